@@ -1,0 +1,12 @@
+"""SchNet for molecules and materials, as PyTorch Geometric message passing.
+
+Inside the package lengths are Å and energies eV. Layers are in :mod:`pyg_schnet.nn`, graphs in
+:mod:`pyg_schnet.neighbors`, data in :mod:`pyg_schnet.data`, training in :mod:`pyg_schnet.train`.
+"""
+
+__version__ = "0.1.0"
+
+from pyg_schnet.models import DTNN, SchNet, load
+from pyg_schnet.neighbors import InteractionGraph, radius_graph
+
+__all__ = ["DTNN", "InteractionGraph", "SchNet", "__version__", "load", "radius_graph"]

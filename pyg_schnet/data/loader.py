@@ -1,0 +1,210 @@
+"""Batches straight from the concatenated store of an in-memory data set, without a loop over structures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset
+
+_NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
+_SPECIAL_KEYS = ("num_nodes", "ptr", "feat", "node_type", "n_id")  # those that PyG treats in ways of their own
+
+
+def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys: Iterable[str] = ()) -> Batch:
+    """Batch of the structures ``indices`` of a data set, equal to PyG's ``Batch.from_data_list``.
+
+    An :class:`~torch_geometric.data.InMemoryDataset` keeps all structures in one concatenated ``Data``. A batch is
+    then a few index selections from it, whatever the number of structures, where PyG cuts out one ``Data`` for each
+    structure and joins them again. ``Batch.to_data_list()`` and ``batch[i]`` work as usual.
+
+    The fast way is open to any in-memory data set of ``Data`` with plain tensors and strings, indexed or shuffled or
+    not, also inside :class:`torch.utils.data.Subset`. Everything else goes through PyG's own collation: data sets that
+    are not in memory, have a ``transform`` for each structure, override ``get``, or hold nested, sparse or
+    self-incrementing attributes.
+
+    Args:
+        dataset: Data set to take from.
+        indices: Which structures, in this order; repeats and negative numbers are allowed.
+        exclude_keys: Attributes to leave out.
+
+    Returns:
+        The batch, with ``batch`` ``[N]`` and ``ptr`` ``[B + 1]``.
+
+    Raises:
+        ValueError: If ``indices`` is empty.
+        IndexError: If an index is out of range.
+
+    Example:
+        >>> from pyg_schnet.data.base import StructureDataset
+        >>> dataset = StructureDataset()
+        >>> dataset.set_store(torch.tensor([1, 2, 1]), {"pos": torch.zeros(4, 3)}, {"energy": torch.arange(3.0)})
+        >>> collate_indices(dataset, [1, 0]).batch
+        tensor([0, 0, 1])
+    """
+    index = torch.as_tensor(np.asarray(indices) if not isinstance(indices, Tensor) else indices)
+    if index.numel() == 0:
+        raise ValueError("indices is empty; a batch needs at least one structure")
+    index = _in_range(index.flatten().to(torch.int64), len(dataset))
+    dataset, index = _unwrap(dataset, index)
+    if not _is_plain(dataset):
+        return Batch.from_data_list([dataset[i] for i in index.tolist()], exclude_keys=list(exclude_keys))
+    if dataset._indices is not None:
+        chosen = dataset._indices
+        index = torch.tensor([chosen[i] for i in index.tolist()])
+    return _gather(dataset._data, dataset.slices, index, frozenset(exclude_keys))
+
+
+def _in_range(index: Tensor, size: int) -> Tensor:
+    if int(index.min()) < -size or int(index.max()) >= size:
+        lowest, highest = int(index.min()), int(index.max())
+        raise IndexError(f"indices run from {lowest} to {highest}; the data set has {size} structures")
+    return torch.where(index < 0, index + size, index)
+
+
+def _unwrap(dataset: Any, index: Tensor) -> tuple[Any, Tensor]:
+    """Look through :class:`torch.utils.data.Subset`."""
+    while isinstance(dataset, Subset):
+        chosen = dataset.indices
+        index = torch.tensor([int(chosen[i]) for i in index.tolist()])
+        dataset = dataset.dataset
+    return dataset, index
+
+
+def _is_plain(dataset: Any) -> bool:
+    """Whether index selection gives what PyG's collation would."""
+    if not isinstance(dataset, InMemoryDataset) or dataset.transform is not None or dataset.slices is None:
+        return False
+    if type(dataset).get is not InMemoryDataset.get or type(dataset).__getitem__ is not Dataset.__getitem__:
+        return False
+    data = dataset._data
+    if not isinstance(data, Data) or type(data).__inc__ is not Data.__inc__:
+        return False
+    if type(data).__cat_dim__ is not Data.__cat_dim__ or set(data.keys()) != set(dataset.slices):
+        return False
+    if not any(key in dataset.slices for key in _NODE_KEYS):
+        return False
+    for key, value in data.items():
+        if key in _SPECIAL_KEYS or "batch" in key or not isinstance(dataset.slices[key], Tensor):
+            return False
+        if type(value) is Tensor:
+            if value.layout != torch.strided or value.is_nested or value.dim() == 0:
+                return False
+        elif not (isinstance(value, list) and isinstance(value[0], str)):
+            return False
+    return True
+
+
+def _gather(data: Data, slices: dict[str, Tensor], index: Tensor, exclude: frozenset[str]) -> Batch:
+    size = index.numel()
+    out = Batch(_base_cls=type(data))
+    slice_dict: dict[str, Tensor] = {}
+    inc_dict: dict[str, Tensor | None] = {}
+    plans: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # columns that share one slices tensor are planned once
+
+    def plan(key: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows to take, rows of each structure, and where these start in the batch."""
+        bounds = slices[key]
+        if id(bounds) not in plans:
+            start = bounds[index]
+            counts = bounds[index + 1] - start
+            ptr = torch.zeros(size + 1, dtype=torch.int64)
+            torch.cumsum(counts, 0, out=ptr[1:])
+            rows = torch.arange(int(ptr[-1])) + torch.repeat_interleave(start - ptr[:-1], counts)
+            plans[id(bounds)] = rows, counts, ptr
+        return plans[id(bounds)]
+
+    node_key = next(key for key in slices if key in _NODE_KEYS)
+    _, n_atoms, ptr = plan(node_key)
+    first_atom = ptr[:-1]
+    no_increment = torch.zeros(size, dtype=torch.int64)
+    for key in slices:
+        if key in exclude:
+            continue
+        value = data[key]
+        if isinstance(value, list):
+            out[key] = [value[i] for i in index.tolist()]
+            slice_dict[key], inc_dict[key] = torch.arange(size + 1), None
+            continue
+        rows, counts, key_ptr = plan(key)
+        dim = data.__cat_dim__(key, value)
+        if dim == 0:  # rows on the last dimension are those whose name PyG takes for an index of nodes
+            out[key], inc_dict[key] = value.index_select(0, rows), no_increment
+        else:
+            out[key] = value.index_select(dim, rows) + torch.repeat_interleave(first_atom, counts)
+            inc_dict[key] = first_atom
+        slice_dict[key] = key_ptr
+    out.batch = torch.repeat_interleave(torch.arange(size), n_atoms)
+    out.ptr = ptr
+    out._num_graphs, out._slice_dict, out._inc_dict = size, slice_dict, inc_dict
+    return out
+
+
+class _BatchSource(torch.utils.data.Dataset):
+    """Gives torch's loader whole batches: it asks ``__getitems__`` for a list of indices, once per batch."""
+
+    def __init__(self, dataset: Any, transform: Callable | None, exclude_keys: Iterable[str]) -> None:
+        self.dataset, self.transform, self.exclude_keys = dataset, transform, tuple(exclude_keys)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        batch = collate_indices(self.dataset, indices, self.exclude_keys)
+        return batch if self.transform is None else self.transform(batch)
+
+    def __getitem__(self, index: int | Sequence[int]) -> Batch:  # batch_size=None: the sampler gives lists of indices
+        return self.__getitems__(np.atleast_1d(index))
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+class StructureLoader(torch.utils.data.DataLoader):
+    """Torch's data loader, with batches from :func:`collate_indices` and transforms of whole batches.
+
+    Shuffling, generators, samplers, ``drop_last`` and worker processes are torch's. Data sets for which
+    :func:`collate_indices` has no fast way are collated as PyG does, and so give the same batches, slower.
+
+    Args:
+        dataset: Data set to draw from. :attr:`structures` gives it back; ``loader.dataset`` is a thin wrapper.
+        batch_size: Structures per batch.
+        shuffle: Whether to draw in a new order in every epoch.
+        transform: Applied to every batch as a whole, for example ``NeighborList(cutoff=5.0)``.
+        exclude_keys: Attributes to leave out.
+        **kwargs: Other arguments of :class:`torch.utils.data.DataLoader`.
+
+    Example:
+        >>> from pyg_schnet.data.base import StructureDataset
+        >>> dataset = StructureDataset()
+        >>> dataset.set_store(torch.tensor([1, 2, 1]), {"pos": torch.zeros(4, 3)}, {"energy": torch.arange(3.0)})
+        >>> [batch.energy.tolist() for batch in StructureLoader(dataset, batch_size=2)]
+        [[0.0, 1.0], [2.0]]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool = False,
+        transform: Callable | None = None,
+        exclude_keys: Iterable[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("collate_fn", None)  # Lightning hands it back when it rebuilds a loader with another sampler
+        if isinstance(dataset, _BatchSource):  # likewise the wrapper
+            dataset = dataset.dataset
+        self.transform, self.exclude_keys = transform, tuple(exclude_keys)
+        super().__init__(
+            _BatchSource(dataset, transform, self.exclude_keys), batch_size, shuffle, collate_fn=_as_is, **kwargs
+        )
+
+    @property
+    def structures(self) -> Any:
+        """The data set that the loader was made with."""
+        return self.dataset.dataset

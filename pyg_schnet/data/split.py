@@ -1,0 +1,193 @@
+"""Splits into training, validation and test structures, as lists of indices that can be saved with a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyg_schnet.data.loader import collate_indices
+
+_CHUNK = 10_000  # structures hashed at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Indices of the training, validation and test structures of one data set.
+
+    Args:
+        train: Indices of the training structures, int64.
+        val: Indices of the validation structures.
+        test: Indices of the test structures.
+        n_structures: Size of the data set that the indices count in.
+        fingerprint: :func:`fingerprint` of that data set, where it is known.
+
+    Raises:
+        ValueError: If an index is negative, too large, or appears twice in the three together.
+
+    Example:
+        >>> Split([0, 2], [1], [3], n_structures=4)
+        Split(train=2, val=1, test=1, n_structures=4)
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    n_structures: int
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            given = np.asarray(getattr(self, name))
+            if given.size and not np.issubdtype(given.dtype, np.integer):
+                raise ValueError(f"{name} must hold whole numbers, got {given.dtype}")
+            index = given.astype(np.int64).reshape(-1)  # a copy of its own
+            index.setflags(write=False)
+            object.__setattr__(self, name, index)
+        together = np.concatenate([self.train, self.val, self.test])
+        if together.size and not 0 <= together.min() <= together.max() < self.n_structures:
+            bounds = f"indices run from {together.min()} to {together.max()}"
+            raise ValueError(f"{bounds}; the data set has {self.n_structures} structures")
+        unique, times = np.unique(together, return_counts=True)
+        if (times > 1).any():
+            raise ValueError(f"structure {unique[times > 1][0]} appears more than once in train, val and test")
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in ("train", "val", "test"))
+        return f"Split({sizes}, n_structures={self.n_structures})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Split):
+            return NotImplemented
+        same = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in ("train", "val", "test"))
+        return same and (self.n_structures, self.fingerprint) == (other.n_structures, other.fingerprint)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def apply(self, dataset: Any) -> tuple[Any, Any, Any]:
+        """The training, validation and test parts of ``dataset``.
+
+        Raises:
+            ValueError: If it is not the data set that the split was made for.
+        """
+        if len(dataset) != self.n_structures:
+            raise ValueError(
+                f"the split is of a data set of {self.n_structures} structures; this one has {len(dataset)}"
+            )
+        if self.fingerprint is not None and self.fingerprint != (found := fingerprint(dataset)):
+            raise ValueError(
+                f"the split is of another data set: its structures have fingerprint {self.fingerprint}, these {found}"
+            )
+        return tuple(_select(dataset, index) for index in (self.train, self.val, self.test))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the split to ``path``: as JSON if it ends in ``.json``, as a NumPy archive if in ``.npz``."""
+        path = Path(path)
+        arrays = {"train": self.train, "val": self.val, "test": self.test}
+        if _format(path) == ".json":
+            content = {"n_structures": self.n_structures, "fingerprint": self.fingerprint}
+            path.write_text(json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
+        else:
+            np.savez_compressed(path, n_structures=self.n_structures, fingerprint=self.fingerprint or "", **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Split:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the file is not a split.
+        """
+        path = Path(path)
+        names = ("train", "val", "test", "n_structures", "fingerprint")
+        try:
+            if _format(path) == ".json":
+                content = json.loads(path.read_text())
+                train, val, test, size, print_ = (content[name] for name in names)
+            else:
+                with np.load(path, allow_pickle=False) as content:
+                    train, val, test, size, print_ = (content[name] for name in names)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a saved split: {error!r}") from error
+        return cls(train, val, test, int(size), str(print_) if print_ else None)
+
+
+def _format(path: Path) -> str:
+    if path.suffix not in (".json", ".npz"):
+        raise ValueError(f"a split is kept in a file that ends in .json or .npz, got {path}")
+    return path.suffix
+
+
+def _select(dataset: Any, index: np.ndarray) -> Any:
+    if hasattr(dataset, "index_select"):
+        return dataset.index_select(index.tolist())
+    return torch.utils.data.Subset(dataset, index.tolist())
+
+
+def random_split_indices(
+    n_structures: int, num_train: int, num_val: int, num_test: int | None = None, seed: int = 0
+) -> Split:
+    """Random split of ``n_structures`` structures, the same on every machine and with every version of NumPy.
+
+    The structures are ordered by one 64-bit random number each, drawn from PCG64. NumPy promises never to change the
+    raw numbers of that generator; it makes no such promise for its ``permutation``.
+
+    Args:
+        n_structures: Size of the data set.
+        num_train: Training structures, the first of the random order.
+        num_val: Validation structures, those that follow.
+        num_test: Test structures, those that follow; ``None`` for all that are left.
+        seed: Of the random order. The order does not depend on the other numbers, so a larger training set contains
+            the smaller one.
+
+    Returns:
+        The split, without a fingerprint.
+
+    Raises:
+        ValueError: If a number is negative or there are not enough structures.
+
+    Example:
+        >>> random_split_indices(10, 5, 2).train.tolist()
+        [3, 2, 1, 8, 6]
+    """
+    num_test = n_structures - num_train - num_val if num_test is None else num_test
+    if min(num_train, num_val, num_test) < 0 or num_train + num_val + num_test > n_structures:
+        raise ValueError(
+            f"cannot take {num_train} training, {num_val} validation and {num_test} test structures from {n_structures}"
+        )
+    order = np.argsort(np.random.PCG64(seed).random_raw(n_structures), kind="stable")
+    train, val, test = np.split(order[: num_train + num_val + num_test], [num_train, num_train + num_val])
+    return Split(train, val, test, n_structures)
+
+
+def random_split(dataset: Any, num_train: int, num_val: int, num_test: int | None = None, seed: int = 0) -> Split:
+    """:func:`random_split_indices` for a data set, with its fingerprint."""
+    split = random_split_indices(len(dataset), num_train, num_val, num_test, seed)
+    return Split(split.train, split.val, split.test, split.n_structures, fingerprint(dataset))
+
+
+def fingerprint(dataset: Any) -> str:
+    """Short hash of the structures of a data set: atomic numbers, positions rounded to float32, and their order.
+
+    Labels do not count, and neither does the precision in which the positions are kept, if it is at least float32.
+
+    Args:
+        dataset: Any data set of ``Data`` with ``z`` and ``pos``.
+
+    Returns:
+        Sixteen hexadecimal digits.
+    """
+    hashes = [hashlib.sha256() for _ in range(3)]
+    for start in range(0, len(dataset), _CHUNK):
+        batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))
+        columns: Sequence[Tensor] = (batch.ptr.diff(), batch.z.long(), batch.pos.float())
+        for digest, column in zip(hashes, columns, strict=True):
+            digest.update(column.contiguous().numpy().tobytes())
+    return hashlib.sha256(b"".join(digest.digest() for digest in hashes)).hexdigest()[:16]

@@ -1,0 +1,95 @@
+"""Pure tensor functions of positions, cells and edges."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def safe_norm(vec: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
+    r"""Euclidean norm whose derivatives of every order are finite, and zero, at the zero vector.
+
+    The derivative of :math:`\sqrt{v \cdot v}` at :math:`v = 0` is :math:`0 / 0`; one NaN there (two atoms in the same
+    place, a dipole that vanishes by symmetry) would spoil the gradient of a whole batch. Both branches of the
+    ``where`` are kept finite, because the gradient of a ``where`` multiplies the branch not taken by zero.
+
+    Args:
+        vec: Vectors, any shape.
+        dim: Dimension to reduce.
+        keepdim: Whether the reduced dimension stays, with size one.
+
+    Returns:
+        Norms, ``vec``'s shape without ``dim``.
+
+    Example:
+        >>> v = torch.zeros(1, 3, requires_grad=True)
+        >>> safe_norm(v).sum().backward()
+        >>> v.grad
+        tensor([[0., 0., 0.]])
+    """
+    square = (vec * vec).sum(dim, keepdim=keepdim)
+    zero = square == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, square).sqrt())
+
+
+def edge_vectors(
+    pos: Tensor,
+    edge_index: Tensor,
+    edge_shift: Tensor | None = None,
+    cell: Tensor | None = None,
+    batch: Tensor | None = None,
+) -> Tensor:
+    r"""Vector of every edge, from its centre i to its neighbour j.
+
+    .. math:: \mathbf{v}_{ij} = \mathbf{r}_j - \mathbf{r}_i + \mathbf{S}_{ij} \mathbf{H}
+
+    This line is the sign convention of the whole package. It is differentiable in positions and cell.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        edge_index: Row 0 holds j (neighbour, source), row 1 holds i (centre, target), shape ``[2, E]``.
+        edge_shift: Lattice images crossed, integers S, shape ``[E, 3]``; ``None`` for open boundaries.
+        cell: Lattice vectors in rows H, in Å, shape ``[B, 3, 3]`` or ``[3, 3]``; needed with ``edge_shift``.
+        batch: Structure of each atom, shape ``[N]``; needed when ``cell`` holds more than one.
+
+    Returns:
+        Edge vectors in Å, shape ``[E, 3]``.
+
+    Raises:
+        ValueError: If ``edge_shift`` comes without ``cell``, or several cells without ``batch``.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+        >>> edge_vectors(pos, torch.tensor([[1], [0]]))
+        tensor([[0.0000, 0.0000, 1.5000]])
+    """
+    source, target = edge_index[0], edge_index[1]
+    vec = pos.index_select(0, source) - pos.index_select(0, target)
+    if edge_shift is None:
+        return vec
+    if cell is None:
+        raise ValueError("edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None")
+    shift = edge_shift.to(pos.dtype)
+    if cell.dim() == 2 or cell.size(0) == 1:
+        return vec + shift @ cell.reshape(3, 3)
+    if batch is None:
+        raise ValueError(f"{cell.size(0)} cells need batch, the structure of each atom ([N]); got batch=None")
+    edge_cell = cell.index_select(0, batch.index_select(0, target))  # [E, 3, 3]
+    return vec + torch.einsum("ed,edk->ek", shift, edge_cell)
+
+
+def edge_distances(
+    pos: Tensor,
+    edge_index: Tensor,
+    edge_shift: Tensor | None = None,
+    cell: Tensor | None = None,
+    batch: Tensor | None = None,
+) -> Tensor:
+    """Length of every edge vector in Å, shape ``[E]``; arguments and errors of :func:`edge_vectors`.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+        >>> edge_distances(pos, torch.tensor([[1], [0]]))
+        tensor([1.5000])
+    """
+    return safe_norm(edge_vectors(pos, edge_index, edge_shift, cell, batch))

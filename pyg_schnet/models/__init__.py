@@ -1,0 +1,9 @@
+"""Models: SchNet and DTNN, from atomic numbers and positions to properties."""
+
+from pyg_schnet.models.base import AtomisticModel
+from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
+from pyg_schnet.models.dtnn import DTNN
+from pyg_schnet.models.edges import Edges, prepare_edges
+from pyg_schnet.models.schnet import SchNet
+
+__all__ = ["DTNN", "AtomisticModel", "CheckpointMixin", "Edges", "SchNet", "load", "prepare_edges", "read_header"]

@@ -1,0 +1,116 @@
+"""What SchNet and DTNN share: embed, interact T times, read out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyg_schnet.models.checkpoint import CheckpointMixin
+from pyg_schnet.models.edges import Edges, check_atoms, count_structures, embed, prepare_edges
+from pyg_schnet.nn import MAX_Z, Readout
+
+
+class AtomisticModel(CheckpointMixin, nn.Module):
+    r"""Embeddings refined by interactions and read out, Fig. 1 of the chapter; the classes below say which ones.
+
+    .. math::
+        \mathbf{x}_i^0 = \mathbf{A}_{Z_i}, \qquad
+        \mathbf{x}_i^{t+1} = \mathbf{x}_i^t + \mathbf{v}_i^t, \qquad
+        P = \mathrm{readout}(\mathbf{x}^T)
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        num_interactions: Number T of interactions.
+        cutoff: Cutoff in Å.
+        interactions: The interaction blocks, residual included; one block serves all T interactions.
+        readout: From atom features to the property.
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int,
+        num_interactions: int,
+        cutoff: float,
+        interactions: list[nn.Module],
+        readout: Readout,
+    ) -> None:
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.num_interactions = num_interactions
+        self.cutoff = float(cutoff)
+        self.card: dict[str, Any] = {}
+        self.embedding = nn.Embedding(MAX_Z + 1, hidden_channels, padding_idx=0)
+        self.interactions = nn.ModuleList(interactions)
+        self.readout = readout
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; statistics of the data in the readout (scale, shift, references) stay."""
+        self.embedding.reset_parameters()
+        for interaction in self.interactions:
+            interaction.reset_parameters()
+        self.readout.reset_parameters()
+
+    def forward(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor | None = None,
+        *,
+        edge_index: Tensor | None = None,
+        edge_shift: Tensor | None = None,
+        cell: Tensor | None = None,
+        pbc: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Property of each structure.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``; 0 is padding, which acts on nothing and adds nothing.
+            pos: Positions in Å, shape ``[N, 3]``.
+            batch: Structure of each atom, shape ``[N]``; ``None`` for a single structure.
+            edge_index: Edges ``(j, i)``, shape ``[2, E]``; ``None`` builds the complete radius graph. Edges beyond the
+                cutoff have no effect, edges left out are missing.
+            edge_shift: Lattice images crossed by the given edges, shape ``[E, 3]``.
+            cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+            pbc: Periodic directions, shape ``[B, 3]``; needed with ``cell`` unless edges are given.
+            batch_size: Number of structures B; ``None`` reads it from ``batch``, which waits for the device.
+
+        Returns:
+            Property, shape ``[B, out_channels]``, in the unit of the training data.
+
+        Raises:
+            ValueError: If shapes, types or values do not fit; the message says what was expected.
+        """
+        check_atoms(z, pos, batch)
+        batch = torch.zeros_like(z) if batch is None else batch
+        batch_size = count_structures(batch) if batch_size is None else batch_size
+        edges = prepare_edges(
+            z,
+            pos,
+            batch,
+            self.cutoff,
+            edge_index=edge_index,
+            edge_shift=edge_shift,
+            cell=cell,
+            pbc=pbc,
+            batch_size=batch_size,
+        )
+        x = self.represent(z, edges)
+        return self.readout(x, z, pos, batch, batch_size)
+
+    def represent(self, z: Tensor, edges: Edges) -> Tensor:
+        """Atom features after all interactions.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``.
+            edges: Edges of the batch, see :func:`pyg_schnet.models.edges.prepare_edges`.
+
+        Returns:
+            Features, shape ``[N, hidden_channels]``.
+        """
+        x = embed(self.embedding, z)
+        for t in range(self.num_interactions):
+            x = self.interactions[t % len(self.interactions)](x, edges.index, edges.dist, edges.ptr)
+        return x

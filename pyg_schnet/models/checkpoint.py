@@ -1,0 +1,140 @@
+"""Model files: configuration, weights, units and version together, as safetensors with a JSON header."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import pyg_schnet
+
+FORMAT = 1
+"""Version of the layout of the header; raised when older readers would misread it."""
+
+_KEY = "pyg_schnet"
+
+
+class CheckpointMixin:
+    """``save`` and ``load`` for models that can be built from their ``config``.
+
+    Attributes:
+        card: What is known of the model beyond its shape: ``target``, ``unit`` and whatever JSON can hold (data, split,
+            errors). Saved and loaded with it.
+    """
+
+    card: dict[str, Any]
+    _classes: ClassVar[dict[str, type[CheckpointMixin]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        CheckpointMixin._classes[cls.__name__] = cls
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build a model of the same shape, as JSON can hold them."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
+        """Write the model to one file without pickle.
+
+        The file is written beside its place and then moved there, so an interruption leaves the old file whole.
+
+        Args:
+            path: File to write, by convention ``*.safetensors``.
+            **card: Entries to add to :attr:`card`, for example ``target="U0", unit="eV"``.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If a part of the model cannot be described in the header.
+        """
+        path = Path(path)
+        self.card = {**self.card, **card}
+        header = {
+            "format": FORMAT,
+            "version": pyg_schnet.__version__,
+            "class": type(self).__name__,
+            "hyper_parameters": self.config,
+            "units": {"length": "Å", "output": self.card.get("unit")},
+            "card": self.card,
+        }
+        state = {key: value.detach().contiguous() for key, value in self.state_dict().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        save_file(state, partial, metadata={_KEY: json.dumps(header, ensure_ascii=False)})
+        os.replace(partial, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
+        """Read a model written by :meth:`save`, in evaluation mode and in the precision it was saved with.
+
+        Args:
+            path: File to read.
+            device: Device for the weights.
+
+        Returns:
+            The model; of the class it is called on, or of any class of the package when called on the mixin.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is cut off, is not one of ours, is newer than this version, or holds another class.
+        """
+        header = read_header(path)
+        known = CheckpointMixin._classes
+        found = known.get(header["class"])
+        if found is None or not issubclass(found, cls):
+            wanted = cls.__name__ if cls is not CheckpointMixin else " or ".join(sorted(known))
+            raise ValueError(f"{path} holds a {header['class']}, expected a {wanted}")
+        model = found(**header["hyper_parameters"])
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        try:
+            # assign: keep the precision and the device of the file
+            model.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: weights do not fit the configuration in its header ({error})") from error
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        model.to(device)
+        floating = next(value for value in state.values() if value.is_floating_point())
+        model.to(floating.dtype)
+        model.card = header["card"]
+        return model.eval()
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Header of a model file: class, hyper-parameters, units, card, library version.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is cut off, is not one of ours, or is newer than this version of the library.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}); copy or train it again") from error
+    if _KEY not in metadata:
+        raise ValueError(f"{path} is a safetensors file of another program: it has no {_KEY!r} header")
+    header = json.loads(metadata[_KEY])
+    if header["format"] > FORMAT:
+        raise ValueError(
+            f"{path} was written by pyg_schnet {header['version']} in format {header['format']}; this version "
+            f"({pyg_schnet.__version__}) reads up to format {FORMAT}, please update"
+        )
+    return header
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
+    """Read a model of any class from a file written by ``model.save``; see :meth:`CheckpointMixin.load`."""
+    return CheckpointMixin.load(path, device)

@@ -1,0 +1,116 @@
+"""From what the caller gives to what the layers need: the edges of a batch and their lengths."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.index import index2ptr
+
+from pyg_schnet.geometry import edge_distances
+from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.nn import MAX_Z
+
+
+class Edges(NamedTuple):
+    """Edges of a batch of structures.
+
+    Attributes:
+        index: ``(j, i)``, shape ``[2, E]``.
+        dist: Distances in Å, differentiable in positions and cell, shape ``[E]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+    """
+
+    index: Tensor
+    dist: Tensor
+    ptr: Tensor | None
+
+
+def prepare_edges(
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor,
+    cutoff: float,
+    *,
+    edge_index: Tensor | None = None,
+    edge_shift: Tensor | None = None,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+    batch_size: int,
+) -> Edges:
+    """Edges of a batch, built where they are not given.
+
+    Edges that start at padding (``z == 0``) are moved to the cutoff, where windows are zero, so that padding never
+    acts on real atoms.
+
+    Args:
+        z: Atomic numbers, shape ``[N]``.
+        pos: Positions in Å, shape ``[N, 3]``.
+        batch: Structure of each atom, shape ``[N]``.
+        cutoff: Cutoff in Å.
+        edge_index: Edges ``(j, i)``, shape ``[2, E]``, in any order; ``None`` builds the complete radius graph.
+        edge_shift: Lattice images crossed by given edges, shape ``[E, 3]``.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+        pbc: Periodic directions, shape ``[B, 3]``; needed to build the graph of periodic structures.
+        batch_size: Number of structures B.
+
+    Returns:
+        The edges; graphs built here are sorted by target and have ``ptr``.
+
+    Raises:
+        ValueError: If a graph cannot be built from what is given, see :func:`pyg_schnet.neighbors.radius_graph`.
+    """
+    ptr = None
+    if edge_index is None:
+        if edge_shift is not None:
+            raise ValueError("edge_shift belongs to given edges; pass edge_index as well, or leave both out")
+        if cell is None and pbc is None:
+            edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
+        else:
+            edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)
+        ptr = index2ptr(edge_index[1], z.size(0))
+    dist = edge_distances(pos, edge_index, edge_shift, cell, batch)
+    dist = torch.where(z.index_select(0, edge_index[0]) == 0, cutoff, dist)
+    return Edges(edge_index, dist, ptr)
+
+
+def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:
+    """Check shapes and types of a model's input; values are not read, so nothing waits for the device.
+
+    Args:
+        z: Atomic numbers, shape ``[N]``.
+        pos: Positions in Å, shape ``[N, 3]``.
+        batch: Structure of each atom, shape ``[N]``.
+
+    Raises:
+        ValueError: If a shape or type does not fit.
+    """
+    if z.dim() != 1 or z.is_floating_point():
+        raise ValueError(f"z must hold one integer atomic number for each atom, [N]; got {tuple(z.shape)} of {z.dtype}")
+    if pos.shape != (z.size(0), 3) or not pos.is_floating_point():
+        raise ValueError(
+            f"pos must hold one position in Å for each of the {z.size(0)} atoms, [N, 3]; "
+            f"got {tuple(pos.shape)} of {pos.dtype}"
+        )
+    if batch is not None and batch.shape != z.shape:
+        raise ValueError(f"batch must name the structure of each of the {z.size(0)} atoms; got {tuple(batch.shape)}")
+
+
+def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:
+    """Look up the embeddings of atomic numbers, eq. (4) of the chapter, shape ``[N, F]``.
+
+    Raises:
+        ValueError: If an atomic number has no embedding; found after the look-up failed, so the good path pays nothing.
+    """
+    try:
+        return embedding(z)
+    except IndexError as error:
+        raise ValueError(
+            f"z must lie between 0 (padding) and {MAX_Z}; got values from {int(z.min())} to {int(z.max())}"
+        ) from error
+
+
+def count_structures(batch: Tensor) -> int:
+    """Number of structures up to the last one with atoms; waits for the device, so pass ``batch_size`` where known."""
+    return int(batch.max()) + 1 if batch.numel() > 0 else 1

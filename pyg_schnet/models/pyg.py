@@ -1,0 +1,178 @@
+"""To and from PyTorch Geometric's ``torch_geometric.nn.models.SchNet``: same weights, same outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
+from torch_geometric.nn.models import SchNet as PyGSchNet
+
+from pyg_schnet.models.schnet import SchNet
+from pyg_schnet.neighbors import InteractionGraph
+from pyg_schnet.nn import CosineCutoff, DipoleReadout, MeanReadout, Readout, SumReadout
+
+_BLOCK = {  # ours -> PyG's, within one interaction block
+    "lin_in": "conv.lin1",
+    "lin1": "conv.lin2",
+    "lin2": "lin",
+    "conv.filter_network.lin1": "mlp.0",
+    "conv.filter_network.lin2": "mlp.2",
+}
+_READOUT = {"network.lin1": "lin1", "network.lin2": "lin2"}
+
+
+def _copy_layer(source: nn.Module, target: nn.Module) -> None:
+    """Copy weight and bias of one dense layer to another of the same shape."""
+    with torch.no_grad():
+        target.weight.copy_(source.weight)
+        if source.bias is not None:
+            target.bias.copy_(source.bias)
+
+
+def _pair_layers(ours: SchNet, theirs: PyGSchNet) -> list[tuple[nn.Module, nn.Module]]:
+    """All dense layers of the two models, in pairs."""
+    pairs = [(ours.readout.get_submodule(a), theirs.get_submodule(b)) for a, b in _READOUT.items()]
+    for t, their_block in enumerate(theirs.interactions):
+        our_block = ours.interactions[t % len(ours.interactions)]
+        pairs += [(our_block.get_submodule(a), their_block.get_submodule(b)) for a, b in _BLOCK.items()]
+    return pairs
+
+
+def from_pyg(model: PyGSchNet) -> SchNet:
+    """SchNet with the weights and outputs of PyTorch Geometric's, dipole, mean/std, references and scale included.
+
+    Outputs agree wherever PyG's graph is complete; PyG drops neighbours beyond ``max_num_neighbors`` (32 unless told
+    otherwise), which this model does not.
+
+    Args:
+        model: A ``torch_geometric.nn.models.SchNet``.
+
+    Returns:
+        The model, in the precision, on the device and in the mode (training or not) of the given one.
+
+    Raises:
+        TypeError: If ``model`` is no SchNet of PyTorch Geometric.
+        ValueError: If its pooling is neither sum nor mean.
+    """
+    if not isinstance(model, PyGSchNet):
+        raise TypeError(f"from_pyg takes a torch_geometric.nn.models.SchNet, got {type(model).__name__}")
+    ours = SchNet(
+        hidden_channels=model.hidden_channels,
+        num_filters=model.num_filters,
+        num_interactions=model.num_interactions,
+        num_gaussians=model.num_gaussians,
+        cutoff=model.cutoff,
+        gamma=-model.distance_expansion.coeff,
+        readout=_readout_from_pyg(model),
+        activate_filters=False,
+    ).to(model.embedding.weight)
+    with torch.no_grad():
+        ours.embedding.weight.copy_(model.embedding.weight)
+        for block in ours.interactions:
+            block.conv.filter_network.basis.centers.copy_(model.distance_expansion.offset)
+    for our_layer, their_layer in _pair_layers(ours, model):
+        _copy_layer(their_layer, our_layer)
+    if isinstance(ours.readout, (SumReadout, MeanReadout)):
+        _statistics_from_pyg(ours.readout, model)
+    return ours.train(model.training)
+
+
+def _readout_from_pyg(model: PyGSchNet) -> Readout:
+    """Readout of the same kind as PyG's; its weights are copied with the others."""
+    if model.dipole:
+        scale = 1.0 if model.scale is None else model.scale
+        return DipoleReadout(model.hidden_channels, magnitude=True, neutralize=False, scale=scale)
+    if isinstance(model.readout, SumAggregation):
+        return SumReadout(model.hidden_channels)
+    if isinstance(model.readout, MeanAggregation):
+        return MeanReadout(model.hidden_channels)
+    raise ValueError(f"PyG's readout must be a sum or a mean to be converted, got {model.readout}")
+
+
+def _statistics_from_pyg(readout: SumReadout | MeanReadout, model: PyGSchNet) -> None:
+    """Copy mean, std, references and scale, which PyG applies in this order."""
+    scale = 1.0 if model.scale is None else model.scale
+    if model.mean is not None and model.std is not None:
+        readout.scale.fill_(scale * model.std)
+        readout.shift.fill_(scale * model.mean)
+    else:
+        readout.scale.fill_(scale)
+    if model.atomref is not None:
+        readout.set_references(scale * model.atomref.weight.detach())
+
+
+def to_pyg(model: SchNet) -> PyGSchNet:
+    """PyTorch Geometric's SchNet with the weights and outputs of ours.
+
+    Its ``interaction_graph`` is :class:`pyg_schnet.neighbors.InteractionGraph`, so it sees every neighbour and runs
+    without pyg-lib. Shared interaction blocks are copied.
+
+    Args:
+        model: A SchNet that PyG can express: cosine window, no softplus after the filters, no normalisation, fixed
+            Gaussians, and a readout by sum, mean, or dipole magnitude without charge correction.
+
+    Returns:
+        The model, in the precision, on the device and in the mode (training or not) of the given one.
+
+    Raises:
+        ValueError: If PyG has no such model; the message lists what it lacks.
+    """
+    lacking = _lacking_in_pyg(model)
+    if lacking:
+        raise ValueError(f"PyTorch Geometric's SchNet cannot express this model: it has {'; '.join(lacking)}")
+    readout = model.readout
+    theirs = PyGSchNet(
+        hidden_channels=model.hidden_channels,
+        num_filters=model.num_filters,
+        num_interactions=model.num_interactions,
+        num_gaussians=model.num_gaussians,
+        cutoff=model.cutoff,
+        interaction_graph=InteractionGraph(model.cutoff),
+        readout="mean" if isinstance(readout, MeanReadout) else "add",
+        dipole=isinstance(readout, DipoleReadout),
+        atomref=getattr(readout, "atomref", None),
+        **_statistics_to_pyg(readout),
+    ).to(model.embedding.weight)
+    if isinstance(readout, DipoleReadout):
+        theirs.scale = readout.scale.item()
+        theirs.atomic_mass = readout.atomic_mass.clone()
+    basis = model.interactions[0].conv.filter_network.basis
+    with torch.no_grad():
+        theirs.embedding.weight.copy_(model.embedding.weight)
+        theirs.distance_expansion.offset.copy_(basis.centers)
+    theirs.distance_expansion.coeff = -basis.gamma
+    for our_layer, their_layer in _pair_layers(model, theirs):
+        _copy_layer(our_layer, their_layer)
+    return theirs.train(model.training)
+
+
+def _statistics_to_pyg(readout: Readout) -> dict[str, Any]:
+    if isinstance(readout, DipoleReadout):
+        return {}
+    return {"mean": readout.shift.item(), "std": readout.scale.item()}
+
+
+def _lacking_in_pyg(model: SchNet) -> list[str]:
+    """What of a model PyG's SchNet has no word for."""
+    readout = model.readout
+    lacking = []
+    if model.activate_filters:
+        lacking.append("a softplus after the filter network (activate_filters=True)")
+    if not all(isinstance(block.conv.filter_network.window, CosineCutoff) for block in model.interactions):
+        lacking.append("a window other than the cosine")
+    if model.normalize:
+        lacking.append("convolutions divided by the number of neighbours (normalize=True)")
+    if model.trainable_gaussians:
+        lacking.append("trainable Gaussians")
+    if not isinstance(readout, (SumReadout, MeanReadout, DipoleReadout)):
+        lacking.append(f"a {type(readout).__name__}")
+    elif isinstance(readout, DipoleReadout):
+        if not readout.magnitude or readout.neutralize or readout.origin != "mass":
+            lacking.append("a dipole that is a vector, of corrected charges, or not about the centre of mass")
+    elif readout.out_channels != 1:
+        lacking.append(f"{readout.out_channels} outputs")
+    if getattr(readout, "activation", "ssp") != "ssp":
+        lacking.append(f"the activation {readout.activation!r} in the readout")
+    return lacking

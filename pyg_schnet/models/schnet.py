@@ -1,0 +1,170 @@
+"""SchNet, from atomic numbers and positions to properties."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from pyg_schnet.models.base import AtomisticModel
+from pyg_schnet.models.parts import describe_readout, make_readout, make_window
+from pyg_schnet.nn import (
+    FilterNetwork,
+    GaussianBasis,
+    Readout,
+    SchNetInteraction,
+    num_gaussians_for_spacing,
+)
+
+
+class SchNet(AtomisticModel):
+    r"""SchNet, the continuous-filter convolutional network for molecules and materials.
+
+    Schütt, Tkatchenko, Müller, "Learning representations of molecules and materials with atomistic neural networks"
+    (`2020 <https://arxiv.org/abs/1812.04690>`_), eq. (1) to (18):
+
+    .. math::
+        \mathbf{x}_i^0 = \mathbf{A}_{Z_i}, \qquad
+        \mathbf{x}_i^{t+1} = \mathbf{x}_i^t + \mathbf{v}_i^t, \qquad
+        P = \mathrm{readout}(\mathbf{x}^T)
+
+    with the interactions :math:`\mathbf{v}` of :class:`pyg_schnet.nn.SchNetInteraction`. Neighbours are all atoms
+    within the cutoff: there is no limit on their number.
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        num_filters: Number of filters, the size of the features that are convolved.
+        num_interactions: Number T of interaction blocks.
+        num_gaussians: Number of Gaussians in the radial expansion.
+        cutoff: Cutoff in Å.
+        readout: From atom features to the property: ``"sum"``, ``"mean"``, ``"dipole"``, ``"spatial_extent"`` or a
+            readout of :mod:`pyg_schnet.nn`.
+        out_channels: Number of properties, for sums and means given by name.
+        gamma: Inverse squared width of the Gaussians in Å⁻²; ``None`` takes :math:`1 / (2 \Delta\mu^2)`, the width of
+            PyTorch Geometric and SchNetPack. The chapter's is 10 Å⁻², see :meth:`from_chapter`.
+        trainable_gaussians: Whether centres and widths of the Gaussians are learned.
+        window: Cutoff window, ``"cosine"`` (eq. 15) or ``"hard"``.
+        normalize: Whether convolutions are divided by the number of neighbours, eq. (18).
+        activate_filters: Whether the filter network ends with a softplus, as in the chapter. PyTorch Geometric and
+            SchNetPack leave it off.
+        shared_weights: Whether all interaction blocks are one and the same.
+
+    Example:
+        >>> import torch
+        >>> model = SchNet(hidden_channels=16, num_filters=16, num_interactions=2, cutoff=5.0)
+        >>> z, pos = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+        >>> model(z, pos).shape
+        torch.Size([1, 1])
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int = 128,
+        num_filters: int = 128,
+        num_interactions: int = 6,
+        num_gaussians: int = 50,
+        cutoff: float = 10.0,
+        readout: str | dict[str, Any] | Readout = "sum",
+        out_channels: int = 1,
+        *,
+        gamma: float | None = None,
+        trainable_gaussians: bool = False,
+        window: Literal["cosine", "hard"] = "cosine",
+        normalize: bool = False,
+        activate_filters: bool = True,
+        shared_weights: bool = False,
+    ) -> None:
+        super().__init__(
+            hidden_channels,
+            num_interactions,
+            cutoff,
+            [
+                SchNetInteraction(
+                    hidden_channels,
+                    FilterNetwork(
+                        num_filters,
+                        GaussianBasis(num_gaussians, cutoff, gamma=gamma, trainable=trainable_gaussians),
+                        make_window(window, cutoff),
+                        activate_filters=activate_filters,
+                    ),
+                    normalize=normalize,
+                )
+                for _ in range(1 if shared_weights else num_interactions)
+            ],
+            make_readout(readout, hidden_channels, out_channels),
+        )
+        self.num_filters = num_filters
+        self.num_gaussians = num_gaussians
+        self.gamma = gamma
+        self.trainable_gaussians = trainable_gaussians
+        self.window = window
+        self.normalize = normalize
+        self.activate_filters = activate_filters
+        self.shared_weights = shared_weights
+
+    @classmethod
+    def from_chapter(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
+        """SchNet with the chapter's settings: 256 features, 6 blocks, Gaussians every 0.1 Å with γ = 10 Å⁻².
+
+        Args:
+            cutoff: Cutoff in Å, a multiple of 0.1; for the chapter's models without cutoff take one larger than every
+                molecule, with ``window="hard"``.
+            **kwargs: Any other argument of :class:`SchNet`; the settings above can be overridden.
+
+        Example:
+            >>> SchNet.from_chapter(cutoff=5.0).num_gaussians
+            51
+        """
+        settings = {
+            "hidden_channels": 256,
+            "num_filters": 256,
+            "num_interactions": 6,
+            "num_gaussians": num_gaussians_for_spacing(0.1, cutoff),
+            "gamma": 10.0,
+        }
+        return cls(**{**settings, "cutoff": cutoff, **kwargs})
+
+    @classmethod
+    def from_pyg(cls, model: nn.Module) -> SchNet:
+        """Model with the weights and outputs of PyTorch Geometric's ``SchNet``; see :mod:`pyg_schnet.models.pyg`."""
+        from pyg_schnet.models.pyg import from_pyg
+
+        return from_pyg(model)
+
+    def to_pyg(self) -> nn.Module:
+        """PyTorch Geometric's ``SchNet`` with this model's weights and outputs; see :mod:`pyg_schnet.models.pyg`."""
+        from pyg_schnet.models.pyg import to_pyg
+
+        return to_pyg(self)
+
+    @classmethod
+    def from_schnetpack(cls, state_dict: dict[str, Tensor], **kwargs: Any) -> SchNet:
+        """Model with SchNetPack's weights; see :func:`pyg_schnet.models.schnetpack.from_schnetpack`."""
+        from pyg_schnet.models.schnetpack import from_schnetpack
+
+        return from_schnetpack(state_dict, **kwargs)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build a model of the same shape, as JSON can hold them."""
+        return {
+            "hidden_channels": self.hidden_channels,
+            "num_filters": self.num_filters,
+            "num_interactions": self.num_interactions,
+            "num_gaussians": self.num_gaussians,
+            "cutoff": self.cutoff,
+            "readout": describe_readout(self.readout),
+            "gamma": self.gamma,
+            "trainable_gaussians": self.trainable_gaussians,
+            "window": self.window,
+            "normalize": self.normalize,
+            "activate_filters": self.activate_filters,
+            "shared_weights": self.shared_weights,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(hidden_channels={self.hidden_channels}, num_filters={self.num_filters}, "
+            f"num_interactions={self.num_interactions}, num_gaussians={self.num_gaussians}, cutoff={self.cutoff}, "
+            f"readout={self.readout})"
+        )

@@ -1,0 +1,158 @@
+"""Lattices with any number of periodic axes: completed cells, wrapping, and the images that a cutoff can reach."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
+    """Replace the rows of axes that are not periodic by unit vectors perpendicular to the other rows.
+
+    Slabs, wires and molecules then have a cell of three independent vectors, whatever their file said about the vacuum.
+
+    Args:
+        cell: Lattice vectors in rows, in Å, shape ``[B, 3, 3]``; rows of non-periodic axes may be zero.
+        pbc: Periodic axes, shape ``[B, 3]``.
+
+    Returns:
+        Cells of shape ``[B, 3, 3]``, singular only where periodic rows are linearly dependent.
+
+    Example:
+        >>> cell = torch.tensor([[[4.0, 0.0, 0.0], [1.0, 3.0, 0.0], [0.0, 0.0, 0.0]]])
+        >>> complete_cell(cell, torch.tensor([[True, True, False]]))
+        tensor([[[4., 0., 0.],
+                 [1., 3., 0.],
+                 [0., 0., 1.]]])
+    """
+    if bool(pbc.all()):
+        return cell
+    rows = list(torch.where(pbc[:, :, None], cell, 0.0).unbind(1))
+    axes = torch.eye(3, dtype=cell.dtype, device=cell.device)
+    for k in range(3):
+        one, two = rows[(k + 1) % 3], rows[(k + 2) % 3]
+        both = (one != 0).any(1, keepdim=True) & (two != 0).any(1, keepdim=True)
+        known = one + two  # the only row known, where there are not both
+        side = torch.linalg.cross(known, axes[known.abs().argmin(1)])  # away from the axis it is closest to
+        normal = torch.where(both, torch.linalg.cross(one, two), side)
+        length = torch.linalg.vector_norm(normal, dim=1, keepdim=True)
+        unit = torch.where(length > 0, normal / length.clamp(min=torch.finfo(cell.dtype).tiny), axes[k])
+        rows[k] = torch.where(pbc[:, k : k + 1], rows[k], unit)
+    return torch.stack(rows, dim=1)
+
+
+class Lattice(NamedTuple):
+    """Completed cells of a batch and what follows from them."""
+
+    cell: Tensor  # [B, 3, 3] completed, rows in Å
+    pbc: Tensor  # [B, 3]
+    dual: Tensor  # [B, 3, 3] rows d_k in 1/Å with d_k · a_l = 1 for k = l, else 0
+    height: Tensor  # [B, 3] distance between neighbouring lattice planes of each axis, Å
+    orthogonality: Tensor  # [B] volume over the product of edge lengths: 1 for a cuboid, 0 for a singular cell
+
+    @classmethod
+    def from_cell(cls, cell: Tensor, pbc: Tensor) -> Lattice:
+        """Complete the cells and compute their dual vectors."""
+        cell = complete_cell(cell, pbc)
+        normal = torch.linalg.cross(cell[:, [1, 2, 0]], cell[:, [2, 0, 1]])
+        volume = (normal[:, 0] * cell[:, 0]).sum(1)
+        length = torch.linalg.vector_norm(cell, dim=2)
+        dual = normal / volume[:, None, None]
+        return cls(cell, pbc, dual, 1 / torch.linalg.vector_norm(dual, dim=2), volume.abs() / length.prod(1))
+
+    def fractional(self, pos: Tensor, batch: Tensor) -> Tensor:
+        """Coordinates along the lattice vectors, shape ``[N, 3]``."""
+        if self.cell.size(0) == 1:
+            return pos @ self.dual[0].T
+        return torch.einsum("nd,nkd->nk", pos, self.dual.index_select(0, batch))
+
+    def translate(self, pos: Tensor, shift: Tensor, batch: Tensor) -> Tensor:
+        """Positions moved by ``shift`` lattice vectors, shape ``[N, 3]``."""
+        if self.cell.size(0) == 1:
+            return torch.addmm(pos, shift.to(pos.dtype), self.cell[0])
+        return pos + torch.einsum("nk,nkd->nd", shift.to(pos.dtype), self.cell.index_select(0, batch))
+
+
+class Images(NamedTuple):
+    """Every image of every atom that may lie within the cutoff of the wrapped atoms."""
+
+    points: Tensor  # [M, 3] Å
+    ptr: Tensor  # [B + 1] first image of each structure
+    atom: Tensor  # [M]
+    shift: Tensor  # [M, 3] int32 lattice vectors between the given position of the atom and the image
+    wrapped: Tensor  # [N, 3] atoms moved into the cell along periodic axes, Å
+    wrap: Tensor  # [N, 3] int32 lattice vectors that moved them
+    own: Tensor  # [N] the image that is the wrapped atom itself
+
+
+def images_within(pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, cutoff: float) -> Images:
+    """List the images of atoms within the cutoff of the box, aligned with the cell, that holds the wrapped atoms.
+
+    Along each axis an atom keeps the images between the lowest atom minus the cutoff and the highest plus the cutoff,
+    measured across lattice planes. So skewed cells get as many images as they need, empty parts of the cell cost
+    nothing, and a large cell gets few images besides its own atoms.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``, N > 0, in the dtype of the lattice.
+        batch: Structure of each atom, shape ``[N]``.
+        ptr: First atom of each structure, shape ``[B + 1]``.
+        lattice: Cells of the structures.
+        cutoff: Cutoff in Å, with an allowance for rounding.
+
+    Returns:
+        Images in the order of their atoms.
+
+    Example:
+        >>> lattice = Lattice.from_cell(2.0 * torch.eye(3)[None], torch.tensor([[True, False, False]]))
+        >>> zero = torch.tensor([0])
+        >>> images_within(torch.tensor([[5.0, 0.0, 0.0]]), zero, torch.tensor([0, 1]), lattice, 3.0).points
+        tensor([[-1.,  0.,  0.],
+                [ 1.,  0.,  0.],
+                [ 3.,  0.,  0.]])
+    """
+    periodic = lattice.pbc.index_select(0, batch)
+    frac = lattice.fractional(pos, batch)
+    wrap = torch.where(periodic, -frac.floor(), 0.0)
+    frac = frac + wrap
+    index = batch[:, None].expand(-1, 3)
+    extreme = frac.new_full((lattice.cell.size(0), 3), torch.inf)
+    margin = cutoff / lattice.height
+    low = extreme.scatter_reduce(0, index, frac, "amin") - margin
+    high = (-extreme).scatter_reduce(0, index, frac, "amax") + margin
+    first = torch.where(periodic, (low.index_select(0, batch) - frac).ceil(), 0.0).long()
+    count = torch.where(periodic, (high.index_select(0, batch) - frac).floor(), 0.0).long() - first + 1  # [N, 3]
+    n_images = count.prod(1)
+    end = torch.cat([n_images.new_zeros(1), n_images.cumsum(0)])
+    total = int(end[-1])
+    atom = torch.repeat_interleave(n_images, output_size=total)
+    number = torch.arange(total, device=pos.device) - end.index_select(0, atom)
+    count_y, count_z = count[:, 1].index_select(0, atom), count[:, 2].index_select(0, atom)
+    column = number.div(count_z, rounding_mode="floor")
+    x = column.div(count_y, rounding_mode="floor")
+    shift = torch.stack([x, column - x * count_y, number - column * count_z], dim=1) + first.index_select(0, atom)
+    wrapped = lattice.translate(pos, wrap, batch)
+    points = lattice.translate(wrapped.index_select(0, atom), shift, batch.index_select(0, atom))
+    wrap = wrap.to(torch.int32)
+    own = end[:-1] - (first[:, 0] * count[:, 1] + first[:, 1]) * count[:, 2] - first[:, 2]
+    shift = shift.to(torch.int32) + wrap.index_select(0, atom)
+    return Images(points, end.index_select(0, ptr), atom, shift, wrapped, wrap, own)
+
+
+def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: float, dtype: torch.dtype) -> float:
+    """Upper bound in Å of the rounding error of an edge length near the cutoff.
+
+    The edge formula rounds in ``dtype``; positions, differences and translations add up to the spread of the atoms along
+    the lattice vectors plus the images that the cutoff crosses. Candidates are searched this much farther.
+    """
+    wide = pos.dtype
+    index = batch[:, None].expand(-1, 3)
+    frac = lattice.fractional(pos, batch)
+    extreme = frac.new_full((lattice.cell.size(0), 3), torch.inf)
+    spread = (-extreme).scatter_reduce(0, index, frac, "amax") - extreme.scatter_reduce(0, index, frac, "amin")
+    length = torch.linalg.vector_norm(lattice.cell, dim=2)
+    crossed = ((spread.clamp(min=0.0) + cutoff / lattice.height + 1) * length).sum(1)
+    reach = pos.abs().max() * (length / lattice.height).sum(1)
+    bound = torch.finfo(dtype).eps * (cutoff + crossed) + torch.finfo(wide).eps * reach
+    return 16 * float(bound.max())

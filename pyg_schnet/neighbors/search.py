@@ -1,0 +1,182 @@
+"""Pairs of points within a distance, batched, for any device: all pairs of small structures, bins in large ones.
+
+Both ways describe the candidates of every target as ranges of consecutive points. The ranges are written out chunk by
+chunk and filtered at once, so memory is bounded by the chunk and the pairs found, and the pairs come sorted by target.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.neighbors.criterion import within_cutoff
+
+DENSE_LIMIT = 256  # points of the largest structure up to which all pairs are faster than bins
+CHUNK = 2**20  # candidates that are looked at together; about 100 bytes each
+REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
+MAX_BINS = 2**16  # bins along one axis, so that bin numbers fit in 64 bits for atoms at any distance
+
+
+class Ranges(NamedTuple):
+    """Ranges of consecutive points; target ``t`` owns the rows ``row[t]`` of ``start`` and ``count``."""
+
+    start: Tensor  # [U, R] first point
+    count: Tensor  # [U, R] number of points
+    row: Tensor  # [N]
+    order: Tensor | None  # [M] ranges refer to points[order]; None for the points as they are
+
+
+def wide_dtype(pos: Tensor) -> torch.dtype:
+    """Dtype for bins and images: float64 where the device has it, so that only the edge formula rounds in float32."""
+    return pos.dtype if pos.device.type == "mps" else torch.float64
+
+
+def pairs_within(
+    points: Tensor,
+    point_ptr: Tensor,
+    targets: Tensor,
+    target_batch: Tensor,
+    cutoff: float,
+    point_batch: Tensor | None = None,
+    omit: Tensor | None = None,
+) -> Tensor:
+    """All pairs of a point and a target of the same structure closer than the cutoff, sorted by target.
+
+    The distance is that of :func:`~pyg_schnet.neighbors.criterion.within_cutoff`, in the dtype of the points.
+
+    Args:
+        points: Sources in Å, shape ``[M, 3]``, those of one structure together.
+        point_ptr: First point of each structure and ``M``, shape ``[B + 1]``.
+        targets: Targets in Å, shape ``[N, 3]``.
+        target_batch: Structure of each target, shape ``[N]``.
+        cutoff: Cutoff in Å.
+        point_batch: Structure of each point, shape ``[M]``, if it is known already.
+        omit: For each target the one point, at its own place, that is no neighbour: the target itself, shape ``[N]``.
+
+    Returns:
+        Indices of points (row 0) and targets (row 1), int64, shape ``[2, E]``.
+
+    Example:
+        >>> points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 5.0]])
+        >>> pairs_within(points, torch.tensor([0, 3]), points[:1], torch.tensor([0]), cutoff=2.0)
+        tensor([[0, 1],
+                [0, 0]])
+    """
+    if points.size(0) == 0 or targets.size(0) == 0:
+        return torch.empty((2, 0), dtype=torch.int64, device=points.device)
+    n_points = point_ptr.diff()
+    if int(n_points.max()) <= DENSE_LIMIT:
+        ranges = Ranges(point_ptr[:-1, None], n_points[:, None], target_batch, None)
+    else:
+        if point_batch is None:
+            point_batch = torch.repeat_interleave(n_points, output_size=points.size(0))
+        ranges = bin_ranges(points, point_batch, targets, target_batch, point_ptr.numel() - 1, cutoff)
+        points = points[ranges.order]
+        if omit is not None:
+            omit = torch.empty_like(ranges.order).scatter_(0, ranges.order, arange_like(ranges.order))[omit]
+    total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
+    pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
+    edges = pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)
+    if ranges.order is not None:
+        edges[0] = ranges.order.index_select(0, edges[0])
+    return edges
+
+
+def bin_ranges(
+    points: Tensor,
+    point_batch: Tensor,
+    targets: Tensor,
+    target_batch: Tensor,
+    batch_size: int,
+    cutoff: float,
+) -> Ranges:
+    """Sort points into bins and list, for each bin with targets, the ranges of points within reach.
+
+    Bins are numbered structure by structure with z fastest; only occupied bins are stored, so empty space is free. Cost
+    and memory grow with the number of points (and the logarithm of a sort).
+
+    Args:
+        points: Sources in Å, shape ``[M, 3]``, M > 0.
+        point_batch: Structure of each point, shape ``[M]``.
+        targets: Targets in Å, shape ``[N, 3]``.
+        target_batch: Structure of each target, shape ``[N]``.
+        batch_size: Number of structures.
+        cutoff: Cutoff in Å.
+
+    Returns:
+        Ranges of ``points[order]``, one row for each bin that holds targets.
+    """
+    wide = wide_dtype(points)
+    xyz, goal = points.to(wide), targets.to(wide)
+    reach = torch.tensor(REACH, device=points.device)
+    index = point_batch[:, None].expand(-1, 3)
+    low = xyz.new_full((batch_size, 3), torch.inf).scatter_reduce(0, index, xyz, "amin")
+    high = xyz.new_full((batch_size, 3), -torch.inf).scatter_reduce(0, index, xyz, "amax")
+    empty = low > high
+    low, high = low.masked_fill(empty, 0.0), high.masked_fill(empty, 0.0)
+    # a little more than the cutoff, so that rounding never moves a neighbour out of reach
+    size = cutoff * (1 + 1e-5) + 4 * torch.finfo(wide).eps * torch.maximum(low.abs(), high.abs())
+    width = torch.maximum(size / reach, (high - low) / MAX_BINS)  # [B, 3]
+    margin = 2 * reach + 1  # empty bins on either side, so that no range leaves its structure
+    n_bins = ((high - low) / width).floor().long() + 1 + 2 * margin  # [B, 3]
+    last = n_bins - margin + reach  # bin of targets beyond the points: out of reach of all of them
+    first_bin = n_bins.prod(1).cumsum(0) - n_bins.prod(1)
+
+    def bins(positions: Tensor, batch: Tensor) -> Tensor:
+        scaled = (positions - low.index_select(0, batch)) / width.index_select(0, batch)
+        scaled = torch.minimum(scaled.clamp(min=-(2.0**30)), last.index_select(0, batch).to(wide))  # before int64
+        xyz_bin = torch.maximum(scaled.floor().long() + margin, margin - reach - 1)
+        xyz_bin = torch.minimum(xyz_bin, last.index_select(0, batch))
+        n = n_bins.index_select(0, batch)
+        return ((xyz_bin[:, 0] * n[:, 1]) + xyz_bin[:, 1]) * n[:, 2] + xyz_bin[:, 2] + first_bin.index_select(0, batch)
+
+    point_bin, order = bins(xyz, point_batch).sort(stable=True)
+    target_bin, row = torch.unique(bins(goal, target_batch), return_inverse=True)
+    structure = torch.empty_like(target_bin)
+    structure[row] = target_batch
+    dx, dy = (torch.arange(-r, r + 1, device=points.device) for r in REACH[:2])
+    n_y, n_z = n_bins[structure, 1], n_bins[structure, 2]
+    column = (dx[:, None] * n_y[:, None, None] + dy) * n_z[:, None, None]  # [U, 2 reach_x + 1, 2 reach_y + 1]
+    begin = (target_bin[:, None] + column.flatten(1)) - REACH[2]
+    start = torch.searchsorted(point_bin, begin)
+    stop = torch.searchsorted(point_bin, begin + 2 * REACH[2], right=True)
+    return Ranges(start, stop - start, row, order)
+
+
+def arange_like(index: Tensor) -> Tensor:
+    """Numbers 0 to ``index.size(0) - 1`` on the device of ``index``."""
+    return torch.arange(index.size(0), device=index.device)
+
+
+def _filter(
+    points: Tensor, targets: Tensor, ranges: Ranges, chunk: slice, cutoff: float, omit: Tensor | None
+) -> Tensor:
+    """Pairs closer than the cutoff among the candidates of the targets in ``chunk``."""
+    row = ranges.row[chunk]
+    start, count = ranges.start.index_select(0, row), ranges.count.index_select(0, row)
+    n_targets, n_ranges = start.shape
+    end = count.flatten().cumsum(0).view(n_targets, n_ranges)
+    n_candidates = int(end[-1, -1])
+    shift = start - end + count  # index of a point minus index of the candidate
+    which = torch.repeat_interleave(count.flatten(), output_size=n_candidates)  # range of each candidate
+    source = torch.arange(n_candidates, device=points.device) + shift.flatten().index_select(0, which)
+    target = (which if n_ranges == 1 else which.div(n_ranges, rounding_mode="floor")) + chunk.start
+    keep = within_cutoff(points.index_select(0, source) - targets.index_select(0, target), cutoff)
+    if omit is not None:  # the bin of the target itself is in the middle of its ranges
+        keep[omit[chunk] - shift[:, n_ranges // 2]] = False
+    kept = torch.nonzero(keep).squeeze(1)
+    return torch.stack([source.index_select(0, kept), target.index_select(0, kept)])
+
+
+def _chunks(total: Tensor) -> list[tuple[int, int]]:
+    """Split the targets so that the candidates of a chunk, ``total`` for each target, stay near ``CHUNK``."""
+    end = total.cumsum(0)
+    n_chunks = int(end[-1]) // CHUNK + 1
+    if n_chunks == 1:
+        return [(0, total.numel())]
+    limits = torch.arange(1, n_chunks, device=total.device) * CHUNK
+    cuts = sorted({0, *torch.searchsorted(end, limits, right=True).tolist(), total.numel()})
+    return list(itertools.pairwise(cuts))

@@ -1,0 +1,50 @@
+"""Layers of SchNet and DTNN, each an equation: a function of tensors, and a module that holds its state."""
+
+from pyg_schnet.nn.activation import ShiftedSoftplus, shifted_softplus
+from pyg_schnet.nn.aggregation import sum_to_targets
+from pyg_schnet.nn.basis import GaussianBasis, gaussian_basis, num_gaussians_for_spacing
+from pyg_schnet.nn.conv import CFConv, DTNNConv, exclude_self_loops, neighbor_counts
+from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff, cosine_cutoff, hard_cutoff
+from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.interaction import DTNNInteraction, SchNetInteraction
+from pyg_schnet.nn.readout import (
+    AtomNetwork,
+    DipoleReadout,
+    ElectronicSpatialExtentReadout,
+    MeanReadout,
+    Readout,
+    SumReadout,
+)
+from pyg_schnet.nn.reference import MAX_Z, composition, fit_atom_references, sum_references
+
+__all__ = [
+    "MAX_Z",
+    "AtomNetwork",
+    "CFConv",
+    "CosineCutoff",
+    "DTNNConv",
+    "DTNNInteraction",
+    "DipoleReadout",
+    "ElectronicSpatialExtentReadout",
+    "FilterNetwork",
+    "GaussianBasis",
+    "HardCutoff",
+    "MeanReadout",
+    "Readout",
+    "SchNetInteraction",
+    "ShiftedSoftplus",
+    "SumReadout",
+    "composition",
+    "cosine_cutoff",
+    "dense",
+    "exclude_self_loops",
+    "fit_atom_references",
+    "gaussian_basis",
+    "hard_cutoff",
+    "neighbor_counts",
+    "num_gaussians_for_spacing",
+    "shifted_softplus",
+    "sum_references",
+    "sum_to_targets",
+]

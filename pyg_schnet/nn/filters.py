@@ -1,0 +1,78 @@
+"""Continuous filters: networks that turn a distance into one weight for each feature."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pyg_schnet.nn.activation import ShiftedSoftplus
+from pyg_schnet.nn.basis import GaussianBasis
+from pyg_schnet.nn.cutoff import CosineCutoff
+from pyg_schnet.nn.dense import dense
+
+
+class FilterNetwork(nn.Module):
+    r"""Continuous filter, eq. (14) to (16) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
+
+    .. math::
+        W(d) = f(d)\; \mathrm{ssp}\bigl(\mathbf{W}_2\, \mathrm{ssp}(\mathbf{W}_1 \mathbf{e}(d) + \mathbf{b}_1)
+        + \mathbf{b}_2\bigr)
+
+    with the radial expansion :math:`\mathbf{e}` (eq. 14) and the window :math:`f` (eq. 15).
+
+    Args:
+        num_filters: Number F of filters, one for each feature that is convolved.
+        basis: Radial expansion; ``None`` takes 50 Gaussians up to the window's cutoff.
+        window: Cutoff window, with an attribute ``cutoff`` in Å and zero from there on; ``None`` takes the cosine
+            window up to the basis' cutoff, or to 10 Å.
+        activate_filters: Whether the second dense layer is followed by the softplus, as in the chapter. PyTorch
+            Geometric and SchNetPack leave it off; their weights need ``False``.
+
+    Example:
+        >>> import torch
+        >>> network = FilterNetwork(64, window=CosineCutoff(5.0))
+        >>> network(torch.tensor([1.0, 5.0])).shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(
+        self,
+        num_filters: int = 128,
+        basis: nn.Module | None = None,
+        window: nn.Module | None = None,
+        *,
+        activate_filters: bool = True,
+    ) -> None:
+        super().__init__()
+        if window is None:
+            window = CosineCutoff(10.0 if basis is None else basis.cutoff)
+        self.window = window
+        self.basis = GaussianBasis(cutoff=window.cutoff) if basis is None else basis
+        self.num_filters = num_filters
+        self.activate_filters = activate_filters
+        self.lin1 = dense(self.basis.num_gaussians, num_filters)
+        self.lin2 = dense(num_filters, num_filters)
+        self.act = ShiftedSoftplus()
+
+    @property
+    def cutoff(self) -> float:
+        """Distance in Å from which on every filter is zero."""
+        return self.window.cutoff
+
+    def reset_parameters(self) -> None:
+        """Draw new weights (Glorot uniform) and set biases to zero."""
+        self.basis.reset_parameters()
+        self.lin1.reset_parameters()
+        self.lin2.reset_parameters()
+
+    def forward(self, dist: Tensor) -> Tensor:
+        """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
+        filters = self.lin2(self.act(self.lin1(self.basis(dist))))
+        if self.activate_filters:
+            filters = self.act(filters)
+        return filters * self.window(dist).unsqueeze(-1)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.num_filters}, {self.basis}, {self.window}, "
+            f"activate_filters={self.activate_filters})"
+        )

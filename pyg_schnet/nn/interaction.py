@@ -1,0 +1,100 @@
+"""Interaction blocks: a convolution, an atom-wise update, a residual."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pyg_schnet.nn.activation import ShiftedSoftplus
+from pyg_schnet.nn.conv import CFConv, DTNNConv, Features
+from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.filters import FilterNetwork
+
+
+class SchNetInteraction(nn.Module):
+    r"""SchNet's interaction block, eq. (5) and Fig. 1 of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
+
+    .. math::
+        \mathbf{x}_i \leftarrow \mathbf{x}_i + \mathbf{v}_i, \qquad
+        \mathbf{v} = \mathrm{dense} \circ \mathrm{ssp} \circ \mathrm{dense} \circ \mathrm{cfconv} \circ \mathrm{dense}\,
+        (\mathbf{x})
+
+    The first dense layer has no bias, as in PyTorch Geometric and SchNetPack.
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        filter_network: Continuous filter; ``None`` takes :class:`FilterNetwork` with 128 filters up to 10 Å.
+        normalize: Whether the convolution is divided by the number of neighbours, eq. (18).
+
+    Example:
+        >>> import torch
+        >>> block = SchNetInteraction(16, FilterNetwork(32))
+        >>> block(torch.randn(2, 16), torch.tensor([[1, 0], [0, 1]]), torch.tensor([1.1, 1.1])).shape
+        torch.Size([2, 16])
+    """
+
+    def __init__(
+        self, hidden_channels: int = 128, filter_network: nn.Module | None = None, *, normalize: bool = False
+    ) -> None:
+        super().__init__()
+        filter_network = FilterNetwork() if filter_network is None else filter_network
+        self.hidden_channels = hidden_channels
+        self.lin_in = dense(hidden_channels, filter_network.num_filters, bias=False)
+        self.conv = CFConv(filter_network, normalize=normalize)
+        self.lin1 = dense(filter_network.num_filters, hidden_channels)
+        self.act = ShiftedSoftplus()
+        self.lin2 = dense(hidden_channels, hidden_channels)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights (Glorot uniform) and set biases to zero."""
+        for module in (self.lin_in, self.conv, self.lin1, self.lin2):
+            module.reset_parameters()
+
+    def forward(self, x: Features, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None = None) -> Tensor:
+        """Updated features.
+
+        Args:
+            x: Features ``[N, F]``, or ``(x_src, x_dst)`` to update ``x_dst`` by messages from ``x_src``.
+            edge_index: ``(j, i)``, shape ``[2, E]``.
+            edge_dist: Distances in Å, shape ``[E]``.
+            edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
+
+        Returns:
+            ``x_i + v_i``, shape ``[N_dst, F]``.
+        """
+        if isinstance(x, Tensor):
+            x_dst, hidden = x, self.lin_in(x)
+        else:
+            x_dst, hidden = x[1], (self.lin_in(x[0]), x[1])
+        hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr)
+        return x_dst + self.lin2(self.act(self.lin1(hidden)))
+
+
+class DTNNInteraction(nn.Module):
+    r"""Interaction of the deep tensor neural network: the messages of :class:`DTNNConv` added to the features.
+
+    Eq. (5) of `Schütt et al., Nat. Commun. 8, 13890 (2017) <https://doi.org/10.1038/ncomms13890>`_:
+
+    .. math:: \mathbf{c}_i \leftarrow \mathbf{c}_i + \sum_{j \ne i} \mathbf{v}_{ij}
+
+    Args:
+        conv: Convolution; ``None`` takes :class:`DTNNConv` with its defaults.
+
+    Example:
+        >>> import torch
+        >>> block = DTNNInteraction(DTNNConv(30, 60))
+        >>> block(torch.randn(2, 30), torch.tensor([[1, 0], [0, 1]]), torch.tensor([1.1, 1.1])).shape
+        torch.Size([2, 30])
+    """
+
+    def __init__(self, conv: DTNNConv | None = None) -> None:
+        super().__init__()
+        self.conv = DTNNConv() if conv is None else conv
+
+    def reset_parameters(self) -> None:
+        """Draw new weights (Glorot uniform) and set biases to zero."""
+        self.conv.reset_parameters()
+
+    def forward(self, x: Features, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None = None) -> Tensor:
+        """Updated features, shape ``[N_dst, F]``; arguments as in :meth:`SchNetInteraction.forward`."""
+        x_dst = x if isinstance(x, Tensor) else x[1]
+        return x_dst + self.conv(x, edge_index, edge_dist, edge_ptr)

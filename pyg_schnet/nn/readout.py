@@ -1,0 +1,361 @@
+"""Readouts: from atom features to a property of each structure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from pyg_schnet.geometry import safe_norm
+from pyg_schnet.nn.activation import ShiftedSoftplus
+from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.reference import MAX_Z
+
+Activation = Literal["ssp", "silu", "tanh"]
+_ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+class AtomNetwork(nn.Module):
+    r"""Two atom-wise layers, :math:`\mathrm{dense} \circ \sigma \circ \mathrm{dense}`, that end every readout.
+
+    Args:
+        hidden_channels: Size F of the atom features; the layer between has half of it.
+        out_channels: Values for each atom.
+        activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in the chapter and in PyTorch Geometric), ``"silu"``
+            (SchNetPack's default) or ``"tanh"`` (deep tensor neural network).
+
+    Raises:
+        ValueError: If the activation is none of these.
+
+    Example:
+        >>> AtomNetwork(16)(torch.zeros(3, 16)).shape
+        torch.Size([3, 1])
+    """
+
+    def __init__(self, hidden_channels: int, out_channels: int = 1, activation: Activation = "ssp") -> None:
+        super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
+        self.lin1 = dense(hidden_channels, max(hidden_channels // 2, 1))
+        self.act = _ACTIVATIONS[activation]()
+        self.lin2 = dense(max(hidden_channels // 2, 1), out_channels)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights (Glorot uniform) and set biases to zero."""
+        self.lin1.reset_parameters()
+        self.lin2.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features ``[N, F]`` to ``[N, out_channels]``."""
+        return self.lin2(self.act(self.lin1(x)))
+
+
+class Readout(nn.Module):
+    """Interface of all readouts: ``forward(x, z, pos, batch, batch_size)`` gives ``[batch_size, out_channels]``.
+
+    ``batch_size`` is a number and not read from ``batch``, so that nothing waits for the device and empty structures
+    at the end of a batch count.
+    """
+
+    out_channels: int
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the same readout again, as JSON can hold them."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; statistics of the data (scale, shift, references) stay."""
+        self.network.reset_parameters()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
+
+
+class _PooledReadout(Readout):
+    """Atom-wise values, scaled, shifted and referred to the elements, then pooled; see its two subclasses."""
+
+    mean: bool  # pooled by mean (eq. 2) or by sum (eq. 1)
+
+    def __init__(
+        self,
+        hidden_channels: int = 128,
+        out_channels: int = 1,
+        *,
+        activation: Activation = "ssp",
+        scale: float = 1.0,
+        shift: float = 0.0,
+        atomref: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.out_channels = out_channels
+        self.activation = activation
+        self.network = AtomNetwork(hidden_channels, out_channels, activation)
+        self.register_buffer("scale", torch.full((out_channels,), float(scale)))
+        self.register_buffer("shift", torch.full((out_channels,), float(shift)))
+        self.register_buffer("atomref", torch.zeros(MAX_Z + 1, out_channels))
+        if atomref is not None:
+            self.set_references(atomref)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the same readout again; scale, shift and references are in the state dict."""
+        return {
+            "hidden_channels": self.hidden_channels,
+            "out_channels": self.out_channels,
+            "activation": self.activation,
+        }
+
+    def set_references(self, atomref: Tensor) -> None:
+        """Store reference values of the elements.
+
+        Args:
+            atomref: One value for each atomic number from 0 on, shape ``[n]`` or ``[n, out_channels]``, n ≤ 100; in
+                the unit of the property.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        values = torch.as_tensor(atomref)
+        values = values.reshape(-1, 1) if values.dim() == 1 else values
+        if values.dim() != 2 or values.size(0) > MAX_Z + 1 or values.size(1) != self.out_channels:
+            raise ValueError(
+                f"atomref must hold one row for each atomic number 0 to at most {MAX_Z} and {self.out_channels} "
+                f"column(s), got shape {tuple(values.shape)}"
+            )
+        self.atomref.zero_()
+        self.atomref[: values.size(0)] = values
+
+    def atom_values(self, x: Tensor, z: Tensor) -> Tensor:
+        """Contribution of each atom, shape ``[N, out_channels]``, in the unit of the property; zero for padding.
+
+        Args:
+            x: Atom features, shape ``[N, F]``.
+            z: Atomic numbers, shape ``[N]``.
+        """
+        values = self.scale * self.network(x) + self.shift + self.atomref.index_select(0, z)
+        return torch.where((z > 0).unsqueeze(-1), values, 0.0)
+
+    def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        """Property of each structure.
+
+        Args:
+            x: Atom features, shape ``[N, F]``.
+            z: Atomic numbers, shape ``[N]``; 0 is padding.
+            pos: Positions in Å, shape ``[N, 3]``; not used here.
+            batch: Structure of each atom, shape ``[N]``.
+            batch_size: Number of structures B.
+
+        Returns:
+            Property in the unit of scale, shift and references, shape ``[B, out_channels]``; zero where a structure
+            has no atoms.
+        """
+        out = scatter(self.atom_values(x, z), batch, 0, batch_size, reduce="sum")
+        if self.mean:
+            n_atoms = scatter((z > 0).to(out.dtype), batch, 0, batch_size, reduce="sum")
+            out = out / n_atoms.clamp(min=1.0).unsqueeze(-1)
+        return out
+
+
+class SumReadout(_PooledReadout):
+    r"""Extensive property such as the energy, eq. (1) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
+
+    .. math:: P = \sum_i \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
+
+    Scale s, shift t and element references a are kept in the state dict; they are statistics of the data and are not
+    trained.
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        out_channels: Number of properties.
+        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        scale: Scale s, unit of the property.
+        shift: Shift t for each atom, unit of the property.
+        atomref: References a, one row for each atomic number from 0 on; see :meth:`set_references`.
+
+    Example:
+        >>> readout = SumReadout(16)
+        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.zeros(3, 3)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).shape
+        torch.Size([1, 1])
+    """
+
+    mean = False
+
+
+class MeanReadout(_PooledReadout):
+    r"""Intensive property, eq. (2) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
+
+    .. math:: P = \frac{1}{n} \sum_i \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
+
+    Arguments as in :class:`SumReadout`.
+
+    Example:
+        >>> readout = MeanReadout(16)
+        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.zeros(3, 3)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).shape
+        torch.Size([1, 1])
+    """
+
+    mean = True
+
+
+class _ChargeReadout(Readout):
+    """Readouts of latent atomic charges placed at the positions."""
+
+    def __init__(self, hidden_channels: int = 128, *, activation: Activation = "ssp", scale: float = 1.0) -> None:
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.activation = activation
+        self.network = AtomNetwork(hidden_channels, activation=activation)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        from ase.data import atomic_masses  # here, so that importing the layers needs no ase
+
+        masses = torch.as_tensor(atomic_masses[: MAX_Z + 1], dtype=self.scale.dtype)
+        masses[0] = 0.0  # padding weighs nothing
+        self.register_buffer("atomic_mass", masses, persistent=False)
+
+    def charges(self, x: Tensor, z: Tensor) -> Tensor:
+        """Latent charge of each atom in e before any correction, shape ``[N]``; zero for padding.
+
+        Args:
+            x: Atom features, shape ``[N, F]``.
+            z: Atomic numbers, shape ``[N]``.
+        """
+        return torch.where(z > 0, self.network(x).squeeze(-1), 0.0)
+
+    def centered(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        """Positions relative to the centre of mass of their structure in Å, shape ``[N, 3]``."""
+        mass = self.atomic_mass.index_select(0, z).unsqueeze(-1)
+        total = scatter(mass, batch, 0, batch_size, reduce="sum")
+        center = scatter(mass * pos, batch, 0, batch_size, reduce="sum") / torch.where(total > 0, total, 1.0)
+        return pos - center.index_select(0, batch)
+
+
+class DipoleReadout(_ChargeReadout):
+    r"""Dipole moment from latent charges, eq. (3) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
+
+    .. math::
+        \boldsymbol{\mu} = s \sum_i \tilde q_i\, (\mathbf{r}_i - \mathbf{r}_0), \qquad
+        \tilde q_i = q(\mathbf{x}_i) - \frac{1}{n} \Bigl( \sum_k q(\mathbf{x}_k) - Q \Bigr)
+
+    The charges add up to the total charge Q, so the dipole of a neutral molecule does not depend on the origin; that
+    of an ion does, and is taken about the centre of mass. The derivatives at zero dipole are finite
+    (:func:`pyg_schnet.geometry.safe_norm`). A dipole is not defined for periodic structures.
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        magnitude: Whether to return the magnitude, ``[B, 1]``, instead of the vector, ``[B, 3]``.
+        neutralize: Whether charges are corrected to the total charge. PyTorch Geometric's SchNet does not do so.
+        origin: Origin :math:`\mathbf{r}_0`: ``"mass"`` (centre of mass) or ``"zero"`` (that of the positions).
+        total_charge: Total charge Q of every structure in e.
+        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        scale: Factor s from e·Å to the unit of the property, for example ``units.factor("e·Å", "D")`` = 4.8032.
+
+    Raises:
+        ValueError: If ``origin`` is neither of the two.
+
+    Example:
+        >>> readout = DipoleReadout(16)
+        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.randn(3, 3)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1)
+        tensor([[0.]], grad_fn=<WhereBackward0>)
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int = 128,
+        *,
+        magnitude: bool = True,
+        neutralize: bool = True,
+        origin: Literal["mass", "zero"] = "mass",
+        total_charge: float = 0.0,
+        activation: Activation = "ssp",
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(hidden_channels, activation=activation, scale=scale)
+        if origin not in ("mass", "zero"):
+            raise ValueError(
+                f"origin must be 'mass' (centre of mass) or 'zero' (as positions are given), got {origin!r}"
+            )
+        self.magnitude = magnitude
+        self.neutralize = neutralize
+        self.origin = origin
+        self.total_charge = float(total_charge)
+        self.out_channels = 1 if magnitude else 3
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the same readout again; the scale is in the state dict."""
+        return {
+            "hidden_channels": self.hidden_channels,
+            "magnitude": self.magnitude,
+            "neutralize": self.neutralize,
+            "origin": self.origin,
+            "total_charge": self.total_charge,
+            "activation": self.activation,
+        }
+
+    def forward(
+        self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, charge: Tensor | None = None
+    ) -> Tensor:
+        """Dipole moment of each structure.
+
+        Args:
+            x: Atom features, shape ``[N, F]``.
+            z: Atomic numbers, shape ``[N]``; 0 is padding.
+            pos: Positions in Å, shape ``[N, 3]``.
+            batch: Structure of each atom, shape ``[N]``.
+            batch_size: Number of structures B.
+            charge: Total charge of each structure in e, shape ``[B]``; ``None`` takes ``total_charge`` for all.
+
+        Returns:
+            Magnitudes ``[B, 1]`` or vectors ``[B, 3]`` in e·Å times ``scale``.
+        """
+        charges = self.charges(x, z)
+        if self.neutralize:
+            real = (z > 0).to(charges.dtype)
+            n_atoms = scatter(real, batch, 0, batch_size, reduce="sum").clamp(min=1.0)
+            excess = scatter(charges, batch, 0, batch_size, reduce="sum") - (
+                self.total_charge if charge is None else charge
+            )
+            charges = charges - real * (excess / n_atoms).index_select(0, batch)
+        arm = self.centered(z, pos, batch, batch_size) if self.origin == "mass" else pos
+        dipole = self.scale * scatter(charges.unsqueeze(-1) * arm, batch, 0, batch_size, reduce="sum")  # [B, 3]
+        return safe_norm(dipole, keepdim=True) if self.magnitude else dipole
+
+
+class ElectronicSpatialExtentReadout(_ChargeReadout):
+    r"""Electronic spatial extent :math:`\langle R^2 \rangle` from latent charges.
+
+    .. math:: \langle R^2 \rangle = s \sum_i q(\mathbf{x}_i)\, \lVert \mathbf{r}_i - \mathbf{r}_0 \rVert^2
+
+    with the centre of mass :math:`\mathbf{r}_0`, as in SchNetPack
+    (`Schütt et al., J. Chem. Theory Comput. 15, 448 (2019) <https://doi.org/10.1021/acs.jctc.8b00908>`_).
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        scale: Factor s from Å² to the unit of the property, for example ``units.factor("Å²", "a₀²")`` = 3.5711.
+
+    Example:
+        >>> readout = ElectronicSpatialExtentReadout(16)
+        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.zeros(3, 3)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).shape
+        torch.Size([1, 1])
+    """
+
+    out_channels = 1
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the same readout again; the scale is in the state dict."""
+        return {"hidden_channels": self.hidden_channels, "activation": self.activation}
+
+    def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        """Spatial extent of each structure in Å² times ``scale``, shape ``[B, 1]``; arguments as in other readouts."""
+        square = self.centered(z, pos, batch, batch_size).square().sum(-1)
+        return self.scale * scatter(self.charges(x, z) * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)

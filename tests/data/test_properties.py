@@ -1,0 +1,87 @@
+import pytest
+import torch
+from torch.utils.data import Subset
+from torch_geometric.data import Data
+from torch_geometric.datasets import MD17, QM9
+
+from pyg_schnet.data import (
+    Property,
+    StructureDataset,
+    StructureLoader,
+    collate_indices,
+    find_property,
+    properties_of,
+    target_mask,
+    target_values,
+)
+from pyg_schnet.units import dimension
+
+
+def test_properties_of_ours_and_of_views(qm9):
+    assert list(properties_of(qm9))[:3] == ["mu", "alpha", "homo"]
+    for view in (qm9[:3], Subset(qm9, [0]), StructureLoader(qm9)):
+        assert properties_of(view) == properties_of(qm9)
+
+
+def test_properties_of_pyg_without_files():
+    qm9 = properties_of(QM9.__new__(QM9))
+    assert [target.column for target in qm9.values()] == list(range(19))
+    md17 = properties_of(MD17.__new__(MD17))
+    assert (md17["forces"].attribute, md17["forces"].unit, md17["forces"].level) == ("force", "kcal/mol/Å", "atom")
+    assert all(dimension(target.unit) for target in qm9.values())
+
+
+def test_unknown_data_sets_and_names(qm9, graphs):
+    with pytest.raises(ValueError, match="targets of a list are not known"):
+        properties_of([1])
+    with pytest.raises(ValueError, match="ListDataset are not known; give it an attribute `properties`"):
+        properties_of(graphs)
+    with pytest.raises(ValueError, match="QM9 has no target 'energy'; it has mu"):
+        find_property(qm9, "energy")
+
+
+def test_a_property_is_checked():
+    with pytest.raises(ValueError, match="unknown unit 'Ry'"):
+        Property("energy", "Ry")
+    with pytest.raises(ValueError, match='"structure" or "atom"'):
+        Property("energy", "eV", level="edge")
+    assert Property("energy", "eV").attribute == "energy"
+
+
+def test_target_values(qm9):
+    batch = collate_indices(qm9, [0, 3])
+    torch.testing.assert_close(target_values(batch, qm9.targets["U0"]), batch.y[:, 7])
+    assert target_values(qm9[0], qm9.targets["cv"]).tolist() == [6.469]
+    with pytest.raises(ValueError, match="reads? from the attribute 'energy'|read from the attribute 'energy'"):
+        target_values(batch, Property("energy", "eV"))
+    with pytest.raises(ValueError, match=r"column 7 of 'y', which has shape \[1, 3\]"):
+        target_values(Data(y=torch.zeros(1, 3)), qm9.targets["U0"])
+
+
+def test_values_leave_out_structures_without_a_label():
+    dataset = StructureDataset()
+    dataset.properties = {"energy": Property("energy", "eV"), "forces": Property("forces", "eV/Å", "atom")}
+    dataset.set_store(
+        torch.tensor([1, 2, 1]),
+        {"pos": torch.zeros(4, 3), "forces": torch.arange(12.0).view(4, 3)},
+        {
+            "energy": torch.tensor([1.0, 0.0, 3.0]),
+            "has_energy": torch.tensor([True, False, True]),
+            "has_forces": torch.tensor([False, True, False]),
+        },
+    )
+    assert dataset.values("energy").tolist() == [1.0, 3.0]
+    assert dataset.mean("energy") == 2.0
+    assert dataset.values("forces").tolist() == [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]
+    batch = collate_indices(dataset, [1, 2])
+    assert target_mask(batch, dataset.properties["energy"]).tolist() == [False, True]
+
+
+def test_store_is_checked():
+    dataset = StructureDataset()
+    with pytest.raises(ValueError, match="no structures"):
+        dataset.set_store(torch.tensor([], dtype=torch.int64), {}, {})
+    with pytest.raises(ValueError, match="column 'pos' has 2 rows, expected 3"):
+        dataset.set_store(torch.tensor([1, 2]), {"pos": torch.zeros(2, 3)}, {})
+    with pytest.raises(ValueError, match="column 'name' has 1 rows, expected 2"):
+        dataset.set_store(torch.tensor([1, 2]), {"pos": torch.zeros(3, 3)}, {"name": ["a"]})

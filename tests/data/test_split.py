@@ -1,0 +1,101 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Subset
+
+from pyg_schnet.data import QM9, Split, fingerprint, random_split, random_split_indices
+
+
+def test_the_order_is_the_same_everywhere():
+    # fixed numbers: a saved seed must mean the same molecules on every machine and in ten years
+    split = random_split_indices(130_831, 110_000, 10_000, seed=0)
+    assert split.train[:5].tolist() == [0, 0, 0, 0, 0]
+    assert split.val[:3].tolist() == [0, 0, 0]
+    assert split.test[-3:].tolist() == [0, 0, 0]
+    assert random_split_indices(10, 4, 3, seed=1).train.tolist() == [0, 0, 0, 0]
+
+
+def test_sizes_and_nesting():
+    split = random_split_indices(100, 50, 20)
+    assert [len(part) for part in (split.train, split.val, split.test)] == [50, 20, 30]
+    assert sorted(np.concatenate([split.train, split.val, split.test])) == list(range(100))
+    assert len(random_split_indices(100, 50, 20, 10).test) == 10
+    larger = random_split_indices(100, 60, 20)
+    assert np.array_equal(larger.train[:50], split.train)
+    assert not np.array_equal(random_split_indices(100, 50, 20, seed=1).train, split.train)
+
+
+@pytest.mark.parametrize("sizes", [(8, 3, None), (-1, 2, None), (5, 5, 1)])
+def test_impossible_sizes(sizes):
+    with pytest.raises(ValueError, match="structures from 10"):
+        random_split_indices(10, *sizes)
+
+
+def test_indices_are_checked_and_kept_apart():
+    with pytest.raises(ValueError, match="structure 2 appears more than once"):
+        Split([0, 2], [2], [], 4)
+    with pytest.raises(ValueError, match="run from 0 to 4; the data set has 4"):
+        Split([0, 4], [], [], 4)
+    with pytest.raises(ValueError, match="run from -1"):
+        Split([0, -1], [], [], 4)
+    with pytest.raises(ValueError, match="whole numbers"):
+        Split([0.5], [], [], 4)
+    given = np.array([0, 1])
+    split = Split(given, [2], [], 4)
+    given[0] = 3
+    assert split.train.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        split.train[0] = 2
+
+
+@pytest.mark.parametrize("name", ["split.json", "split.npz"])
+def test_save_and_load(qm9, tmp_path, name):
+    for split in (random_split(qm9, 10, 5), random_split_indices(100, 50, 20, 0)):
+        split.save(tmp_path / name)
+        assert Split.load(tmp_path / name) == split
+
+
+def test_files_that_are_no_split(tmp_path):
+    (tmp_path / "a.json").write_text("[1, 2]")
+    (tmp_path / "b.json").write_text("{")
+    np.savez(tmp_path / "c.npz", train=[0])
+    for name in ("a.json", "b.json", "c.npz"):
+        with pytest.raises(ValueError, match=f"{name} is not a saved split"):
+            Split.load(tmp_path / name)
+    with pytest.raises(ValueError, match="ends in .json or .npz"):
+        Split.load(tmp_path / "split.txt")
+
+
+def test_apply(qm9):
+    split = random_split(qm9, 10, 5)
+    parts = split.apply(qm9)
+    for part, index in zip(parts, (split.train, split.val, split.test), strict=True):
+        assert part.idx.flatten().tolist() == qm9.idx[index].tolist()
+    as_list = random_split_indices(3, 1, 1).apply([qm9[i] for i in range(3)])
+    assert isinstance(as_list[0], Subset)
+
+
+def test_another_data_set_is_refused(qm9):
+    split = random_split(qm9, 10, 5)
+    with pytest.raises(ValueError, match=f"is of {len(qm9)} structures; this data set has 3"):
+        split.apply(qm9[:3])
+    with pytest.raises(ValueError, match="of another data set"):
+        split.apply(qm9[list(range(len(qm9)))[::-1]])
+
+
+def test_fingerprint(qm9, qm9_source, tmp_path, monkeypatch):
+    double = QM9(tmp_path, source=qm9_source, dtype=torch.float64, progress=False)
+    assert fingerprint(double) == fingerprint(qm9)
+    assert fingerprint(qm9[:5]) != fingerprint(qm9[:6])
+    assert fingerprint([qm9[i] for i in range(5)]) == fingerprint(qm9[:5])
+    whole = fingerprint(qm9)
+    monkeypatch.setattr("pyg_schnet.data.split._CHUNK", 7)
+    assert fingerprint(qm9) == whole
+
+
+def test_json_is_readable(tmp_path):
+    random_split_indices(6, 3, 1).save(tmp_path / "split.json")
+    content = json.loads((tmp_path / "split.json").read_text())
+    assert list(content) == ["n_structures", "fingerprint", "train", "val", "test"]
