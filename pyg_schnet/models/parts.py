@@ -58,11 +58,10 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
         MeanReadout(hidden_channels=64, out_channels=1, activation='ssp')
     """
     if isinstance(readout, dict):
-        if readout.get("class") not in _READOUT_CLASSES:
-            raise ValueError(
-                f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {readout.get('class')!r}"
-            )
-        return _READOUT_CLASSES[readout["class"]](**{key: value for key, value in readout.items() if key != "class"})
+        name = readout.get("class")
+        if name not in _READOUT_CLASSES:
+            raise ValueError(f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {name!r}")
+        return _READOUT_CLASSES[name](**{key: value for key, value in readout.items() if key != "class"})
     if isinstance(readout, str):
         if readout not in READOUTS:
             raise ValueError(f"readout must be a module or one of {', '.join(READOUTS)}, got {readout!r}")

@@ -168,4 +168,4 @@ def check_lattice(height: Tensor, cell: Tensor, pbc: Tensor) -> None:
 
 def _offsets(batch: Tensor, batch_size: int) -> Tensor:
     """First point of each structure and the number of points, for a sorted ``batch``, shape ``[B + 1]``."""
-    return torch.searchsorted(batch, torch.arange(batch_size + 1, device=batch.device))
+    return torch.searchsorted(batch.contiguous(), torch.arange(batch_size + 1, device=batch.device))

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyg_schnet.neighbors._checks import Structures, check_batch, check_cell, check_cutoff, check_lattice, check_positions
+from pyg_schnet.neighbors._checks import (
+    Structures,
+    check_batch,
+    check_cell,
+    check_cutoff,
+    check_lattice,
+    check_positions,
+)
 from pyg_schnet.neighbors.criterion import edge_exists
 from pyg_schnet.neighbors.lattice import Lattice, images_within, rounding_allowance
 from pyg_schnet.neighbors.search import pairs_within, wide_dtype

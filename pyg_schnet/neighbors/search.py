@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyg_schnet.neighbors.criterion import within_cutoff
 
-DENSE_LIMIT = 256  # points of the largest structure up to which all pairs are faster than bins
+DENSE_PAIRS = 128  # all pairs are faster than bins up to this many candidates for each point and target
 CHUNK = 2**20  # candidates that are looked at together; about 100 bytes each
 REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
 MAX_BINS = 2**16  # bins along one axis, so that bin numbers fit in 64 bits for atoms at any distance
@@ -68,7 +68,8 @@ def pairs_within(
     if points.size(0) == 0 or targets.size(0) == 0:
         return torch.empty((2, 0), dtype=torch.int64, device=points.device)
     n_points = point_ptr.diff()
-    if int(n_points.max()) <= DENSE_LIMIT:
+    n_pairs = int(n_points.index_select(0, target_batch).sum())
+    if n_pairs <= DENSE_PAIRS * (points.size(0) + targets.size(0)):
         ranges = Ranges(point_ptr[:-1, None], n_points[:, None], target_batch, None)
     else:
         if point_batch is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,11 +74,28 @@ def _search(
     shift = None if cell is None else torch.from_numpy(found[1])
     near = torch.nonzero(torch.from_numpy(found[-1]) > cutoff - allowance).squeeze(1)
     near_shift = None if shift is None else shift.index_select(0, near)
-    wrong = near[~edge_exists(pos, pairs.index_select(0, near).T.flip(0), cutoff, near_shift, cell)]
-    return _without(pairs.T, wrong).flip(0), None if shift is None else _without(shift.T, wrong).T
+    wrong = ~edge_exists(pos, pairs.index_select(0, near).T.flip(0), cutoff, near_shift, cell)
+    return _copy_without(pairs, shift, near[wrong])
+
+
+def _copy_without(pairs: Tensor, shift: Tensor | None, drop: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Copy pairs (i, j), ``[E, 2]``, to edges (j, i), ``[2, E']``, and their shifts, leaving out the rows ``drop``."""
+    if drop.numel() > 0:
+        keep = torch.ones(pairs.size(0), dtype=torch.bool)
+        keep[drop] = False
+        kept = torch.nonzero(keep).squeeze(1)
+        edges = torch.stack([pairs[:, 1].index_select(0, kept), pairs[:, 0].index_select(0, kept)])
+        return edges, None if shift is None else shift.index_select(0, kept)
+    edges = torch.empty((2, pairs.size(0)), dtype=torch.int64)
+    edges[0], edges[1] = pairs[:, 1], pairs[:, 0]
+    return edges, None if shift is None else shift.clone()
+
+
+def _join(parts: list[Tensor], dim: int) -> Tensor:
+    """Concatenate without a copy of a single part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _spans(ptr: Tensor) -> list[tuple[int, int]]:
     """First and last + 1 atom of each structure."""
-    bounds = ptr.tolist()
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(ptr.tolist()))

@@ -1,5 +1,4 @@
 import importlib.util
-import os
 
 import pytest
 import torch
@@ -104,7 +103,7 @@ def test_cache_is_used_and_force_reload_renews_it(qm9_source, tmp_path, monkeypa
     assert torch.equal(QM9(tmp_path, source=qm9_source).pos, first.pos)
     monkeypatch.undo()
     cache.write_bytes(cache.read_bytes()[:1000])
-    with pytest.raises(OSError, match="damaged .* force_reload"):
+    with pytest.raises(OSError, match=r"damaged .* force_reload"):
         QM9(tmp_path, source=qm9_source)
     assert len(QM9(tmp_path, source=qm9_source, force_reload=True, progress=False)) == len(first)
 
@@ -161,9 +160,8 @@ def test_a_single_molecule(qm9_source, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("qm9pack") is None, reason="needs the package qm9pack")
-def test_all_molecules_of_qm9pack(tmp_path_factory):
-    # the cache of the user, where there is one; else a temporary one that takes some seconds
-    dataset = QM9(os.environ.get("PYG_SCHNET_TEST_QM9", tmp_path_factory.mktemp("full")), progress=False)
+def test_all_molecules_of_qm9pack(tmp_path):
+    dataset = QM9(tmp_path, progress=False)
     assert len(dataset) == 130_831
     assert int(dataset.slices["pos"][-1]) == 2_359_210
     assert dataset[-1].name == "gdb_133885"
