@@ -1,0 +1,17 @@
+"""Training: what is learned (task), from what (data module), and the command line; needs ``pyg_schnet[train]``."""
+
+from pyg_schnet.train.datamodule import StructureDataModule
+from pyg_schnet.train.ema import EMA
+from pyg_schnet.train.report import format_errors, report_units
+from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
+from pyg_schnet.train.task import PropertyTask
+
+__all__ = [
+    "EMA",
+    "PropertyTask",
+    "StructureDataModule",
+    "cosine_factor",
+    "format_errors",
+    "report_units",
+    "warm_restart_factor",
+]

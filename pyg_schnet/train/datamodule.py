@@ -1,0 +1,112 @@
+"""Which structures are learned from, and in which batches, as a LightningDataModule."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch_geometric.data import Dataset
+
+from pyg_schnet.data import Split, StructureLoader, collate_indices, find_property, random_split, target_mask
+from pyg_schnet.data import target_values as values_of
+
+
+class StructureDataModule(LightningDataModule):
+    """Training, validation and test structures of one data set, and the property to learn.
+
+    Args:
+        dataset: Data set of structures with ``z`` and ``pos``: those of :mod:`pyg_schnet.data`, PyG's ``QM9`` or
+            ``MD17``, or any other whose attribute ``properties`` names its targets.
+        target: Name of the property to learn, for example ``"U0"``; the data set knows its unit.
+        num_train: Number of training structures; ``None`` takes all that are left.
+        num_val: Number of validation structures.
+        num_test: Number of test structures; ``None`` takes all that are left.
+        seed: Of the split and of the order of batches.
+        split: File of a saved split to use in place of a random one; see :class:`pyg_schnet.data.Split`.
+        batch_size: Structures in a training batch.
+        eval_batch_size: Structures in a batch for validation and test.
+        num_workers: Processes that prepare batches; 0 does so in the main process, which is fastest for data in memory.
+
+    Raises:
+        ValueError: If the data set has no such target, or sizes do not fit.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        target: str,
+        *,
+        num_train: int | None = None,
+        num_val: int = 1000,
+        num_test: int | None = None,
+        seed: int = 0,
+        split: str | os.PathLike[str] | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 250,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.property = find_property(dataset, target)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.split = Split.load(split) if split is not None else _draw(dataset, num_train, num_val, num_test, seed)
+        self.train_set, self.val_set, self.test_set = self.split.apply(dataset)
+
+    def save_split(self, path: str | os.PathLike[str]) -> Path:
+        """Write the indices of the split, to be used again by ``split=``."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.split.save(path)
+        return path
+
+    def training_targets(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All labelled training structures at once, for statistics.
+
+        Returns:
+            Atomic numbers ``[N]``, structure of each atom ``[N]``, and property ``[B]`` in float64 and its unit.
+        """
+        batch = collate_indices(self.train_set, range(len(self.train_set)))
+        target = values_of(batch, self.property).reshape(batch.num_graphs).to(torch.float64)
+        mask = target_mask(batch, self.property)
+        if mask is None:
+            return batch.z, batch.batch, target
+        number = torch.cumsum(mask, 0) - 1  # of each labelled structure among the labelled ones
+        keep = mask[batch.batch]
+        return batch.z[keep], number[batch.batch[keep]], target[mask]
+
+    def train_dataloader(self) -> StructureLoader:
+        """Batches of training structures in a new order in every epoch."""
+        return StructureLoader(
+            self.train_set,
+            self.batch_size,
+            shuffle=True,
+            drop_last=len(self.train_set) >= self.batch_size,
+            generator=torch.Generator().manual_seed(self.seed),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> StructureLoader:
+        """Batches of validation structures."""
+        return self._ordered(self.val_set)
+
+    def test_dataloader(self) -> StructureLoader:
+        """Batches of test structures."""
+        return self._ordered(self.test_set)
+
+    def _ordered(self, structures: Dataset) -> StructureLoader:
+        return StructureLoader(structures, self.eval_batch_size, num_workers=self.num_workers)
+
+
+def _draw(dataset: Dataset, num_train: int | None, num_val: int, num_test: int | None, seed: int) -> Split:
+    if num_train is None:
+        if num_test is None:
+            raise ValueError("give num_train or num_test; the other one takes what is left")
+        num_train = len(dataset) - num_val - num_test
+    return random_split(dataset, num_train, num_val, num_test, seed)

@@ -1,0 +1,38 @@
+"""Exponential moving average of the weights, used wherever the model is evaluated."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class EMA(WeightAveraging):
+    r"""Lightning's weight averaging with an exponential average, all weights updated in one fused call.
+
+    Validation, checkpoints and the exported model use the average. The decay grows with the number of steps t, so that
+    the random weights of the beginning are soon forgotten:
+
+    .. math:: \delta_t = \min\bigl(\delta,\ (1 + t) / (10 + t)\bigr)
+
+    Args:
+        decay: Weight δ of the past in each step; 0.999 averages over about 1,000 steps.
+
+    Raises:
+        ValueError: If ``decay`` is not between 0 and 1.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
+        super().__init__(multi_avg_fn=self._average, use_buffers=False)
+        self.decay = decay
+
+    def current_decay(self) -> float:
+        """Weight of the past in the next step."""
+        step = self._latest_update_step
+        return min(self.decay, (1 + step) / (10 + step))
+
+    @torch.no_grad()
+    def _average(self, averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int) -> None:
+        torch._foreach_lerp_(averages, weights, 1.0 - self.current_decay())

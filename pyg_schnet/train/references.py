@@ -1,0 +1,82 @@
+"""Which references a network's property has, and how a network is freed of them for training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
+from torch_geometric.nn.models import SchNet as PyGSchNet
+
+from pyg_schnet.models import AtomisticModel
+from pyg_schnet.nn import MeanReadout, SumReadout
+
+Pooling = Literal["sum", "mean", "none"]
+
+
+def pooling_of(network: nn.Module) -> Pooling:
+    """How a network pools its atoms: ``"sum"``, ``"mean"``, or ``"none"`` for dipoles and the like.
+
+    Args:
+        network: A model of this package or PyG's SchNet.
+
+    Raises:
+        ValueError: If the network is another one; then it has to be stated.
+
+    Example:
+        >>> from pyg_schnet import SchNet
+        >>> pooling_of(SchNet(16, 16, 1, readout="mean"))
+        'mean'
+    """
+    readout = getattr(network, "readout", None)
+    if isinstance(readout, SumReadout):
+        return "sum"
+    if isinstance(readout, MeanReadout):
+        return "mean"
+    if isinstance(network, AtomisticModel):
+        return "none"
+    if isinstance(network, PyGSchNet):
+        if network.dipole:
+            return "none"
+        if isinstance(readout, SumAggregation):
+            return "sum"
+        if isinstance(readout, MeanAggregation):
+            return "mean"
+    raise ValueError(
+        f"it cannot be seen whether a {type(network).__name__} sums its atoms or averages them; "
+        "say pooling='sum', 'mean' or 'none'"
+    )
+
+
+def take_references(model: nn.Module) -> Tensor | None:
+    """Take the element references out of a model of this package, so that it gives the difference from them.
+
+    Args:
+        model: Model; changed in place.
+
+    Returns:
+        What was taken out, shape ``[MAX_Z + 1, out_channels]``; ``None`` where the readout has no references.
+    """
+    readout = getattr(model, "readout", None)
+    if not isinstance(readout, (SumReadout, MeanReadout)):
+        return None
+    taken = readout.atomref.clone()
+    readout.atomref.zero_()
+    return taken
+
+
+def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None) -> None:
+    """Make a model give ``scale`` times its output plus references, by its own statistics.
+
+    Args:
+        model: Model; changed in place.
+        scale: Factor on the output, one number.
+        atomref: References to set, shape ``[MAX_Z + 1, out_channels]``, for sums and means.
+    """
+    readout = model.readout
+    with torch.no_grad():
+        readout.scale.mul_(scale.to(readout.scale))
+        if isinstance(readout, (SumReadout, MeanReadout)):
+            readout.shift.mul_(scale.to(readout.shift))
+            readout.set_references(atomref.to(readout.atomref))

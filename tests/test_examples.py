@@ -1,0 +1,50 @@
+"""The examples and the README's snippet run as they are."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "tests" / "data" / "samples" / "qm9"
+
+
+def run_example(name, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+def test_layers(monkeypatch, capsys):
+    run_example("01_layers.py", monkeypatch)
+    printed = capsys.readouterr().out
+    differences = [float(number) for number in re.findall(r"(?:loop|differ) by ([\d.e+-]+)", printed)]
+    assert len(differences) == 2
+    assert max(differences) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_train_qm9(monkeypatch, capsys, tmp_path):
+    run_example(
+        "02_train_qm9.py",
+        monkeypatch,
+        "--minutes=0.03",
+        "--num-train=20",
+        "--num-val=5",
+        f"--source={SAMPLE}",
+        f"--root={tmp_path}",
+        f"--output={tmp_path / 'model.safetensors'}",
+    )
+    printed = capsys.readouterr().out
+    assert "Error of U0 on 5 test structures" in printed
+    assert float(re.search(r"U0 of water is ([-\d.]+) eV", printed)[1]) == pytest.approx(-2079, abs=30)
+
+
+def test_readme_snippet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {})

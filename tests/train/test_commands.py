@@ -1,0 +1,152 @@
+import json
+import re
+
+import pytest
+import torch
+
+from pyg_schnet import SchNet
+from pyg_schnet.data import Split
+from pyg_schnet.models import read_header
+from pyg_schnet.train.cli import main
+
+from .conftest import SAMPLE
+
+
+def train_briefly(folder):
+    """Train for three epochs on a few molecules; returns the folder of the run."""
+    options = [
+        f"--run_dir={folder / 'run'}",
+        f"--data.dataset.source={SAMPLE}",
+        f"--data.dataset.root={folder / 'qm9'}",
+        "--data.dataset.progress=false",
+        "--data.num_train=20",
+        "--data.num_val=5",
+        "--data.batch_size=8",
+        "--model.network.hidden_channels=16",
+        "--model.network.num_filters=16",
+        "--trainer.max_epochs=3",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+    ]
+    main(["train", *options])
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run; tests only read it."""
+    return train_briefly(tmp_path_factory.mktemp("run"))
+
+
+def test_training_leaves_all_that_is_needed_to_repeat_it(run):
+    assert {path.name for path in run.iterdir()} >= {
+        "checkpoints", "config.yaml", "logs", "model.safetensors", "result.json", "split.json",
+    }  # fmt: skip
+    split = Split.load(run / "split.json")
+    assert (len(split.train), len(split.val)) == (20, 5)
+    assert (run / "logs" / "version_0" / "metrics.csv").read_text().startswith("epoch,step")
+    assert list((run / "logs" / "version_0").glob("events.out.tfevents*"))
+
+
+def test_result_is_in_both_units(run):
+    result = json.loads((run / "result.json").read_text())
+    assert result["num_train"] == 20
+    assert result["test_mae"]["meV"] == pytest.approx(43.3641153 * result["test_mae"]["kcal/mol"])
+    assert read_header(run / "model.safetensors")["card"]["test_error"] == result
+
+
+def test_training_learns(run):
+    rows = (run / "logs" / "version_0" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val/mae")
+    errors = [float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column]]
+    assert len(errors) == 3
+    assert errors[-1] < errors[0]
+
+
+def test_test_command_repeats_the_error(run, capsys):
+    main(["test", str(run / "model.safetensors")])
+    printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
+    assert printed == pytest.approx(json.loads((run / "result.json").read_text())["test_mae"]["meV"], rel=2e-3)
+
+
+def test_resumed_run_goes_on_where_it_was(tmp_path):
+    run = train_briefly(tmp_path)
+    last = run / "checkpoints" / "last.ckpt"
+    before = torch.load(last, weights_only=True)
+    main(["train", f"--config={run / 'config.yaml'}", f"--resume={last}", "--trainer.max_epochs=5"])
+    after = torch.load(last, weights_only=True)
+    assert [state["global_step"] for state in (before, after)] == [6, 10]
+    assert torch.equal(before["state_dict"]["atomref"], after["state_dict"]["atomref"])
+    first, second = ((run / "logs" / f"version_{k}" / "metrics.csv").read_text().splitlines() for k in (0, 1))
+    column = second[0].split(",").index("epoch")
+    assert {row.split(",")[column] for row in second[1:]} == {"3", "4"}
+    assert len(first) > 1
+
+
+def test_predict_prints_and_writes(run, tmp_path, capsys):
+    import ase.io
+    from ase.build import molecule
+
+    ase.io.write(tmp_path / "in.xyz", [molecule("H2O"), molecule("CH4")], format="extxyz")
+    model = f"--model={run / 'model.safetensors'}"
+    main(["predict", str(tmp_path / "in.xyz"), model])
+    assert "U0 [eV]" in capsys.readouterr().out
+    main(["predict", str(tmp_path / "in.xyz"), model, f"--output={tmp_path / 'out.csv'}"])
+    main(["predict", str(tmp_path / "in.xyz"), model, f"--output={tmp_path / 'out.xyz'}"])
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0] == "structure,formula,U0 [eV]"
+    network = SchNet.load(run / "model.safetensors").double()
+    for k, atoms in enumerate(ase.io.read(tmp_path / "out.xyz", ":")):
+        z, pos = torch.tensor(atoms.numbers), torch.tensor(atoms.positions)
+        assert atoms.info["predicted_U0"] == pytest.approx(network(z, pos).item(), abs=1e-4)
+        assert float(rows[k + 1].split(",")[2]) == pytest.approx(atoms.info["predicted_U0"], abs=1e-6)
+
+
+def test_other_networks_are_trained_by_class_path(run, tmp_path, capsys):
+    main(
+        [
+            "train", f"--config={run / 'config.yaml'}", f"--run_dir={tmp_path}", "--trainer.max_epochs=1",
+            "--model.network=torch_geometric.nn.models.SchNet", "--model.network.hidden_channels=16",
+            "--model.network.interaction_graph=pyg_schnet.InteractionGraph",
+            "--model.network.interaction_graph.cutoff=5.0",
+        ]
+    )  # fmt: skip
+    assert "not exported" in capsys.readouterr().out
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_finished_run_is_not_overwritten(run):
+    with pytest.raises(SystemExit, match="holds a run already"):
+        main(["train", f"--config={run / 'config.yaml'}"])
+
+
+@pytest.mark.parametrize("command", ["train", "test", "predict"])
+def test_help_explains_options(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert {"train": "Largest learning rate", "test": "Saved split", "predict": "positions in Å"}[command] in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit"], "unknown command"),
+        (["test", "missing.safetensors"], "no model file"),
+        (["predict", "missing.xyz", "--model=missing.safetensors"], "no model file"),
+        (["train", "--resume=missing.ckpt"], "no checkpoint to resume from"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
+
+
+def test_usage_and_version(capsys):
+    main([])
+    main(["--version"])
+    printed = capsys.readouterr().out
+    assert "five minutes" in printed
+    assert "pyg_schnet 0" in printed

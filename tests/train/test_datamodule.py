@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from pyg_schnet.data import Property, StructureDataset
+from pyg_schnet.train import StructureDataModule
+
+
+def test_split_is_reproduced_from_its_file(qm9_sample, tmp_path):
+    first = StructureDataModule(qm9_sample, "U0", num_train=10, num_val=5, seed=3)
+    path = first.save_split(tmp_path / "run" / "split.json")
+    again = StructureDataModule(qm9_sample, "U0", split=path)
+    assert again.split == first.split
+    assert torch.equal(again.test_set[0].pos, first.test_set[0].pos)
+
+
+def test_seed_changes_the_split(qm9_sample):
+    splits = [StructureDataModule(qm9_sample, "U0", num_train=10, num_val=5, seed=seed).split for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_remainder_goes_where_no_number_is_given(qm9_sample):
+    data = StructureDataModule(qm9_sample, "U0", num_val=4, num_test=6)
+    assert len(data.train_set) == len(qm9_sample) - 10
+
+
+def test_no_numbers_are_refused(qm9_sample):
+    with pytest.raises(ValueError, match="give num_train or num_test"):
+        StructureDataModule(qm9_sample, "U0", num_val=4)
+
+
+def test_unknown_target_is_refused_with_the_known_ones(qm9_sample):
+    with pytest.raises(ValueError, match=r"no target 'energy'.*U0"):
+        StructureDataModule(qm9_sample, "energy", num_train=10, num_val=5)
+
+
+def test_training_targets_are_all_training_structures(qm9_sample):
+    data = StructureDataModule(qm9_sample, "U0", num_train=10, num_val=5)
+    z, batch, target = data.training_targets()
+    assert target.dtype == torch.float64
+    expected = torch.stack([qm9_sample[int(k)].y[0, 7] for k in data.split.train])
+    assert torch.equal(target, expected)
+    assert torch.equal(batch.bincount(), torch.tensor([qm9_sample[int(k)].num_nodes for k in data.split.train]))
+    assert z.shape == batch.shape
+
+
+def test_structures_without_label_are_left_out_of_statistics():
+    dataset = StructureDataset()
+    dataset.set_store(
+        torch.tensor([1, 2, 1, 3]),
+        {"z": torch.tensor([1, 6, 6, 1, 8, 8, 8]), "pos": torch.randn(7, 3)},
+        {
+            "energy": torch.tensor([1.0, 0.0, 3.0, 0.0], dtype=torch.float64),
+            "has_energy": torch.tensor([True, False, True, True]),
+        },
+    )
+    dataset.properties = {"energy": Property("energy", "eV")}
+    data = StructureDataModule(dataset, "energy", num_train=4, num_val=0, num_test=0)
+    z, batch, target = data.training_targets()
+    labelled = sorted((sorted(z[batch == k].tolist()), float(target[k])) for k in range(target.numel()))
+    assert labelled == [([1], 1.0), ([1], 3.0), ([8, 8, 8], 0.0)]
+
+
+def test_batches_are_shuffled_alike_with_the_same_seed(qm9_sample):
+    orders = []
+    for seed in (0, 0, 1):
+        data = StructureDataModule(qm9_sample, "U0", num_train=20, num_val=5, seed=0, batch_size=4)
+        data.seed = seed
+        orders.append(torch.cat([batch.idx for batch in data.train_dataloader()]))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn.models import SchNet as PyGSchNet
+
+from pyg_schnet import InteractionGraph, SchNet
+from pyg_schnet.data import collate_indices
+from pyg_schnet.nn import composition
+from pyg_schnet.train import PropertyTask, StructureDataModule
+from pyg_schnet.train.references import pooling_of, take_references
+
+
+def small_schnet(**kwargs):
+    torch.manual_seed(0)
+    return SchNet(hidden_channels=16, num_filters=16, num_interactions=2, num_gaussians=10, cutoff=5.0, **kwargs)
+
+
+def fitted_task(dataset, network, target="U0"):
+    task = PropertyTask(network)
+    data = StructureDataModule(dataset, target, num_train=26, num_val=2)
+    task.property = data.property
+    task.fit_statistics(*data.training_targets())
+    return task.eval()
+
+
+def small_pyg_schnet(**kwargs):
+    torch.manual_seed(0)
+    return PyGSchNet(16, 16, 2, 10, 5.0, interaction_graph=InteractionGraph(5.0), **kwargs)
+
+
+def test_references_are_the_least_squares_solution(qm9_sample):
+    task = fitted_task(qm9_sample, small_schnet())
+    z, batch, target = StructureDataModule(qm9_sample, "U0", num_train=26, num_val=2).training_targets()
+    counts = composition(z, batch, target.numel()).numpy()
+    present = counts.any(0)
+    expected, *_ = np.linalg.lstsq(counts[:, present], target.numpy(), rcond=None)
+    assert task.atomref[torch.from_numpy(present), 0].numpy() == pytest.approx(expected, rel=1e-6)
+
+
+def test_prediction_is_references_plus_scaled_network(qm9_sample):
+    task = fitted_task(qm9_sample, small_schnet())
+    batch = collate_indices(qm9_sample, [0, 5, 9])
+    with torch.no_grad():
+        network = task.network(batch.z, batch.pos, batch.batch).squeeze(-1).double()
+        predicted = task.predict_step(batch, 0)
+    references = [sum(float(task.atomref[z]) for z in qm9_sample[k].z) for k in (0, 5, 9)]
+    expected = torch.tensor(references, dtype=torch.float64) + task.scale.double() * network
+    assert predicted.dtype == torch.float64
+    torch.testing.assert_close(predicted, expected, rtol=0, atol=1e-6)
+
+
+def test_residuals_lose_nothing_at_large_energies(qm9_sample):
+    task = fitted_task(qm9_sample, small_schnet())
+    batch = collate_indices(qm9_sample, range(len(qm9_sample)))
+    _, residual = task.residuals(batch)
+    restored = residual.double() + task.references(batch)
+    assert (restored - batch.y[:, 7]).abs().max() < 1e-6  # eV; float32 energies would be off by 1e-3
+    assert (batch.y[:, 7].float().double() - batch.y[:, 7]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("readout", "target"), [("sum", "U0"), ("mean", "homo"), ("dipole", "mu")])
+def test_export_gives_the_same_predictions(qm9_sample, tmp_path, readout, target):
+    task = fitted_task(qm9_sample, small_schnet(readout=readout), target)
+    batch = collate_indices(qm9_sample, range(10))
+    path = task.export().save(tmp_path / "model.safetensors")
+    model = SchNet.load(path)
+    assert model.card["target"] == target
+    assert model.card["unit"] == task.property.unit
+    with torch.no_grad():
+        exported = model.double()(batch.z, batch.pos.double(), batch.batch).squeeze(-1)
+        expected = task.predict_step(batch, 0)
+    torch.testing.assert_close(exported, expected, rtol=1e-9, atol=2e-6)
+    again = PropertyTask.from_model(SchNet.load(path), task.property)
+    with torch.no_grad():
+        torch.testing.assert_close(again.predict_step(batch, 0), expected, rtol=1e-9, atol=2e-6)
+
+
+def test_networks_of_other_packages_are_trained_but_not_exported(qm9_sample):
+    task = fitted_task(qm9_sample, small_pyg_schnet())
+    batch = collate_indices(qm9_sample, range(10))
+    loss = torch.nn.functional.mse_loss(*task.residuals(batch))
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
+    with pytest.raises(TypeError, match="only models of pyg_schnet can be exported"):
+        task.export()
+
+
+def test_same_weights_give_the_same_task_in_both_packages(qm9_sample):
+    theirs = small_pyg_schnet()
+    tasks = [fitted_task(qm9_sample, network) for network in (theirs, SchNet.from_pyg(theirs))]
+    batch = collate_indices(qm9_sample, range(10))
+    torch.testing.assert_close(*(task.predict_step(batch, 0) for task in tasks), rtol=1e-9, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (small_schnet(), "sum"),
+        (small_schnet(readout="mean"), "mean"),
+        (small_schnet(readout="dipole"), "none"),
+        (small_pyg_schnet(), "sum"),
+        (small_pyg_schnet(readout="mean"), "mean"),
+        (small_pyg_schnet(dipole=True), "none"),
+    ],
+)
+def test_pooling_is_read_from_the_network(network, expected):
+    assert pooling_of(network) == expected
+
+
+def test_pooling_of_unknown_networks_has_to_be_stated():
+    with pytest.raises(ValueError, match="say pooling="):
+        PropertyTask(torch.nn.Linear(1, 1))
+    assert PropertyTask(torch.nn.Linear(1, 1), pooling="mean").pooling == "mean"
+
+
+def test_references_are_taken_out_once():
+    model = small_schnet()
+    model.readout.set_references(torch.arange(10.0))
+    taken = take_references(model)
+    assert taken[9] == 9.0
+    assert not model.readout.atomref.any()
+
+
+def test_periodic_structures_are_refused_by_networks_without_cell():
+    task = PropertyTask(small_pyg_schnet())
+    data = Data(
+        z=torch.tensor([6]), pos=torch.zeros(1, 3), cell=torch.eye(3).unsqueeze(0), pbc=torch.ones(1, 3, dtype=bool)
+    )
+    with pytest.raises(ValueError, match="takes no cell"):
+        task(Batch.from_data_list([data]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"loss": "l2"}, "loss must be one of"), ({"warmup": 1.0}, "warmup"), ({"lr": 0.0}, "lr must be positive")],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        PropertyTask(small_schnet(), **options)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_losses_are_those_of_torch(qm9_sample, loss):
+    task = fitted_task(qm9_sample, small_schnet())
+    task.loss, task.huber_delta = loss, 0.05
+    task.log = lambda *args, **kwargs: None
+    batch = collate_indices(qm9_sample, range(10))
+    predicted, target = task.residuals(batch)
+    error = (predicted - target).abs()
+    huber = torch.where(error < 0.05, 0.5 * error**2, 0.05 * (error - 0.025))
+    expected = {"mse": (error**2).mean(), "mae": error.mean(), "huber": huber.mean()}[loss]
+    torch.testing.assert_close(task.training_step(batch, 0), expected)
+
+
+def test_structures_without_label_do_not_count(qm9_sample):
+    task = fitted_task(qm9_sample, small_schnet())
+    batch = collate_indices(qm9_sample, range(4))
+    batch.has_y = torch.tensor([True, False, True, False])
+    predicted, target = task.residuals(batch)
+    assert predicted.shape == target.shape == (2,)
