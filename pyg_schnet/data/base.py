@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -65,14 +66,18 @@ class StructureDataset(InMemoryDataset):
         self.slices = dict.fromkeys(atoms, per_atom) | dict.fromkeys(structures, per_structure)
 
     def values(self, name: str) -> Tensor:
-        """All values of the target ``name`` (of those structures that have it), in its unit.
+        """All stored values of the target ``name`` (of those structures that have it), in its unit.
+
+        The ``transform`` of the data set is not applied.
 
         Raises:
             ValueError: If there is no such target.
         """
         target = find_property(self, name)
         wanted = {target.attribute, f"has_{target.attribute}", "pos"}  # pos: PyG counts atoms by it
-        batch = collate_indices(self, range(len(self)), exclude_keys=set(self._data.keys()) - wanted)
+        stored = copy.copy(self)
+        stored.transform = None
+        batch = collate_indices(stored, range(len(self)), exclude_keys=set(self._data.keys()) - wanted)
         values, mask = target_values(batch, target), target_mask(batch, target)
         if mask is None:
             return values

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
-from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset
+from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset, OnDiskDataset
 
 _NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
 _SPECIAL_KEYS = ("num_nodes", "ptr", "feat", "node_type", "n_id")  # those that PyG treats in ways of their own
@@ -24,7 +24,7 @@ def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys:
 
     The fast way is open to any in-memory data set of ``Data`` with plain tensors and strings, indexed or shuffled or
     not, also inside :class:`torch.utils.data.Subset`. Everything else goes through PyG's own collation: data sets that
-    are not in memory, have a ``transform`` for each structure, override ``get``, or hold nested, sparse or
+    are not in (CPU) memory, have a ``transform`` for each structure, override ``get``, or hold nested, sparse or
     self-incrementing attributes.
 
     Args:
@@ -37,6 +37,7 @@ def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys:
 
     Raises:
         ValueError: If ``indices`` is empty.
+        TypeError: If ``indices`` are not whole numbers.
         IndexError: If an index is out of range.
 
     Example:
@@ -46,13 +47,15 @@ def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys:
         >>> collate_indices(dataset, [1, 0]).batch
         tensor([0, 0, 1])
     """
-    index = torch.as_tensor(np.asarray(indices) if not isinstance(indices, Tensor) else indices)
+    index = indices if isinstance(indices, Tensor) else torch.from_numpy(np.array(indices).reshape(-1))
     if index.numel() == 0:
         raise ValueError("indices is empty; a batch needs at least one structure")
+    if index.dtype == torch.bool or index.is_floating_point():
+        raise TypeError(f"indices must be whole numbers, got {index.dtype}; for a mask, select dataset[mask] first")
     index = _in_range(index.flatten().to(torch.int64), len(dataset))
     dataset, index = _unwrap(dataset, index)
     if not _is_plain(dataset):
-        return Batch.from_data_list([dataset[i] for i in index.tolist()], exclude_keys=list(exclude_keys))
+        return Batch.from_data_list(_one_by_one(dataset, index.tolist()), exclude_keys=list(exclude_keys))
     if dataset._indices is not None:
         chosen = dataset._indices
         index = torch.tensor([chosen[i] for i in index.tolist()])
@@ -75,6 +78,13 @@ def _unwrap(dataset: Any, index: Tensor) -> tuple[Any, Tensor]:
     return dataset, index
 
 
+def _one_by_one(dataset: Any, index: list[int]) -> list[Data]:
+    if isinstance(dataset, OnDiskDataset):  # one query for all
+        chosen = dataset.indices()
+        return dataset.multi_get([chosen[i] for i in index])
+    return [dataset[i] for i in index]
+
+
 def _is_plain(dataset: Any) -> bool:
     """Whether index selection gives what PyG's collation would."""
     if not isinstance(dataset, InMemoryDataset) or dataset.transform is not None or dataset.slices is None:
@@ -92,7 +102,7 @@ def _is_plain(dataset: Any) -> bool:
         if key in _SPECIAL_KEYS or "batch" in key or not isinstance(dataset.slices[key], Tensor):
             return False
         if type(value) is Tensor:
-            if value.layout != torch.strided or value.is_nested or value.dim() == 0:
+            if value.layout != torch.strided or value.is_nested or value.dim() == 0 or not value.is_cpu:
                 return False
         elif not (isinstance(value, list) and isinstance(value[0], str)):
             return False

@@ -109,7 +109,7 @@ def properties_of(dataset: Any) -> dict[str, Property]:
         return dict(QM9_PROPERTIES)
     if "MD17" in names:
         return dict(PYG_MD17_PROPERTIES)
-    inner = vars(dataset).get("dataset")  # torch.utils.data.Subset, the dataset of a StructureLoader
+    inner = getattr(dataset, "dataset", None)  # torch.utils.data.Subset, the dataset of a StructureLoader
     if inner is not None:
         return properties_of(inner)
     raise ValueError(
@@ -152,7 +152,7 @@ def target_values(data: Data, target: Property) -> Tensor:
     if target.attribute not in data:
         raise ValueError(
             f"target {target.name!r} is read from the attribute {target.attribute!r}, "
-            f"which this batch does not have; it has {', '.join(data.keys())}"
+            f"which this batch does not have; it has {', '.join(sorted(data.keys()))}"
         )
     value = data[target.attribute]
     if target.column is None:

@@ -59,17 +59,18 @@ class QM9(StructureDataset):
     r"""QM9, 130,831 molecules of H, C, N, O and F, of `Ramakrishnan et al. <https://doi.org/10.1038/sdata.2014.22>`_.
 
     The numbers come from the package ``qm9pack`` on PyPI (``pip install pyg_schnet[qm9]``), which already leaves out
-    the 3,054 molecules that failed the publication's consistency check. They are read once, in some fifteen seconds,
+    the 3,054 molecules that failed the publication's consistency check. They are read once, in some ten seconds,
     and cached; later the cache alone is needed. Fields and their order are those of
     :class:`torch_geometric.datasets.QM9`, which reads the same molecules from another copy:
 
     * ``z`` ``[N]``, ``pos`` ``[N, 3]`` in Å, ``y`` ``[1, 19]`` in the units below,
     * ``idx`` ``[1]``, number of the molecule in the publication, from 0 on; ``name``, such as ``"gdb_1"`` for 0.
 
-    There is no bond graph (``x``, ``edge_index``, ``edge_attr``, ``smiles``): SchNet makes its edges from distances.
-    ``y`` is float64, because float32 is spaced by 1 to 2 meV at total energies of 10,000 to 17,000 eV, which is a
-    good part of the error of a trained model. PyG stores float32. The atomization energies (12 to 15) are computed
-    here from the columns 7 to 10 and the energies of the free atoms; PyG reads them from a file in kcal/mol.
+    Positions have ten decimals here; those of PyG have the four of its SDF file. There is no bond graph (``x``,
+    ``edge_index``, ``edge_attr``, ``smiles``): SchNet makes its edges from distances. ``y`` is float64, because float32
+    is spaced by 1 to 2 meV at total energies of 10,000 to 17,000 eV, which is a good part of the error of a trained
+    model; PyG stores float32. The atomization energies (12 to 15) are computed here from the columns 7 to 10 and the
+    energies of the free atoms; PyG reads them from a file in kcal/mol.
 
     ====== =========== ============= =========================================
     Column Name        Unit          Meaning

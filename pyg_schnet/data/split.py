@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -49,9 +50,7 @@ class Split:
             given = np.asarray(getattr(self, name))
             if given.size and not np.issubdtype(given.dtype, np.integer):
                 raise ValueError(f"{name} must hold whole numbers, got {given.dtype}")
-            index = given.astype(np.int64).reshape(-1)  # a copy of its own
-            index.setflags(write=False)
-            object.__setattr__(self, name, index)
+            object.__setattr__(self, name, given.astype(np.int64).reshape(-1))  # a copy of its own
         together = np.concatenate([self.train, self.val, self.test])
         if together.size and not 0 <= together.min() <= together.max() < self.n_structures:
             bounds = f"indices run from {together.min()} to {together.max()}"
@@ -79,9 +78,7 @@ class Split:
             ValueError: If it is not the data set that the split was made for.
         """
         if len(dataset) != self.n_structures:
-            raise ValueError(
-                f"the split is of a data set of {self.n_structures} structures; this one has {len(dataset)}"
-            )
+            raise ValueError(f"the split is of {self.n_structures} structures; this data set has {len(dataset)}")
         if self.fingerprint is not None and self.fingerprint != (found := fingerprint(dataset)):
             raise ValueError(
                 f"the split is of another data set: its structures have fingerprint {self.fingerprint}, these {found}"
@@ -176,7 +173,8 @@ def random_split(dataset: Any, num_train: int, num_val: int, num_test: int | Non
 def fingerprint(dataset: Any) -> str:
     """Short hash of the structures of a data set: atomic numbers, positions rounded to float32, and their order.
 
-    Labels do not count, and neither does the precision in which the positions are kept, if it is at least float32.
+    Labels and the ``transform`` of the data set do not count, and neither does the precision in which the positions
+    are kept, if it is at least float32.
 
     Args:
         dataset: Any data set of ``Data`` with ``z`` and ``pos``.
@@ -184,6 +182,9 @@ def fingerprint(dataset: Any) -> str:
     Returns:
         Sixteen hexadecimal digits.
     """
+    if getattr(dataset, "transform", None) is not None:  # making graphs only to hash atoms would take minutes
+        dataset = copy.copy(dataset)
+        dataset.transform = None
     hashes = [hashlib.sha256() for _ in range(3)]
     for start in range(0, len(dataset), _CHUNK):
         batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import pyg_schnet
 
@@ -67,7 +67,7 @@ class CheckpointMixin:
         state = {key: value.detach().contiguous() for key, value in self.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        save_file(state, partial, metadata={_KEY: json.dumps(header, ensure_ascii=False)})
+        partial.write_bytes(save(state, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
         os.replace(partial, path)
         return path
 

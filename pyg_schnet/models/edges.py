@@ -86,15 +86,20 @@ def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:
     Raises:
         ValueError: If a shape or type does not fit.
     """
-    if z.dim() != 1 or z.is_floating_point():
-        raise ValueError(f"z must hold one integer atomic number for each atom, [N]; got {tuple(z.shape)} of {z.dtype}")
+    if z.dim() != 1 or z.dtype != torch.int64:
+        raise ValueError(
+            f"z must hold one atomic number for each atom, [N] of int64; got {tuple(z.shape)} of {z.dtype}"
+        )
     if pos.shape != (z.size(0), 3) or not pos.is_floating_point():
         raise ValueError(
             f"pos must hold one position in Å for each of the {z.size(0)} atoms, [N, 3]; "
             f"got {tuple(pos.shape)} of {pos.dtype}"
         )
-    if batch is not None and batch.shape != z.shape:
-        raise ValueError(f"batch must name the structure of each of the {z.size(0)} atoms; got {tuple(batch.shape)}")
+    if batch is not None and (batch.shape != z.shape or batch.dtype != torch.int64):
+        raise ValueError(
+            f"batch must name the structure of each of the {z.size(0)} atoms, [N] of int64; "
+            f"got {tuple(batch.shape)} of {batch.dtype}"
+        )
 
 
 def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:

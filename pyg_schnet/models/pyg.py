@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.models.schnet import SchNet
 from pyg_schnet.neighbors import InteractionGraph
-from pyg_schnet.nn import CosineCutoff, DipoleReadout, MeanReadout, Readout, SumReadout
+from pyg_schnet.nn import MAX_Z, CosineCutoff, DipoleReadout, MeanReadout, Readout, SumReadout
 
 _BLOCK = {  # ours -> PyG's, within one interaction block
     "lin_in": "conv.lin1",
@@ -23,21 +24,31 @@ _BLOCK = {  # ours -> PyG's, within one interaction block
 _READOUT = {"network.lin1": "lin1", "network.lin2": "lin2"}
 
 
-def _copy_layer(source: nn.Module, target: nn.Module) -> None:
-    """Copy weight and bias of one dense layer to another of the same shape."""
+_AFTER_SOFTPLUS = ("lin2", "conv.filter_network.lin2", "network.lin2")  # ours
+
+
+def _copy_layer(source: nn.Module, target: nn.Module, shift: float) -> None:
+    """Copy a dense layer to one whose inputs are smaller by ``shift``; the bias makes up for it."""
     with torch.no_grad():
         target.weight.copy_(source.weight)
         if source.bias is not None:
-            target.bias.copy_(source.bias)
+            target.bias.copy_(source.bias + shift * source.weight.sum(1))
 
 
-def _pair_layers(ours: SchNet, theirs: PyGSchNet) -> list[tuple[nn.Module, nn.Module]]:
-    """All dense layers of the two models, in pairs."""
-    pairs = [(ours.readout.get_submodule(a), theirs.get_submodule(b)) for a, b in _READOUT.items()]
+def _pair_layers(ours: SchNet, theirs: PyGSchNet) -> list[tuple[nn.Module, nn.Module, float]]:
+    """All dense layers of the two models in pairs, and by how much PyG's inputs are smaller than ours.
+
+    PyG's softplus is shifted by ln 2 rounded to float32, which in float64 would leave a difference of 1e-8.
+    """
+    places = [(ours.readout, theirs, a, b) for a, b in _READOUT.items()]
     for t, their_block in enumerate(theirs.interactions):
         our_block = ours.interactions[t % len(ours.interactions)]
-        pairs += [(our_block.get_submodule(a), their_block.get_submodule(b)) for a, b in _BLOCK.items()]
-    return pairs
+        places += [(our_block, their_block, a, b) for a, b in _BLOCK.items()]
+    excess = theirs.act.shift - math.log(2.0)
+    return [
+        (mine.get_submodule(a), yours.get_submodule(b), excess if a in _AFTER_SOFTPLUS else 0.0)
+        for mine, yours, a, b in places
+    ]
 
 
 def from_pyg(model: PyGSchNet) -> SchNet:
@@ -72,18 +83,20 @@ def from_pyg(model: PyGSchNet) -> SchNet:
         ours.embedding.weight.copy_(model.embedding.weight)
         for block in ours.interactions:
             block.conv.filter_network.basis.centers.copy_(model.distance_expansion.offset)
-    for our_layer, their_layer in _pair_layers(ours, model):
-        _copy_layer(their_layer, our_layer)
-    if isinstance(ours.readout, (SumReadout, MeanReadout)):
+    for our_layer, their_layer, excess in _pair_layers(ours, model):
+        _copy_layer(their_layer, our_layer, -excess)
+    if isinstance(ours.readout, DipoleReadout):
+        ours.readout.scale.fill_(1.0 if model.scale is None else model.scale)
+        ours.readout.atomic_mass[1:].copy_(model.atomic_mass[1 : MAX_Z + 1])
+    elif isinstance(ours.readout, (SumReadout, MeanReadout)):
         _statistics_from_pyg(ours.readout, model)
     return ours.train(model.training)
 
 
 def _readout_from_pyg(model: PyGSchNet) -> Readout:
-    """Readout of the same kind as PyG's; its weights are copied with the others."""
+    """Readout of the same kind as PyG's; its numbers are copied later."""
     if model.dipole:
-        scale = 1.0 if model.scale is None else model.scale
-        return DipoleReadout(model.hidden_channels, magnitude=True, neutralize=False, scale=scale)
+        return DipoleReadout(model.hidden_channels, magnitude=True, neutralize=False)
     if isinstance(model.readout, SumAggregation):
         return SumReadout(model.hidden_channels)
     if isinstance(model.readout, MeanAggregation):
@@ -137,14 +150,14 @@ def to_pyg(model: SchNet) -> PyGSchNet:
     ).to(model.embedding.weight)
     if isinstance(readout, DipoleReadout):
         theirs.scale = readout.scale.item()
-        theirs.atomic_mass = readout.atomic_mass.clone()
+        theirs.atomic_mass[1 : MAX_Z + 1] = readout.atomic_mass[1:]
     basis = model.interactions[0].conv.filter_network.basis
     with torch.no_grad():
         theirs.embedding.weight.copy_(model.embedding.weight)
         theirs.distance_expansion.offset.copy_(basis.centers)
     theirs.distance_expansion.coeff = -basis.gamma
-    for our_layer, their_layer in _pair_layers(model, theirs):
-        _copy_layer(our_layer, their_layer)
+    for our_layer, their_layer, excess in _pair_layers(model, theirs):
+        _copy_layer(our_layer, their_layer, excess)
     return theirs.train(model.training)
 
 

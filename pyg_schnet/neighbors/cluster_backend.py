@@ -26,8 +26,6 @@ def cluster_open(structures: Structures, cutoff: float) -> Tensor:
             "pip install pyg_schnet[ext], or use backend='torch', which finds the same edges"
         ) from error
     pos, batch, _ = structures
-    if pos.size(0) == 0:
-        return torch.empty((2, 0), dtype=torch.int64, device=pos.device)
     target, source = radius(
         pos,
         pos,

@@ -3,6 +3,7 @@
 Every backend only proposes pairs, with a slightly larger cutoff; this formula, evaluated in the dtype of the positions,
 keeps those that belong to the graph. So all backends return the same edges, also when a neighbour sits on the cutoff
 itself, as in a perfect crystal. Sums are written out because a matrix product may round differently on every device.
+Only there, in the last bit, can a length computed in another order differ.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def lattice_translation(shift: Tensor, edge_cell: Tensor) -> Tensor:
 
 
 def within_cutoff(vec: Tensor, cutoff: float) -> Tensor:
-    r"""Whether :math:`\sqrt{v_x^2 + v_y^2 + v_z^2} < r_\mathrm{cut}`, shape ``[E]``.
+    r"""Whether :math:`v_x^2 + v_y^2 + v_z^2 < r_\mathrm{cut}^2`, shape ``[E]``.
+
+    Squares are compared, because a square root may differ in its last bit between devices and memory layouts.
 
     Args:
         vec: Edge vectors in Å, shape ``[E, 3]``.
@@ -38,7 +41,7 @@ def within_cutoff(vec: Tensor, cutoff: float) -> Tensor:
         tensor([False,  True])
     """
     x, y, z = vec.mul(vec).unbind(-1)
-    return torch.sqrt(x + y + z) < cutoff
+    return x + y + z < cutoff * cutoff
 
 
 def edge_exists(
@@ -51,7 +54,7 @@ def edge_exists(
 ) -> Tensor:
     r"""Whether each candidate is an edge.
 
-    .. math:: |\mathbf{r}_j - \mathbf{r}_i + \mathbf{S}_{ij} \mathbf{H}| < r_\mathrm{cut}
+    .. math:: |\mathbf{r}_j - \mathbf{r}_i + \mathbf{S}_{ij} \mathbf{H}|^2 < r_\mathrm{cut}^2
 
     The difference of positions is rounded first, then the lattice translation is added.
 
@@ -71,10 +74,39 @@ def edge_exists(
         >>> edge_exists(pos, torch.tensor([[1], [0]]), cutoff=1.5)
         tensor([False])
     """
-    vec = pos.index_select(0, edge_index[0]) - pos.index_select(0, edge_index[1])
+    size = chunk_size(pos.device)
+    parts = [
+        _exists(
+            pos,
+            edge_index[:, k : k + size],
+            cutoff,
+            None if edge_shift is None else edge_shift[k : k + size],
+            cell,
+            batch,
+        )
+        for k in range(0, max(edge_index.size(1), 1), size)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def chunk_size(device: torch.device) -> int:
+    """How many candidates to look at together: about 100 bytes each, which on the CPU should fit in its caches."""
+    return 2**17 if device.type == "cpu" else 2**22
+
+
+def _exists(
+    pos: Tensor,
+    edge_index: Tensor,
+    cutoff: float,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    batch: Tensor | None,
+) -> Tensor:
+    source, target = edge_index
+    vec = pos.index_select(0, source) - pos.index_select(0, target)
     if edge_shift is not None:
         if cell.size(0) == 1:
             vec += lattice_translation(edge_shift, cell[0])
         else:
-            vec += lattice_translation(edge_shift, cell.index_select(0, batch.index_select(0, edge_index[1])))
+            vec += lattice_translation(edge_shift, cell.index_select(0, batch.index_select(0, target)))
     return within_cutoff(vec, cutoff)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.neighbors._checks import check_cutoff
-from pyg_schnet.neighbors.radius import Backend, radius_graph
+from pyg_schnet.neighbors.backend import Backend
+from pyg_schnet.neighbors.radius import radius_graph
 
 
 class InteractionGraph(torch.nn.Module):

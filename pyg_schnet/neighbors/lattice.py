@@ -68,11 +68,17 @@ class Lattice(NamedTuple):
             return pos @ self.dual[0].T
         return torch.einsum("nd,nkd->nk", pos, self.dual.index_select(0, batch))
 
-    def translate(self, pos: Tensor, shift: Tensor, batch: Tensor) -> Tensor:
-        """Positions moved by ``shift`` lattice vectors, shape ``[N, 3]``."""
+    def cartesian(self, frac: Tensor, batch: Tensor) -> Tensor:
+        """Vectors in Å of coordinates along the lattice vectors, shape ``[N, 3]``."""
         if self.cell.size(0) == 1:
-            return torch.addmm(pos, shift.to(pos.dtype), self.cell[0])
-        return pos + torch.einsum("nk,nkd->nd", shift.to(pos.dtype), self.cell.index_select(0, batch))
+            return frac @ self.cell[0]
+        return torch.einsum("nk,nkd->nd", frac, self.cell.index_select(0, batch))
+
+
+def open_lattice(batch_size: int, like: Tensor) -> Lattice:
+    """Unit cells without periodic axes, in the dtype and on the device of ``like``."""
+    cell = torch.eye(3, dtype=like.dtype, device=like.device).expand(batch_size, 3, 3)
+    return Lattice.from_cell(cell, torch.zeros(batch_size, 3, dtype=torch.bool, device=like.device))
 
 
 class Images(NamedTuple):
@@ -132,8 +138,8 @@ def images_within(pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, cut
     column = number.div(count_z, rounding_mode="floor")
     x = column.div(count_y, rounding_mode="floor")
     shift = torch.stack([x, column - x * count_y, number - column * count_z], dim=1) + first.index_select(0, atom)
-    wrapped = lattice.translate(pos, wrap, batch)
-    points = lattice.translate(wrapped.index_select(0, atom), shift, batch.index_select(0, atom))
+    wrapped = pos + lattice.cartesian(wrap, batch)
+    points = wrapped.index_select(0, atom) + lattice.cartesian(shift.to(pos.dtype), batch.index_select(0, atom))
     wrap = wrap.to(torch.int32)
     own = end[:-1] - (first[:, 0] * count[:, 1] + first[:, 1]) * count[:, 2] - first[:, 2]
     shift = shift.to(torch.int32) + wrap.index_select(0, atom)
@@ -143,8 +149,8 @@ def images_within(pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, cut
 def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: float, dtype: torch.dtype) -> float:
     """Upper bound in Å of the rounding error of an edge length near the cutoff.
 
-    The edge formula rounds in ``dtype``; positions, differences and translations add up to the spread of the atoms along
-    the lattice vectors plus the images that the cutoff crosses. Candidates are searched this much farther.
+    The edge formula rounds in ``dtype``; positions, differences and translations add up to the spread of the atoms
+    along the lattice vectors plus the images that the cutoff crosses. Candidates are searched this much farther.
     """
     wide = pos.dtype
     index = batch[:, None].expand(-1, 3)

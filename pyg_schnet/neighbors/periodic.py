@@ -15,9 +15,11 @@ from pyg_schnet.neighbors._checks import (
     check_lattice,
     check_positions,
 )
+from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.criterion import edge_exists
 from pyg_schnet.neighbors.lattice import Lattice, images_within, rounding_allowance
 from pyg_schnet.neighbors.search import pairs_within, wide_dtype
+from pyg_schnet.neighbors.vesin_backend import vesin_periodic
 
 
 @torch.no_grad()
@@ -29,7 +31,7 @@ def periodic_radius_graph(
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
     r"""Connect every atom with all atoms and periodic images closer than the cutoff.
 
@@ -46,15 +48,10 @@ def periodic_radius_graph(
         >>> edge_shift[:, 0].tolist()
         [-2, -1, 1, 2]
     """
-    from pyg_schnet.neighbors.radius import choose_backend
-
     cutoff = check_cutoff(cutoff)
-    pos = check_positions(pos)
-    cell, pbc = check_cell(cell, pbc, pos)
-    structures = _check_structures(pos, batch, batch_size, cell)
-    lattice = Lattice.from_cell(cell.to(wide_dtype(pos)), pbc)
-    check_lattice(lattice.orthogonality, cell, pbc)
-    chosen = choose_backend(backend, structures)
+    structures, cell, lattice = check_periodic(pos, cell, pbc, batch, batch_size)
+    pos = structures.pos
+    chosen = choose_backend(backend, structures, periodic=True)
     if chosen == "torch_cluster":
         raise ValueError("backend 'torch_cluster' has open boundaries only, got a cell; use 'torch', 'vesin' or 'auto'")
     if pos.size(0) == 0:
@@ -66,8 +63,6 @@ def periodic_radius_graph(
             f"{allowance:.3g} Å, the cutoff is {cutoff} Å); wrap the atoms into the cell or use float64"
         )
     if chosen == "vesin":
-        from pyg_schnet.neighbors.vesin_backend import vesin_periodic
-
         return vesin_periodic(structures, cutoff, cell, lattice, allowance)
     return _torch_periodic(structures, cutoff, cell, lattice, allowance)
 
@@ -89,8 +84,20 @@ def _torch_periodic(
     return edge_index.index_select(1, kept), edge_shift.index_select(0, kept)
 
 
-def _check_structures(pos: Tensor, batch: Tensor | None, batch_size: int | None, cell: Tensor) -> Structures:
-    """Check that there is one cell for each structure."""
+def check_periodic(
+    pos: Tensor,
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | None,
+    batch: Tensor | None = None,
+    batch_size: int | None = None,
+) -> tuple[Structures, Tensor, Lattice]:
+    """Check structures with cells; return them, the cells as given, ``[B, 3, 3]``, and the completed lattices.
+
+    Raises:
+        ValueError: If an argument has a wrong shape, dtype or value, or there is not one usable cell per structure.
+    """
+    pos = check_positions(pos)
+    cell, pbc = check_cell(cell, pbc, pos)
     n_cells = cell.size(0)
     if batch is None and n_cells != 1:
         raise ValueError(f"{n_cells} cells need batch, the structure of each atom ([N]); got batch=None")
@@ -98,7 +105,10 @@ def _check_structures(pos: Tensor, batch: Tensor | None, batch_size: int | None,
         raise ValueError(f"batch_size must equal the number of cells, {n_cells}, got {batch_size}")
     if batch is not None and batch.numel() > 0 and int(batch.max()) >= n_cells:
         raise ValueError(f"cell must hold one cell for each of {int(batch.max()) + 1} structures, got {n_cells}")
-    return check_batch(pos, batch, n_cells)
+    structures = check_batch(pos, batch, n_cells)
+    lattice = Lattice.from_cell(cell.to(wide_dtype(pos)), pbc)
+    check_lattice(lattice.orthogonality, cell, pbc)
+    return structures, cell, lattice
 
 
 def _no_shift(pos: Tensor) -> Tensor:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from pyg_schnet.neighbors._checks import Structures, check_batch, check_cutoff, check_positions
+from pyg_schnet.neighbors._checks import check_batch, check_cutoff, check_positions
+from pyg_schnet.neighbors.backend import Backend, choose_backend
+from pyg_schnet.neighbors.cluster_backend import cluster_open
+from pyg_schnet.neighbors.periodic import periodic_radius_graph
 from pyg_schnet.neighbors.search import arange_like, pairs_within
-
-Backend = Literal["auto", "torch", "vesin", "torch_cluster"]
-BACKENDS = ("auto", "torch", "vesin", "torch_cluster")
-VESIN_FROM = 1500  # atoms per structure from which vesin's cell list is faster than torch on the CPU
+from pyg_schnet.neighbors.vesin_backend import vesin_open
 
 
 @overload
@@ -70,9 +70,9 @@ def radius_graph(
     :func:`~pyg_schnet.neighbors.criterion.edge_exists` decides in the dtype of ``pos``.
 
     - ``"torch"``: any device; batches are vectorised; linear in the number of atoms.
-    - ``"vesin"``: one structure after the other on the CPU, fastest for large ones.
+    - ``"vesin"``: one structure after the other on the CPU, fastest for large crystals.
     - ``"torch_cluster"``: open boundaries only; needs the optional package torch-cluster.
-    - ``"auto"``: vesin for large structures on the CPU, torch otherwise.
+    - ``"auto"``: vesin for large crystals on the CPU, torch otherwise.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``. With a cell they may lie outside it.
@@ -105,19 +105,15 @@ def radius_graph(
                 [ 0,  0,  1]], dtype=torch.int32))
     """
     if cell is not None or pbc is not None:
-        from pyg_schnet.neighbors.periodic import periodic_radius_graph
-
         return periodic_radius_graph(pos, cutoff, cell, pbc, batch, batch_size=batch_size, backend=backend)
     cutoff = check_cutoff(cutoff)
     structures = check_batch(check_positions(pos), batch, batch_size)
-    chosen = choose_backend(backend, structures)
+    chosen = choose_backend(backend, structures, periodic=False)
+    if pos.size(0) == 0:
+        return torch.empty((2, 0), dtype=torch.int64, device=pos.device)
     if chosen == "vesin":
-        from pyg_schnet.neighbors.vesin_backend import vesin_open
-
         return vesin_open(structures, cutoff)
     if chosen == "torch_cluster":
-        from pyg_schnet.neighbors.cluster_backend import cluster_open
-
         return cluster_open(structures, cutoff)
     pos, batch, ptr = structures
     return pairs_within(pos, ptr, pos, batch, cutoff, point_batch=batch, omit=arange_like(pos))
@@ -173,13 +169,3 @@ def radius(
     if targets.batch_size > sources.batch_size:  # the last structures have targets but no sources
         ptr = torch.cat([ptr, ptr[-1:].expand(targets.batch_size - sources.batch_size)])
     return pairs_within(pos_src, ptr, pos_dst, targets.batch, cutoff, point_batch=sources.batch)
-
-
-def choose_backend(backend: str, structures: Structures) -> str:
-    """Resolve ``"auto"`` by device and mean size of the structures; raise ``ValueError`` for an unknown name."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
-    if backend != "auto":
-        return backend
-    n_atoms, device = structures.pos.size(0), structures.pos.device
-    return "vesin" if device.type == "cpu" and n_atoms >= VESIN_FROM * structures.batch_size > 0 else "torch"

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.neighbors.criterion import within_cutoff
+from pyg_schnet.neighbors.criterion import chunk_size, within_cutoff
 
-DENSE_PAIRS = 128  # all pairs are faster than bins up to this many candidates for each point and target
-CHUNK = 2**20  # candidates that are looked at together; about 100 bytes each
+DENSE_PAIRS = 64  # all pairs are faster than bins up to this many candidates for each point and target
 REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
 MAX_BINS = 2**16  # bins along one axis, so that bin numbers fit in 64 bits for atoms at any distance
 
@@ -173,11 +172,12 @@ def _filter(
 
 
 def _chunks(total: Tensor) -> list[tuple[int, int]]:
-    """Split the targets so that the candidates of a chunk, ``total`` for each target, stay near ``CHUNK``."""
+    """Split the targets so that the candidates of a chunk, ``total`` for each target, stay near the limit."""
+    limit = chunk_size(total.device)
     end = total.cumsum(0)
-    n_chunks = int(end[-1]) // CHUNK + 1
+    n_chunks = int(end[-1]) // limit + 1
     if n_chunks == 1:
         return [(0, total.numel())]
-    limits = torch.arange(1, n_chunks, device=total.device) * CHUNK
+    limits = torch.arange(1, n_chunks, device=total.device) * limit
     cuts = sorted({0, *torch.searchsorted(end, limits, right=True).tolist(), total.numel()})
     return list(itertools.pairwise(cuts))

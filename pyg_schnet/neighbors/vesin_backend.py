@@ -81,12 +81,12 @@ def _search(
 def _copy_without(pairs: Tensor, shift: Tensor | None, drop: Tensor) -> tuple[Tensor, Tensor | None]:
     """Copy pairs (i, j), ``[E, 2]``, to edges (j, i), ``[2, E']``, and their shifts, leaving out the rows ``drop``."""
     if drop.numel() > 0:
-        keep = torch.ones(pairs.size(0), dtype=torch.bool)
+        keep = torch.ones(pairs.size(0), dtype=torch.bool, device=pairs.device)
         keep[drop] = False
         kept = torch.nonzero(keep).squeeze(1)
         edges = torch.stack([pairs[:, 1].index_select(0, kept), pairs[:, 0].index_select(0, kept)])
         return edges, None if shift is None else shift.index_select(0, kept)
-    edges = torch.empty((2, pairs.size(0)), dtype=torch.int64)
+    edges = torch.empty((2, pairs.size(0)), dtype=torch.int64, device=pairs.device)
     edges[0], edges[1] = pairs[:, 1], pairs[:, 0]
     return edges, None if shift is None else shift.clone()
 

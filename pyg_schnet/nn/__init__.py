@@ -17,6 +17,7 @@ from pyg_schnet.nn.readout import (
     SumReadout,
 )
 from pyg_schnet.nn.reference import MAX_Z, composition, fit_atom_references, sum_references
+from pyg_schnet.nn.response import Response, apply_strain, hessian, respond, volume
 
 __all__ = [
     "MAX_Z",
@@ -32,9 +33,11 @@ __all__ = [
     "HardCutoff",
     "MeanReadout",
     "Readout",
+    "Response",
     "SchNetInteraction",
     "ShiftedSoftplus",
     "SumReadout",
+    "apply_strain",
     "composition",
     "cosine_cutoff",
     "dense",
@@ -42,9 +45,12 @@ __all__ = [
     "fit_atom_references",
     "gaussian_basis",
     "hard_cutoff",
+    "hessian",
     "neighbor_counts",
     "num_gaussians_for_spacing",
+    "respond",
     "shifted_softplus",
     "sum_references",
     "sum_to_targets",
+    "volume",
 ]

@@ -216,7 +216,7 @@ class _ChargeReadout(Readout):
 
         masses = torch.as_tensor(atomic_masses[: MAX_Z + 1], dtype=self.scale.dtype)
         masses[0] = 0.0  # padding weighs nothing
-        self.register_buffer("atomic_mass", masses, persistent=False)
+        self.register_buffer("atomic_mass", masses)
 
     def charges(self, x: Tensor, z: Tensor) -> Tensor:
         """Latent charge of each atom in e before any correction, shape ``[N]``; zero for padding.

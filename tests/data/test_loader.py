@@ -84,6 +84,8 @@ def test_negative_indices_count_from_the_end(graphs):
 def test_bad_indices(graphs):
     with pytest.raises(ValueError, match="at least one structure"):
         collate_indices(graphs, [])
+    with pytest.raises(TypeError, match="for a mask, select"):
+        collate_indices(graphs, [True, False])
     with pytest.raises(IndexError, match="run from 0 to 12; the data set has 12 structures"):
         collate_indices(graphs, [0, 12])
     with pytest.raises(IndexError, match="run from -3 to 0; the data set has 2"):

@@ -10,6 +10,7 @@ from pyg_schnet.data import (
     StructureLoader,
     collate_indices,
     find_property,
+    fingerprint,
     properties_of,
     target_mask,
     target_values,
@@ -53,7 +54,7 @@ def test_target_values(qm9):
     torch.testing.assert_close(target_values(batch, qm9.targets["U0"]), batch.y[:, 7])
     assert target_values(qm9[0], qm9.targets["cv"]).tolist() == [6.469]
     with pytest.raises(
-        ValueError, match="read from the attribute 'energy', which this batch does not have; it has z, pos"
+        ValueError, match="read from the attribute 'energy', which this batch does not have; it has batch, idx"
     ):
         target_values(batch, Property("energy", "eV"))
     with pytest.raises(ValueError, match=r"column 7 of 'y', which has shape \[1, 3\]"):
@@ -77,6 +78,13 @@ def test_values_leave_out_structures_without_a_label():
     assert dataset.values("forces").tolist() == [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]
     batch = collate_indices(dataset, [1, 2])
     assert target_mask(batch, dataset.properties["energy"]).tolist() == [False, True]
+
+
+def test_statistics_and_fingerprints_are_of_what_is_stored(qm9):
+    with_transform = qm9[:3]
+    with_transform.transform = lambda data: pytest.fail("the transform was applied")
+    assert with_transform.mean("U0") == qm9[:3].mean("U0")
+    assert fingerprint(with_transform) == fingerprint(qm9[:3])
 
 
 def test_store_is_checked():

@@ -1,0 +1,222 @@
+"""Derivatives of an energy: forces, stress and Hessian of any energy model, by automatic differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+EnergyModel = Callable[..., Tensor]
+"""Called as ``model(z, pos, batch, cell=..., pbc=..., edge_index=..., edge_shift=..., batch_size=...)``.
+
+Returns energies ``[B]`` or ``[B, 1]``. Keywords that are ``None`` are left out of the call, so a model needs to accept
+only what it is used with.
+"""
+
+
+class Response(NamedTuple):
+    """An energy and its derivatives, in the energy unit U of the model (eV inside the package).
+
+    Attributes:
+        energy: Energies in U, shape ``[B]``.
+        forces: Negative gradient by positions in U/Å, shape ``[N, 3]``; ``None`` where not asked for.
+        stress: Gradient by strain over the volume in U/Å³, shape ``[B, 3, 3]``, symmetric, in ASE's sign: positive
+            where the cell wants to shrink; ``None`` where not asked for.
+    """
+
+    energy: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+
+    def virial(self, cell: Tensor) -> Tensor:
+        """Virial, minus stress times volume, in U, shape ``[B, 3, 3]``; ``cell`` in Å, shape ``[B, 3, 3]``."""
+        return -self.stress * volume(cell)[:, None, None]
+
+
+def volume(cell: Tensor) -> Tensor:
+    """Volume of cells ``[B, 3, 3]`` (rows in Å) in Å³, shape ``[B]``, whatever their handedness.
+
+    Example:
+        >>> volume(-2.0 * torch.eye(3).unsqueeze(0))
+        tensor([8.])
+    """
+    return torch.linalg.det(cell).abs()
+
+
+def apply_strain(pos: Tensor, cell: Tensor, strain: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Deform structures: positions and lattice vectors together.
+
+    .. math:: \mathbf{r} \leftarrow \mathbf{r}\,(1 + \boldsymbol\varepsilon), \qquad
+              \mathbf{H} \leftarrow \mathbf{H}\,(1 + \boldsymbol\varepsilon)
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+        strain: Strain ε, shape ``[B, 3, 3]``.
+        batch: Structure of each atom, shape ``[N]``.
+
+    Returns:
+        Deformed positions and cells.
+    """
+    pos = pos + torch.einsum("nd,nde->ne", pos, strain.index_select(0, batch))
+    return pos, cell + cell @ strain
+
+
+def respond(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None = None,
+    *,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+    edge_index: Tensor | None = None,
+    edge_shift: Tensor | None = None,
+    batch_size: int | None = None,
+    forces: bool = True,
+    stress: bool = False,
+    create_graph: bool = False,
+) -> Response:
+    r"""Energy, forces and stress, as exact derivatives of what ``model`` returns.
+
+    .. math::
+        \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i}, \qquad
+        \boldsymbol\sigma = \frac{1}{V} \frac{\partial E}{\partial \boldsymbol\varepsilon}
+        \Big|_{\boldsymbol\varepsilon = 0}
+
+    for a symmetric strain ε on positions and cell together (`Knuth et al. (2015)
+    <https://doi.org/10.1016/j.cpc.2015.01.003>`_, eq. 9). A strain does not change which lattice images are
+    neighbours, so ``edge_index`` and ``edge_shift`` stay what they are.
+
+    Args:
+        model: Energy model, see :data:`EnergyModel`; it has to be differentiable in ``pos`` (and ``cell`` for stress).
+        z: Atomic numbers, shape ``[N]``.
+        pos: Positions in Å, shape ``[N, 3]``.
+        batch: Structure of each atom, shape ``[N]``; ``None`` for a single structure.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+        pbc: Periodic directions, shape ``[B, 3]``.
+        edge_index: Edges ``(j, i)``, shape ``[2, E]``, where they are given.
+        edge_shift: Lattice images crossed by them, shape ``[E, 3]``.
+        batch_size: Number of structures B.
+        forces: Whether forces are wanted.
+        stress: Whether the stress is wanted.
+        create_graph: Whether the results can be differentiated again, by weights for training or by positions.
+
+    Returns:
+        Energy and what was asked for. Without ``create_graph`` they are detached.
+
+    Raises:
+        ValueError: If the stress is asked for and a structure is not periodic in three directions, for which it is not
+            defined: there is no volume to divide by.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+        >>> spring = lambda z, pos, batch: ((pos[1] - pos[0]).norm() - 1.0).square().view(1)
+        >>> respond(spring, torch.tensor([1, 1]), pos).forces
+        tensor([[ 0.,  0.,  2.],
+                [ 0.,  0., -2.]])
+    """
+    if stress:
+        _check_periodic(cell, pbc)
+    with torch.enable_grad():
+        pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
+        inputs, moved, lattice, strain = [pos], pos, cell, None
+        if stress:
+            strain = torch.zeros(cell.size(0), 3, 3, dtype=pos.dtype, device=pos.device, requires_grad=True)
+            inputs.append(strain)
+            rows = torch.zeros_like(z) if batch is None else batch
+            moved, lattice = apply_strain(pos, cell, 0.5 * (strain + strain.mT), rows)
+        energy = _call(
+            model,
+            z,
+            moved,
+            batch,
+            cell=lattice,
+            pbc=pbc,
+            edge_index=edge_index,
+            edge_shift=edge_shift,
+            batch_size=batch_size,
+        )
+        gradients = _gradients(energy, inputs if forces or stress else [], create_graph)
+    if not create_graph:
+        energy = energy.detach()
+    return Response(
+        energy,
+        -gradients[0] if forces else None,
+        gradients[1] / volume(cell)[:, None, None] if stress else None,
+    )
+
+
+def hessian(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    *,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+    edge_index: Tensor | None = None,
+    edge_shift: Tensor | None = None,
+) -> Tensor:
+    r"""Second derivatives of the energy of one structure by its positions.
+
+    .. math:: H_{ia,jb} = \frac{\partial^2 E}{\partial r_{ia} \partial r_{jb}}
+
+    Args:
+        model: Energy model, see :data:`EnergyModel`.
+        z: Atomic numbers, shape ``[N]``.
+        pos: Positions in Å, shape ``[N, 3]``.
+        cell: Lattice vectors in rows in Å, shape ``[1, 3, 3]``.
+        pbc: Periodic directions, shape ``[1, 3]``.
+        edge_index: Edges ``(j, i)``, shape ``[2, E]``, where they are given.
+        edge_shift: Lattice images crossed by them, shape ``[E, 3]``.
+
+    Returns:
+        Second derivatives in U/Å², shape ``[N, 3, N, 3]``.
+
+    Example:
+        >>> spring = lambda z, pos, batch: (pos[1] - pos[0]).square().sum().view(1)
+        >>> hessian(spring, torch.tensor([1, 1]), torch.zeros(2, 3))[0, 0, :, 0]
+        tensor([ 2., -2.])
+    """
+    pos = pos.detach().requires_grad_(True)
+    forces = respond(
+        model, z, pos, cell=cell, pbc=pbc, edge_index=edge_index, edge_shift=edge_shift, create_graph=True
+    ).forces.reshape(-1)
+    rows = [torch.autograd.grad(-component, pos, retain_graph=True, materialize_grads=True)[0] for component in forces]
+    return torch.stack(rows).view(*pos.shape, *pos.shape)
+
+
+def _call(model: EnergyModel, z: Tensor, pos: Tensor, batch: Tensor | None, **keywords: Tensor | int | None) -> Tensor:
+    given = {name: value for name, value in keywords.items() if value is not None}
+    energy = model(z, pos, batch, **given)
+    if energy.dim() == 2 and energy.size(1) == 1:
+        energy = energy.squeeze(1)
+    if energy.dim() != 1:
+        raise ValueError(
+            f"the model must return one energy for each structure, [B] or [B, 1]; got {list(energy.shape)}"
+        )
+    return energy
+
+
+def _gradients(energy: Tensor, inputs: list[Tensor], create_graph: bool) -> list[Tensor]:
+    """Gradients of the sum of energies; zeros where it does not depend on an input, as for atoms without neighbours."""
+    if not inputs:
+        return []
+    if not energy.requires_grad:
+        return [torch.zeros_like(x) for x in inputs]
+    return list(torch.autograd.grad(energy.sum(), inputs, create_graph=create_graph, materialize_grads=True))
+
+
+def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:
+    if cell is None or pbc is None:
+        raise ValueError("stress is defined for periodic structures only; pass cell ([B, 3, 3], Å) and pbc ([B, 3])")
+    if cell.dim() != 3 or cell.shape[1:] != (3, 3):
+        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
+    if not bool(pbc.all()):
+        first = int((~pbc.all(-1)).nonzero()[0])
+        raise ValueError(
+            f"stress is defined for structures that are periodic in three directions; structure {first} has "
+            f"pbc={pbc[first].tolist()}"
+        )
