@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import QM9, to_data
-from pyg_schnet.train import EMA, PropertyTask, StructureDataModule, format_errors
+from pyg_schnet.train import EMA, Errors, PropertyTask, StructureDataModule, format_errors
 
 
 def main():
@@ -47,8 +47,8 @@ def main():
     )
     trainer.fit(task, datamodule=data)
     metrics = trainer.test(task, datamodule=data, verbose=False)[0]
-    errors = {"MAE": metrics["test/mae"], "RMSE": metrics["test/rmse"]}
-    print(format_errors(options.target, errors, data.property.unit, len(data.test_set)))
+    mae, rmse = (metrics[f"test/{options.target}_{measure}"] for measure in ("mae", "rmse"))
+    print(format_errors([Errors(options.target, data.property.unit, mae, rmse)], len(data.test_set)))
 
     data.save_split(options.output.parent / "split.json")
     path = task.export().save(options.output)

@@ -2,12 +2,17 @@
 
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.ema import EMA
-from pyg_schnet.train.report import format_errors, report_units
+from pyg_schnet.train.last_checkpoint import LastCheckpoint
+from pyg_schnet.train.potential import PotentialTask
+from pyg_schnet.train.report import Errors, format_errors, report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.task import PropertyTask
 
 __all__ = [
     "EMA",
+    "Errors",
+    "LastCheckpoint",
+    "PotentialTask",
     "PropertyTask",
     "StructureDataModule",
     "cosine_factor",

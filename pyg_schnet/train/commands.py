@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 from datetime import datetime
@@ -11,10 +12,12 @@ from typing import Any, Literal
 
 import jsonargparse
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch_geometric.data import Dataset
 
 from pyg_schnet.data import Property, StructureLoader
 from pyg_schnet.data.ase_files import AtomsDataset
@@ -22,9 +25,17 @@ from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
-from pyg_schnet.train.report import format_errors, in_report_units
+from pyg_schnet.train.potential import PotentialTask
+from pyg_schnet.train.report import Errors, format_errors
 from pyg_schnet.train.task import PropertyTask
 
+_QUICK_NETWORK = {
+    "hidden_channels": 64,
+    "num_filters": 64,
+    "num_interactions": 3,
+    "num_gaussians": 25,
+    "cutoff": 5.0,
+}
 MODEL_FILE, SPLIT_FILE, CONFIG_FILE, RESULT_FILE = "model.safetensors", "split.json", "config.yaml", "result.json"
 
 
@@ -45,23 +56,17 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.set_defaults(
             {
-                "model.network": {
-                    "class_path": "pyg_schnet.SchNet",
-                    "init_args": {
-                        "hidden_channels": 64,
-                        "num_filters": 64,
-                        "num_interactions": 3,
-                        "num_gaussians": 25,
-                        "cutoff": 5.0,
-                    },
+                "model": {
+                    "class_path": "pyg_schnet.train.PropertyTask",
+                    "init_args": {"network": {"class_path": "pyg_schnet.SchNet", "init_args": _QUICK_NETWORK}},
                 },
                 "data.dataset": {"class_path": "pyg_schnet.data.QM9"},
                 "data.target": "U0",
                 "data.num_train": 110_000,
-                "early_stopping.monitor": "val/mae",
+                "early_stopping.monitor": "val/loss",
                 "early_stopping.patience": 50,
                 "early_stopping.check_on_train_epoch_end": False,
-                "checkpoint.monitor": "val/mae",
+                "checkpoint.monitor": "val/loss",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
                 "checkpoint.auto_insert_metric_name": False,
@@ -88,7 +93,13 @@ class TrainCLI(LightningCLI):
 
 
 def train_model(args: list[str]) -> None:
-    """Train, test with the best weights, and save the model with its errors."""
+    """Train, test with the best weights, and save the model with its errors.
+
+    --model.help CLASS explains the options of pyg_schnet.train.PropertyTask (one property) or PotentialTask (energies
+    and forces), --model.init_args.network.help CLASS those of pyg_schnet.SchNet, DTNN or another network, and
+    --data.dataset.help CLASS those of pyg_schnet.data.QM9, AtomsDataset, MD17, MaterialsDataset, MLearn or another
+    data set. --print_config writes a file of all options, which --config reads.
+    """
     cli = TrainCLI(
         PropertyTask,
         StructureDataModule,
@@ -102,13 +113,16 @@ def train_model(args: list[str]) -> None:
             "gradient_clip_val": 10.0,
             "log_every_n_steps": 20,
             "enable_model_summary": False,
+            "inference_mode": False,
             "callbacks": [TQDMProgressBar(refresh_rate=10)],
         },
         save_config_callback=None,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
         seed_everything_default=0,
         args=args,
         run=False,
-        parser_kwargs={"prog": "pyg-schnet train", "description": train_model.__doc__},
+        parser_kwargs={"prog": "pyg-schnet train", "description": inspect.cleandoc(train_model.__doc__)},
     )
     run_dir = Path(cli.config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -119,23 +133,25 @@ def train_model(args: list[str]) -> None:
     trainer.loggers = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
     print(f"Training on {len(data.train_set):,} structures, validating on {len(data.val_set):,}; run in {run_dir}")
     trainer.fit(task, datamodule=data, ckpt_path=cli.config.resume)
-    errors = _test_best(trainer, task, data)
-    _report(run_dir, task, data, errors)
+    _load_best(trainer, task)
+    _report(run_dir, task, data, test_errors(task, data))
 
 
-def _test_best(trainer: Trainer, task: PropertyTask, data: StructureDataModule) -> dict[str, float]:
-    """Errors on the test structures with the best weights of the run, by measure."""
+def _load_best(trainer: Trainer, task: PropertyTask) -> None:
+    """Take the best weights of the run, where there was a validation to tell which."""
     best = next(callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)).best_model_path
     if best:
-        state = torch.load(best, map_location=task.device, weights_only=True)["state_dict"]
-        task.load_state_dict(state)
-    return _test_errors(task, data)
+        task.load_state_dict(torch.load(best, map_location=task.device, weights_only=True)["state_dict"])
 
 
-def _test_errors(task: PropertyTask, data: StructureDataModule) -> dict[str, float]:
-    """Errors on the test structures in the unit of the property, by measure."""
+def test_errors(task: PropertyTask, data: StructureDataModule) -> list[Errors]:
+    """Errors of each quantity on the test structures."""
     metrics = _evaluator().test(task, datamodule=data, verbose=False)[0]
-    return {"MAE": metrics["test/mae"], "RMSE": metrics["test/rmse"]}
+    return [
+        Errors(name, unit, metrics[f"test/{name}_mae"], metrics[f"test/{name}_rmse"])
+        for name, unit in task.quantities().items()
+        if f"test/{name}_mae" in metrics
+    ]
 
 
 def _evaluator() -> Trainer:
@@ -145,27 +161,25 @@ def _evaluator() -> Trainer:
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        inference_mode=False,  # forces need gradients
         callbacks=[TQDMProgressBar(refresh_rate=10)],
     )
 
 
-def _report(run_dir: Path, task: PropertyTask, data: StructureDataModule, errors: dict[str, float]) -> None:
+def _report(run_dir: Path, task: PropertyTask, data: StructureDataModule, errors: list[Errors]) -> None:
     """Print the errors, and save them and the model."""
-    target = task.property
-    print("\n" + format_errors(target.name, errors, target.unit, len(data.test_set)))
+    print("\n" + format_errors(errors, len(data.test_set)))
     result = {
-        "target": target.name,
-        "unit": target.unit,
         "num_train": len(data.train_set),
         "num_val": len(data.val_set),
         "num_test": len(data.test_set),
-        **{f"test_{name.lower()}": in_report_units(value, target.unit) for name, value in errors.items()},
+        "errors": {row.name: row.as_dict() for row in errors},
     }
-    (run_dir / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    (run_dir / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if not isinstance(task.network, AtomisticModel):
         print(f"Checkpoints and logs are in {run_dir}; networks of other packages are not exported")
         return
-    path = task.export().save(run_dir / MODEL_FILE, data=type(data.dataset).__name__, test_error=result)
+    path = task.export().save(run_dir / MODEL_FILE, data=type(data.dataset).__name__, test=result)
     print(f"Model saved to {path}")
     print(f"Next: pyg-schnet predict --model {path} molecule.xyz")
 
@@ -187,28 +201,33 @@ def evaluate_model(
     """
     folder = Path(model).parent
     network = load(model)
-    data = _data_from_config(Path(config or folder / CONFIG_FILE), split or folder / SPLIT_FILE, batch_size)
+    data, task_class = _run_of(Path(config or folder / CONFIG_FILE), split or folder / SPLIT_FILE, batch_size)
     _check_target(network, data.property)
-    task = PropertyTask.from_model(network, data.property)
-    errors = _test_errors(task, data)
-    print(format_errors(data.property.name, errors, data.property.unit, len(data.test_set)))
+    print(format_errors(test_errors(task_class.from_model(network, data.property), data), len(data.test_set)))
 
 
-def _data_from_config(config: Path, split: str | os.PathLike[str], batch_size: int) -> StructureDataModule:
+def _run_of(
+    config: Path, split: str | os.PathLike[str], batch_size: int
+) -> tuple[StructureDataModule, type[PropertyTask]]:
+    """Data and kind of task of a training run, from its configuration."""
     if not config.is_file():
         raise FileNotFoundError(f"no configuration at {config}; name that of the training run with --config")
+    given = yaml.safe_load(config.read_text(encoding="utf-8"))
+    chosen = {name: given["data"].get(name) for name in ("dataset", "target", "test_dataset")}
     parser = jsonargparse.ArgumentParser()
-    parser.add_subclass_arguments(torch.utils.data.Dataset, "dataset")
+    parser.add_subclass_arguments(Dataset, "dataset")
+    parser.add_subclass_arguments(Dataset, "test_dataset", required=False)
     parser.add_argument("--target", type=str)
-    data = _read_yaml(config)["data"]
-    parsed = parser.instantiate_classes(parser.parse_object({"dataset": data["dataset"], "target": data["target"]}))
-    return StructureDataModule(parsed.dataset, parsed.target, split=split, eval_batch_size=batch_size)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml  # comes with Lightning
-
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    made = parser.instantiate_classes(parser.parse_object({k: v for k, v in chosen.items() if v is not None}))
+    data = StructureDataModule(
+        made.dataset,
+        made.target,
+        split=split,
+        eval_batch_size=batch_size,
+        test_dataset=made.get("test_dataset"),
+    )
+    tasks = {cls.__name__: cls for cls in (PropertyTask, PotentialTask)}
+    return data, tasks[given["model"]["class_path"].rsplit(".", 1)[-1]]
 
 
 def _check_target(model: AtomisticModel, target: Property) -> None:

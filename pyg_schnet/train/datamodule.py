@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch_geometric.data import Dataset
 
-from pyg_schnet.data import Split, StructureLoader, collate_indices, find_property, random_split, target_mask
+from pyg_schnet.data import Property, Split, StructureLoader, collate_indices, find_property, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
 
 
@@ -28,6 +28,7 @@ class StructureDataModule(LightningDataModule):
         split: File of a saved split to use in place of a random one; see :class:`pyg_schnet.data.Split`.
         batch_size: Structures in a training batch.
         eval_batch_size: Structures in a batch for validation and test.
+        test_dataset: Data set to test on, in place of a part of the first one.
         num_workers: Processes that prepare batches; 0 does so in the main process, which is fastest for data in memory.
 
     Raises:
@@ -46,6 +47,7 @@ class StructureDataModule(LightningDataModule):
         split: str | os.PathLike[str] | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 250,
+        test_dataset: Dataset | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -55,8 +57,17 @@ class StructureDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
+        if test_dataset is not None:
+            if find_property(test_dataset, target).unit != self.property.unit:
+                raise ValueError(
+                    f"{target} is in {self.property.unit} in the data set for training but in "
+                    f"{find_property(test_dataset, target).unit} in the one for testing"
+                )
+            num_test = num_test or 0
         self.split = Split.load(split) if split is not None else _draw(dataset, num_train, num_val, num_test, seed)
         self.train_set, self.val_set, self.test_set = self.split.apply(dataset)
+        if test_dataset is not None:
+            self.test_set = test_dataset
 
     def save_split(self, path: str | os.PathLike[str]) -> Path:
         """Write the indices of the split, to be used again by ``split=``."""
@@ -79,6 +90,14 @@ class StructureDataModule(LightningDataModule):
         number = torch.cumsum(mask, 0) - 1  # of each labelled structure among the labelled ones
         keep = mask[batch.batch]
         return batch.z[keep], number[batch.batch[keep]], target[mask]
+
+    def training_values(self, target: Property) -> Tensor:
+        """Labels of another target for all training structures that have it, in the rows of the data set."""
+        batch = collate_indices(self.train_set, range(len(self.train_set)))
+        values, mask = values_of(batch, target), target_mask(batch, target)
+        if mask is None:
+            return values
+        return values[mask[batch.batch] if target.level == "atom" else mask]
 
     def train_dataloader(self) -> StructureLoader:
         """Batches of training structures in a new order in every epoch."""

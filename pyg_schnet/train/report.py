@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from pyg_schnet.units import dimension, factor
 
@@ -10,6 +12,7 @@ _REPORT_UNITS = {
     "energy": ("meV", "kcal/mol"),
     "energy per atom": ("meV/atom",),
     "force": ("meV/Å", "kcal/mol/Å"),
+    "pressure": ("GPa", "eV/Å³"),
 }
 
 
@@ -39,26 +42,46 @@ def in_report_units(value: float, unit: str) -> dict[str, float]:
     return {target: value * factor(unit, target) for target in report_units(unit)}
 
 
-def format_errors(name: str, errors: Mapping[str, float], unit: str, n_structures: int) -> str:
-    """Table of errors for the terminal, one line for each measure.
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one quantity on test structures.
+
+    Attributes:
+        name: What was predicted.
+        unit: Unit of the errors.
+        mae: Mean absolute error.
+        rmse: Root mean square error.
+    """
+
+    name: str
+    unit: str
+    mae: float
+    rmse: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Errors in each unit they are reported in, as JSON can hold them."""
+        return {"mae": in_report_units(self.mae, self.unit), "rmse": in_report_units(self.rmse, self.unit)}
+
+
+def format_errors(errors: Sequence[Errors], n_structures: int) -> str:
+    """Table of errors for the terminal.
 
     Args:
-        name: Name of the property.
-        errors: Measures such as ``{"MAE": 0.05, "RMSE": 0.08}`` in ``unit``.
-        unit: Unit of the property.
+        errors: Errors, one for each quantity.
         n_structures: Number of structures that were tested.
 
     Example:
-        >>> print(format_errors("U0", {"MAE": 0.05}, "eV", 100))
-        Error of U0 on 100 test structures
-          MAE       50.0 meV     1.15 kcal/mol
+        >>> print(format_errors([Errors("U0", "eV", mae=0.05, rmse=0.08)], 1000))
+        Errors on 1,000 test structures
+          U0                MAE       50.0 meV     1.15 kcal/mol
+                           RMSE       80.0 meV     1.84 kcal/mol
     """
-    lines = [f"Error of {name} on {n_structures:,} test structures"]
-    for measure, value in errors.items():
-        columns = "".join(
-            f"  {number:7.{_decimals(number)}f} {target}" for target, number in in_report_units(value, unit).items()
-        )
-        lines.append(f"  {measure:<5}{columns}")
+    lines = [f"Errors on {n_structures:,} test structures"]
+    for row in errors:
+        for measure, value in (("MAE", row.mae), ("RMSE", row.rmse)):
+            numbers = in_report_units(value, row.unit)
+            columns = "".join(f"  {number:9.{_decimals(number)}f} {unit}" for unit, number in numbers.items())
+            lines.append(f"  {row.name if measure == 'MAE' else '':<16}{measure:>5}{columns}")
     return "\n".join(lines)
 
 

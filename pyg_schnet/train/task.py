@@ -22,6 +22,8 @@ from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+Pair = tuple[Tensor, Tensor]  # predicted, true
+
 _OPTIONAL_INPUTS = ("cell", "pbc", "batch_size")
 
 
@@ -96,7 +98,7 @@ class PropertyTask(LightningModule):
         self._extra_inputs = [
             name for name in _OPTIONAL_INPUTS if name in inspect.signature(network.forward).parameters
         ]
-        self.metrics = nn.ModuleDict({stage: _metrics() for stage in ("val_metrics", "test_metrics")})
+        self.errors: dict[str, MetricCollection] = {}  # of the evaluation that is going on
 
     @classmethod
     def from_model(cls, model: AtomisticModel, target: Property) -> PropertyTask:
@@ -144,18 +146,29 @@ class PropertyTask(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]``, in the unit of the property."""
-        dtype = next(self.network.parameters()).dtype
+        return self.difference(batch.z, *self.inputs(batch))
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Positions in the precision of the network, structure of each atom, and what else the network takes.
+
+        Raises:
+            ValueError: If a structure is periodic and the network takes no cell.
+        """
         if "pbc" not in self._extra_inputs and batch.get("pbc") is not None and bool(batch.pbc.any()):
             raise ValueError(
                 f"a {type(self.network).__name__} takes no cell and would see periodic structures as clusters; "
                 "use a model of pyg_schnet, or structures without periodic boundaries"
             )
+        dtype = next(self.network.parameters()).dtype
         given = {"cell": batch.get("cell"), "pbc": batch.get("pbc"), "batch_size": batch.num_graphs}
-        extra = {name: given[name] for name in self._extra_inputs}
-        if extra.get("cell") is not None:
+        extra = {name: given[name] for name in self._extra_inputs if given[name] is not None}
+        if "cell" in extra:
             extra["cell"] = extra["cell"].to(dtype)
-        out = self.network(batch.z, batch.pos.to(dtype), batch.batch, **extra)
-        return self.scale * out.reshape(batch.num_graphs)
+        return batch.pos.to(dtype), batch.batch, extra
+
+    def difference(self, z: Tensor, pos: Tensor, batch: Tensor, extra: dict[str, Any]) -> Tensor:
+        """Scaled output of the network, shape ``[B]``, in the unit of the property."""
+        return self.scale * self.network(z, pos, batch, **extra).reshape(-1)
 
     def references(self, batch: Batch) -> Tensor:
         """References of the structures in float64, shape ``[B]``, in the unit of the property."""
@@ -164,33 +177,49 @@ class PropertyTask(LightningModule):
         mean = self.pooling == "mean"
         return sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean).squeeze(-1)
 
-    def residuals(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted and true differences from the references for the structures that have a label."""
-        predicted = self(batch)
+    def quantities(self) -> dict[str, str]:
+        """What is compared with the data, and its unit; the first one names the run's result."""
+        return {self.property.name: self.property.unit}
+
+    def compare(self, batch: Batch) -> dict[str, Pair]:
+        """Predicted and true values of each quantity, for what has a label; references are left out of both."""
+        return {self.property.name: self.pair(self(batch), batch)}
+
+    def pair(self, predicted: Tensor, batch: Batch) -> Pair:
+        """Predicted and true difference of the property from its references, for the structures with a label."""
         target = target_values(batch, self.property).reshape(batch.num_graphs)
         target = (target.to(torch.float64) - self.references(batch)).to(predicted.dtype)
         mask = target_mask(batch, self.property)
         return (predicted, target) if mask is None else (predicted[mask], target[mask])
 
+    def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
+        """Loss of a batch."""
+        return self.loss_of(pairs[self.property.name])
+
+    def loss_of(self, pair: Pair) -> Tensor:
+        """Loss of one quantity; zero where a batch has no labels of it."""
+        options = {"delta": self.huber_delta} if self.loss == "huber" else {}
+        if pair[0].numel() == 0:
+            return pair[0].sum()
+        return _LOSSES[self.loss](*pair, **options)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        predicted, target = self.residuals(batch)
-        options = {"delta": self.huber_delta} if self.loss == "huber" else {}
-        loss = _LOSSES[self.loss](predicted, target, **options)
+        loss = self.total_loss(self.compare(batch))
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the validation metrics."""
-        self.metrics["val_metrics"].update(*self.residuals(batch))
+        """Add one batch to the validation errors."""
+        self._add_errors("val", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation errors."""
         self._log_errors("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the test metrics."""
-        self.metrics["test_metrics"].update(*self.residuals(batch))
+        """Add one batch to the test errors."""
+        self._add_errors("test", batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the test errors."""
@@ -200,13 +229,25 @@ class PropertyTask(LightningModule):
         """Property of each structure, references included, in float64, shape ``[B]``."""
         return self.references(batch) + self(batch).to(torch.float64)
 
+    def _add_errors(self, stage: str, batch: Batch) -> None:
+        pairs = self.compare(batch)
+        self.log(f"{stage}/loss", self.total_loss(pairs), batch_size=batch.num_graphs)
+        for name, (predicted, target) in pairs.items():
+            if name not in self.errors:
+                self.errors[name] = _metrics().to(predicted.device)
+            if predicted.numel() > 0:
+                self.errors[name].update(predicted.detach(), target)
+
     def _log_errors(self, stage: str) -> None:
-        metrics = self.metrics[f"{stage}_metrics"]
-        for name, value in metrics.compute().items():
-            self.log(f"{stage}/{name}", value)
-            for unit, number in in_report_units(float(value), self.property.unit).items():
-                self.log(f"{stage}/{name}_{unit.replace('/', '_')}", number, prog_bar=stage == "val" and name == "mae")
-        metrics.reset()
+        for name, unit in self.quantities().items():
+            if name not in self.errors:
+                continue
+            for measure, value in self.errors[name].compute().items():
+                self.log(f"{stage}/{name}_{measure}", value)
+                for target, number in in_report_units(float(value), unit).items():
+                    shown = stage == "val" and measure == "mae"
+                    self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown)
+            self.errors[name].reset()
 
     def export(self) -> AtomisticModel:
         """The trained network as a model of its own, references and scale folded in.

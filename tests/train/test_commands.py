@@ -51,13 +51,14 @@ def test_training_leaves_all_that_is_needed_to_repeat_it(run):
 def test_result_is_in_both_units(run):
     result = json.loads((run / "result.json").read_text())
     assert result["num_train"] == 20
-    assert result["test_mae"]["meV"] == pytest.approx(43.3641153 * result["test_mae"]["kcal/mol"])
-    assert read_header(run / "model.safetensors")["card"]["test_error"] == result
+    error = result["errors"]["U0"]["mae"]
+    assert error["meV"] == pytest.approx(43.3641153 * error["kcal/mol"])
+    assert read_header(run / "model.safetensors")["card"]["test"] == result
 
 
 def test_training_learns(run):
     rows = (run / "logs" / "version_0" / "metrics.csv").read_text().splitlines()
-    column = rows[0].split(",").index("val/mae")
+    column = rows[0].split(",").index("val/U0_mae")
     errors = [float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column]]
     assert len(errors) == 3
     assert errors[-1] < errors[0]
@@ -66,7 +67,9 @@ def test_training_learns(run):
 def test_test_command_repeats_the_error(run, capsys):
     main(["test", str(run / "model.safetensors")])
     printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
-    assert printed == pytest.approx(json.loads((run / "result.json").read_text())["test_mae"]["meV"], rel=2e-3)
+    assert printed == pytest.approx(
+        json.loads((run / "result.json").read_text())["errors"]["U0"]["mae"]["meV"], rel=2e-3
+    )
 
 
 def test_resumed_run_goes_on_where_it_was(tmp_path):
@@ -121,13 +124,23 @@ def test_a_finished_run_is_not_overwritten(run):
         main(["train", f"--config={run / 'config.yaml'}"])
 
 
-@pytest.mark.parametrize("command", ["train", "test", "predict"])
-def test_help_explains_options(command, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["train", "--help"], "--model.help CLASS explains"),
+        (["train", "--model.help=PropertyTask"], "Largest learning rate"),
+        (["train", "--model.help=PotentialTask"], "of forces in eV/Å"),
+        (["train", "--model.init_args.network.help=pyg_schnet.SchNet"], "Cutoff in Å"),
+        (["train", "--data.dataset.help=pyg_schnet.data.QM9"], "Folder"),
+        (["test", "--help"], "Saved split"),
+        (["predict", "--help"], "positions in Å"),
+    ],
+)
+def test_help_explains_options(arguments, text, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main(arguments)
     assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert {"train": "Largest learning rate", "test": "Saved split", "predict": "positions in Å"}[command] in text
+    assert text in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

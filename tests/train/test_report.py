@@ -1,6 +1,6 @@
 import pytest
 
-from pyg_schnet.train.report import format_errors, in_report_units, report_units
+from pyg_schnet.train.report import Errors, format_errors, in_report_units, report_units
 
 
 def test_energies_are_reported_in_both_units():
@@ -19,8 +19,13 @@ def test_other_properties_keep_their_unit():
 
 
 def test_table_names_property_unit_and_size():
-    table = format_errors("U0", {"MAE": 0.5, "RMSE": 0.7}, "eV", 19831)
-    assert table.splitlines()[0] == "Error of U0 on 19,831 test structures"
+    table = format_errors([Errors("U0", "eV", 0.5, 0.7), Errors("forces", "eV/Å", 0.1, 0.2)], 19831)
+    assert table.splitlines()[0] == "Errors on 19,831 test structures"
     assert "500.0 meV" in table
     assert "11.5 kcal/mol" in table
     assert "700.0 meV" in table
+    assert "100.0 meV/Å" in table
+
+
+def test_errors_are_stored_in_the_same_units():
+    assert Errors("mu", "D", 0.5, 0.7).as_dict() == {"mae": {"D": 0.5}, "rmse": {"D": 0.7}}

@@ -53,7 +53,7 @@ def test_prediction_is_references_plus_scaled_network(qm9_sample):
 def test_residuals_lose_nothing_at_large_energies(qm9_sample):
     task = fitted_task(qm9_sample, small_schnet())
     batch = collate_indices(qm9_sample, range(len(qm9_sample)))
-    _, residual = task.residuals(batch)
+    _, residual = task.compare(batch)["U0"]
     restored = residual.double() + task.references(batch)
     assert (restored - batch.y[:, 7]).abs().max() < 1e-6  # eV; float32 energies would be off by 1e-3
     assert (batch.y[:, 7].float().double() - batch.y[:, 7]).abs().max() > 1e-4
@@ -79,7 +79,7 @@ def test_export_gives_the_same_predictions(qm9_sample, tmp_path, readout, target
 def test_networks_of_other_packages_are_trained_but_not_exported(qm9_sample):
     task = fitted_task(qm9_sample, small_pyg_schnet())
     batch = collate_indices(qm9_sample, range(10))
-    loss = torch.nn.functional.mse_loss(*task.residuals(batch))
+    loss = task.total_loss(task.compare(batch))
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
     with pytest.raises(TypeError, match="only models of pyg_schnet can be exported"):
@@ -146,7 +146,7 @@ def test_losses_are_those_of_torch(qm9_sample, loss):
     task.loss, task.huber_delta = loss, 0.05
     task.log = lambda *args, **kwargs: None
     batch = collate_indices(qm9_sample, range(10))
-    predicted, target = task.residuals(batch)
+    predicted, target = task.compare(batch)["U0"]
     error = (predicted - target).abs()
     huber = torch.where(error < 0.05, 0.5 * error**2, 0.05 * (error - 0.025))
     expected = {"mse": (error**2).mean(), "mae": error.mean(), "huber": huber.mean()}[loss]
@@ -157,5 +157,5 @@ def test_structures_without_label_do_not_count(qm9_sample):
     task = fitted_task(qm9_sample, small_schnet())
     batch = collate_indices(qm9_sample, range(4))
     batch.has_y = torch.tensor([True, False, True, False])
-    predicted, target = task.residuals(batch)
+    predicted, target = task.compare(batch)["U0"]
     assert predicted.shape == target.shape == (2,)

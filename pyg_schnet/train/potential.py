@@ -1,0 +1,132 @@
+"""Learning potential energy surfaces: energies together with forces and stress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.nn import Response, respond
+from pyg_schnet.train.task import Pair, PropertyTask
+
+
+class PotentialTask(PropertyTask):
+    r"""Learn energies with their derivatives.
+
+    .. math::
+        \ell = w_E\, L(E, \hat E) + w_F\, L(\mathbf{F}, \hat{\mathbf{F}}) + w_\sigma\, L(\boldsymbol\sigma,
+        \hat{\boldsymbol\sigma})
+
+    with the forces and stress of :func:`pyg_schnet.nn.respond`, exact derivatives of the energy, and L the mean over
+    structures, components of forces, and components of the stress. The chapter's loss has the squared error and
+    :math:`w_E = 0.01` (in kcal/mol; the ratio of weights has the unit Å⁻² and is the same in eV), :math:`w_F = 1`.
+
+    References and units are those of :class:`PropertyTask`, but σ is the root mean square of the forces (times 1 Å)
+    where the training structures have them. Structures without one of the labels are left out of its term.
+
+    Args:
+        network: Energy model, see :class:`PropertyTask`.
+        energy_weight: Weight :math:`w_E` of energies in eV.
+        forces_weight: Weight :math:`w_F` of forces in eV/Å.
+        stress_weight: Weight :math:`w_\sigma` of the stress in eV/Å³; 0 neither computes nor tests it.
+        per_atom_energy: Whether the loss takes energies per atom, which treats small and large structures alike.
+        **kwargs: Options of :class:`PropertyTask`.
+
+    Raises:
+        ValueError: If a weight is negative.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        energy_weight: float = 0.01,
+        forces_weight: float = 1.0,
+        stress_weight: float = 0.0,
+        per_atom_energy: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(network, **kwargs)
+        if min(energy_weight, forces_weight, stress_weight) < 0:
+            raise ValueError(
+                f"weights must not be negative, got energy {energy_weight}, forces {forces_weight}, "
+                f"stress {stress_weight}"
+            )
+        self.energy_weight = energy_weight
+        self.forces_weight = forces_weight
+        self.stress_weight = stress_weight
+        self.per_atom_energy = per_atom_energy
+        self.derivatives: dict[str, Property] = {}
+
+    def setup(self, stage: str) -> None:
+        """Learn from the data module where forces and stress are, and their size before the first fit."""
+        dataset = self.trainer.datamodule.dataset
+        names = ["forces", *(["stress"] if self.stress_weight > 0 else [])]
+        self.derivatives = {name: find_property(dataset, name) for name in names}
+        super().setup(stage)
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            self.fit_force_scale(self.trainer.datamodule.training_values(self.derivatives["forces"]))
+
+    def fit_force_scale(self, forces: Tensor) -> None:
+        """Set the scale of the energy to the root mean square of force components ``[N, 3]`` in eV/Å, times 1 Å."""
+        if forces.numel() > 0 and bool(forces.any()):
+            self.scale.copy_(forces.to(torch.float64).square().mean().sqrt())
+
+    def quantities(self) -> dict[str, str]:
+        """Energies of structures and per atom, forces, and stress where it is learned."""
+        found = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+        return found if self.stress_weight > 0 else {name: found[name] for name in list(found)[:3]}
+
+    def respond(self, batch: Batch, *, stress: bool) -> Response:
+        """Energies relative to the references, forces, and stress of a batch."""
+        pos, index, extra = self.inputs(batch)
+        size = batch.num_graphs
+
+        def energy(z: Tensor, pos: Tensor, batch: Tensor, **given: Any) -> Tensor:
+            given = {name: value for name, value in given.items() if name in extra}
+            return self.difference(z, pos, batch, given)
+
+        return respond(
+            energy,
+            batch.z,
+            pos,
+            index,
+            cell=extra.get("cell"),
+            pbc=extra.get("pbc"),
+            batch_size=size,
+            stress=stress,
+            create_graph=self.training,
+        )
+
+    def compare(self, batch: Batch) -> dict[str, Pair]:
+        """Predicted and true energies (without references), forces and stress, for what has a label."""
+        response = self.respond(batch, stress=self.stress_weight > 0)
+        energy = self.pair(response.energy, batch)
+        n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(response.energy.dtype)
+        mask = target_mask(batch, self.property)
+        n_atoms = n_atoms if mask is None else n_atoms[mask]
+        pairs = {"energy": energy, "energy_per_atom": (energy[0] / n_atoms, energy[1] / n_atoms)}
+        for name, derivative in self.derivatives.items():
+            pairs[name] = _labelled(getattr(response, name), batch, derivative)
+        return pairs
+
+    def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
+        """Weighted sum over energies, forces and stress."""
+        loss = self.energy_weight * self.loss_of(pairs["energy_per_atom" if self.per_atom_energy else "energy"])
+        loss = loss + self.forces_weight * self.loss_of(pairs["forces"])
+        if self.stress_weight > 0:
+            loss = loss + self.stress_weight * self.loss_of(pairs["stress"])
+        return loss
+
+
+def _labelled(predicted: Tensor, batch: Batch, target: Property) -> Pair:
+    """Predicted and true derivatives, rows of structures without a label left out."""
+    true = target_values(batch, target).to(predicted.dtype)
+    mask = target_mask(batch, target)
+    if mask is None:
+        return predicted, true
+    rows = mask[batch.batch] if target.level == "atom" else mask
+    return predicted[rows], true[rows]

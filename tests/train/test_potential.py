@@ -1,0 +1,129 @@
+import pytest
+import torch
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from pyg_schnet import SchNet
+from pyg_schnet.data import AtomsDataset, collate_indices
+from pyg_schnet.train import PotentialTask, StructureDataModule
+
+
+def labelled(atoms, seed, forces=True):
+    atoms = atoms.copy()
+    atoms.rattle(0.05, seed=seed)
+    atoms.calc = EMT()
+    energy = atoms.get_potential_energy()
+    if not forces:
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+        return atoms
+    atoms.get_forces()
+    if atoms.pbc.all():
+        atoms.get_stress()
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def crystals():
+    return AtomsDataset([labelled(bulk("Cu", cubic=True) * (1, 1, n), seed) for seed in range(4) for n in (1, 2)])
+
+
+def make_task(dataset, **options):
+    torch.manual_seed(0)
+    network = SchNet(16, 16, 2, 10, 4.0)
+    task = PotentialTask(network, **options)
+    data = StructureDataModule(dataset, "energy", num_train=len(dataset) - 1, num_val=1)
+    task.trainer = type("Trainer", (), {"datamodule": data, "ckpt_path": None})()
+    task.log = lambda *args, **kwargs: None
+    task.setup("fit")
+    return task.double()
+
+
+def test_loss_is_the_weighted_sum(crystals):
+    task = make_task(crystals, energy_weight=0.3, forces_weight=2.0, stress_weight=5.0)
+    pairs = task.compare(collate_indices(crystals, range(4)))
+    terms = {name: (predicted - true).square().mean() for name, (predicted, true) in pairs.items()}
+    assert set(terms) == {"energy", "energy_per_atom", "forces", "stress"}
+    expected = 0.3 * terms["energy"] + 2.0 * terms["forces"] + 5.0 * terms["stress"]
+    torch.testing.assert_close(task.total_loss(pairs), expected)
+    task.per_atom_energy = True
+    expected = 0.3 * terms["energy_per_atom"] + 2.0 * terms["forces"] + 5.0 * terms["stress"]
+    torch.testing.assert_close(task.total_loss(pairs), expected)
+
+
+def test_forces_and_stress_are_derivatives_of_the_energy(crystals):
+    task = make_task(crystals, stress_weight=1.0).eval()
+    batch = collate_indices(crystals, [0, 1])
+    batch.pos, batch.cell = batch.pos.double(), batch.cell.double()
+    response = task.respond(batch, stress=True)
+    step = 1e-5
+    moved = [batch.clone(), batch.clone()]
+    for sign, copy in zip((1, -1), moved, strict=True):
+        copy.pos = batch.pos.clone()
+        copy.pos[5, 1] += sign * step
+    slope = (task(moved[0]) - task(moved[1])).sum() / (2 * step)
+    assert response.forces[5, 1].item() == pytest.approx(-slope.item(), rel=1e-6)
+    for sign, copy in zip((1, -1), moved, strict=True):
+        strain = torch.eye(3, dtype=torch.float64)
+        strain[0, 0] += sign * step
+        copy.pos, copy.cell = batch.pos @ strain, batch.cell @ strain
+    slope = (task(moved[0]) - task(moved[1])) / (2 * step) / torch.linalg.det(batch.cell)
+    torch.testing.assert_close(response.stress[:, 0, 0], slope, rtol=1e-6, atol=1e-12)
+
+
+def test_training_reaches_all_weights(crystals):
+    task = make_task(crystals, stress_weight=1.0)
+    task.training_step(collate_indices(crystals, range(4)), 0).backward()
+    without = [name for name, weight in task.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert without == ["network.readout.network.lin2.bias"] or without == []
+
+
+def test_training_lowers_the_loss(crystals):
+    task = make_task(crystals)
+    batch = collate_indices(crystals, range(len(crystals)))
+    optimizer = torch.optim.Adam(task.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = task.training_step(batch, 0)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_scale_is_the_size_of_the_forces(crystals):
+    task = make_task(crystals)
+    forces = task.trainer.datamodule.training_values(task.derivatives["forces"])
+    assert task.scale.item() == pytest.approx(forces.double().square().mean().sqrt().item())
+
+
+def test_structures_without_forces_count_for_the_energy_alone():
+    dataset = AtomsDataset(
+        [labelled(bulk("Cu", cubic=True), 0), labelled(bulk("Cu", cubic=True), 1, forces=False)]
+        + [labelled(bulk("Cu", cubic=True), seed) for seed in (2, 3)]
+    )
+    task = make_task(dataset)
+    pairs = task.compare(collate_indices(dataset, range(4)))
+    assert pairs["energy"][0].shape == (4,)
+    assert pairs["forces"][0].shape == (12, 3)
+    alone = task.compare(collate_indices(dataset, [1]))
+    assert alone["forces"][0].numel() == 0
+    assert torch.isfinite(task.total_loss(alone))
+
+
+def test_molecules_need_no_cell():
+    dataset = AtomsDataset([labelled(molecule("H2O"), seed) for seed in range(4)])
+    task = make_task(dataset)
+    assert task.compare(collate_indices(dataset, [0, 1]))["forces"][0].shape == (6, 3)
+
+
+def test_stress_of_molecules_is_refused():
+    dataset = AtomsDataset([labelled(molecule("H2O"), seed) for seed in range(4)])
+    with pytest.raises(ValueError, match="has no target 'stress'"):
+        make_task(dataset, stress_weight=1.0)
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(ValueError, match="weights must not be negative"):
+        PotentialTask(SchNet(16, 16, 2, 10, 4.0), forces_weight=-1.0)
