@@ -1,0 +1,201 @@
+"""Any file that ASE reads as a data set in memory."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import glob
+import gzip
+import itertools
+import lzma
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pyg_schnet.data.base import StructureDataset
+from pyg_schnet.data.convert import STANDARD_LABELS, label_level, stored_unit, structure_info, to_data
+from pyg_schnet.data.properties import Property
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class AtomsDataset(StructureDataset):
+    """Structures of any files that ASE reads (``.extxyz``, ``.db``, ``.cif``, ..., also gzipped), or of a list.
+
+    Every structure has ``z``, ``pos``, ``cell`` and ``pbc`` as in :func:`~pyg_schnet.data.to_data`. A label that at
+    least one structure has is there for all: zeros where it is missing, and ``has_<label>`` ``[1]`` tells which. So
+    structures with an energy alone and others with forces go in one batch, and a loss leaves out what is not there
+    (:func:`~pyg_schnet.data.target_mask`).
+
+    Args:
+        source: A path, a pattern such as ``"run*.xyz"``, several of them, or a list of ``ase.Atoms``.
+        properties: Unit in the file of further labels by name, such as ``{"formation_energy": "eV"}``, looked for in
+            ``atoms.info`` and ``atoms.arrays``; see :func:`~pyg_schnet.data.to_data`.
+        keys: Name in the file of a label where it differs, such as ``{"energy": "REF_energy"}``.
+        index: Which structures of each file, as ASE writes it: ``":"``, ``"::10"``, ``"-1"``.
+        pbc: Replaces what the files say, for example ``False`` for molecules in a box.
+        format: ASE's name of the format, where the ending of the file does not tell.
+        transform: Applied to every single structure on access; see :class:`StructureDataset`.
+        dtype: Of positions, cells and labels of atoms; labels of structures are float64.
+
+    Raises:
+        FileNotFoundError: If a path does not exist or a pattern fits no file.
+        ValueError: If a file cannot be read or holds no structures, a structure is not valid (the message says which
+            one), or a label that was asked for is in none of them.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> dataset = AtomsDataset([molecule("H2O"), molecule("CH4")])
+        >>> dataset[1].z
+        tensor([6, 1, 1, 1, 1])
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike | Sequence[str | os.PathLike] | Sequence[Atoms],
+        properties: Mapping[str, str] | None = None,
+        keys: Mapping[str, str] | None = None,
+        index: str = ":",
+        pbc: bool | Sequence[bool] | None = None,
+        format: str | None = None,
+        transform: Callable | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(transform=transform)
+        properties, keys = dict(properties or {}), dict(keys or {})
+        structures: list[Data] = []
+        levels = {name: standard.level for name, standard in STANDARD_LABELS.items()}
+        available: set[str] = set()
+        for where, atoms in _read_all(source, index, format):
+            available.update(structure_info(atoms), set(atoms.arrays) - {"numbers", "positions"})
+            try:
+                structures.append(to_data(atoms, properties, keys, pbc, dtype))
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            for name in set(properties) - set(STANDARD_LABELS):
+                level = label_level(atoms, keys.get(name, name))
+                if level and levels.setdefault(name, level) != level:
+                    raise ValueError(f"{where}: {name!r} is of each {level}, but of each {levels[name]} before")
+        if not structures:
+            raise ValueError("the data set has no structures")
+        found = [
+            name
+            for name in (*STANDARD_LABELS, *(n for n in properties if n not in STANDARD_LABELS))
+            if any(name in structure for structure in structures)
+        ]
+        missing = [keys.get(name, name) for name in {**properties, **keys} if name not in found]
+        if missing:
+            raise ValueError(
+                f"no structure has {', '.join(map(repr, missing))}; "
+                f"atoms.info and atoms.arrays have {', '.join(sorted(available)) or 'nothing'}"
+            )
+        self.properties = {
+            name: STANDARD_LABELS.get(name) or Property(name, stored_unit(properties[name]), levels[name])
+            for name in found
+        }
+        self._fill(structures)
+
+    def _fill(self, structures: list[Data]) -> None:
+        n_atoms = torch.tensor([structure.z.numel() for structure in structures])
+        columns = {
+            "atom": {name: torch.cat([structure[name] for structure in structures]) for name in ("z", "pos")},
+            "structure": {name: torch.cat([structure[name] for structure in structures]) for name in ("cell", "pbc")},
+        }
+        for name, target in self.properties.items():
+            rows = n_atoms.tolist() if target.level == "atom" else [1] * len(structures)
+            columns[target.level][name] = _column(name, structures, rows)
+            columns["structure"][f"has_{name}"] = torch.tensor([name in structure for structure in structures])
+        self.set_store(n_atoms, columns["atom"], columns["structure"])
+
+
+def _column(name: str, structures: list[Data], rows: list[int]) -> Tensor:
+    """A label of all structures, zeros for those that do not have it."""
+    example = next(structure[name] for structure in structures if name in structure)
+    parts = [
+        structure[name] if name in structure else example.new_zeros(n, *example.shape[1:])
+        for structure, n in zip(structures, rows, strict=True)
+    ]
+    shapes = {tuple(part.shape[1:]) for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(f"{name!r} does not have the same shape in all structures: {sorted(shapes)}")
+    return torch.cat(parts)
+
+
+def _read_all(source: Any, index: str, format: str | None) -> Iterator[tuple[str, Atoms]]:
+    """Every structure, with words that say where it is from."""
+    single = isinstance(source, str | os.PathLike)
+    if not single and source and not all(isinstance(item, str | os.PathLike) for item in source):
+        for number, atoms in enumerate(source):
+            yield f"structure {number}", atoms
+        return
+    for path in itertools.chain.from_iterable(map(_expand, [source] if single else source)):
+        yield from _read_file(path, index, format)
+
+
+def _expand(source: str | os.PathLike) -> list[Path]:
+    """The files of a path or pattern."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return [path]
+    files = sorted(Path(name) for name in glob.glob(str(path))) if glob.has_magic(str(path)) else []
+    if not files:
+        raise FileNotFoundError(f"there is no file {path}")
+    return files
+
+
+def _read_file(path: Path, index: str, format: str | None) -> Iterator[tuple[str, Atoms]]:
+    count = 0
+    with _decompressed(path) as plain:
+        structures = _iterate(plain, index, format)
+        while True:
+            try:
+                atoms = next(structures)
+            except StopIteration:
+                break
+            except Exception as error:  # each of ASE's many readers raises what it likes
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(f"ASE cannot read structure {count} of {path}: {reason}") from error
+            yield f"{path}, structure {count}", atoms
+            count += 1
+    if count == 0:
+        raise ValueError(f"{path} has no structures (index={index!r})")
+
+
+@contextlib.contextmanager
+def _decompressed(path: Path) -> Iterator[Path]:
+    """The file itself or, while in use, a plain copy: ASE seeks in files, some 50 times slower in gzipped ones."""
+    opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix)
+    if opener is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.stem
+        try:
+            with opener(path) as packed, plain.open("wb") as out:
+                shutil.copyfileobj(packed, out)
+        except (OSError, EOFError, lzma.LZMAError) as error:
+            raise ValueError(f"{path} cannot be decompressed: {error}") from error
+        yield plain
+
+
+def _iterate(path: Path, index: str, format: str | None) -> Iterator[Atoms]:
+    import ase.db
+    import ase.io
+    from ase.io.formats import string2index
+
+    if format != "db" and (format or path.suffix != ".db"):
+        yield from ase.io.iread(path, index=index, format=format)
+        return
+    with ase.db.connect(path, type="db") as rows:  # ase.io leaves out the key-value pairs of the rows
+        chosen = string2index(index)
+        identifiers = [row.id for row in rows.select(columns=["id"], include_data=False)]
+        for identifier in [identifiers[chosen]] if isinstance(chosen, int) else identifiers[chosen]:
+            yield rows.get(identifier).toatoms(add_additional_information=True)

@@ -1,0 +1,258 @@
+"""Crystals with properties from JSON: Matbench, the Materials Project, pymatgen structures, mlearn."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyg_schnet.data.base import StructureDataset
+from pyg_schnet.data.convert import STANDARD_LABELS, stored_unit, voigt_to_matrix
+from pyg_schnet.data.properties import Property
+from pyg_schnet.units import dimension, factor
+
+
+class MaterialsDataset(StructureDataset):
+    """Crystals of JSON files: an array of records, one record per line, or the table of a Matbench task.
+
+    A record holds the structure either as ``sym`` (element symbols), ``frac`` (fractional coordinates) and ``cell``
+    (a, b, c in Å and three angles in degrees) or ``lattice`` (vectors in rows, Å), or as pymatgen writes it, as a
+    ``structure``. All three directions are periodic. Fields are those of :func:`~pyg_schnet.data.to_data`, ``name``
+    (the ``id`` of a record), and the labels. A label that a record lacks is zero and marked by ``has_<label>``.
+
+    Args:
+        path: File or several files, plain or compressed as ``.gz`` or ``.bz2``.
+        properties: Unit in the file of each label by name, such as ``{"e_form": "eV"}`` for Matbench's perovskites,
+            or ``{"last_phdos_peak": "cm-1"}``. Units are converted as in :func:`~pyg_schnet.data.to_data`.
+        keys: Where in a record a label is, if elsewhere than under its name, such as ``{"energy":
+            "outputs.energy"}`` for an entry of an inner dictionary.
+        keep: Further entries of the records to keep as they are, such as ``("fold",)``: whole numbers or strings.
+        select: Values of entries by which records are taken, such as ``{"fold": [0, 1, 2]}``; others are left out.
+        transform: Applied to every single structure on access; see :class:`StructureDataset`.
+        dtype: Of positions, cells and labels of atoms; labels of structures are float64.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is not such JSON, a record is not a structure (the message says which), or a label is in
+            no record.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike | Sequence[str | os.PathLike],
+        properties: Mapping[str, str],
+        keys: Mapping[str, str] | None = None,
+        keep: Sequence[str] = (),
+        select: Mapping[str, Sequence[int | str]] | None = None,
+        transform: Callable | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(transform=transform)
+        self.properties = {name: _property(name, unit) for name, unit in properties.items()}
+        keys = {name: name for name in properties} | dict(keys or {})
+        structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # numbers, positions, cell
+        labels: dict[str, list[np.ndarray | None]] = {name: [] for name in properties}
+        kept: dict[str, list[Any]] = {name: [] for name in ("id", *keep)}
+        for where, record in _records(path):
+            if any(_find(record, entry) not in values for entry, values in (select or {}).items()):
+                continue
+            try:
+                structures.append(_structure(record))
+                for name, column in labels.items():
+                    column.append(self._label(name, _find(record, keys[name]), len(structures[-1][0])))
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise ValueError(f"{where} is not a labelled structure: {type(error).__name__}: {error}") from error
+            for name, column in kept.items():
+                column.append(_find(record, name))
+        if not structures:
+            raise ValueError(f"{path} has no structures" + (f" with {select}" if select else ""))
+        for name, column in labels.items():
+            if all(value is None for value in column):
+                raise ValueError(f"no record of {path} has {keys[name]!r}")
+        self._fill(structures, labels, kept, properties, dtype)
+
+    def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
+        if value is None:
+            return None
+        array = np.array(value, dtype=np.float64)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name!r} holds numbers that are not finite")
+        if name == "stress":
+            array = voigt_to_matrix(array)
+        if self.properties[name].level == "atom" and array.shape[:1] != (n_atoms,):
+            raise ValueError(f"{name!r} has shape {list(array.shape)}, expected a row for each of the {n_atoms} atoms")
+        return array
+
+    def _fill(
+        self,
+        structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        labels: dict[str, list[np.ndarray | None]],
+        kept: dict[str, list[Any]],
+        units: Mapping[str, str],
+        dtype: torch.dtype,
+    ) -> None:
+        counts = [len(numbers) for numbers, _, _ in structures]
+        columns: dict[str, dict[str, Any]] = {
+            "atom": {
+                "z": torch.from_numpy(np.concatenate([numbers for numbers, _, _ in structures])),
+                "pos": torch.from_numpy(np.concatenate([positions for _, positions, _ in structures])).to(dtype),
+            },
+            "structure": {
+                "cell": torch.from_numpy(np.stack([cell for _, _, cell in structures])).to(dtype),
+                "pbc": torch.ones(len(structures), 3, dtype=torch.bool),
+            },
+        }
+        for name, target in self.properties.items():
+            per_atom = target.level == "atom"
+            example = next(value for value in labels[name] if value is not None)
+            shape = example.shape[per_atom:]
+            parts = [
+                np.zeros((n, *shape) if per_atom else shape) if value is None else value
+                for value, n in zip(labels[name], counts, strict=True)
+            ]
+            array = (np.concatenate if per_atom else np.stack)(parts) * factor(units[name], target.unit)
+            columns[target.level][name] = torch.from_numpy(array).to(dtype if per_atom else torch.float64)
+            columns["structure"][f"has_{name}"] = torch.tensor([value is not None for value in labels[name]])
+        for name, column in kept.items():
+            if all(isinstance(value, int) for value in column):
+                columns["structure"][name] = torch.tensor(column)
+            elif all(isinstance(value, str) for value in column):
+                columns["structure"]["name" if name == "id" else name] = column
+            elif name != "id":
+                raise ValueError(f"{name!r} can only be kept if all records have a whole number, or all a string")
+        self.set_store(torch.tensor(counts), columns["atom"], columns["structure"])
+
+
+class MLearn(MaterialsDataset):
+    """Bulk cells with energies and forces of `Zuo et al. (2020) <https://doi.org/10.1021/acs.jpca.9b08723>`_, mlearn.
+
+    The files have a virial stress in kbar, positive under compression, as VASP has it; it is stored with ASE's sign,
+    in eV/Å³. Its shear components come in an order that differs from element to element, and that no file states.
+    The elastic entries show ``"xx yy zz xy yz xz"`` for Li, Si and Ge and ``"xx yy zz xy xz yz"`` for Mo.
+
+    Args:
+        path: File or several files, such as ``"Li_training.json.gz"``.
+        stress_order: The order of the six components of the stress; ``None`` leaves the stress out.
+        transform: Applied to every single structure on access; see :class:`StructureDataset`.
+        dtype: Of positions, cells and forces.
+
+    Raises:
+        ValueError: If ``stress_order`` does not name the six components, or as :class:`MaterialsDataset`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike | Sequence[str | os.PathLike],
+        stress_order: str | None = None,
+        transform: Callable | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        voigt = ["xx", "yy", "zz", "yz", "xz", "xy"]
+        order = voigt if stress_order is None else stress_order.split()
+        if sorted(order) != sorted(voigt):
+            raise ValueError(f"stress_order must name {' '.join(voigt)} in some order, got {stress_order!r}")
+        self._to_voigt = [order.index(component) for component in voigt]
+        units = {"energy": "eV", "forces": "eV/Å"} | ({} if stress_order is None else {"stress": "kbar"})
+        keys = {"energy": "outputs.energy", "forces": "outputs.forces", "stress": "outputs.virial_stress"}
+        super().__init__(path, units, keys, keep=("group",), transform=transform, dtype=dtype)
+
+    def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
+        if name == "stress":
+            value = -np.array(value, dtype=np.float64)[self._to_voigt]
+        return super()._label(name, value, n_atoms)
+
+
+def _property(name: str, unit: str) -> Property:
+    standard = STANDARD_LABELS.get(name)
+    if standard is None:
+        return Property(name, stored_unit(unit))
+    if dimension(unit) != dimension(standard.unit):
+        raise ValueError(f"{name!r} must be given in a unit of {dimension(standard.unit)}, got {unit!r}")
+    return standard
+
+
+def _find(record: Mapping[str, Any], key: str) -> Any:
+    value: Any = record
+    for part in [key] if key in record else key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _records(path: str | os.PathLike | Sequence[str | os.PathLike]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every record, with words that say where it is from."""
+    for file in [path] if isinstance(path, str | os.PathLike) else path:
+        file = Path(file).expanduser()
+        opener = {".gz": gzip.open, ".bz2": bz2.open}.get(file.suffix, open)
+        try:
+            with opener(file, "rt", encoding="utf-8") as handle:
+                text = handle.read()
+            content = _parse(text)
+        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{file} is not JSON: {error}") from error
+        for number, record in enumerate(content):
+            if not isinstance(record, Mapping):
+                raise ValueError(f"record {number} of {file} is a {type(record).__name__}, expected a dictionary")
+            yield f"record {number} ({record.get('id', 'without id')}) of {file}", record
+
+
+def _parse(text: str) -> list[Any]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:  # one record per line
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(content, dict) and {"columns", "data"} <= set(content):  # Matbench: a pandas table, "split"
+        ids = content.get("index", range(len(content["data"])))
+        return [
+            {"id": str(name), **dict(zip(content["columns"], row, strict=True))}
+            for name, row in zip(ids, content["data"], strict=True)
+        ]
+    return content if isinstance(content, list) else [content]
+
+
+def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atomic numbers ``[N]``, positions ``[N, 3]`` and cell ``[3, 3]`` of a record."""
+    from ase.data import atomic_numbers
+
+    if "structure" in record:
+        cell = np.array(record["structure"]["lattice"]["matrix"], dtype=np.float64)
+        sites = record["structure"]["sites"]
+        for site in sites:
+            if len(site["species"]) != 1 or site["species"][0].get("occu", 1) != 1:
+                raise ValueError("a site is shared by several elements or partly empty")
+        symbols = [site["species"][0]["element"] for site in sites]
+        fractions = np.array([site["abc"] for site in sites], dtype=np.float64)
+    else:
+        cell = np.array(record["lattice"] if "lattice" in record else _lattice(*record["cell"]), dtype=np.float64)
+        symbols, fractions = record["sym"], np.array(record["frac"], dtype=np.float64)
+    numbers = np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+    if cell.shape != (3, 3) or numbers.size == 0 or fractions.shape != (numbers.size, 3):
+        raise ValueError(
+            f"cell {cell.shape}, {numbers.size} atoms and coordinates {fractions.shape} do not fit together"
+        )
+    if not (np.isfinite(cell).all() and np.isfinite(fractions).all()) or abs(np.linalg.det(cell)) < 1e-6:
+        raise ValueError("the cell is flat, or a coordinate is not finite")
+    return numbers, fractions @ cell, cell
+
+
+def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> np.ndarray:
+    """Lattice vectors in rows, a along x and b in the xy plane; ASE's ``cellpar_to_cell`` takes 10 times longer.
+
+    Right angles are exact, so that a cubic cell has zeros where it should.
+    """
+    cos_a, cos_b, cos_g = (
+        0.0 if abs(angle) == 90.0 else math.cos(math.radians(angle)) for angle in (alpha, beta, gamma)
+    )
+    sin_g = math.sin(math.radians(gamma))
+    y = (cos_a - cos_b * cos_g) / sin_g
+    height = 1.0 - cos_b**2 - y**2
+    if not height > 0:
+        raise ValueError(f"the angles {alpha}, {beta}, {gamma} span no volume")
+    return np.array([[a, 0.0, 0.0], [b * cos_g, b * sin_g, 0.0], [c * cos_b, c * y, c * math.sqrt(height)]])

@@ -1,0 +1,211 @@
+"""Structures on disk, for sets that do not fit in memory."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, OnDiskDataset
+
+from pyg_schnet.data.properties import Property, properties_of
+
+_STRUCTURES = "structures.db"
+_DESCRIPTION = "structures.json"  # put in place last, so a store without it was never finished
+
+
+class StructureStore(OnDiskDataset):
+    """Structures in an SQLite file, read when they are needed; on PyG's :class:`~torch_geometric.data.OnDiskDataset`.
+
+    A store is made once, with :meth:`create`, from anything that gives one structure after the other, and opened by
+    its folder afterwards. All structures have the same attributes: tensors of one dtype, with one row per atom, edge or
+    structure, and strings. Selecting, :class:`~pyg_schnet.data.Split` and :class:`~pyg_schnet.data.StructureLoader`
+    (also with worker processes, each of which opens the file by itself) work as for sets in memory.
+
+    Args:
+        root: Folder of the store.
+        transform: Applied to every single structure on access; give transforms of batches to the loader.
+
+    Raises:
+        FileNotFoundError: If the folder holds no complete store.
+
+    Example:
+        >>> import tempfile
+        >>> structures = [Data(z=torch.tensor([1] * n), pos=torch.zeros(n, 3)) for n in (1, 2, 3)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = StructureStore.create(folder, structures)
+        ...     print(store, store[2].z)
+        ...     store.close()
+        StructureStore(3) tensor([1, 1, 1])
+    """
+
+    def __init__(self, root: str | os.PathLike, transform: Callable | None = None) -> None:
+        file = Path(root).expanduser() / _DESCRIPTION
+        if not file.exists():
+            raise FileNotFoundError(f"{root} holds no complete store; make one with StructureStore.create")
+        content = json.loads(file.read_text())
+        self.properties = {name: Property(**fields) for name, fields in content["properties"].items()}
+        self._process_id = os.getpid()
+        self._inherited: list[Any] = []
+        super().__init__(str(root), transform, schema=_schema(content["attributes"]))
+
+    @classmethod
+    def create(
+        cls,
+        root: str | os.PathLike,
+        structures: Iterable[Data],
+        properties: Mapping[str, Property] | None = None,
+        chunk_size: int = 1000,
+        overwrite: bool = False,
+    ) -> StructureStore:
+        """Write structures to a new store, a chunk at a time, and open it.
+
+        Args:
+            root: Folder to make.
+            structures: A data set, list or generator.
+            properties: Targets; ``None`` takes those of a data set that knows its own.
+            chunk_size: Structures in memory at a time.
+            overwrite: Whether to replace a store that is there.
+
+        Returns:
+            The store.
+
+        Raises:
+            FileExistsError: If there is a store already.
+            ValueError: If there are no structures, or one has other attributes than the first.
+        """
+        root = Path(root).expanduser()
+        if (root / _DESCRIPTION).exists() and not overwrite:
+            raise FileExistsError(f"{root} holds a store already; pass overwrite=True to replace it")
+        if properties is None:
+            try:
+                properties = properties_of(structures)
+            except ValueError:
+                properties = {}
+        iterator = iter(structures)
+        first = next(iterator, None)
+        if first is None:
+            raise ValueError("there are no structures to store")
+        content = {
+            "attributes": _attributes(first),
+            "properties": {name: asdict(target) for name, target in properties.items()},
+        }
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix="partial-") as folder:
+            (Path(folder) / _DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n")
+            partial = cls(folder)
+            partial._write(itertools.chain([first], iterator), content["attributes"], chunk_size)
+            for name in (_STRUCTURES, _DESCRIPTION):
+                (Path(folder) / name).replace(root / name)
+        return cls(root)
+
+    def _write(self, structures: Iterable[Data], attributes: Mapping[str, Any], chunk_size: int) -> None:
+        structures = iter(structures)
+        while chunk := list(itertools.islice(structures, chunk_size)):
+            for number, structure in enumerate(chunk, start=len(self)):
+                if (found := _attributes(structure)) != attributes:
+                    raise ValueError(
+                        f"structure {number} has attributes {found}, the first one {attributes}; "
+                        "a store holds one kind of structure"
+                    )
+            self.extend(chunk)
+        self.close()
+
+    @property
+    def processed_dir(self) -> str:
+        """The folder of the store itself."""
+        return self.root
+
+    @property
+    def processed_file_names(self) -> str:
+        """Name of the SQLite file."""
+        return _STRUCTURES
+
+    @property
+    def db(self) -> Any:
+        """The open file; a process that was forked off opens it anew, as SQLite demands."""
+        if self._db is not None and self._process_id != os.getpid():
+            self._inherited.append(self._db)  # closing it here would release the locks of the parent
+            self._db = None
+        self._process_id = os.getpid()
+        return super().db
+
+    def close(self) -> None:
+        """Close the file; it opens again when needed."""
+        super().close()
+        self._db = None
+
+    def serialize(self, data: Data) -> dict[str, Any]:
+        """Attributes as PyG stores them."""
+        return {
+            key: value.detach().cpu().contiguous() if isinstance(value, Tensor) else value
+            for key, value in data.to_dict().items()
+        }
+
+    def deserialize(self, data: dict[str, Any]) -> Data:
+        """The structure, with tensors of its own: those that PyG makes from the file must not be written to."""
+        return Data(**{key: value.clone() if isinstance(value, Tensor) else value for key, value in data.items()})
+
+    def get(self, idx: int) -> Data:
+        """The structure with number ``idx`` of the file."""
+        with _quiet_buffers():
+            return super().get(idx)
+
+    def multi_get(self, indices: Sequence[int], batch_size: int | None = None) -> list[Data]:
+        """Several structures by their numbers in the file, in one query."""
+        with _quiet_buffers():
+            return super().multi_get(indices, batch_size)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Data]:
+        chosen = self.indices()  # PyG's forgets that the data set may be a selection
+        return self.multi_get([chosen[i] for i in indices])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_db": None, "_inherited": []}  # an open file can be neither copied nor sent
+
+    def __copy__(self) -> StructureStore:
+        other = type(self).__new__(type(self))
+        other.__dict__.update(copy.copy(self.__getstate__()))
+        return other
+
+
+@contextmanager
+def _quiet_buffers() -> Iterator[None]:
+    """Without torch's warning that tensors on the bytes of the file are not writable; they are copied at once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*buffer is not writable.*", UserWarning)
+        yield
+
+
+def _attributes(structure: Data) -> dict[str, Any]:
+    """Dtype and size (-1 for the dimension that is joined in a batch) of every attribute, ``"str"`` for strings."""
+    described: dict[str, Any] = {}
+    for key, value in structure.to_dict().items():
+        if isinstance(value, str):
+            described[key] = "str"
+            continue
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            raise ValueError(
+                f"attribute {key!r} is {value!r}; a store holds tensors of one dimension or more, and strings"
+            )
+        size = list(value.shape)
+        size[structure.__cat_dim__(key, value)] = -1
+        described[key] = [str(value.dtype).removeprefix("torch."), size]
+    return dict(sorted(described.items()))
+
+
+def _schema(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: str if kind == "str" else {"dtype": getattr(torch, kind[0]), "size": tuple(kind[1])}
+        for key, kind in attributes.items()
+    }

@@ -1,0 +1,91 @@
+"""Transforms of structures and of whole batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+from torch_geometric.transforms import BaseTransform
+
+from pyg_schnet.neighbors import radius_graph
+
+
+class NeighborList(BaseTransform):
+    """Add the complete radius graph: ``edge_index`` ``[2, E]``, and ``edge_shift`` ``[E, 3]`` where it is periodic.
+
+    It works on a single structure and on a whole batch; the latter, as ``transform`` of a
+    :class:`~pyg_schnet.data.StructureLoader`, is the fast way. Both attributes batch by PyG's rules for their names:
+    the indices count on from structure to structure, the shifts are only joined.
+
+    Args:
+        cutoff: Cutoff in Å.
+        periodic: ``None`` looks for periodic directions in the data and adds ``edge_shift`` if there is one, anywhere
+            in the batch. ``True`` adds it always; take this for single structures, some of them molecules, that are
+            batched afterwards. ``False`` never does, and refuses periodic structures.
+        backend: Of :func:`pyg_schnet.neighbors.radius_graph`.
+
+    Raises:
+        ValueError: If the cutoff is not positive, ``periodic=False`` meets a periodic structure, or a periodic one has
+            no cell.
+
+    Example:
+        >>> data = Data(z=torch.tensor([1, 1]), pos=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
+        >>> NeighborList(cutoff=5.0)(data).edge_index
+        tensor([[1, 0],
+                [0, 1]])
+    """
+
+    def __init__(self, cutoff: float, periodic: bool | None = None, backend: str = "auto") -> None:
+        if not cutoff > 0:
+            raise ValueError(f"cutoff must be a positive length in Å, got {cutoff!r}")
+        self.cutoff, self.periodic, self.backend = float(cutoff), periodic, backend
+
+    def forward(self, data: Data) -> Data:
+        """Add the edges to ``data`` in place, and return it; calling the transform does so on a shallow copy."""
+        n_structures = data.num_graphs if isinstance(data, Batch) else 1
+        batch = data.batch if isinstance(data, Batch) else None
+        pbc = data.get("pbc")
+        has_pbc = pbc is not None and bool(pbc.any())
+        if has_pbc and self.periodic is False:
+            raise ValueError("periodic=False, but a structure is periodic; take periodic=None or set its pbc to False")
+        shift = None
+        if has_pbc or self.periodic:
+            cell, pbc = self._lattice(data, pbc, n_structures)
+            index, shift = radius_graph(
+                data.pos, self.cutoff, batch, batch_size=n_structures, cell=cell, pbc=pbc, backend=self.backend
+            )
+        else:
+            index = radius_graph(data.pos, self.cutoff, batch, batch_size=n_structures, backend=self.backend)
+        data.edge_index = index
+        if shift is not None:
+            data.edge_shift = shift
+        elif "edge_shift" in data:
+            del data.edge_shift
+        if isinstance(data, Batch) and hasattr(data, "_slice_dict"):
+            self._register(data, index, shift)
+        return data
+
+    def _lattice(self, data: Data, pbc: Tensor | None, n_structures: int) -> tuple[Tensor, Tensor]:
+        if pbc is None:  # molecules, asked for shifts
+            pbc = torch.zeros(n_structures, 3, dtype=torch.bool, device=data.pos.device)
+        cell = data.get("cell")
+        if cell is None:
+            if bool(pbc.any()):
+                raise ValueError("a structure has periodic directions but no `cell` [1, 3, 3] in Å")
+            cell = data.pos.new_zeros(n_structures, 3, 3)
+        return cell, pbc
+
+    def _register(self, batch: Batch, index: Tensor, shift: Tensor | None) -> None:
+        """Tell PyG which edges are whose, so that ``batch[i]`` and ``to_data_list()`` give them too."""
+        counts = torch.bincount(batch.batch[index[1]], minlength=batch.num_graphs)  # edges are sorted by target
+        bounds = torch.zeros(batch.num_graphs + 1, dtype=torch.int64)
+        torch.cumsum(counts.cpu(), 0, out=bounds[1:])
+        slices, increments = dict(batch._slice_dict), dict(batch._inc_dict)
+        slices["edge_index"], increments["edge_index"] = bounds, batch.ptr[:-1].cpu()
+        slices.pop("edge_shift", None)
+        if shift is not None:
+            slices["edge_shift"], increments["edge_shift"] = bounds, torch.zeros_like(bounds[1:])
+        batch._slice_dict, batch._inc_dict = slices, increments
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(cutoff={self.cutoff} Å)"
