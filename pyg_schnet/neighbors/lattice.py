@@ -151,14 +151,32 @@ def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: flo
 
     The edge formula rounds in ``dtype``; positions, differences and translations add up to the spread of the atoms
     along the lattice vectors plus the images that the cutoff crosses. Candidates are searched this much farther.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``, N > 0, in the dtype of the lattice.
+        batch: Structure of each atom, shape ``[N]``.
+        lattice: Cells of the structures.
+        cutoff: Cutoff in Å.
+        dtype: Dtype of the positions that the caller gave.
+
+    Raises:
+        ValueError: If rounding may exceed the cutoff, or lattice images would not fit in int32.
     """
-    wide = pos.dtype
     index = batch[:, None].expand(-1, 3)
     frac = lattice.fractional(pos, batch)
     extreme = frac.new_full((lattice.cell.size(0), 3), torch.inf)
-    spread = (-extreme).scatter_reduce(0, index, frac, "amax") - extreme.scatter_reduce(0, index, frac, "amin")
+    low, high = extreme.scatter_reduce(0, index, frac, "amin"), (-extreme).scatter_reduce(0, index, frac, "amax")
     length = torch.linalg.vector_norm(lattice.cell, dim=2)
-    crossed = ((spread.clamp(min=0.0) + cutoff / lattice.height + 1) * length).sum(1)
-    reach = pos.abs().max() * (length / lattice.height).sum(1)
-    bound = torch.finfo(dtype).eps * (cutoff + crossed) + torch.finfo(wide).eps * reach
-    return 16 * float(bound.max())
+    crossed = (((high - low).clamp(min=0.0) + cutoff / lattice.height + 1) * length).sum(1)
+    farthest = pos.abs().max()
+    error = torch.finfo(dtype).eps * (cutoff + crossed)
+    error = error + torch.finfo(pos.dtype).eps * farthest * (length / lattice.height).sum(1)
+    n_cells = farthest / lattice.height.masked_fill(~lattice.pbc, torch.inf).min()
+    allowance, n_cells, farthest = torch.stack([16 * error.max(), n_cells, farthest]).tolist()
+    if allowance > cutoff or n_cells > 2**30:
+        raise ValueError(
+            f"positions up to {farthest:.3g} Å are too far away: in {dtype} lengths may be wrong by {allowance:.3g} Å "
+            f"(cutoff {cutoff} Å), and {n_cells:.3g} cells are crossed (at most 2**30); wrap the atoms into the cell"
+            + (" or use float64" if dtype == torch.float32 else "")
+        )
+    return allowance

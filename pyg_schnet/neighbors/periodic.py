@@ -57,11 +57,6 @@ def periodic_radius_graph(
     if pos.size(0) == 0:
         return torch.empty((2, 0), dtype=torch.int64, device=pos.device), _no_shift(pos)
     allowance = rounding_allowance(pos.to(lattice.cell.dtype), structures.batch, lattice, cutoff, pos.dtype)
-    if allowance > cutoff:
-        raise ValueError(
-            f"positions up to {float(pos.abs().max()):.3g} Å cannot be resolved in {pos.dtype} (rounding may reach "
-            f"{allowance:.3g} Å, the cutoff is {cutoff} Å); wrap the atoms into the cell or use float64"
-        )
     if chosen == "vesin":
         return vesin_periodic(structures, cutoff, cell, lattice, allowance)
     return _torch_periodic(structures, cutoff, cell, lattice, allowance)

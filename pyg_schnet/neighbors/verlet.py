@@ -1,0 +1,179 @@
+"""Reuse of a neighbour list while atoms and cell move a little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.neighbors._checks import Structures, check_batch, check_cutoff, check_positions
+from pyg_schnet.neighbors.backend import Backend
+from pyg_schnet.neighbors.criterion import edge_exists
+from pyg_schnet.neighbors.lattice import Lattice, open_lattice, rounding_allowance
+from pyg_schnet.neighbors.periodic import check_periodic
+from pyg_schnet.neighbors.radius import radius_graph
+from pyg_schnet.neighbors.search import wide_dtype
+
+
+class Reference(NamedTuple):
+    """The configuration at which the list was built, and the list."""
+
+    structures: Structures
+    lattice: Lattice
+    frac: Tensor  # [N, 3] coordinates along the completed lattice vectors
+    edge_index: Tensor  # [2, E] pairs closer than cutoff + skin
+    edge_shift: Tensor | None  # [E, 3]; None with open boundaries
+
+
+class VerletList:
+    r"""Neighbour list for dynamics: built with a skin, filtered at every step, rebuilt when a pair could be missing.
+
+    Every call returns the edges that :func:`~pyg_schnet.neighbors.radius_graph` would return for the positions and cell
+    given. Write the atoms now as those of the reference, strained with the cell, moved and wrapped:
+
+    .. math:: \mathbf{r}_i = \mathbf{r}_i^0 \mathbf{A} + \boldsymbol{\delta}_i + \mathbf{k}_i \mathbf{H},
+              \qquad \mathbf{H} = \mathbf{H}^0 \mathbf{A}
+
+    with integer :math:`\mathbf{k}_i`. Shifts then follow as
+    :math:`\mathbf{S}_{ij} = \mathbf{S}_{ij}^0 + \mathbf{k}_i - \mathbf{k}_j`, so an atom wrapped through the boundary
+    costs nothing. A pair that is not in the list was at least cutoff + skin apart and is now at least
+    :math:`\sigma_\mathrm{min}(\mathbf{A}) (r_\mathrm{cut} + s) - 2 \max_i |\boldsymbol{\delta}_i|`, with the smallest
+    singular value of the deformation; the list is rebuilt when this is less than the cutoff. At constant cell this is
+    the usual criterion, half the skin. A common drift of a structure is subtracted first.
+
+    The list is also rebuilt when the number of atoms, ``batch``, ``pbc``, the dtype or the device changes. It does not
+    see that atoms were exchanged, and does not need to: exchanged atoms have moved.
+
+    Args:
+        cutoff: Cutoff in Å.
+        skin: Extra distance s in Å; larger means fewer rebuilds and more pairs to filter.
+        backend: How to build, see :func:`~pyg_schnet.neighbors.radius_graph`.
+
+    Attributes:
+        n_rebuilds: How often the list was built, the first time included.
+
+    Raises:
+        ValueError: If ``cutoff`` or ``skin`` is not a positive finite length; on calls as ``radius_graph``.
+
+    Example:
+        >>> neighbors = VerletList(cutoff=2.0, skin=0.5)
+        >>> cell, pbc = 3.0 * torch.eye(3), torch.tensor([True, True, True])
+        >>> pos = torch.tensor([[0.1, 0.0, 0.0], [1.6, 0.0, 0.0]])
+        >>> edge_index, edge_shift = neighbors(pos, cell, pbc)
+        >>> wrapped = torch.tensor([[2.95, 0.0, 0.0], [1.5, 0.0, 0.0]])  # the first atom left through x = 0
+        >>> edge_index, edge_shift = neighbors(wrapped, cell, pbc)
+        >>> neighbors.n_rebuilds
+        1
+    """
+
+    def __init__(self, cutoff: float, skin: float, backend: Backend = "auto"):
+        self.cutoff = check_cutoff(cutoff)
+        self.skin = check_cutoff(skin, "skin")
+        self.backend = backend
+        self.n_rebuilds = 0
+        self._reference: Reference | None = None
+
+    def __repr__(self) -> str:
+        return f"VerletList(cutoff={self.cutoff}, skin={self.skin}, n_rebuilds={self.n_rebuilds})"
+
+    @overload
+    def __call__(self, pos: Tensor, cell: None = None, pbc: None = None, batch: Tensor | None = None) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self, pos: Tensor, cell: Tensor, pbc: Tensor | Sequence[bool], batch: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        pos: Tensor,
+        cell: Tensor | None = None,
+        pbc: Tensor | Sequence[bool] | None = None,
+        batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the graph at these positions; arguments, result and errors as for ``radius_graph``."""
+        if cell is None and pbc is None:
+            structures = check_batch(check_positions(pos), batch, None)
+            lattice = open_lattice(structures.batch_size, structures.pos.to(wide_dtype(pos)))
+        else:
+            structures, cell, lattice = check_periodic(pos, cell, pbc, batch)
+        frac = lattice.fractional(structures.pos.to(lattice.cell.dtype), structures.batch)
+        wrap = self._wrap(structures, cell, lattice, frac)
+        if wrap is None:
+            self._build(structures, cell, lattice, frac)
+            edge_index, edge_shift = self._reference.edge_index, self._reference.edge_shift
+        else:
+            edge_index, edge_shift = self._reference.edge_index, _rewrapped(self._reference, wrap)
+        keep = edge_exists(structures.pos, edge_index, self.cutoff, edge_shift, cell, structures.batch)
+        kept = torch.nonzero(keep).squeeze(1)
+        edge_index = edge_index.index_select(1, kept)
+        return edge_index if edge_shift is None else (edge_index, edge_shift.index_select(0, kept))
+
+    def _build(self, structures: Structures, cell: Tensor | None, lattice: Lattice, frac: Tensor) -> None:
+        """Take this configuration as the reference."""
+        pos, batch, _ = structures
+        pbc = None if cell is None else lattice.pbc
+        graph = radius_graph(
+            pos,
+            self.cutoff + self.skin,
+            batch,
+            batch_size=structures.batch_size,
+            cell=cell,
+            pbc=pbc,
+            backend=self.backend,
+        )
+        edge_index, edge_shift = (graph, None) if cell is None else graph
+        # the caller may move its atoms in place, so that nothing of the reference may be a view of them
+        structures = Structures(pos.clone(), batch.clone(), structures.ptr)
+        lattice = lattice._replace(cell=lattice.cell.clone(), pbc=lattice.pbc.clone())
+        self._reference = Reference(structures, lattice, frac, edge_index, edge_shift)
+        self.n_rebuilds += 1
+
+    def _wrap(self, structures: Structures, cell: Tensor | None, lattice: Lattice, frac: Tensor) -> Tensor | None:
+        """Lattice vectors k by which each atom was wrapped since the reference, or None if a pair could be missing."""
+        old = self._reference
+        if old is None or frac.size(0) == 0 or not _comparable(old, structures, lattice, is_open=cell is None):
+            return None
+        moved = frac - old.frac
+        wrap = torch.where(lattice.pbc.index_select(0, structures.batch), moved.round(), 0.0)
+        step = lattice.cartesian(moved - wrap, structures.batch)
+        index, n_atoms = structures.batch, structures.n_points.clamp(min=1)
+        zeros = step.new_zeros(structures.batch_size)
+        drift = step.new_zeros(structures.batch_size, 3).index_add(0, index, step) / n_atoms[:, None]
+        length = torch.linalg.vector_norm(step - drift.index_select(0, index), dim=1)
+        longest = zeros.scatter_reduce(0, index, length, "amax")
+        strained = not torch.equal(lattice.cell, old.lattice.cell)
+        least = torch.linalg.svdvals(old.lattice.dual.mT @ lattice.cell)[:, -1] if strained else 1.0
+        nearest = least * (self.cutoff + self.skin) - 2 * longest  # of the pairs that are not in the list
+        allowance = 1e-5 * self.cutoff
+        if cell is not None:
+            pos = structures.pos.to(lattice.cell.dtype)
+            allowance += 2 * rounding_allowance(pos, index, lattice, self.cutoff + self.skin, structures.pos.dtype)
+        return wrap.to(torch.int32) if bool((nearest > self.cutoff + allowance).all()) else None
+
+
+def _comparable(old: Reference, structures: Structures, lattice: Lattice, is_open: bool) -> bool:
+    """Whether the reference has the same atoms, structures and periodic axes, in number and kind."""
+    pos, before = structures.pos, old.structures.pos
+    return (
+        (pos.shape, pos.dtype, pos.device, is_open)
+        == (before.shape, before.dtype, before.device, old.edge_shift is None)
+        and torch.equal(structures.ptr, old.structures.ptr)
+        and torch.equal(lattice.pbc, old.lattice.pbc)
+    )
+
+
+def _rewrapped(old: Reference, wrap: Tensor) -> Tensor | None:
+    """Shifts of the list for atoms wrapped by ``wrap`` lattice vectors: S + k_i - k_j."""
+    if old.edge_shift is None:
+        return None
+    jumped = (wrap != 0).any(1)
+    if not bool(jumped.any()):
+        return old.edge_shift
+    source, target = old.edge_index
+    edges = torch.nonzero(jumped.index_select(0, source) | jumped.index_select(0, target)).squeeze(1)
+    change = wrap.index_select(0, target.index_select(0, edges)) - wrap.index_select(0, source.index_select(0, edges))
+    return old.edge_shift.index_add(0, edges, change)

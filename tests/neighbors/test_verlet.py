@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import torch
+
+from pyg_schnet.neighbors import VerletList, edge_tuples, radius_graph
+
+from .structures import collate, random_crystal
+
+TRUE = torch.tensor([True, True, True])
+
+
+def wrapped(pos, cell, pbc):
+    """Positions moved into the cell along periodic axes."""
+    frac = pos @ torch.linalg.inv(cell)
+    return pos - torch.where(pbc, frac.floor(), 0.0) @ cell
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(8))
+def test_random_walk_with_wrapping_and_strain_is_exact(seed, dtype):
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    crystal, cutoff = random_crystal(rng, 40, 1.5, max_edges=2000)
+    pos, cell, pbc, full_cell = (x.to(dtype) if x.is_floating_point() else x for x in crystal)
+    neighbors = VerletList(cutoff, skin=1.0)
+    for step in range(40):
+        strain = torch.eye(3, dtype=dtype) + 0.003 * torch.randn(3, 3, dtype=dtype)
+        pos, cell, full_cell = pos @ strain, cell @ strain, full_cell @ strain
+        pos = pos + 0.05 * torch.randn(pos.shape, dtype=dtype)
+        if step % 3 == 0:
+            pos = wrapped(pos, full_cell, pbc)
+        graph = neighbors(pos, cell, pbc)
+        expected = radius_graph(pos, cutoff, cell=cell, pbc=pbc)
+        assert edge_tuples(*graph) == edge_tuples(*expected)
+        assert (graph[0][1].diff() >= 0).all()
+    assert 1 <= neighbors.n_rebuilds < 40
+
+
+def test_batch_of_walks_is_exact():
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    crystals = [random_crystal(rng, 10)[0] for _ in range(8)]
+    pos, batch, cell, pbc = collate(crystals)
+    full_cell = torch.stack([c.full_cell for c in crystals])
+    neighbors = VerletList(3.0, skin=0.8)
+    for _ in range(30):
+        strain = torch.eye(3) + 0.002 * torch.randn(8, 3, 3, dtype=torch.float64)
+        cell, full_cell = cell @ strain, full_cell @ strain
+        pos = (pos[:, None] @ strain[batch])[:, 0] + 0.03 * torch.randn_like(pos)
+        pos = wrapped(pos[:, None], full_cell[batch], pbc[batch][:, None])[:, 0]
+        expected = radius_graph(pos, 3.0, batch, cell=cell, pbc=pbc)
+        assert edge_tuples(*neighbors(pos, cell, pbc, batch)) == edge_tuples(*expected)
+    assert 1 <= neighbors.n_rebuilds < 30
+
+
+def test_open_boundaries():
+    torch.manual_seed(0)
+    pos, batch = torch.rand(60, 3) * 6, torch.arange(3).repeat_interleave(20)
+    neighbors = VerletList(3.0, skin=0.5)
+    for _ in range(30):
+        pos = pos + 0.02 * torch.randn(60, 3)
+        assert edge_tuples(neighbors(pos, batch=batch)) == edge_tuples(radius_graph(pos, 3.0, batch))
+    assert 1 <= neighbors.n_rebuilds < 15
+
+
+def cubic(n=30, seed=0):
+    torch.manual_seed(seed)
+    return torch.rand(n, 3, dtype=torch.float64) * 8, 8 * torch.eye(3, dtype=torch.float64)
+
+
+def test_wrapping_alone_never_rebuilds():
+    pos, cell = cubic()
+    neighbors = VerletList(3.0, skin=0.2)
+    for _ in range(5):
+        moved = pos + torch.randint(-3, 4, (30, 3)).double() @ cell
+        graph = radius_graph(moved, 3.0, cell=cell, pbc=TRUE)
+        assert edge_tuples(*neighbors(moved, cell, TRUE)) == edge_tuples(*graph)
+    assert neighbors.n_rebuilds == 1
+
+
+def test_drift_of_the_whole_structure_does_not_rebuild():
+    pos, cell = cubic()
+    neighbors = VerletList(3.0, skin=0.2)
+    for step in range(5):
+        neighbors(pos + 2.3 * step, cell, TRUE)
+    assert neighbors.n_rebuilds == 1
+
+
+def test_rebuilds_at_half_the_skin():
+    pos, cell = cubic()
+    neighbors = VerletList(3.0, skin=0.4)
+    neighbors(pos, cell, TRUE)
+    pos[0, 0] += 0.2  # in place: the reference must be a copy
+    neighbors(pos, cell, TRUE)
+    assert neighbors.n_rebuilds == 1  # 29 / 30 of 0.2, as the drift is subtracted
+    pos[0, 0] += 0.2
+    neighbors(pos, cell, TRUE)
+    assert neighbors.n_rebuilds == 2
+
+
+def test_compression_alone_rebuilds_and_expansion_does_not():
+    pos, cell = cubic()
+    for factor, rebuilds in ((1.2, 1), (0.99, 1), (0.8, 2)):
+        neighbors = VerletList(3.0, skin=0.5)
+        neighbors(pos, cell, TRUE)
+        graph = neighbors(factor * pos, factor * cell, TRUE)
+        assert neighbors.n_rebuilds == rebuilds
+        assert edge_tuples(*graph) == edge_tuples(*radius_graph(factor * pos, 3.0, cell=factor * cell, pbc=TRUE))
+
+
+def test_cell_change_without_atoms_moving_is_seen():
+    # with the positions fixed, only the images come closer
+    pos = torch.zeros(1, 3, dtype=torch.float64)
+    neighbors = VerletList(3.0, skin=0.5)
+    for length in (4.0, 3.6, 3.2, 2.9, 1.4):
+        cell = length * torch.eye(3, dtype=torch.float64)
+        graph = radius_graph(pos, 3.0, cell=cell, pbc=TRUE)
+        assert edge_tuples(*neighbors(pos, cell, TRUE)) == edge_tuples(*graph)
+
+
+def test_other_systems_rebuild():
+    pos, cell = cubic()
+    neighbors = VerletList(3.0, skin=0.5)
+    calls = [
+        (pos, cell, TRUE),
+        (pos[:20], cell, TRUE),
+        (pos[:20], cell, ~TRUE),
+        (pos[:20].float(), cell.float(), ~TRUE),
+    ]
+    for args in calls:
+        assert edge_tuples(*neighbors(*args)) == edge_tuples(*radius_graph(args[0], 3.0, cell=args[1], pbc=args[2]))
+    assert edge_tuples(neighbors(pos[:20].float())) == edge_tuples(radius_graph(pos[:20].float(), 3.0))
+    halves = torch.arange(2).repeat_interleave(10)
+    assert edge_tuples(neighbors(pos[:20].float(), batch=halves)) == edge_tuples(
+        radius_graph(pos[:20].float(), 3.0, halves)
+    )
+    assert neighbors.n_rebuilds == 6
+
+
+def test_returned_graph_belongs_to_the_caller():
+    pos, cell = cubic()
+    neighbors = VerletList(3.0, skin=0.5)
+    expected = edge_tuples(*neighbors(pos, cell, TRUE))
+    for part in neighbors(pos, cell, TRUE):
+        part.fill_(-1)
+    assert edge_tuples(*neighbors(pos, cell, TRUE)) == expected
+
+
+def test_repr_counts():
+    assert repr(VerletList(3.0, 0.5)) == "VerletList(cutoff=3.0, skin=0.5, n_rebuilds=0)"
+
+
+@pytest.mark.parametrize(("cutoff", "skin", "message"), [(0, 1, "cutoff must be a positive"), (1, 0, "skin must be")])
+def test_bad_lengths(cutoff, skin, message):
+    with pytest.raises(ValueError, match=message):
+        VerletList(cutoff, skin)
+
+
+def test_no_atoms():
+    neighbors = VerletList(3.0, skin=0.5)
+    for _ in range(2):
+        edge_index, edge_shift = neighbors(torch.empty(0, 3), torch.eye(3), TRUE)
+        assert (edge_index.shape, edge_shift.shape) == ((2, 0), (0, 3))
+        assert neighbors(torch.empty(0, 3)).shape == (2, 0)
