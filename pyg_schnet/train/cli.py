@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+COMMANDS = ("train", "test", "predict")
+
 _USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict} ...
 
 SchNet for molecules and materials.
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"pyg_schnet {__version__}")
         return
     command, rest = argv[0], argv[1:]
-    if command not in ("train", "test", "predict"):
+    if command not in COMMANDS:
         print(_USAGE, end="", file=sys.stderr)
         sys.exit(f"pyg-schnet: unknown command {command!r}")
     try:
