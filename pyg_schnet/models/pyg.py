@@ -155,6 +155,9 @@ def to_pyg(model: SchNet) -> PyGSchNet:
     with torch.no_grad():
         theirs.embedding.weight.copy_(model.embedding.weight)
         theirs.distance_expansion.offset.copy_(basis.centers)
+        if theirs.atomref is not None:  # PyG has put it through float32
+            theirs.atomref.weight.copy_(readout.atomref)
+            theirs.initial_atomref.copy_(readout.atomref)
     theirs.distance_expansion.coeff = -basis.gamma
     for our_layer, their_layer, excess in _pair_layers(model, theirs):
         _copy_layer(our_layer, their_layer, excess)
