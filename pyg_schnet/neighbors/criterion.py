@@ -2,8 +2,10 @@
 
 Every backend only proposes pairs, with a slightly larger cutoff; this formula, evaluated in the dtype of the positions,
 keeps those that belong to the graph. So all backends return the same edges, also when a neighbour sits on the cutoff
-itself, as in a perfect crystal. Sums are written out because a matrix product may round differently on every device.
-Only there, in the last bit, can a length computed in another order differ.
+itself, as in a perfect crystal. Only there, in the last bit, can a length computed in another order differ.
+
+Sums are written out, because a matrix product may round differently on every device, and squares are compared, because a
+square root may. Columns are worked on one by one and in place: most of the time of a search goes into these lines.
 """
 
 from __future__ import annotations
@@ -12,36 +14,53 @@ import torch
 from torch import Tensor
 
 
-def lattice_translation(shift: Tensor, edge_cell: Tensor) -> Tensor:
-    r"""Translation :math:`S_1 \mathbf{a}_1 + S_2 \mathbf{a}_2 + S_3 \mathbf{a}_3`, summed in this order.
+def squared_distances(
+    sources: Tensor, targets: Tensor, source: Tensor, target: Tensor, translation: list[Tensor] | None = None
+) -> Tensor:
+    r"""Squared lengths :math:`v_x^2 + v_y^2 + v_z^2` in Å² of :math:`\mathbf{v} = (\mathbf{s} - \mathbf{t}) + \mathbf{T}`.
 
     Args:
-        shift: Lattice images, integers of any dtype, shape ``[E, 3]``.
-        edge_cell: Lattice vectors in rows, in Å, shape ``[3, 3]`` or ``[E, 3, 3]``.
-
-    Returns:
-        Translations in Å, shape ``[E, 3]``, in the dtype of ``edge_cell``.
-    """
-    s = shift.to(edge_cell.dtype)
-    a = edge_cell.unbind(-2)
-    return s[:, 0:1] * a[0] + s[:, 1:2] * a[1] + s[:, 2:3] * a[2]
-
-
-def within_cutoff(vec: Tensor, cutoff: float) -> Tensor:
-    r"""Whether :math:`v_x^2 + v_y^2 + v_z^2 < r_\mathrm{cut}^2`, shape ``[E]``.
-
-    Squares are compared, because a square root may differ in its last bit between devices and memory layouts.
-
-    Args:
-        vec: Edge vectors in Å, shape ``[E, 3]``.
-        cutoff: Cutoff in Å.
+        sources: Coordinates s of sources in Å, one row for each axis, shape ``[3, M]``.
+        targets: Coordinates t of targets in Å, shape ``[3, N]``.
+        source: Source of each pair, shape ``[E]``.
+        target: Target of each pair, shape ``[E]``.
+        translation: The three components of T in Å, each of shape ``[E]``; ``None`` for none.
 
     Example:
-        >>> within_cutoff(torch.tensor([[3.0, 4.0, 0.0], [3.0, 3.9, 0.0]]), cutoff=5.0)
-        tensor([False,  True])
+        >>> points = torch.tensor([[0.0, 3.0], [0.0, 4.0], [0.0, 0.0]])  # (0, 0, 0) and (3, 4, 0)
+        >>> squared_distances(points, points, torch.tensor([0, 0]), torch.tensor([0, 1]))
+        tensor([ 0., 25.])
     """
-    x, y, z = vec.mul(vec).unbind(-1)
-    return x + y + z < cutoff * cutoff
+    total = None
+    for axis in range(3):
+        component = sources[axis].index_select(0, source)
+        component -= targets[axis].index_select(0, target)
+        if translation is not None:
+            component += translation[axis]
+        component *= component
+        total = component if total is None else total.add_(component)
+    return total
+
+
+def lattice_translation(shift: Tensor, cell: Tensor, structure: Tensor | None = None) -> list[Tensor]:
+    r"""Components of :math:`\mathbf{T} = (S_1 \mathbf{a}_1 + S_2 \mathbf{a}_2) + S_3 \mathbf{a}_3` in Å, three of shape ``[E]``.
+
+    Args:
+        shift: Lattice images S, integers of any dtype, shape ``[E, 3]``.
+        cell: Lattice vectors in rows, in Å, shape ``[B, 3, 3]``.
+        structure: Structure of each edge, shape ``[E]``; ``None`` for one cell.
+    """
+    s = shift.T.to(cell.dtype, memory_format=torch.contiguous_format)
+    components = []
+    for axis in range(3):
+        a = cell[:, :, axis].T.contiguous()  # [3, B] this component of the three lattice vectors
+        if structure is not None:
+            a = a.index_select(1, structure)
+        total = s[0] * a[0]
+        total += s[1] * a[1]
+        total += s[2] * a[2]
+        components.append(total)
+    return components
 
 
 def edge_exists(
@@ -54,9 +73,7 @@ def edge_exists(
 ) -> Tensor:
     r"""Whether each candidate is an edge.
 
-    .. math:: |\mathbf{r}_j - \mathbf{r}_i + \mathbf{S}_{ij} \mathbf{H}|^2 < r_\mathrm{cut}^2
-
-    The difference of positions is rounded first, then the lattice translation is added.
+    .. math:: |(\mathbf{r}_j - \mathbf{r}_i) + \mathbf{S}_{ij} \mathbf{H}|^2 < r_\mathrm{cut}^2
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
@@ -74,39 +91,20 @@ def edge_exists(
         >>> edge_exists(pos, torch.tensor([[1], [0]]), cutoff=1.5)
         tensor([False])
     """
+    points = pos.T.contiguous()
+    exists = torch.empty(edge_index.size(1), dtype=torch.bool, device=pos.device)
     size = chunk_size(pos.device)
-    parts = [
-        _exists(
-            pos,
-            edge_index[:, k : k + size],
-            cutoff,
-            None if edge_shift is None else edge_shift[k : k + size],
-            cell,
-            batch,
-        )
-        for k in range(0, max(edge_index.size(1), 1), size)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    for first in range(0, exists.numel(), size):
+        chunk = slice(first, first + size)
+        source, target = edge_index[:, chunk]
+        translation = None
+        if edge_shift is not None:
+            structure = None if cell.size(0) == 1 else batch.index_select(0, target)
+            translation = lattice_translation(edge_shift[chunk], cell, structure)
+        exists[chunk] = squared_distances(points, points, source, target, translation) < cutoff * cutoff
+    return exists
 
 
 def chunk_size(device: torch.device) -> int:
     """How many candidates to look at together: about 100 bytes each, which on the CPU should fit in its caches."""
     return 2**17 if device.type == "cpu" else 2**22
-
-
-def _exists(
-    pos: Tensor,
-    edge_index: Tensor,
-    cutoff: float,
-    edge_shift: Tensor | None,
-    cell: Tensor | None,
-    batch: Tensor | None,
-) -> Tensor:
-    source, target = edge_index
-    vec = pos.index_select(0, source) - pos.index_select(0, target)
-    if edge_shift is not None:
-        if cell.size(0) == 1:
-            vec += lattice_translation(edge_shift, cell[0])
-        else:
-            vec += lattice_translation(edge_shift, cell.index_select(0, batch.index_select(0, target)))
-    return within_cutoff(vec, cutoff)

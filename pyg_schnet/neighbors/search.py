@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.neighbors.criterion import chunk_size, within_cutoff
+from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
 
 DENSE_PAIRS = 64  # all pairs are faster than bins up to this many candidates for each point and target
 REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
@@ -44,7 +44,7 @@ def pairs_within(
 ) -> Tensor:
     """All pairs of a point and a target of the same structure closer than the cutoff, sorted by target.
 
-    The distance is that of :func:`~pyg_schnet.neighbors.criterion.within_cutoff`, in the dtype of the points.
+    The distance is that of :func:`~pyg_schnet.neighbors.criterion.squared_distances`, in the dtype of the points.
 
     Args:
         points: Sources in Å, shape ``[M, 3]``, those of one structure together.
@@ -74,9 +74,10 @@ def pairs_within(
         if point_batch is None:
             point_batch = torch.repeat_interleave(n_points, output_size=points.size(0))
         ranges = bin_ranges(points, point_batch, targets, target_batch, point_ptr.numel() - 1, cutoff)
-        points = points[ranges.order]
+        points = points.index_select(0, ranges.order)
         if omit is not None:
             omit = torch.empty_like(ranges.order).scatter_(0, ranges.order, arange_like(ranges.order))[omit]
+    points, targets = points.T.contiguous(), targets.T.contiguous()
     total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
     pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
     edges = pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)
@@ -154,7 +155,7 @@ def arange_like(index: Tensor) -> Tensor:
 def _filter(
     points: Tensor, targets: Tensor, ranges: Ranges, chunk: slice, cutoff: float, omit: Tensor | None
 ) -> Tensor:
-    """Pairs closer than the cutoff among the candidates of the targets in ``chunk``."""
+    """Pairs closer than the cutoff among the candidates of the targets in ``chunk``; points are ``[3, M]`` here."""
     row = ranges.row[chunk]
     start, count = ranges.start.index_select(0, row), ranges.count.index_select(0, row)
     n_targets, n_ranges = start.shape
@@ -164,7 +165,7 @@ def _filter(
     which = torch.repeat_interleave(count.flatten(), output_size=n_candidates)  # range of each candidate
     source = torch.arange(n_candidates, device=points.device) + shift.flatten().index_select(0, which)
     target = (which if n_ranges == 1 else which.div(n_ranges, rounding_mode="floor")) + chunk.start
-    keep = within_cutoff(points.index_select(0, source) - targets.index_select(0, target), cutoff)
+    keep = squared_distances(points, targets, source, target) < cutoff * cutoff
     if omit is not None:  # the bin of the target itself is in the middle of its ranges
         keep[omit[chunk] - shift[:, n_ranges // 2]] = False
     kept = torch.nonzero(keep).squeeze(1)

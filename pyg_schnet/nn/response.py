@@ -114,9 +114,8 @@ def respond(
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
         >>> spring = lambda z, pos, batch: ((pos[1] - pos[0]).norm() - 1.0).square().view(1)
-        >>> respond(spring, torch.tensor([1, 1]), pos).forces
-        tensor([[ 0.,  0.,  2.],
-                [ 0.,  0., -2.]])
+        >>> respond(spring, torch.tensor([1, 1]), pos).forces[:, 2]
+        tensor([ 2., -2.])
     """
     if stress:
         _check_periodic(cell, pbc)

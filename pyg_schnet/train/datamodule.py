@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import Sampler
 from torch_geometric.data import Dataset
 
 from pyg_schnet.data import Property, Split, StructureLoader, collate_indices, find_property, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
+
+
+class EpochShuffle(Sampler[int]):
+    """Random order that depends on seed and epoch alone, so that a resumed run goes on with the orders of the first.
+
+    Args:
+        size: Number of structures.
+        seed: Of the orders.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        yield from generator.permutation(self.size).tolist()
 
 
 class StructureDataModule(LightningDataModule):
@@ -104,9 +132,8 @@ class StructureDataModule(LightningDataModule):
         return StructureLoader(
             self.train_set,
             self.batch_size,
-            shuffle=True,
+            sampler=EpochShuffle(len(self.train_set), self.seed),
             drop_last=len(self.train_set) >= self.batch_size,
-            generator=torch.Generator().manual_seed(self.seed),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

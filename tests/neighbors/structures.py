@@ -26,7 +26,7 @@ def random_cell(rng):
     return (cellpar_to_cell([*lengths, *angles]) @ rotation)[rng.permutation(3)]
 
 
-def random_crystal(rng, max_atoms=60, max_cutoff_ratio=3.0, max_edges=6000):
+def random_crystal(rng, max_atoms=60, max_cutoff_ratio=3.0, max_edges=3000):
     """A crystal, slab, wire or molecule with atoms inside and outside the cell, and a cutoff up to 3 cell lengths."""
     full_cell = random_cell(rng)
     pbc = rng.random(3) < 0.7
