@@ -15,7 +15,7 @@ _BOHR = 0.529177210903  # Å
 _HARTREE = 27.211386245988  # eV
 _PLANCK_C = 1.239841984332e-4  # eV cm
 _KCAL_MOL = 4184.0 / (_AVOGADRO * _CHARGE)  # eV
-_DEBYE = 0.20819433442462  # e·Å, 1e-21 / (c · e) · 1e10
+_DEBYE = 1e-11 / (299792458.0 * _CHARGE)  # e·Å, from 1e-21 C m²/s over the speed of light
 
 # unit -> (dimension, factor to the internal unit of that dimension)
 _UNITS: dict[str, tuple[str, float]] = {

@@ -73,8 +73,8 @@ def format_errors(errors: Sequence[Errors], n_structures: int) -> str:
     Example:
         >>> print(format_errors([Errors("U0", "eV", mae=0.05, rmse=0.08)], 1000))
         Errors on 1,000 test structures
-          U0                MAE       50.0 meV     1.15 kcal/mol
-                           RMSE       80.0 meV     1.84 kcal/mol
+          U0                MAE       50.0 meV       1.15 kcal/mol
+                           RMSE       80.0 meV       1.84 kcal/mol
     """
     lines = [f"Errors on {n_structures:,} test structures"]
     for row in errors:

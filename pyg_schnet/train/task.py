@@ -65,7 +65,7 @@ class PropertyTask(LightningModule):
         *,
         loss: Literal["mse", "mae", "huber"] = "mse",
         huber_delta: float = 0.01,
-        lr: float = 1e-3,
+        lr: float = 5e-3,
         weight_decay: float = 0.0,
         schedule: Literal["cosine", "warm_restarts", "constant"] = "cosine",
         warmup: float = 0.02,
