@@ -49,23 +49,6 @@ def pooling_of(network: nn.Module) -> Pooling:
     )
 
 
-def take_references(model: nn.Module) -> Tensor | None:
-    """Take the element references out of a model of this package, so that it gives the difference from them.
-
-    Args:
-        model: Model; changed in place.
-
-    Returns:
-        What was taken out, shape ``[MAX_Z + 1, out_channels]``; ``None`` where the readout has no references.
-    """
-    readout = getattr(model, "readout", None)
-    if not isinstance(readout, (SumReadout, MeanReadout)):
-        return None
-    taken = readout.atomref.clone()
-    readout.atomref.zero_()
-    return taken
-
-
 def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None) -> None:
     """Make a model give ``scale`` times its output plus references, by its own statistics.
 

@@ -16,8 +16,9 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, composition, fit_atom_references, sum_references
-from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of, take_references
+from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 

@@ -6,9 +6,10 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import collate_indices
+from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import composition
 from pyg_schnet.train import PropertyTask, StructureDataModule
-from pyg_schnet.train.references import pooling_of, take_references
+from pyg_schnet.train.references import pooling_of
 
 
 def small_schnet(**kwargs):

@@ -1,0 +1,5 @@
+"""Interfaces to simulation programs."""
+
+from pyg_schnet.interfaces.ase import SchNetCalculator
+
+__all__ = ["SchNetCalculator"]

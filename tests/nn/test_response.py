@@ -1,0 +1,214 @@
+"""Forces, stress and Hessian against finite differences, and what they must obey."""
+
+import math
+
+import pytest
+import torch
+from torch_geometric.nn.models import SchNet as PyGSchNet
+
+from pyg_schnet import InteractionGraph, SchNet
+from pyg_schnet.data import to_data
+from pyg_schnet.nn import apply_strain, hessian, respond, volume
+from pyg_schnet.testing import random_rotation
+
+STRUCTURES = ["ethanol", "slab", "triclinic", "small_cell"]
+
+
+def schnet(**options):
+    torch.manual_seed(0)
+    model = SchNet(16, 16, 2, 12, 4.0, **options).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(params=STRUCTURES)
+def structure(request):
+    """A structure off its minimum, in float64."""
+    atoms = request.getfixturevalue(request.param)
+    atoms.rattle(0.05, seed=3)
+    return to_data(atoms, dtype=torch.float64)
+
+
+def energy_of(model, data, pos=None, cell=None):
+    pos, cell = data.pos if pos is None else pos, data.cell if cell is None else cell
+    with torch.no_grad():
+        return model(data.z, pos, cell=cell, pbc=data.pbc).item()
+
+
+def lattice(data):
+    return {"cell": data.cell, "pbc": data.pbc}
+
+
+def test_forces_are_finite_differences(structure):
+    model, step = schnet(), 1e-4
+    forces = respond(model, structure.z, structure.pos, **lattice(structure)).forces
+    scale = forces.abs().max()
+    for atom, axis in [(0, 0), (1, 2), (len(structure.z) - 1, 1)]:
+        moved = []
+        for sign in (-2, -1, 1, 2):
+            pos = structure.pos.clone()
+            pos[atom, axis] += sign * step
+            moved.append(energy_of(model, structure, pos))
+        slope = (moved[0] - 8 * moved[1] + 8 * moved[2] - moved[3]) / (12 * step)  # fourth order
+        assert abs(forces[atom, axis] + slope) < 1e-6 * scale
+
+
+@pytest.mark.parametrize("name", ["triclinic", "small_cell"])
+@pytest.mark.parametrize("hand", [1, -1])
+def test_stress_is_a_finite_difference(name, hand, request):
+    data = to_data(request.getfixturevalue(name), dtype=torch.float64)
+    data.cell[0, 2] *= hand  # a left-handed cell of the same lattice
+    model, step = schnet(), 1e-4
+    stress = respond(model, data.z, data.pos, **lattice(data), stress=True).stress[0]
+    assert torch.equal(stress, stress.T)
+    for a, b in [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (0, 2)]:
+        strain = torch.zeros(1, 3, 3, dtype=torch.float64)
+        strain[0, a, b] += 0.5
+        strain[0, b, a] += 0.5
+        energies = []
+        for size in (-2 * step, -step, step, 2 * step):
+            pos, cell = apply_strain(data.pos, data.cell, size * strain, torch.zeros_like(data.z))
+            energies.append(energy_of(model, data, pos, cell))
+        slope = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
+        assert abs(stress[a, b] - slope / volume(data.cell).item()) < 1e-6 * stress.abs().max()
+
+
+def test_hessian_is_a_finite_difference_of_forces(structure):
+    model, step = schnet(), 1e-4
+    matrix = hessian(model, structure.z, structure.pos, **lattice(structure))
+    n = len(structure.z)
+    flat = matrix.reshape(3 * n, 3 * n)
+    assert (flat - flat.T).abs().max() < 1e-10 * flat.abs().max()
+    for atom, axis in [(0, 1), (n - 1, 2)]:
+        moved = []
+        for sign in (-2, -1, 1, 2):
+            pos = structure.pos.clone()
+            pos[atom, axis] += sign * step
+            moved.append(respond(model, structure.z, pos, **lattice(structure)).forces)
+        slope = (moved[0] - 8 * moved[1] + 8 * moved[2] - moved[3]) / (12 * step)
+        assert (matrix[atom, axis] + slope).abs().max() < 1e-6 * matrix.abs().max()
+
+
+def test_forces_add_up_to_nothing_and_translation_is_free(structure):
+    forces = respond(schnet(), structure.z, structure.pos, **lattice(structure)).forces
+    assert forces.sum(0).abs().max() < 1e-10
+    matrix = hessian(schnet(), structure.z, structure.pos, **lattice(structure))
+    assert matrix.sum(2).abs().max() < 1e-9
+
+
+def test_forces_and_stress_rotate_with_the_structure(triclinic):
+    data, model, rotation = to_data(triclinic, dtype=torch.float64), schnet(), random_rotation(1)
+    still = respond(model, data.z, data.pos, **lattice(data), stress=True)
+    turned = respond(model, data.z, data.pos @ rotation, cell=data.cell @ rotation, pbc=data.pbc, stress=True)
+    torch.testing.assert_close(turned.forces, still.forces @ rotation, rtol=0, atol=1e-10)
+    torch.testing.assert_close(turned.stress, rotation.T @ still.stress @ rotation, rtol=0, atol=1e-10)
+
+
+def test_batch_equals_single_structures(triclinic, small_cell):
+    from torch_geometric.data import Batch
+
+    model, parts = schnet(), [to_data(atoms, dtype=torch.float64) for atoms in (triclinic, small_cell)]
+    batch = Batch.from_data_list(parts)
+    together = respond(model, batch.z, batch.pos, batch.batch, **lattice(batch), stress=True)
+    alone = [respond(model, data.z, data.pos, **lattice(data), stress=True) for data in parts]
+    for name in ("energy", "forces", "stress"):
+        expected = torch.cat([getattr(part, name) for part in alone])
+        torch.testing.assert_close(getattr(together, name), expected, rtol=0, atol=1e-10)
+
+
+def test_second_derivatives_flow_to_weights_and_positions(ethanol):
+    data, model = to_data(ethanol, dtype=torch.float64), schnet()
+    weight = model.interactions[0].conv.filter_network.lin1.weight
+
+    def force(pos):
+        return respond(model, data.z, pos, create_graph=True).forces[:2]
+
+    assert torch.autograd.gradcheck(force, data.pos.clone().requires_grad_(True), atol=1e-6)
+    (gradient,) = torch.autograd.grad(force(data.pos).square().sum(), weight)
+    step, bumps = 1e-5, []
+    for sign in (-1, 1):
+        with torch.no_grad():
+            weight[3, 0] += sign * step
+        bumps.append(force(data.pos).square().sum().item())
+        with torch.no_grad():
+            weight[3, 0] -= sign * step
+    assert gradient[3, 0].item() == pytest.approx((bumps[1] - bumps[0]) / (2 * step), rel=1e-5)
+
+
+def test_results_are_detached_unless_asked_for(ethanol):
+    data = to_data(ethanol, dtype=torch.float64)
+    response = respond(schnet(), data.z, data.pos)
+    assert not response.energy.requires_grad
+    assert not response.forces.requires_grad
+    assert response.stress is None
+    assert not data.pos.requires_grad
+
+
+def scan(model, distances):
+    """Energy and force along the approach of two atoms, and both as they jump from one step to the next."""
+    z = torch.tensor([6, 8])
+    energies, forces = [], []
+    for distance in distances:
+        pos = torch.tensor([[0.0, 0.0, 0.0], [float(distance), 0.0, 0.0]], dtype=torch.float64)
+        response = respond(model, z, pos)
+        energies.append(response.energy)
+        forces.append(response.forces[1, 0].view(1))
+    return torch.cat(energies).diff().abs(), torch.cat(forces).diff().abs()
+
+
+def test_forces_are_continuous_across_the_cutoff():
+    near = torch.linspace(3.99, 4.01, 401, dtype=torch.float64)  # 5e-5 Å apart, the cutoff in the middle
+    energy, force = scan(schnet(), near)
+    # the cosine window ends like d², so energies change by curvature · step and forces by their slope · step
+    assert energy.max() < 1e-5
+    assert force.max() < 20 * force[:100].max()
+    assert force.max() < 1e-3
+    energy, _ = scan(schnet(window="hard"), near)
+    assert energy.max() > 1e-3
+
+
+def test_stress_without_three_periodic_directions_is_an_error(ethanol, slab):
+    data = to_data(ethanol, dtype=torch.float64)
+    with pytest.raises(ValueError, match="periodic in three directions; structure 0 has"):
+        respond(schnet(), data.z, data.pos, **lattice(data), stress=True)
+    with pytest.raises(ValueError, match="pass cell"):
+        respond(schnet(), data.z, data.pos, stress=True)
+    data = to_data(slab, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"pbc=\[True, True, False\]"):
+        respond(schnet(), data.z, data.pos, **lattice(data), stress=True)
+
+
+def test_virial_is_minus_stress_times_volume(triclinic):
+    data = to_data(triclinic, dtype=torch.float64)
+    response = respond(schnet(), data.z, data.pos, **lattice(data), stress=True)
+    size = abs(math.prod(torch.linalg.svdvals(data.cell[0]).tolist()))
+    torch.testing.assert_close(response.virial(data.cell), -response.stress * size)
+
+
+def test_atoms_without_neighbours_feel_nothing():
+    z, pos = torch.tensor([6, 8]), torch.tensor([[0.0, 0.0, 0.0], [50.0, 0.0, 0.0]], dtype=torch.float64)
+    assert torch.equal(respond(schnet(), z, pos).forces, torch.zeros_like(pos))
+    assert not hessian(schnet(), z, pos).any()
+
+
+def test_any_energy_model_will_do(ethanol):
+    data = to_data(ethanol, dtype=torch.float64)
+    theirs = PyGSchNet(16, 16, 2, 12, 4.0, interaction_graph=InteractionGraph(4.0)).double()
+    forces = [respond(model, data.z, data.pos).forces for model in (theirs, SchNet.from_pyg(theirs))]
+    torch.testing.assert_close(forces[0], forces[1], rtol=0, atol=1e-10 * float(forces[0].abs().max()))
+    with pytest.raises(ValueError, match="one energy for each structure"):
+        respond(lambda z, pos, batch: pos, data.z, data.pos)
+
+
+def test_given_edges_are_used(triclinic):
+    from pyg_schnet import radius_graph
+
+    data, model = to_data(triclinic, dtype=torch.float64), schnet()
+    edge_index, edge_shift = radius_graph(data.pos, 4.0, cell=data.cell, pbc=data.pbc)
+    graph = {"edge_index": edge_index, "edge_shift": edge_shift}
+    built = respond(model, data.z, data.pos, **lattice(data), stress=True)
+    given = respond(model, data.z, data.pos, **lattice(data), **graph, stress=True)
+    for one, other in zip(built, given, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
