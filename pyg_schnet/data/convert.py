@@ -14,6 +14,7 @@ from pyg_schnet.units import dimension, factor
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.cell import Cell
 
 #: The unit in which a label of each dimension is stored.
 INTERNAL_UNITS = {
@@ -35,6 +36,7 @@ STANDARD_LABELS: dict[str, Property] = {
 _SHAPES = {"energy": (1,), "dipole": (1, 3), "stress": (1, 3, 3)}
 _RESERVED = ("z", "pos", "cell", "pbc", "batch", "ptr", "edge_index", "edge_shift", "num_nodes")
 _MAX_Z = 118
+_SAME_PLACE = 1e-6  # Å, or parts of a lattice vector
 
 
 def stored_unit(unit: str) -> str:
@@ -176,11 +178,33 @@ def _checked_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None) -> tuple
     if not np.isfinite(atoms.cell.array).all():
         raise ValueError(f"the cell is {atoms.cell.array.tolist()}, expected finite numbers in Å")
     periodic = np.array(np.broadcast_to(atoms.pbc if pbc is None else pbc, (3,)), dtype=bool)
+    _check_distinct(positions, atoms.cell, periodic)
     if (periodic & ~atoms.cell.array.any(axis=1)).any():
         raise ValueError(
             f"the structure has pbc={periodic.tolist()} but a zero cell vector; set atoms.cell or atoms.pbc = False"
         )
     return numbers, periodic
+
+
+def _check_distinct(positions: np.ndarray, cell: Cell, periodic: np.ndarray) -> None:
+    """Raise if two atoms are in the same place, or one in that of a periodic image of the other."""
+    from scipy.spatial import KDTree
+
+    if len(positions) == 1 or (periodic & ~cell.array.any(axis=1)).any():
+        return
+    if periodic.any():
+        scaled = cell.complete().scaled_positions(positions)
+        scaled[:, periodic] %= 1.0
+        scaled[scaled == 1.0] = 0.0  # where a tiny negative number was rounded up
+        tree = KDTree(scaled, boxsize=periodic.astype(float))
+    else:
+        tree = KDTree(positions)
+    pairs = tree.query_pairs(_SAME_PLACE)
+    if pairs:
+        first, second = min(pairs)
+        raise ValueError(
+            f"atoms {first} and {second} are in the same place, {positions[first].tolist()} Å; remove one of them"
+        )
 
 
 def _labels(atoms: Atoms, properties: Mapping[str, str], keys: Mapping[str, str]) -> dict[str, tuple[Any, str, str]]:

@@ -84,6 +84,11 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             ValueError: If shapes, types or values do not fit; the message says what was expected.
         """
         check_atoms(z, pos, batch)
+        if pos.dtype != self.embedding.weight.dtype:
+            raise ValueError(
+                f"pos is {pos.dtype} but the weights are {self.embedding.weight.dtype}; convert pos, or the model by "
+                "model.to(dtype)"
+            )
         batch = torch.zeros_like(z) if batch is None else batch
         batch_size = count_structures(batch) if batch_size is None else batch_size
         edges = prepare_edges(

@@ -61,6 +61,8 @@ def prepare_edges(
     Raises:
         ValueError: If a graph cannot be built from what is given, see :func:`pyg_schnet.neighbors.radius_graph`.
     """
+    if cell is not None and cell.dtype != pos.dtype:
+        raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
     ptr = None
     if edge_index is None:
         if edge_shift is not None:

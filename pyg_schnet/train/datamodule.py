@@ -11,10 +11,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
-from torch_geometric.data import Dataset
+from torch_geometric.data import Batch, Dataset
 
 from pyg_schnet.data import Property, Split, StructureLoader, collate_indices, find_property, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
+from pyg_schnet.nn import composition
+
+_PIECE = 10_000  # structures read at a time for statistics
 
 
 class EpochShuffle(Sampler[int]):
@@ -104,28 +107,34 @@ class StructureDataModule(LightningDataModule):
         self.split.save(path)
         return path
 
-    def training_targets(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All labelled training structures at once, for statistics.
+    def training_targets(self) -> tuple[Tensor, Tensor]:
+        """Composition and property of all labelled training structures, for statistics; read in pieces.
 
         Returns:
-            Atomic numbers ``[N]``, structure of each atom ``[N]``, and property ``[B]`` in float64 and its unit.
+            Atoms of each element ``[B, MAX_Z + 1]``, and property ``[B]`` in float64 and its unit.
         """
-        batch = collate_indices(self.train_set, range(len(self.train_set)))
-        target = values_of(batch, self.property).reshape(batch.num_graphs).to(torch.float64)
-        mask = target_mask(batch, self.property)
-        if mask is None:
-            return batch.z, batch.batch, target
-        number = torch.cumsum(mask, 0) - 1  # of each labelled structure among the labelled ones
-        keep = mask[batch.batch]
-        return batch.z[keep], number[batch.batch[keep]], target[mask]
+        counts, targets = [], []
+        for batch in self._pieces():
+            target = values_of(batch, self.property).reshape(batch.num_graphs).to(torch.float64)
+            mask = target_mask(batch, self.property)
+            keep = slice(None) if mask is None else mask
+            counts.append(composition(batch.z, batch.batch, batch.num_graphs)[keep])
+            targets.append(target[keep])
+        return torch.cat(counts), torch.cat(targets)
 
-    def training_values(self, target: Property) -> Tensor:
-        """Labels of another target for all training structures that have it, in the rows of the data set."""
-        batch = collate_indices(self.train_set, range(len(self.train_set)))
-        values, mask = values_of(batch, target), target_mask(batch, target)
-        if mask is None:
-            return values
-        return values[mask[batch.batch] if target.level == "atom" else mask]
+    def training_rms(self, target: Property) -> float:
+        """Root mean square of another target over all training structures that have it; zero where none has."""
+        square, count = 0.0, 0
+        for batch in self._pieces():
+            values, mask = values_of(batch, target).to(torch.float64), target_mask(batch, target)
+            if mask is not None:
+                values = values[mask[batch.batch] if target.level == "atom" else mask]
+            square, count = square + float(values.square().sum()), count + values.numel()
+        return (square / count) ** 0.5 if count else 0.0
+
+    def _pieces(self) -> Iterator[Batch]:
+        for start in range(0, len(self.train_set), _PIECE):
+            yield collate_indices(self.train_set, range(start, min(start + _PIECE, len(self.train_set))))
 
     def train_dataloader(self) -> StructureLoader:
         """Batches of training structures in a new order in every epoch."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -29,7 +28,7 @@ class PotentialTask(PropertyTask):
 
     Args:
         network: Energy model, see :class:`PropertyTask`.
-        energy_weight: Weight :math:`w_E` of energies in eV.
+        energy_weight: Weight :math:`w_E` of energies in eV (or the unit of the data set).
         forces_weight: Weight :math:`w_F` of forces in eV/Å.
         stress_weight: Weight :math:`w_\sigma` of the stress in eV/Å³; 0 neither computes nor tests it.
         per_atom_energy: Whether the loss takes energies per atom, which treats small and large structures alike.
@@ -67,18 +66,17 @@ class PotentialTask(PropertyTask):
         names = ["forces", *(["stress"] if self.stress_weight > 0 else [])]
         self.derivatives = {name: find_property(dataset, name) for name in names}
         super().setup(stage)
+        _check_units(self.property, self.derivatives)
         if stage == "fit" and self.trainer.ckpt_path is None:
-            self.fit_force_scale(self.trainer.datamodule.training_values(self.derivatives["forces"]))
-
-    def fit_force_scale(self, forces: Tensor) -> None:
-        """Set the scale of the energy to the root mean square of force components ``[N, 3]`` in eV/Å, times 1 Å."""
-        if forces.numel() > 0 and bool(forces.any()):
-            self.scale.copy_(forces.to(torch.float64).square().mean().sqrt())
+            size = self.trainer.datamodule.training_rms(self.derivatives["forces"])
+            if size > 0:
+                self.scale.fill_(size)
 
     def quantities(self) -> dict[str, str]:
-        """Energies of structures and per atom, forces, and stress where it is learned."""
-        found = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
-        return found if self.stress_weight > 0 else {name: found[name] for name in list(found)[:3]}
+        """Energies of structures (and per atom, if in eV), forces, and stress where it is learned."""
+        unit = self.property.unit
+        per_atom = {"energy_per_atom": "eV/atom"} if unit == "eV" else {}
+        return {"energy": unit, **per_atom, **{name: target.unit for name, target in self.derivatives.items()}}
 
     def respond(self, batch: Batch, *, stress: bool) -> Response:
         """Energies relative to the references, forces, and stress of a batch."""
@@ -120,6 +118,16 @@ class PotentialTask(PropertyTask):
         if self.stress_weight > 0:
             loss = loss + self.stress_weight * self.loss_of(pairs["stress"])
         return loss
+
+
+def _check_units(energy: Property, derivatives: dict[str, Property]) -> None:
+    """Raise unless forces and stress are in the unit of the energy over Å and Å³."""
+    for name, unit in (("forces", f"{energy.unit}/Å"), ("stress", f"{energy.unit}/Å³")):
+        if name in derivatives and derivatives[name].unit != unit:
+            raise ValueError(
+                f"energies are in {energy.unit}, so {name} have to be in {unit}; the data set has them in "
+                f"{derivatives[name].unit}"
+            )
 
 
 def _labelled(predicted: Tensor, batch: Batch, target: Property) -> Pair:

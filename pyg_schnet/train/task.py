@@ -17,7 +17,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.references import take_references
-from pyg_schnet.nn import MAX_Z, composition, fit_atom_references, sum_references
+from pyg_schnet.nn import MAX_Z, fit_atom_references, sum_references
 from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
@@ -123,15 +123,13 @@ class PropertyTask(LightningModule):
         if stage == "fit" and self.trainer.ckpt_path is None:
             self.fit_statistics(*self.trainer.datamodule.training_targets())
 
-    def fit_statistics(self, z: Tensor, batch: Tensor, target: Tensor) -> None:
+    def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
 
         Args:
-            z: Atomic numbers of all training atoms, shape ``[N]``.
-            batch: Structure of each, shape ``[N]``.
+            counts: Atoms of each element in each structure, shape ``[B, MAX_Z + 1]``.
             target: Property of each structure, shape ``[B]``, in its unit.
         """
-        counts = composition(z, batch, target.size(0))
         if self.pooling == "none":
             residual = target
         else:
@@ -139,7 +137,7 @@ class PropertyTask(LightningModule):
             weights = counts / counts.sum(1, keepdim=True).clamp(min=1.0) if mean else counts
             atomref = fit_atom_references(weights, target)
             self.atomref.copy_(atomref)
-            residual = target - sum_references(atomref, z, batch, target.size(0), mean=mean).squeeze(-1)
+            residual = target - (weights @ atomref).squeeze(-1)
         if self.pooling == "sum":
             residual = residual / counts.sum(1).clamp(min=1.0)
         spread = residual.std(correction=0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pyg_schnet.data import Property, StructureDataset
+from pyg_schnet.data import Property, StructureDataset, StructureStore
 from pyg_schnet.train import StructureDataModule
 
 
@@ -33,31 +33,49 @@ def test_unknown_target_is_refused_with_the_known_ones(qm9_sample):
         StructureDataModule(qm9_sample, "energy", num_train=10, num_val=5)
 
 
-def test_training_targets_are_all_training_structures(qm9_sample):
+def test_training_targets_are_all_training_structures(qm9_sample, monkeypatch):
+    monkeypatch.setattr("pyg_schnet.train.datamodule._PIECE", 4)  # so that there are several pieces
     data = StructureDataModule(qm9_sample, "U0", num_train=10, num_val=5)
-    z, batch, target = data.training_targets()
+    counts, target = data.training_targets()
     assert target.dtype == torch.float64
     expected = torch.stack([qm9_sample[int(k)].y[0, 7] for k in data.split.train])
     assert torch.equal(target, expected)
-    assert torch.equal(batch.bincount(), torch.tensor([qm9_sample[int(k)].num_nodes for k in data.split.train]))
-    assert z.shape == batch.shape
+    atoms = torch.stack([qm9_sample[int(k)].z.bincount(minlength=100) for k in data.split.train])
+    assert torch.equal(counts, atoms.double())
 
 
 def test_structures_without_label_are_left_out_of_statistics():
     dataset = StructureDataset()
     dataset.set_store(
         torch.tensor([1, 2, 1, 3]),
-        {"z": torch.tensor([1, 6, 6, 1, 8, 8, 8]), "pos": torch.randn(7, 3)},
+        {
+            "z": torch.tensor([1, 6, 6, 1, 8, 8, 8]),
+            "pos": torch.randn(7, 3),
+            "forces": torch.tensor([3.0, 9.0, 9.0, 4.0, 0.0, 0.0, 0.0]).view(7, 1).expand(7, 3),
+        },
         {
             "energy": torch.tensor([1.0, 0.0, 3.0, 0.0], dtype=torch.float64),
             "has_energy": torch.tensor([True, False, True, True]),
+            "has_forces": torch.tensor([True, False, True, False]),
         },
     )
-    dataset.properties = {"energy": Property("energy", "eV")}
+    dataset.properties = {"energy": Property("energy", "eV"), "forces": Property("forces", "eV/Å", "atom")}
     data = StructureDataModule(dataset, "energy", num_train=4, num_val=0, num_test=0)
-    z, batch, target = data.training_targets()
-    labelled = sorted((sorted(z[batch == k].tolist()), float(target[k])) for k in range(target.numel()))
-    assert labelled == [([1], 1.0), ([1], 3.0), ([8, 8, 8], 0.0)]
+    counts, target = data.training_targets()
+    labelled = sorted(
+        (row.nonzero().flatten().tolist(), float(value)) for row, value in zip(counts, target, strict=True)
+    )
+    assert labelled == [([1], 1.0), ([1], 3.0), ([8], 0.0)]
+    assert data.training_rms(dataset.properties["forces"]) == pytest.approx(12.5**0.5)
+
+
+def test_statistics_are_read_from_a_store_on_disk(qm9_sample, tmp_path):
+    store = StructureStore.create(tmp_path / "store", qm9_sample)
+    modules = [StructureDataModule(dataset, "U0", num_train=10, num_val=5) for dataset in (qm9_sample, store)]
+    for one, other in zip(*(module.training_targets() for module in modules), strict=True):
+        assert torch.equal(one, other)
+    batches = [next(iter(module.train_dataloader())) for module in modules]
+    assert torch.equal(batches[0].pos, batches[1].pos)
 
 
 def test_order_depends_on_seed_and_epoch_alone(qm9_sample):
