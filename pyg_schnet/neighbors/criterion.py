@@ -4,8 +4,8 @@ Every backend only proposes pairs, with a slightly larger cutoff; this formula, 
 keeps those that belong to the graph. So all backends return the same edges, also when a neighbour sits on the cutoff
 itself, as in a perfect crystal. Only there, in the last bit, can a length computed in another order differ.
 
-Sums are written out, because a matrix product may round differently on every device, and squares are compared, because a
-square root may. Columns are worked on one by one and in place: most of the time of a search goes into these lines.
+Sums are written out, because a matrix product may round differently on every device, and squares are compared,
+because a square root may. Columns are worked on one by one and in place: a search spends most of its time here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor
 def squared_distances(
     sources: Tensor, targets: Tensor, source: Tensor, target: Tensor, translation: list[Tensor] | None = None
 ) -> Tensor:
-    r"""Squared lengths :math:`v_x^2 + v_y^2 + v_z^2` in Å² of :math:`\mathbf{v} = (\mathbf{s} - \mathbf{t}) + \mathbf{T}`.
+    r"""Squared lengths in Å² of the vectors from targets to sources.
+
+    .. math:: (v_x^2 + v_y^2) + v_z^2 \quad\text{with}\quad \mathbf{v} = (\mathbf{s} - \mathbf{t}) + \mathbf{T}
 
     Args:
         sources: Coordinates s of sources in Å, one row for each axis, shape ``[3, M]``.
@@ -43,7 +45,9 @@ def squared_distances(
 
 
 def lattice_translation(shift: Tensor, cell: Tensor, structure: Tensor | None = None) -> list[Tensor]:
-    r"""Components of :math:`\mathbf{T} = (S_1 \mathbf{a}_1 + S_2 \mathbf{a}_2) + S_3 \mathbf{a}_3` in Å, three of shape ``[E]``.
+    r"""Components of lattice translations in Å, three tensors of shape ``[E]``.
+
+    .. math:: \mathbf{T} = (S_1 \mathbf{a}_1 + S_2 \mathbf{a}_2) + S_3 \mathbf{a}_3
 
     Args:
         shift: Lattice images S, integers of any dtype, shape ``[E, 3]``.
@@ -107,4 +111,4 @@ def edge_exists(
 
 def chunk_size(device: torch.device) -> int:
     """How many candidates to look at together: about 100 bytes each, which on the CPU should fit in its caches."""
-    return 2**17 if device.type == "cpu" else 2**22
+    return 2**16 if device.type == "cpu" else 2**22
