@@ -89,8 +89,9 @@ class AtomisticModel(CheckpointMixin, nn.Module):
                 f"pos is {pos.dtype} but the weights are {self.embedding.weight.dtype}; convert pos, or the model by "
                 "model.to(dtype)"
             )
+        if batch_size is None:
+            batch_size = 1 if batch is None else count_structures(batch)
         batch = torch.zeros_like(z) if batch is None else batch
-        batch_size = count_structures(batch) if batch_size is None else batch_size
         edges = prepare_edges(
             z,
             pos,

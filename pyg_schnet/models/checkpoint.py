@@ -32,7 +32,8 @@ class CheckpointMixin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        CheckpointMixin._classes[cls.__name__] = cls
+        if "config" in cls.__dict__:  # classes that share code only cannot be built from a file
+            CheckpointMixin._classes[cls.__name__] = cls
 
     @property
     def config(self) -> dict[str, Any]:
@@ -103,8 +104,6 @@ class CheckpointMixin:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         model.to(device)
-        floating = next(value for value in state.values() if value.is_floating_point())
-        model.to(floating.dtype)
         model.card = header["card"]
         return model.eval()
 

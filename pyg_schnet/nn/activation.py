@@ -13,8 +13,8 @@ def shifted_softplus(x: Tensor) -> Tensor:
 
     .. math:: \mathrm{ssp}(x) = \ln\left(\tfrac{1}{2} e^x + \tfrac{1}{2}\right)
 
-    Infinitely often differentiable, so that energies built from it have smooth forces. It does not overflow: for
-    large arguments the linear asymptote :math:`x - \ln 2` is taken.
+    Infinitely often differentiable, so that energies built from it have smooth forces. It does not overflow: above 20
+    torch takes the linear asymptote :math:`x - \ln 2`, which differs by less than 2.1e-9.
 
     Args:
         x: Dimensionless pre-activations, any shape.

@@ -262,7 +262,7 @@ class DipoleReadout(_ChargeReadout):
         >>> readout = DipoleReadout(16)
         >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.randn(3, 3)
         >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1)
-        tensor([[0.]], grad_fn=<WhereBackward0>)
+        tensor([[0.]], grad_fn=<MulBackward0>)
     """
 
     def __init__(
@@ -324,8 +324,8 @@ class DipoleReadout(_ChargeReadout):
             )
             charges = charges - real * (excess / n_atoms).index_select(0, batch)
         arm = self.centered(z, pos, batch, batch_size) if self.origin == "mass" else pos
-        dipole = self.scale * scatter(charges.unsqueeze(-1) * arm, batch, 0, batch_size, reduce="sum")  # [B, 3]
-        return safe_norm(dipole, keepdim=True) if self.magnitude else dipole
+        dipole = scatter(charges.unsqueeze(-1) * arm, batch, 0, batch_size, reduce="sum")  # [B, 3]
+        return self.scale * (safe_norm(dipole, keepdim=True) if self.magnitude else dipole)
 
 
 class ElectronicSpatialExtentReadout(_ChargeReadout):
