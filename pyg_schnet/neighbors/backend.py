@@ -8,6 +8,7 @@ from pyg_schnet.neighbors._checks import Structures
 
 Backend = Literal["auto", "torch", "vesin", "torch_cluster"]
 VESIN_FROM = 200  # atoms per crystal from which vesin is faster than torch on the CPU; never with open boundaries
+VESIN_TO = 200_000  # atoms beyond which it is not any more: torch works through the pairs in chunks
 
 
 def choose_backend(backend: str, structures: Structures, periodic: bool) -> str:
@@ -17,5 +18,5 @@ def choose_backend(backend: str, structures: Structures, periodic: bool) -> str:
     if backend != "auto":
         return backend
     pos, n_structures = structures.pos, structures.batch_size
-    large = pos.size(0) >= VESIN_FROM * n_structures > 0
+    large = VESIN_FROM * n_structures <= pos.size(0) <= VESIN_TO and n_structures > 0
     return "vesin" if periodic and large and pos.device.type == "cpu" else "torch"
