@@ -93,3 +93,32 @@ def edge_distances(
         tensor([1.5000])
     """
     return safe_norm(edge_vectors(pos, edge_index, edge_shift, cell, batch))
+
+
+def volume(cell: Tensor) -> Tensor:
+    """Volume of cells ``[B, 3, 3]`` (rows in Å) in Å³, shape ``[B]``, whatever their handedness.
+
+    Example:
+        >>> volume(-2.0 * torch.eye(3).unsqueeze(0))
+        tensor([8.])
+    """
+    return torch.linalg.det(cell).abs()
+
+
+def apply_strain(pos: Tensor, cell: Tensor, strain: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Deform structures: positions and lattice vectors together.
+
+    .. math:: \mathbf{r} \leftarrow \mathbf{r}\,(1 + \boldsymbol\varepsilon), \qquad
+              \mathbf{H} \leftarrow \mathbf{H}\,(1 + \boldsymbol\varepsilon)
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+        strain: Strain ε, shape ``[B, 3, 3]``.
+        batch: Structure of each atom, shape ``[N]``.
+
+    Returns:
+        Deformed positions and cells.
+    """
+    pos = pos + torch.einsum("nd,nde->ne", pos, strain.index_select(0, batch))
+    return pos, cell + cell @ strain

@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from pyg_schnet.data import to_data
+from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, load
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList
@@ -155,8 +156,6 @@ class _Member:
 
     def atom_energies(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
         """Contribution of each atom in float64, shape ``[N]``; they add up to the energy."""
-        from pyg_schnet.geometry import edge_distances
-
         with torch.no_grad():
             dist = edge_distances(pos, graph["edge_index"], graph["edge_shift"], graph["cell"])
             x = self.model.represent(z, Edges(graph["edge_index"], dist, None))

@@ -17,7 +17,7 @@ from pyg_schnet.nn.readout import (
     SumReadout,
 )
 from pyg_schnet.nn.reference import MAX_Z, composition, fit_atom_references, sum_references
-from pyg_schnet.nn.response import Response, apply_strain, hessian, respond, volume
+from pyg_schnet.nn.response import Response, hessian, respond
 
 __all__ = [
     "MAX_Z",
@@ -37,7 +37,6 @@ __all__ = [
     "SchNetInteraction",
     "ShiftedSoftplus",
     "SumReadout",
-    "apply_strain",
     "composition",
     "cosine_cutoff",
     "dense",
@@ -52,5 +51,4 @@ __all__ = [
     "shifted_softplus",
     "sum_references",
     "sum_to_targets",
-    "volume",
 ]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.geometry import apply_strain, volume
+
 EnergyModel = Callable[..., Tensor]
 """Called as ``model(z, pos, batch, cell=..., pbc=..., edge_index=..., edge_shift=..., batch_size=...)``.
 
@@ -33,35 +35,6 @@ class Response(NamedTuple):
     def virial(self, cell: Tensor) -> Tensor:
         """Virial, minus stress times volume, in U, shape ``[B, 3, 3]``; ``cell`` in Å, shape ``[B, 3, 3]``."""
         return -self.stress * volume(cell)[:, None, None]
-
-
-def volume(cell: Tensor) -> Tensor:
-    """Volume of cells ``[B, 3, 3]`` (rows in Å) in Å³, shape ``[B]``, whatever their handedness.
-
-    Example:
-        >>> volume(-2.0 * torch.eye(3).unsqueeze(0))
-        tensor([8.])
-    """
-    return torch.linalg.det(cell).abs()
-
-
-def apply_strain(pos: Tensor, cell: Tensor, strain: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Deform structures: positions and lattice vectors together.
-
-    .. math:: \mathbf{r} \leftarrow \mathbf{r}\,(1 + \boldsymbol\varepsilon), \qquad
-              \mathbf{H} \leftarrow \mathbf{H}\,(1 + \boldsymbol\varepsilon)
-
-    Args:
-        pos: Positions in Å, shape ``[N, 3]``.
-        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
-        strain: Strain ε, shape ``[B, 3, 3]``.
-        batch: Structure of each atom, shape ``[N]``.
-
-    Returns:
-        Deformed positions and cells.
-    """
-    pos = pos + torch.einsum("nd,nde->ne", pos, strain.index_select(0, batch))
-    return pos, cell + cell @ strain
 
 
 def respond(

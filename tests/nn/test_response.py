@@ -8,7 +8,8 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import to_data
-from pyg_schnet.nn import apply_strain, hessian, respond, volume
+from pyg_schnet.geometry import apply_strain, volume
+from pyg_schnet.nn import hessian, respond
 from pyg_schnet.testing import random_rotation
 
 STRUCTURES = ["ethanol", "slab", "triclinic", "small_cell"]
