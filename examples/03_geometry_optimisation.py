@@ -17,7 +17,11 @@ from pyg_schnet.interfaces import SchNetCalculator
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="model file of energies")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="model file of energies, as trained with pyg-schnet train --config examples/recipes/rmd17_aspirin.yaml",
+    )
     parser.add_argument("--structure", required=True, help="any file that ASE reads; its first structure is taken")
     parser.add_argument("--fmax", type=float, default=0.005, help="largest force at the end in eV/Å")
     parser.add_argument("--steps", type=int, default=300, help="largest number of steps")
@@ -47,9 +51,12 @@ def main():
 
 
 def draw(path, energies, forces):
-    """Energy and largest force over the steps; needs matplotlib (pip install pyg_schnet[plot])."""
-    import matplotlib
-
+    """Energy and largest force over the steps."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no picture without matplotlib: pip install pyg_schnet[plot]")
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -1,5 +1,7 @@
 """Dynamics with a trained potential: is the energy conserved, and does a thermostat hold its temperature?
 
+Train one first, for example with examples/recipes/rmd17_aspirin.yaml, then
+
 Run: python examples/04_molecular_dynamics.py --model runs/aspirin/model.safetensors --structure aspirin.xyz
 """
 
@@ -17,7 +19,11 @@ from pyg_schnet.interfaces import SchNetCalculator
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="model file of energies")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="model file of energies, as trained with pyg-schnet train --config examples/recipes/rmd17_aspirin.yaml",
+    )
     parser.add_argument("--structure", required=True, help="any file that ASE reads; its first structure is taken")
     parser.add_argument("--repeat", type=int, default=1, help="copies of a crystal's cell along each vector")
     parser.add_argument("--ensemble", choices=["nve", "nvt"], default="nve", help="constant energy or temperature")
@@ -41,8 +47,8 @@ def main():
         )
     times, energies, temperatures, crossings = [], [], [], 0
     interval = max(options.steps // 1000, 1)
-    for _ in range(options.steps // interval):
-        dynamics.run(interval)
+    for done in range(0, options.steps, interval):
+        dynamics.run(min(interval, options.steps - done))
         if atoms.pbc.any():
             before = atoms.positions.copy()
             atoms.wrap()
@@ -63,7 +69,7 @@ def thermalise(atoms, temperature, random):
 
 def report(options, atoms, times, energies, temperatures, crossings):
     per_atom = 1e3 * (energies - energies[0]) / len(atoms)  # meV/atom
-    drift = np.polyfit(times, per_atom, 1)[0]
+    drift = np.polyfit(times, per_atom, 1)[0] if len(times) > 1 else 0.0
     print(f"{len(atoms)} atoms, {options.ensemble.upper()}, {times[-1]:.2f} ps in steps of {options.timestep} fs")
     if options.ensemble == "nve":
         print(f"energy drift {drift:+.4f} meV/atom/ps, fluctuation {per_atom.std():.4f} meV/atom")
@@ -75,9 +81,12 @@ def report(options, atoms, times, energies, temperatures, crossings):
 
 
 def draw(path, times, per_atom, temperatures):
-    """Total energy and temperature over time; needs matplotlib (pip install pyg_schnet[plot])."""
-    import matplotlib
-
+    """Total energy and temperature over time."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no picture without matplotlib: pip install pyg_schnet[plot]")
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -20,7 +20,11 @@ from pyg_schnet.interfaces import SchNetCalculator
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, help="model file of energies")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="model file of energies, as trained with pyg-schnet train --config examples/recipes/mlearn_mo.yaml",
+    )
     parser.add_argument("--element", default="Mo", help="chemical symbol")
     parser.add_argument("--lattice", default="bcc", choices=["fcc", "bcc", "diamond", "sc"], help="cubic lattice")
     parser.add_argument("--a", type=float, default=3.16, help="lattice constant to start from in Å")
@@ -29,8 +33,9 @@ def main():
 
     crystal = bulk(options.element, options.lattice, a=options.a, cubic=True)
     crystal.calc = SchNetCalculator(options.model)
-    BFGS(FrechetCellFilter(crystal), logfile=None).run(fmax=1e-4, steps=200)
-    print(f"relaxed lattice constant {crystal.cell.lengths().mean():.4f} Å")
+    converged = BFGS(FrechetCellFilter(crystal), logfile=None).run(fmax=1e-4, steps=200)
+    state = "relaxed" if converged else "not converged: give an --a that is nearer;"
+    print(f"{state} lattice constant {crystal.cell.lengths().mean():.4f} Å")
 
     volumes, energies = equation_of_state(crystal)
     fit = EquationOfState(volumes, energies, eos="birchmurnaghan")
@@ -70,17 +75,25 @@ def elastic_constants(crystal, largest=0.005):
 
 
 def deformed(crystal, deformation):
-    """Copy of a crystal, cell and atoms deformed together, with the same calculator."""
+    """Copy of a crystal in a deformed cell, its atoms relaxed, with the same calculator.
+
+    In fcc, bcc and simple cubic lattices no atom has to move, by symmetry; in diamond a shear moves the two sublattices
+    against each other, without which C44 is far too large.
+    """
     copy = crystal.copy()
     copy.set_cell(crystal.cell @ deformation, scale_atoms=True)
     copy.calc = crystal.calc
+    BFGS(copy, logfile=None).run(fmax=1e-4, steps=100)
     return copy
 
 
 def draw(path, volumes, energies, fit, strains, stresses):
-    """Equation of state and stresses over strain; needs matplotlib (pip install pyg_schnet[plot])."""
-    import matplotlib
-
+    """Equation of state and stresses over strain."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no picture without matplotlib: pip install pyg_schnet[plot]")
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

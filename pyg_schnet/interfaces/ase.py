@@ -12,7 +12,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from torch import Tensor
+from torch import Tensor, nn
+from torch_geometric.data import Data
 
 from pyg_schnet.data import to_data
 from pyg_schnet.geometry import edge_distances
@@ -28,25 +29,32 @@ Source = AtomisticModel | str | os.PathLike[str]
 class SchNetCalculator(Calculator):
     """Energies, forces, stress and atom energies, or dipoles, of a model for ASE.
 
-    The energy is the difference that the network has learned, in its precision, plus the element references in
-    float64; forces and stress are its exact derivatives (:func:`pyg_schnet.nn.respond`). The neighbour list is built
-    with a skin and reused between steps; it stays exact (:class:`pyg_schnet.neighbors.VerletList`).
+    The energy is what the network has learned, in its precision, plus shift and element references in float64; forces
+    and stress are its exact derivatives (:func:`pyg_schnet.nn.respond`). The neighbour list is built with a skin and
+    reused between steps; it stays exact (:class:`pyg_schnet.neighbors.VerletList`). A model that predicts energies per
+    atom (``MeanReadout`` in ``"eV/atom"``) is multiplied by the number of atoms.
 
-    Several models make an ensemble: results are means, and ``calc.results`` also holds the standard deviations
-    ``energy_std``, ``forces_std`` and ``stress_std`` (over the models, divided by their number).
+    Several models make an ensemble: results are means, and ``calc.results`` also holds the standard deviations over
+    the models (divided by their number), ``energy_std``, ``forces_std`` and ``stress_std`` or ``dipole_std``. ASE's
+    ``get_property`` knows no such names, so take them from ``calc.results`` after the property itself was computed.
 
     Args:
         model: Model, model file, or several of them; copied, so that the given one does not change.
         unit: Unit of the model's output, where the model does not know it (``model.card["unit"]``). Energies and
             energies per atom are converted to eV, dipoles to e·Å.
         skin: Distance in Å that atoms may move, half of it each, before the neighbour list is built again.
-        dtype: Precision of the network. float64 keeps the energy of long dynamics; float32 is faster.
+        dtype: Precision of the network, float64 or float32. float64 keeps the energy of long dynamics; float32 is
+            faster.
         device: Device of the network.
         **kwargs: Options of ASE's ``Calculator``.
 
     Raises:
-        ValueError: If the unit is missing or is not one of an energy or a dipole, or models of an ensemble do not
-            predict the same. When used: if positions are not finite or an element has no embedding.
+        TypeError: If something given is neither a model of this package nor a file.
+        ValueError: If the unit is missing, contradicts the model's own or is not one of an energy or a dipole, or
+            models of an ensemble do not predict the same. When used: if positions are not finite or an element has no
+            embedding.
+        PropertyNotImplementedError: When used: if a stress is asked for and not all three directions are periodic, or
+            a dipole and any of them is.
 
     Example:
         >>> from ase.build import molecule
@@ -68,7 +76,9 @@ class SchNetCalculator(Calculator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        sources = [model] if isinstance(model, (AtomisticModel, str, os.PathLike)) else list(model)
+        if dtype not in (torch.float64, torch.float32):
+            raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+        sources = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
         if not sources:
             raise ValueError("model is empty; give a model, a model file, or several of them")
         self.members = [_Member(source, unit, dtype, device) for source in sources]
@@ -90,18 +100,13 @@ class SchNetCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Fill ``results`` with what is asked for and what comes with it."""
+        if system_changes:
+            self.results = {}  # ASE does so before its own calls, but this one may be anybody's
         super().calculate(atoms, properties, system_changes)
         data = to_data(self.atoms, dtype=self.dtype).to(self.device)
-        if int(data.z.max()) > MAX_Z:
-            raise ValueError(f"atomic numbers must be at most {MAX_Z}, got {int(data.z.max())}")
-        if "stress" in properties and not bool(data.pbc.all()):
-            raise PropertyNotImplementedError(
-                "stress is defined for structures that are periodic in three directions; "
-                f"atoms.pbc is {self.atoms.pbc.tolist()}"
-            )
-        edge_index, edge_shift = self.neighbors(data.pos, data.cell, data.pbc)
-        graph = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": data.cell}
-        answers = [member(data.z, data.pos, data.pbc, graph, properties) for member in self.members]
+        self._check(properties)
+        graph = self._graph(data)
+        answers = [member(data.z, data.pos, graph, properties) for member in self.members]
         for name in answers[0]:
             values = np.stack([answer[name].cpu().numpy() for answer in answers])
             self._store(name, values.mean(0))
@@ -110,6 +115,28 @@ class SchNetCalculator(Calculator):
         if "energy" in self.results:
             self.results["free_energy"] = self.results["energy"]
 
+    def _check(self, properties: Sequence[str]) -> None:
+        """Raise for elements without embedding and for properties that these boundaries do not have."""
+        largest, pbc = int(self.atoms.numbers.max()), self.atoms.pbc
+        if largest > MAX_Z:
+            raise ValueError(f"atomic numbers must be at most {MAX_Z}, got {largest}")
+        if "stress" in properties and not pbc.all():
+            raise PropertyNotImplementedError(
+                f"stress is defined for structures that are periodic in three directions; atoms.pbc is {pbc.tolist()}"
+            )
+        if self.kind == "dipole" and pbc.any():
+            raise PropertyNotImplementedError(
+                "the dipole of a periodic structure is not defined, it depends on which images of its atoms are taken; "
+                f"atoms.pbc is {pbc.tolist()}, for a molecule in a box set atoms.pbc = False"
+            )
+
+    def _graph(self, data: Data) -> dict[str, Tensor]:
+        """Edges as the models take them; without a cell where nothing is periodic, which is faster."""
+        if not self.atoms.pbc.any():
+            return {"edge_index": self.neighbors(data.pos)}
+        edge_index, edge_shift = self.neighbors(data.pos, data.cell, data.pbc)
+        return {"edge_index": edge_index, "edge_shift": edge_shift, "cell": data.cell, "pbc": data.pbc}
+
     def _store(self, name: str, value: np.ndarray) -> None:
         if name.startswith("stress"):
             value = full_3x3_to_voigt_6_stress(value)
@@ -117,50 +144,80 @@ class SchNetCalculator(Calculator):
 
 
 class _Member:
-    """One model, its references and the factor to internal units."""
+    """One model, what is added to it in float64, and the factor to internal units."""
 
     def __init__(self, source: Source, unit: str | None, dtype: torch.dtype, device: str | torch.device) -> None:
-        model = copy.deepcopy(source) if isinstance(source, AtomisticModel) else load(source)
-        unit = unit or model.card.get("unit")
-        if unit is None:
-            raise ValueError('the model does not say the unit of its output; state it, for example unit="eV"')
-        self.kind, self.per_atom, self.factor = _interpret(model, unit)
-        atomref = take_references(model)
-        self.atomref = None if atomref is None else atomref.to(device)
+        model = _own_copy(source)
+        self.kind, self.per_atom, self.factor = _interpret(model, _unit_of(model, unit))
+        self.atomref = _take_offsets(model).to(device) if self.kind == "energy" else None
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
     def __call__(
-        self, z: Tensor, pos: Tensor, pbc: Tensor, graph: dict[str, Tensor], properties: Sequence[str]
+        self, z: Tensor, pos: Tensor, graph: dict[str, Tensor], properties: Sequence[str]
     ) -> dict[str, Tensor]:
         """Results of this model in eV, Å and e·Å; those of a single structure, without batch dimension."""
         if self.kind == "dipole":
-            with torch.no_grad():
-                return {"dipole": self.factor * self.model(z, pos, batch_size=1, **graph)[0]}
-        n_atoms = len(z) if self.per_atom else 1
-        stress = "stress" in properties
-        derivatives = stress or "forces" in properties
-        response = respond(
-            self.model, z, pos, pbc=pbc if stress else None, batch_size=1, forces=derivatives, stress=stress, **graph
-        )
-        batch = torch.zeros_like(z)
-        reference = sum_references(self.atomref, z, batch, 1, mean=self.per_atom)[0, 0]
-        factor = self.factor * n_atoms
-        results = {"energy": factor * (response.energy[0].to(torch.float64) + reference)}
-        if derivatives:
-            results["forces"] = factor * response.forces
-        if stress:
-            results["stress"] = factor * response.stress[0]
+            return {"dipole": self.factor * self._evaluate(z, pos, graph)[0]}
+        factor = self.factor * (len(z) if self.per_atom else 1)
+        results, stress = {}, "stress" in properties
+        if stress or "forces" in properties:
+            response = respond(self.model, z, pos, batch_size=1, stress=stress, **graph)
+            energy, results["forces"] = response.energy[0], factor * response.forces
+            if stress:
+                results["stress"] = factor * response.stress[0]
+        else:
+            energy = self._evaluate(z, pos, graph)[0, 0]
+        offset = sum_references(self.atomref, z, torch.zeros_like(z), 1, mean=self.per_atom)[0, 0]
+        results["energy"] = factor * (energy.to(torch.float64) + offset)
         if "energies" in properties:
-            results["energies"] = self.factor * self.atom_energies(z, pos, graph)
+            results["energies"] = self.factor * self._atom_energies(z, pos, graph)
         return results
 
-    def atom_energies(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
+    @torch.no_grad()
+    def _evaluate(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
+        """Output of the model, ``[1, out_channels]``."""
+        return self.model(z, pos, batch_size=1, **graph)
+
+    @torch.no_grad()
+    def _atom_energies(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
         """Contribution of each atom in float64, shape ``[N]``; they add up to the energy."""
-        with torch.no_grad():
-            dist = edge_distances(pos, graph["edge_index"], graph["edge_shift"], graph["cell"])
-            x = self.model.represent(z, Edges(graph["edge_index"], dist, None))
-            values = self.model.readout.atom_values(x, z)[:, 0].to(torch.float64)
-        return values + self.atomref.to(torch.float64)[z, 0]
+        dist = edge_distances(pos, graph["edge_index"], graph.get("edge_shift"), graph.get("cell"))
+        x = self.model.represent(z, Edges(graph["edge_index"], dist, None))
+        values = self.model.readout.atom_values(x, z)[:, 0].to(torch.float64)
+        return values + self.atomref[z, 0]
+
+
+def _own_copy(source: Source) -> AtomisticModel:
+    """The model itself, to be changed at will."""
+    if isinstance(source, AtomisticModel):
+        return copy.deepcopy(source)
+    if isinstance(source, (str, os.PathLike)):
+        return load(source)
+    hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""
+    raise TypeError(f"expected a model of this package or the path of a model file, got {type(source).__name__}{hint}")
+
+
+def _unit_of(model: AtomisticModel, stated: str | None) -> str:
+    """Unit of the output, from the model or as stated."""
+    known = model.card.get("unit")
+    if stated is None and known is None:
+        raise ValueError('the model does not say the unit of its output; state it, for example unit="eV"')
+    if stated is not None and known is not None and stated != known:
+        raise ValueError(
+            f"unit={stated!r} contradicts the model, which says {known!r}; leave unit out, then results are converted "
+            'to eV and Å, or correct model.card["unit"]'
+        )
+    return known if stated is None else stated
+
+
+def _take_offsets(model: AtomisticModel) -> Tensor:
+    """Take what does not depend on positions out of an energy model: references and shift, ``[MAX_Z + 1, 1]``.
+
+    Both may be thousands of eV for each atom, where float32 has lost the meV.
+    """
+    offsets = take_references(model).to(torch.float64) + model.readout.shift.to(torch.float64)
+    model.readout.shift.zero_()
+    return offsets
 
 
 def _interpret(model: AtomisticModel, unit: str) -> tuple[str, bool, float]:

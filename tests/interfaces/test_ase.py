@@ -1,21 +1,34 @@
 """The ASE calculator against direct calls of the model and ASE's own numerical derivatives."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase import units as ase_units
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.filters import FrechetCellFilter
+from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from ase.phonons import Phonons
+from ase.vibrations import Vibrations
+from torch_geometric.nn.models import SchNet as PyGSchNet
 
-from pyg_schnet import SchNet
+from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import to_data
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.nn import DipoleReadout, respond
+from pyg_schnet.nn import DipoleReadout, hessian, respond
 from pyg_schnet.units import factor
+
+
+@pytest.fixture
+def numerical():
+    """ASE's numerical derivatives."""
+    return pytest.importorskip("ase.calculators.fd", reason="needs ASE 3.24 or newer")
 
 
 def schnet(seed=0, **options):
@@ -40,15 +53,17 @@ def test_results_are_those_of_the_model(name, request):
 
 
 @pytest.mark.parametrize("name", ["ethanol", "slab", "triclinic"])
-def test_derivatives_are_ases_numerical_ones(name, request):
+def test_derivatives_are_ases_numerical_ones(name, request, numerical):
     atoms = request.getfixturevalue(name)
     atoms.rattle(0.05, seed=4)
     atoms.calc = SchNetCalculator(schnet(), unit="eV")
     forces = atoms.get_forces()
-    np.testing.assert_allclose(forces, calculate_numerical_forces(atoms, eps=1e-4), atol=1e-6 * abs(forces).max())
+    expected = numerical.calculate_numerical_forces(atoms, eps=1e-4)
+    np.testing.assert_allclose(forces, expected, rtol=0, atol=1e-6 * abs(forces).max())
     if atoms.pbc.all():
         stress = atoms.get_stress()
-        np.testing.assert_allclose(stress, calculate_numerical_stress(atoms, eps=1e-5), atol=1e-6 * abs(stress).max())
+        expected = numerical.calculate_numerical_stress(atoms, eps=1e-5)
+        np.testing.assert_allclose(stress, expected, rtol=0, atol=1e-6 * abs(stress).max())
 
 
 def test_large_references_lose_nothing(ethanol):
@@ -64,17 +79,29 @@ def test_large_references_lose_nothing(ethanol):
     assert ethanol.get_potential_energy() - exact == pytest.approx(difference, abs=1e-9)
 
 
+def test_large_shifts_lose_nothing():
+    # 84 atoms of -210 eV are -17,640 eV, where float32 numbers are 2 meV apart
+    atoms = bulk("Cu", cubic=True) * (3, 7, 1)
+    model = schnet().float()
+    energies = []
+    for shift in (0.0, -210.125):
+        model.readout.shift.fill_(shift)
+        atoms.calc = SchNetCalculator(model, unit="eV", dtype=torch.float32)
+        energies.append(atoms.get_potential_energy())
+        assert atoms.get_potential_energies().sum() == pytest.approx(energies[-1], rel=1e-6, abs=1e-4)
+    assert energies[1] - 84 * -210.125 == pytest.approx(energies[0], abs=1e-9)
+
+
 def test_units_are_converted(ethanol, tmp_path):
     model = schnet()
-    path = model.save(tmp_path / "model.safetensors", target="energy", unit="kcal/mol")
     ethanol.calc = SchNetCalculator(model, unit="eV")
     energy, forces = ethanol.get_potential_energy(), ethanol.get_forces()
-    ethanol.calc = SchNetCalculator(path)
+    ethanol.calc = SchNetCalculator(model.save(tmp_path / "model.safetensors", target="energy", unit="kcal/mol"))
     assert ethanol.get_potential_energy() == pytest.approx(energy * factor("kcal/mol", "eV"), rel=1e-12)
     np.testing.assert_allclose(ethanol.get_forces(), forces * factor("kcal/mol", "eV"), atol=1e-14)
 
 
-def test_energies_per_atom_are_multiplied(triclinic):
+def test_energies_per_atom_are_multiplied(triclinic, numerical):
     model = schnet(readout="mean")
     model.readout.set_references(torch.linspace(-3.0, 0.0, 100))
     triclinic.calc = SchNetCalculator(model, unit="eV/atom")
@@ -82,7 +109,8 @@ def test_energies_per_atom_are_multiplied(triclinic):
     value = model(data.z, data.pos, cell=data.cell, pbc=data.pbc).item()
     assert triclinic.get_potential_energy() == pytest.approx(5 * value, rel=1e-12)
     stress = triclinic.get_stress()
-    np.testing.assert_allclose(stress, calculate_numerical_stress(triclinic, eps=1e-5), atol=1e-6 * abs(stress).max())
+    expected = numerical.calculate_numerical_stress(triclinic, eps=1e-5)
+    np.testing.assert_allclose(stress, expected, rtol=0, atol=1e-6 * abs(stress).max())
 
 
 def test_dipoles(water):
@@ -93,6 +121,14 @@ def test_dipoles(water):
     np.testing.assert_allclose(water.get_dipole_moment(), expected, atol=1e-12)
     with pytest.raises(PropertyNotImplementedError):
         water.get_potential_energy()
+
+
+def test_dipoles_of_periodic_structures_are_refused(slab):
+    slab.calc = SchNetCalculator(schnet(readout=DipoleReadout(16, magnitude=False)), unit="D")
+    with pytest.raises(PropertyNotImplementedError, match=r"atoms.pbc is \[True, True, False\]"):
+        slab.get_dipole_moment()
+    with pytest.raises(PropertyNotImplementedError, match=r"set atoms\.pbc = False"):
+        slab.calc.calculate(slab)
 
 
 def test_ensembles_give_mean_and_deviation(ethanol):
@@ -107,6 +143,27 @@ def test_ensembles_give_mean_and_deviation(ethanol):
     np.testing.assert_allclose(ethanol.get_forces(), forces.mean(0), atol=1e-12)
     assert ethanol.calc.results["energy_std"] == pytest.approx(energies.std(), rel=1e-10)
     np.testing.assert_allclose(ethanol.calc.results["forces_std"], forces.std(0), atol=1e-12)
+
+
+def test_members_of_an_ensemble_keep_their_cutoff_and_unit(triclinic, tmp_path):
+    torch.manual_seed(1)
+    others = [SchNet(16, 16, 2, 12, 5.0), SchNet(16, 16, 1, 12, 3.0, window="hard", normalize=True)]
+    units = ["kcal/mol", "meV"]
+    paths = [
+        model.save(tmp_path / f"{unit[:3]}.safetensors", unit=unit) for model, unit in zip(others, units, strict=True)
+    ]
+    single = []
+    for path in paths:
+        triclinic.calc = SchNetCalculator(path)
+        single.append((triclinic.get_potential_energy(), triclinic.get_stress()))
+    triclinic.calc = SchNetCalculator(paths)
+    energies, stresses = np.array([e for e, _ in single]), np.array([s for _, s in single])
+    np.testing.assert_allclose(triclinic.get_stress(), stresses.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(triclinic.calc.results["stress_std"], stresses.std(0), rtol=1e-10)
+    assert triclinic.get_potential_energy() == pytest.approx(energies.mean(), rel=1e-12)
+    assert triclinic.get_potential_energies().sum() == pytest.approx(energies.mean(), rel=1e-12)
+    with pytest.raises(PropertyNotImplementedError):  # ASE knows no such name
+        triclinic.calc.get_property("energy_std", triclinic)
 
 
 def test_the_given_model_does_not_change(ethanol):
@@ -141,24 +198,75 @@ def soft_potential():
     return SchNetCalculator(model, unit="eV")
 
 
+def thermalise(atoms, temperature):
+    speed = np.sqrt(ase_units.kB * temperature / atoms.get_masses())[:, None]
+    atoms.set_velocities(speed * np.random.default_rng(1).normal(size=(len(atoms), 3)))
+
+
+def run(dynamics, steps):
+    """Total energies in eV, one each step, and how often an atom was wrapped through the boundary."""
+    atoms, energies, crossings = dynamics.atoms, [], 0
+    for _ in range(steps):
+        dynamics.run(1)
+        before = atoms.positions.copy()
+        atoms.wrap()
+        crossings += int((abs(atoms.positions - before) > 1e-6).any(1).sum())
+        energies.append(atoms.get_total_energy())
+    return np.array(energies), crossings
+
+
 @pytest.mark.parametrize("name", ["ethanol", "copper"])
 def test_energy_is_conserved(name, request):
-    atoms = bulk("Cu", cubic=True) * (2, 2, 2) if name == "copper" else request.getfixturevalue(name)
     if name == "copper":
-        atoms.positions += 0.05  # so that atoms at the boundary cross it
-        atoms.rattle(0.05, seed=0)
+        atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+        atoms.rattle(0.05, seed=0)  # atoms at the boundary cross it
+    else:
+        atoms = request.getfixturevalue(name)
     atoms.calc = soft_potential()
-    speed = np.sqrt(ase_units.kB * 100 / atoms.get_masses())[:, None]
-    atoms.set_velocities(speed * np.random.default_rng(1).normal(size=(len(atoms), 3)))
-    dynamics = VelocityVerlet(atoms, 0.5 * ase_units.fs)
-    energies = []
-    dynamics.attach(lambda: energies.append(atoms.get_total_energy()))
-    for _ in range(200):
-        dynamics.run(1)
-        atoms.wrap()
-    energies = 1e3 * (np.array(energies) - energies[0]) / len(atoms)  # meV/atom
-    kinetic = 1e3 * 1.5 * ase_units.kB * 100
-    assert abs(energies).max() < 0.02 * kinetic
+    temperature = 100.0
+    thermalise(atoms, temperature)
+    energies, crossings = run(VelocityVerlet(atoms, 0.5 * ase_units.fs), 500)
+    thermal = 1.5 * ase_units.kB * temperature * len(atoms)
+    assert abs(energies - energies[0]).max() < 0.02 * thermal
+    drift = np.polyfit(np.arange(500), energies, 1)[0] * 500
+    assert abs(drift) < 0.005 * thermal
+    assert (crossings > 0) == (name == "copper")
+    assert atoms.calc.neighbors.n_rebuilds < 50
+
+
+def test_a_thermostat_holds_the_temperature():
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.calc = soft_potential()
+    thermalise(atoms, 300.0)
+    random = np.random.default_rng(0)
+    dynamics = Langevin(
+        atoms, 1.0 * ase_units.fs, temperature_K=300.0, friction=0.05 / ase_units.fs, rng=random, fixcm=False
+    )
+    temperatures = []
+    dynamics.attach(lambda: temperatures.append(atoms.get_temperature()))
+    run(dynamics, 300)
+    assert np.mean(temperatures[100:]) == pytest.approx(300.0, abs=60.0)
+
+
+def test_vibrations_are_those_of_the_hessian(water, tmp_path):
+    model = schnet()
+    water.calc = SchNetCalculator(model, unit="eV")
+    vibrations = Vibrations(water, name=str(tmp_path / "vib"), delta=0.001, nfree=4)
+    vibrations.run()
+    data = to_data(water, dtype=torch.float64)
+    expected = hessian(model, data.z, data.pos).reshape(9, 9).numpy()
+    found = vibrations.get_vibrations().get_hessian_2d()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * abs(expected).max())
+
+
+def test_phonons_have_three_acoustic_branches(tmp_path):
+    atoms = bulk("Cu")
+    atoms.calc = soft_potential()
+    phonons = Phonons(atoms, atoms.calc, supercell=(3, 3, 3), delta=0.01, name=str(tmp_path / "phonon"))
+    phonons.run()
+    phonons.read(acoustic=False)  # no correction by hand: the forces add up by themselves
+    at_gamma, at_x = phonons.band_structure([[0, 0, 0], [0.5, 0.0, 0.5]], verbose=False)
+    assert abs(at_gamma).max() < 1e-3 * abs(at_x).max()
 
 
 def test_optimisers_relax_atoms_and_cell(triclinic):
@@ -169,6 +277,41 @@ def test_optimisers_relax_atoms_and_cell(triclinic):
     assert triclinic.get_potential_energy() < start
 
 
+def test_nothing_is_calculated_twice(ethanol, monkeypatch):
+    ethanol.calc = calculator = SchNetCalculator(schnet(), unit="eV")
+    calls = []
+    calculate = calculator.calculate
+    monkeypatch.setattr(calculator, "calculate", lambda *args: (calls.append(args[1]), calculate(*args)))
+    ethanol.get_forces()
+    ethanol.get_forces()
+    ethanol.get_potential_energy()
+    assert calls == [["forces"]]
+    ethanol.positions[0] += 0.1
+    ethanol.get_potential_energy()
+    assert calls[1:] == [["energy"]]
+    assert "forces" not in calculator.results
+
+
+def test_results_of_another_structure_are_not_kept(water):
+    water.calc = calculator = SchNetCalculator(schnet(), unit="eV")
+    water.get_forces()
+    other = water.copy()
+    other.positions[1] *= 1.2
+    calculator.calculate(other, ["energy"])
+    fresh = other.copy()
+    fresh.calc = SchNetCalculator(schnet(), unit="eV")
+    np.testing.assert_allclose(calculator.get_forces(other), fresh.get_forces(), atol=1e-12)
+
+
+def test_one_calculator_serves_different_structures(ethanol, triclinic, slab, isolated_atom):
+    shared = SchNetCalculator(schnet(), unit="eV")
+    for atoms in (ethanol, triclinic, slab, isolated_atom, triclinic, ethanol):
+        fresh = SchNetCalculator(schnet(), unit="eV")
+        assert shared.get_potential_energy(atoms) == pytest.approx(fresh.get_potential_energy(atoms), abs=1e-12)
+        np.testing.assert_allclose(shared.get_forces(atoms), fresh.get_forces(atoms), atol=1e-12)
+    assert not shared.get_forces(isolated_atom).any()
+
+
 def test_only_what_is_asked_for_is_calculated(triclinic):
     triclinic.calc = calculator = SchNetCalculator(schnet(), unit="eV")
     triclinic.get_potential_energy()
@@ -177,10 +320,17 @@ def test_only_what_is_asked_for_is_calculated(triclinic):
     assert "stress" not in calculator.results
 
 
+def in_kcal_mol():
+    model = schnet()
+    model.card["unit"] = "kcal/mol"
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "unit", "message"),
     [
         (schnet(), None, "state it, for example unit="),
+        (in_kcal_mol(), "eV", "unit='eV' contradicts the model, which says 'kcal/mol'"),
         (schnet(), "D", "needs energies"),
         (schnet(), "eV/atom", "needs energies"),
         (schnet(readout="mean"), "eV", "needs energies"),
@@ -194,6 +344,25 @@ def test_only_what_is_asked_for_is_calculated(triclinic):
 def test_models_that_do_not_fit_are_refused(model, unit, message):
     with pytest.raises(ValueError, match=message):
         SchNetCalculator(model, unit=unit)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    theirs = PyGSchNet(16, 16, 1, 12, 4.0, interaction_graph=InteractionGraph(4.0))
+    with pytest.raises(TypeError, match=r"got SchNet; SchNet.from_pyg converts"):
+        SchNetCalculator(theirs, unit="eV")
+    with pytest.raises(TypeError, match="or the path of a model file, got int"):
+        SchNetCalculator([schnet(), 3], unit="eV")
+    with pytest.raises(FileNotFoundError, match="no model file at"):
+        SchNetCalculator(tmp_path / "nothing.safetensors")
+    with pytest.raises(ValueError, match=r"float64 or torch.float32, got torch.float16"):
+        SchNetCalculator(schnet(), unit="eV", dtype=torch.float16)
+    with pytest.raises(ValueError, match="skin must be a positive finite length"):
+        SchNetCalculator(schnet(), unit="eV", skin=0.0)
+
+
+def test_import_needs_no_training():
+    code = "import sys, pyg_schnet.interfaces; assert not {'lightning', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_stress_of_molecules_and_slabs_is_refused(water, slab):
@@ -212,3 +381,8 @@ def test_bad_structures_are_refused(water):
     water.numbers[0] = 110
     with pytest.raises(ValueError, match="at most 99, got 110"):
         water.get_forces()
+    water.numbers[0] = 0
+    with pytest.raises(ValueError, match="got 0"):
+        water.get_forces()
+    with pytest.raises(ValueError, match="no atoms"):
+        SchNetCalculator(schnet(), unit="eV").get_potential_energy(Atoms())

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch.func import functional_call
+from torch_geometric.data import Batch
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import InteractionGraph, SchNet
@@ -108,8 +110,6 @@ def test_forces_and_stress_rotate_with_the_structure(triclinic):
 
 
 def test_batch_equals_single_structures(triclinic, small_cell):
-    from torch_geometric.data import Batch
-
     model, parts = schnet(), [to_data(atoms, dtype=torch.float64) for atoms in (triclinic, small_cell)]
     batch = Batch.from_data_list(parts)
     together = respond(model, batch.z, batch.pos, batch.batch, **lattice(batch), stress=True)
@@ -119,23 +119,48 @@ def test_batch_equals_single_structures(triclinic, small_cell):
         torch.testing.assert_close(getattr(together, name), expected, rtol=0, atol=1e-10)
 
 
-def test_second_derivatives_flow_to_weights_and_positions(ethanol):
-    data, model = to_data(ethanol, dtype=torch.float64), schnet()
-    weight = model.interactions[0].conv.filter_network.lin1.weight
+def test_molecules_slabs_and_crystals_share_a_batch(ethanol, slab, triclinic, isolated_atom):
+    model = schnet()
+    parts = [to_data(atoms, dtype=torch.float64) for atoms in (ethanol, slab, isolated_atom, triclinic)]
+    batch = Batch.from_data_list(parts)
+    together = respond(model, batch.z, batch.pos, batch.batch, **lattice(batch))
+    alone = [respond(model, data.z, data.pos, **lattice(data)) for data in parts]
+    torch.testing.assert_close(together.energy, torch.cat([part.energy for part in alone]), rtol=1e-12, atol=0)
+    torch.testing.assert_close(together.forces, torch.cat([part.forces for part in alone]), rtol=0, atol=1e-10)
 
-    def force(pos):
-        return respond(model, data.z, pos, create_graph=True).forces[:2]
 
-    assert torch.autograd.gradcheck(force, data.pos.clone().requires_grad_(True), atol=1e-6)
-    (gradient,) = torch.autograd.grad(force(data.pos).square().sum(), weight)
-    step, bumps = 1e-5, []
-    for sign in (-1, 1):
-        with torch.no_grad():
-            weight[3, 0] += sign * step
-        bumps.append(force(data.pos).square().sum().item())
-        with torch.no_grad():
-            weight[3, 0] -= sign * step
-    assert gradient[3, 0].item() == pytest.approx((bumps[1] - bumps[0]) / (2 * step), rel=1e-5)
+@pytest.mark.parametrize("name", ["ethanol", "small_cell"])
+def test_second_derivatives_flow_to_weights_and_positions(name, request):
+    data, model = to_data(request.getfixturevalue(name), dtype=torch.float64), schnet()
+    stress = bool(data.pbc.all())
+    weights = dict(model.named_parameters())
+    directions = {key: torch.randn_like(weight) for key, weight in weights.items()}  # one for each parameter
+
+    def derivatives(pos, steps):
+        moved = {key: weights[key].detach() + step * directions[key] for key, step in zip(weights, steps, strict=True)}
+
+        def energy(*args, **keywords):
+            return functional_call(model, moved, args, keywords)
+
+        response = respond(energy, data.z, pos, **lattice(data), stress=stress, create_graph=True)
+        return (response.forces[:2], response.stress) if stress else response.forces[:2]
+
+    steps = torch.zeros(len(weights), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(derivatives, (data.pos.clone().requires_grad_(True), steps), atol=1e-6)
+    forces = derivatives(data.pos, steps)
+    forces = forces[0] if stress else forces
+    (gradient,) = torch.autograd.grad(forces.square().sum(), steps)
+    # every parameter acts on the forces, but for the constant that is added to the energy of each atom
+    assert [key for key, slope in zip(weights, gradient, strict=True) if slope == 0] == ["readout.network.lin2.bias"]
+
+
+def test_a_loss_of_forces_can_be_differentiated_twice(small_cell):
+    data, model = to_data(small_cell, dtype=torch.float64), schnet()
+
+    def loss(pos):
+        return respond(model, data.z, pos, **lattice(data), create_graph=True).forces.square().sum()
+
+    assert torch.autograd.gradgradcheck(loss, data.pos.clone().requires_grad_(True), atol=1e-5)
 
 
 def test_results_are_detached_unless_asked_for(ethanol):
