@@ -5,7 +5,7 @@ from pyg_schnet.nn.aggregation import sum_to_targets
 from pyg_schnet.nn.basis import GaussianBasis, gaussian_basis, num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, DTNNConv, exclude_self_loops, neighbor_counts
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff, cosine_cutoff, hard_cutoff
-from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.dense import Dense, dense
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.interaction import DTNNInteraction, SchNetInteraction
 from pyg_schnet.nn.readout import (
@@ -18,6 +18,7 @@ from pyg_schnet.nn.readout import (
 )
 from pyg_schnet.nn.reference import MAX_Z, composition, fit_atom_references, sum_references
 from pyg_schnet.nn.response import Response, hessian, respond
+from pyg_schnet.nn.spline import SplineEdges, SplineFilter, num_nodes_for
 
 __all__ = [
     "MAX_Z",
@@ -26,6 +27,7 @@ __all__ = [
     "CosineCutoff",
     "DTNNConv",
     "DTNNInteraction",
+    "Dense",
     "DipoleReadout",
     "ElectronicSpatialExtentReadout",
     "FilterNetwork",
@@ -36,6 +38,8 @@ __all__ = [
     "Response",
     "SchNetInteraction",
     "ShiftedSoftplus",
+    "SplineEdges",
+    "SplineFilter",
     "SumReadout",
     "composition",
     "cosine_cutoff",
@@ -47,6 +51,7 @@ __all__ = [
     "hessian",
     "neighbor_counts",
     "num_gaussians_for_spacing",
+    "num_nodes_for",
     "respond",
     "shifted_softplus",
     "sum_references",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_LN2 = math.log(2.0)
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
@@ -23,11 +27,35 @@ def shifted_softplus(x: Tensor) -> Tensor:
         Activations, same shape; exactly zero at zero.
 
     Example:
-        >>> import torch
         >>> shifted_softplus(torch.tensor([0.0, 1000.0]))
         tensor([  0.0000, 999.3068])
     """
-    return F.softplus(x) - math.log(2.0)
+    if torch.compiler.is_compiling():
+        return F.softplus(x) - _LN2
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _ShiftedSoftplus.apply(x)
+    return F.softplus(x).sub_(_LN2)
+
+
+class _ShiftedSoftplus(torch.autograd.Function):
+    """The shift done in place, and derivatives by the logistic function: ssp' = σ, ssp'' = σ (1 - σ)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return F.softplus(x).sub_(_LN2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return grad * torch.sigmoid(x)
+        return torch.ops.aten.softplus_backward(grad, x, 1.0, 20.0)
 
 
 class ShiftedSoftplus(nn.Module):

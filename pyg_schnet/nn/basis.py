@@ -76,6 +76,15 @@ class GaussianBasis(nn.Module):
             self.register_buffer("centers", centers)
         self.reset_parameters()
 
+    @property
+    def resolution(self) -> float | None:
+        r"""Width :math:`1 / \sqrt{2 \gamma}` of the Gaussians in Å, the finest detail of what is made from them.
+
+        ``None`` where widths are trained. Bases with a resolution are smooth on the whole line, also outside
+        ``[0, cutoff]``, and can be put on a grid (:class:`pyg_schnet.nn.SplineFilter`).
+        """
+        return None if self.trainable else math.sqrt(0.5 / self.gamma)
+
     @classmethod
     def from_spacing(
         cls, spacing: float = 0.1, cutoff: float = 5.0, *, gamma: float = 10.0, trainable: bool = False

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import scatter
 
+from pyg_schnet.kernels import spline_conv
 from pyg_schnet.nn.aggregation import sum_to_targets
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
 from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 
 Features = Tensor | tuple[Tensor, Tensor]
+Filters = Literal["auto", "exact", "spline"]
 
 
 def exclude_self_loops(edge_index: Tensor, edge_dist: Tensor, cutoff: float) -> Tensor:
@@ -72,9 +78,21 @@ class CFConv(MessagePassing):
     Features may be a pair ``(x_src, x_dst)`` of which only the first is read: messages then go from atoms to other
     points, at which the convolution is evaluated (eq. 8 and 19).
 
+    There are two ways to the same sum. The exact one is PyG's: :meth:`message` on every edge, then the sum. The fused
+    one, :meth:`message_and_aggregate`, takes the filters from a table (:class:`pyg_schnet.nn.SplineFilter`) and stores
+    nothing of the size of the edges. Message hooks and explainers need messages, so where they are in use, the exact
+    way is taken; likewise by ``torch.compile``.
+
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
         normalize: Whether to divide by the number of neighbours, eq. (18).
+        filters: ``"exact"`` or ``"spline"``; ``"auto"`` takes the splined ones where they are faster: on CPUs, in
+            training for graphs of more edges than nodes, in evaluation always, so that energies do not depend on the
+            number of edges.
+        num_nodes: Nodes of the spline's grid; ``None`` takes as many as an error of the forces of 1e-5 needs.
+
+    Raises:
+        ValueError: If ``filters`` is none of these, or ``"spline"`` and the network cannot be splined.
 
     Example:
         >>> from pyg_schnet.nn import CFConv, FilterNetwork
@@ -84,10 +102,49 @@ class CFConv(MessagePassing):
         torch.Size([2, 8])
     """
 
-    def __init__(self, filter_network: nn.Module, *, normalize: bool = False) -> None:
+    def __init__(
+        self,
+        filter_network: nn.Module,
+        *,
+        normalize: bool = False,
+        filters: Filters = "auto",
+        num_nodes: int | None = None,
+    ) -> None:
         super().__init__(aggr="sum", node_dim=0)
         self.filter_network = filter_network
         self.normalize = normalize
+        self.num_nodes = num_nodes
+        self.filters = filters
+
+    @property
+    def filters(self) -> Filters:
+        """Which way is taken: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        return self._filters
+
+    @filters.setter
+    def filters(self, value: Filters) -> None:
+        if value not in ("auto", "exact", "spline"):
+            raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
+        self._filters = value
+        self.spline: SplineFilter | None = None
+        if value == "exact":
+            return
+        splinable = isinstance(self.filter_network, FilterNetwork) and (
+            self.num_nodes is not None or getattr(self.filter_network.basis, "resolution", None) is not None
+        )
+        if splinable:
+            self.spline = SplineFilter(self.filter_network, self.num_nodes)
+        elif value == "spline":
+            raise ValueError(
+                f"filters='spline' needs a FilterNetwork whose basis has a fixed resolution, or num_nodes; got "
+                f"{self.filter_network}"
+            )
+
+    def train(self, mode: bool = True) -> CFConv:
+        """Set training or evaluation mode; either way the table is computed anew."""
+        if self.spline is not None:
+            self.spline.forget()
+        return super().train(mode)
 
     def reset_parameters(self) -> None:
         """Draw new weights for the filter network."""
@@ -101,6 +158,7 @@ class CFConv(MessagePassing):
         edge_dist: Tensor,
         edge_ptr: Tensor | None = None,
         size: tuple[int, int] | None = None,
+        spline: SplineEdges | None = None,
     ) -> Tensor:
         """Convolve features with the filters.
 
@@ -111,6 +169,7 @@ class CFConv(MessagePassing):
             edge_ptr: Begin and end of each target's edges, shape ``[N_dst + 1]``, where they are sorted by target;
                 makes the sum a segment reduction, see :func:`pyg_schnet.nn.sum_to_targets`.
             size: ``(N_src, N_dst)``; needed only for ``x = (x_src, None)``.
+            spline: What :meth:`spline_edges` makes of the same edges, to be shared by several layers.
 
         Returns:
             Convolved features, shape ``[N_dst, F]``.
@@ -118,11 +177,52 @@ class CFConv(MessagePassing):
         if isinstance(x, Tensor):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.filter_network.cutoff)
             x = (x, x)
-        filters = self.filter_network(edge_dist)  # [E, F]
-        out = self.propagate(edge_index, x=x, filters=filters, edge_ptr=edge_ptr, size=size)
+        if spline is None or not self.spline.fits(spline) or self._is_observed():
+            n_targets = size[1] if x[1] is None else x[1].size(0)
+            spline = self.spline_edges(edge_index, edge_dist, edge_ptr, (x[0].size(0), n_targets))
+        if spline is not None:
+            out = self.message_and_aggregate(spline, x[0])
+        else:
+            filters = self.filter_network(edge_dist)  # [E, F]
+            out = self.propagate(edge_index, x=x, filters=filters, edge_ptr=edge_ptr, size=size)
         if self.normalize:
             out = out / neighbor_counts(edge_index, edge_dist, self.filter_network.cutoff, out.size(0)).unsqueeze(-1)
         return out
+
+    def spline_edges(
+        self, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None, size: tuple[int, int]
+    ) -> SplineEdges | None:
+        """Edges for the fused way, or ``None`` where the exact one is to be taken.
+
+        Args:
+            edge_index: ``(j, i)``, shape ``[2, E]``.
+            edge_dist: Distances in Å, shape ``[E]``; those of atoms to themselves at the cutoff.
+            edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
+            size: ``(N_src, N_dst)``.
+        """
+        if self.spline is None or self._is_observed() or torch.compiler.is_compiling():
+            return None
+        if self.filters == "auto" and not self._prefers_spline(edge_dist):
+            return None
+        return self.spline.edges(edge_index, edge_dist, edge_ptr, size)
+
+    def _prefers_spline(self, edge_dist: Tensor) -> bool:
+        if edge_dist.device.type != "cpu" or edge_dist.dtype not in (torch.float32, torch.float64):
+            return False  # the fused kernels are those of the CPU
+        return not self.training or edge_dist.size(0) > self.spline.num_nodes
+
+    def _is_observed(self) -> bool:
+        """Whether somebody looks at the messages."""
+        return bool(self.explain) or any(
+            (
+                self._propagate_forward_pre_hooks,
+                self._propagate_forward_hooks,
+                self._message_forward_pre_hooks,
+                self._message_forward_hooks,
+                self._aggregate_forward_pre_hooks,
+                self._aggregate_forward_hooks,
+            )
+        )
 
     def message(self, x_j: Tensor, filters: Tensor) -> Tensor:
         """Summand of eq. (9), shape ``[E, F]``."""
@@ -131,6 +231,10 @@ class CFConv(MessagePassing):
     def aggregate(self, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:
         """Sum over the neighbours of each target, shape ``[N_dst, F]``."""
         return sum_to_targets(inputs, index, dim_size, edge_ptr)
+
+    def message_and_aggregate(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
+        """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
+        return spline_conv(x_src, self.spline.coefficients(), spline.weights, spline.graph)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.filter_network}, normalize={self.normalize})"

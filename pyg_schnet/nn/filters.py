@@ -66,10 +66,19 @@ class FilterNetwork(nn.Module):
 
     def forward(self, dist: Tensor) -> Tensor:
         """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
-        filters = self.lin2(self.act(self.lin1(self.basis(dist))))
-        if self.activate_filters:
-            filters = self.act(filters)
-        return filters * self.window(dist).unsqueeze(-1)
+        return self.amplitude(self.basis(dist)) * self.window(dist).unsqueeze(-1)
+
+    def amplitude(self, expansion: Tensor) -> Tensor:
+        """Filters before the window is applied.
+
+        Args:
+            expansion: Radial expansion of the distances, shape ``[E, num_gaussians]``.
+
+        Returns:
+            Shape ``[E, num_filters]``.
+        """
+        filters = self.lin2(self.act(self.lin1(expansion)))
+        return self.act(filters) if self.activate_filters else filters
 
     def __repr__(self) -> str:
         return (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyg_schnet.nn.activation import ShiftedSoftplus
-from pyg_schnet.nn.conv import CFConv, DTNNConv, Features
+from pyg_schnet.nn.conv import CFConv, DTNNConv, Features, Filters
 from pyg_schnet.nn.dense import dense
 from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.spline import SplineEdges
 
 
 class SchNetInteraction(nn.Module):
@@ -24,6 +25,8 @@ class SchNetInteraction(nn.Module):
         hidden_channels: Size F of the atom features.
         filter_network: Continuous filter; ``None`` takes :class:`FilterNetwork` with 128 filters up to 10 Å.
         normalize: Whether the convolution is divided by the number of neighbours, eq. (18).
+        filters: ``"auto"``, ``"exact"`` or ``"spline"``, see :class:`CFConv`.
+        num_nodes: Nodes of the spline's grid, see :class:`CFConv`.
 
     Example:
         >>> import torch
@@ -33,13 +36,19 @@ class SchNetInteraction(nn.Module):
     """
 
     def __init__(
-        self, hidden_channels: int = 128, filter_network: nn.Module | None = None, *, normalize: bool = False
+        self,
+        hidden_channels: int = 128,
+        filter_network: nn.Module | None = None,
+        *,
+        normalize: bool = False,
+        filters: Filters = "auto",
+        num_nodes: int | None = None,
     ) -> None:
         super().__init__()
         filter_network = FilterNetwork() if filter_network is None else filter_network
         self.hidden_channels = hidden_channels
         self.lin_in = dense(hidden_channels, filter_network.num_filters, bias=False)
-        self.conv = CFConv(filter_network, normalize=normalize)
+        self.conv = CFConv(filter_network, normalize=normalize, filters=filters, num_nodes=num_nodes)
         self.lin1 = dense(filter_network.num_filters, hidden_channels)
         self.act = ShiftedSoftplus()
         self.lin2 = dense(hidden_channels, hidden_channels)
@@ -49,7 +58,14 @@ class SchNetInteraction(nn.Module):
         for module in (self.lin_in, self.conv, self.lin1, self.lin2):
             module.reset_parameters()
 
-    def forward(self, x: Features, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Features,
+        edge_index: Tensor,
+        edge_dist: Tensor,
+        edge_ptr: Tensor | None = None,
+        spline: SplineEdges | None = None,
+    ) -> Tensor:
         """Updated features.
 
         Args:
@@ -57,6 +73,7 @@ class SchNetInteraction(nn.Module):
             edge_index: ``(j, i)``, shape ``[2, E]``.
             edge_dist: Distances in Å, shape ``[E]``.
             edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
+            spline: What :meth:`CFConv.spline_edges` makes of the edges, to be shared by several blocks.
 
         Returns:
             ``x_i + v_i``, shape ``[N_dst, F]``.
@@ -65,7 +82,7 @@ class SchNetInteraction(nn.Module):
             x_dst, hidden = x, self.lin_in(x)
         else:
             x_dst, hidden = x[1], (self.lin_in(x[0]), x[1])
-        hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr)
+        hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr, spline=spline)
         return x_dst + self.lin2(self.act(self.lin1(hidden)))
 
 

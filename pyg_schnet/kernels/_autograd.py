@@ -1,0 +1,25 @@
+"""What a backward pass needs to compute, asked of the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def wanted(ctx: Any, position: int) -> bool:
+    """Whether the gradient of a Function's tensor input is going to be used.
+
+    ``ctx.needs_input_grad`` says whether an input requires a gradient at all. For forces the engine is asked for the
+    gradient of positions only, and gradients of weights would be computed for nothing.
+
+    Args:
+        ctx: Context of the backward pass.
+        position: Number of the input, all inputs before it being tensors.
+    """
+    if not ctx.needs_input_grad[position]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[position][0])
+    except (AttributeError, RuntimeError):  # not in this torch, or an input that is asked for itself
+        return True

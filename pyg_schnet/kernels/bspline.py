@@ -1,0 +1,142 @@
+"""Cubic B-splines on a uniform grid: where a point lies, the weights of its four coefficients, and the coefficients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SPAN = 4
+"""Coefficients that act on a point: a cubic B-spline is non-zero on four intervals."""
+
+OVERHANG = 3
+"""Samples needed before the first and after the last node: one coefficient and two for the prefilter on each side."""
+
+_TAPS = (1.5, -10.0 / 36.0, 1.0 / 36.0)  # 1 - δ²/6 + δ⁴/36, centre and the neighbours at one and two nodes
+
+_POLYNOMIALS = (  # of each of the four B-splines in the fraction t of the interval: factors of 1, t, t², t³, times 6
+    (1.0, -3.0, 3.0, -1.0),
+    (4.0, 0.0, -6.0, 3.0),
+    (1.0, 3.0, 3.0, -3.0),
+    (0.0, 0.0, 0.0, 1.0),
+)
+
+
+def locate(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
+    """Interval of the grid in which each distance lies, and how far into it.
+
+    Args:
+        dist: Distances in Å, shape ``[E]``.
+        cutoff: End of the grid in Å; it begins at zero.
+        num_intervals: Number of intervals.
+
+    Returns:
+        Interval, int64, and fraction t, differentiable in the distance, both of shape ``[E]``. Distances from the cutoff
+        on, or not a number, are put into some interval; see :func:`bspline_weights` for what becomes of them.
+
+    Example:
+        >>> locate(torch.tensor([0.0, 2.6]), cutoff=5.0, num_intervals=10)
+        (tensor([0, 5]), tensor([0.0000, 0.2000]))
+    """
+    position = dist * (num_intervals / cutoff)
+    interval = position.detach().to(torch.int64).clamp_(0, num_intervals - 1)
+    return interval, position - interval
+
+
+def bspline_weights(fraction: Tensor, inside: Tensor) -> Tensor:
+    r"""Weights of the four coefficients around each point.
+
+    .. math:: h(t) = \tfrac{1}{6} \bigl( (1 - t)^3,\; 3 t^3 - 6 t^2 + 4,\; -3 t^3 + 3 t^2 + 3 t + 1,\; t^3 \bigr)
+
+    `de Boor, A Practical Guide to Splines (2001) <https://doi.org/10.1007/978-1-4612-6333-3>`_, chapter IX, on a uniform
+    grid. The weights add up to one, and two continuous derivatives come with them.
+
+    Args:
+        fraction: Fraction t of the interval, shape ``[E]``, differentiable.
+        inside: Which points count, shape ``[E]``; the weights of others are zero, as are their derivatives.
+
+    Returns:
+        Weights, shape ``[E, 4]``.
+
+    Example:
+        >>> bspline_weights(torch.tensor([0.0, 0.5]), torch.tensor([True, True]))
+        tensor([[0.1667, 0.6667, 0.1667, 0.0000],
+                [0.0208, 0.4792, 0.4792, 0.0208]])
+    """
+    one = inside.to(fraction.dtype)
+    linear = fraction * one
+    square = linear * fraction
+    powers = torch.stack((one, linear, square, square * fraction), -1)  # [E, 4]
+    return powers @ torch.tensor(_POLYNOMIALS, dtype=fraction.dtype, device=fraction.device).mT.div(6.0)
+
+
+def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
+    r"""Coefficients of the cubic spline through samples of a smooth function, by a local prefilter.
+
+    .. math:: c_i = \bigl( 1 - \tfrac{1}{6} \delta^2 + \tfrac{1}{36} \delta^4 \bigr)\, f_i
+
+    with the central difference δ. These are the first terms of the inverse of :math:`1 + \delta^2 / 6`, which
+    interpolation would need (`Unser (1999) <https://doi.org/10.1109/79.799930>`_, eq. 14). What is left out is of sixth
+    order in the spacing, while cubic splines err in the fourth.
+
+    Args:
+        samples: Function at nodes that begin three before the grid and end three after it, shape ``[G + 6, F]``.
+        vanishing: Whether value and slope at the end of the grid are made exactly zero.
+
+    Returns:
+        Coefficients, shape ``[G + 2, F]``; number k to k + 3 act on interval k.
+    """
+    return _Prefilter.apply(samples, vanishing)
+
+
+class _Prefilter(torch.autograd.Function):
+    """Linear, so its backward is its transpose."""
+
+    @staticmethod
+    def forward(samples: Tensor, vanishing: bool) -> Tensor:
+        coefficients = _stencil(samples)
+        if vanishing:  # of the last three, 1/6 (a + 4 b + c) is the value and (c - a) / 2 the slope at the end
+            coefficients[-2] = -0.5 * coefficients[-3]
+            coefficients[-1] = coefficients[-3]
+        return coefficients
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.vanishing = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _PrefilterTransposed.apply(grad, ctx.vanishing), None
+
+
+class _PrefilterTransposed(torch.autograd.Function):
+    @staticmethod
+    def forward(grad: Tensor, vanishing: bool) -> Tensor:
+        center, near, far = _TAPS
+        out = grad.new_zeros(grad.size(0) + 4, grad.size(1))
+        rows = grad[:-2] if vanishing else grad
+        n = rows.size(0)
+        out[2 : 2 + n].add_(rows, alpha=center)
+        for offset, factor in ((1, near), (3, near), (0, far), (4, far)):
+            out[offset : offset + n].add_(rows, alpha=factor)
+        if vanishing:  # the last two coefficients were made from the one before
+            rest = grad[-1] - 0.5 * grad[-2]
+            row = out[n - 1 : n + 4]
+            row.add_(rest * grad.new_tensor((far, near, center, near, far)).unsqueeze(-1))
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.vanishing = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Prefilter.apply(grad, ctx.vanishing), None
+
+
+def _stencil(samples: Tensor) -> Tensor:
+    center, near, far = _TAPS
+    out = samples[2:-2] * center
+    out.add_(samples[1:-3], alpha=near).add_(samples[3:-1], alpha=near)
+    return out.add_(samples[:-4], alpha=far).add_(samples[4:], alpha=far)

@@ -1,0 +1,99 @@
+"""The edges of a graph in the orders in which the kernels walk them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.index import index2ptr
+
+
+class SplineGraph(NamedTuple):
+    """Edges, and their orders by target, by source and by interval of the spline.
+
+    An order is a pair: ``ptr`` says where the edges of each target (source, interval) begin and end, ``order`` which
+    edges these are; ``None`` for edges that lie in that order already.
+
+    Attributes:
+        bins: Interval of the spline grid of each edge, the first of its four coefficients, shape ``[E]``.
+        source: Source j of each edge, shape ``[E]``.
+        target: Target i of each edge, shape ``[E]``.
+        target_ptr: By target, shape ``[N_dst + 1]``.
+        target_order: By target, shape ``[E]``.
+        source_ptr: By source, shape ``[N_src + 1]``; ``None`` until a derivative by features needs it.
+        source_order: By source, shape ``[E]``.
+        bin_ptr: By interval, shape ``[num_intervals + 1]``; ``None`` until a derivative by coefficients needs it.
+        bin_order: By interval, shape ``[E]``.
+    """
+
+    bins: Tensor
+    source: Tensor
+    target: Tensor
+    target_ptr: Tensor
+    target_order: Tensor | None = None
+    source_ptr: Tensor | None = None
+    source_order: Tensor | None = None
+    bin_ptr: Tensor | None = None
+    bin_order: Tensor | None = None
+
+    def transposed(self) -> SplineGraph:
+        """The same edges in the other direction, from target to source."""
+        return self._replace(
+            source=self.target,
+            target=self.source,
+            target_ptr=self.source_ptr,
+            target_order=self.source_order,
+            source_ptr=self.target_ptr,
+            source_order=self.target_order,
+        )
+
+    def with_sources(self, num_sources: int) -> SplineGraph:
+        """With the order by source, made where it is missing."""
+        if self.source_ptr is not None:
+            return self
+        ptr, order = sort_edges(self.source, num_sources)
+        return self._replace(source_ptr=ptr, source_order=order)
+
+    def with_bins(self, num_intervals: int) -> SplineGraph:
+        """With the order by interval, made where it is missing."""
+        if self.bin_ptr is not None:
+            return self
+        ptr, order = sort_edges(self.bins, num_intervals)
+        return self._replace(bin_ptr=ptr, bin_order=order)
+
+
+def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Order of edges by a key, equal keys in the order they have; ``ptr`` of shape ``[size + 1]`` and ``order``.
+
+    Example:
+        >>> sort_edges(torch.tensor([1, 0, 1]), 3)
+        (tensor([0, 1, 3, 3]), tensor([1, 0, 2]))
+    """
+    if key.device.type == "cpu" and type(key) is Tensor:
+        from pyg_schnet.kernels import cpu
+
+        return cpu.sort_edges(key, size)
+    ordered, order = torch.sort(key, stable=True)
+    return index2ptr(ordered, size), order
+
+
+def spline_graph(bins: Tensor, edge_index: Tensor, num_targets: int, target_ptr: Tensor | None = None) -> SplineGraph:
+    """Graph for the kernels.
+
+    Args:
+        bins: Interval of each edge, shape ``[E]``.
+        edge_index: ``(j, i)``, shape ``[2, E]``.
+        num_targets: Number of targets.
+        target_ptr: Begin and end of each target's edges, for edges sorted by target; otherwise they are sorted here.
+
+    Example:
+        >>> graph = spline_graph(torch.tensor([3, 5]), torch.tensor([[0, 1], [1, 0]]), 2)
+        >>> graph.target_order
+        tensor([1, 0])
+    """
+    source, target = edge_index[0], edge_index[1]
+    order = None
+    if target_ptr is None:
+        target_ptr, order = sort_edges(target, num_targets)
+    return SplineGraph(bins, source, target, target_ptr, order)
