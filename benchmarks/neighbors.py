@@ -4,36 +4,21 @@ Every case first checks that the graphs compared are equal, then times them in t
 them, and prints medians in milliseconds and ratios. ``python benchmarks/neighbors.py --json neighbors.json``
 """
 
-import argparse
-import json
-import platform
 import statistics
-import time
-from pathlib import Path
+from functools import partial
 
 import ase
-import ase.build
 import numpy as np
 import torch
 import vesin
 from ase.neighborlist import neighbor_list
+from harness import make_parser, parse, save, save_figure, time_in_turn
+from systems import silicon_atoms
 
 from pyg_schnet.neighbors import VerletList, edge_tuples, radius_graph
 
 CUTOFF = 5.0  # Å
 TRUE = torch.tensor([True, True, True])
-
-
-def timed(functions, repeats):
-    """Milliseconds of each function, ``repeats`` rounds in turns after one to warm up; each list in order of rounds."""
-    times = {name: [] for name in functions}
-    for k in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if k > 0:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def report(rows, case, n_atoms, n_edges, dtype, times, reference):
@@ -67,10 +52,9 @@ def edge_keys(edge_index, edge_shift):
     return key.sort()[0]
 
 
-def silicon(repeat, seed=0):
-    """Rattled diamond silicon of ``repeat`` conventional cells: positions and cell in float64."""
-    atoms = ase.build.bulk("Si", cubic=True, a=5.43) * repeat
-    atoms.rattle(0.05, seed=seed)
+def silicon(count):
+    """Positions and cell of rattled silicon in float64."""
+    atoms = silicon_atoms(count)
     return torch.from_numpy(atoms.positions), torch.from_numpy(np.array(atoms.cell))
 
 
@@ -88,7 +72,7 @@ def check_vesin(graph, pos, cell):
 
 
 def large_crystal(rows, repeat, repeats):
-    pos, cell = silicon((repeat,) * 3)
+    pos, cell = silicon(repeat)
     methods = {"vesin sorted ijS": lambda: vesin_list(pos.numpy(), cell.numpy())}
     for dtype in (torch.float64, torch.float32):
         p, c = pos.to(dtype), cell.to(dtype)
@@ -105,7 +89,9 @@ def large_crystal(rows, repeat, repeats):
     ):
         raise SystemExit("VerletList differs from radius_graph")
     methods["VerletList reused float64"] = lambda: neighbors(pos, cell, TRUE)
-    report(rows, "large crystal", len(pos), graph[0].size(1), "float64", timed(methods, repeats), "vesin sorted ijS")
+    report(
+        rows, "large crystal", len(pos), graph[0].size(1), "float64", time_in_turn(methods, repeats), "vesin sorted ijS"
+    )
 
 
 def crystal_batch(rows, repeats, n_crystals=64):
@@ -128,7 +114,7 @@ def crystal_batch(rows, repeats, n_crystals=64):
     if ours != batch[graph()[0][1]].bincount().tolist():
         raise SystemExit("number of edges differs from ASE")
     methods = {"radius_graph auto": graph, "radius_graph vesin": lambda: graph("vesin")}
-    times = timed(methods, repeats) | timed({"ASE, one by one": with_ase}, 1)
+    times = time_in_turn(methods, repeats) | time_in_turn({"ASE, one by one": with_ase}, 1)
     times["ASE, one by one"] *= repeats
     report(rows, "64 perovskites", len(pos), graph()[0].size(1), "float32", times, "radius_graph auto")
 
@@ -146,7 +132,9 @@ def molecule_batch(rows, repeats):
         del methods["torch_cluster"]
     if len({str(edge_tuples(method())) for method in methods.values()}) != 1:
         raise SystemExit("backends differ")
-    report(rows, "100 molecules", len(pos), methods["torch"]().size(1), "float32", timed(methods, repeats), "torch")
+    report(
+        rows, "100 molecules", len(pos), methods["torch"]().size(1), "float32", time_in_turn(methods, repeats), "torch"
+    )
 
 
 def scaling(rows, max_atoms, repeats):
@@ -154,7 +142,7 @@ def scaling(rows, max_atoms, repeats):
     print("\nscaling: microseconds per atom, silicon, float32")
     points = {}
     for repeat in (5, 8, 11, 16, 23, 34, 50):
-        pos, cell = (x.float() for x in silicon((repeat,) * 3))
+        pos, cell = (x.float() for x in silicon(repeat))
         if len(pos) > max_atoms:
             break
         methods = {
@@ -166,7 +154,7 @@ def scaling(rows, max_atoms, repeats):
         if not torch.equal(edge_keys(*graphs[0]), edge_keys(*graphs[1])):
             raise SystemExit("backends differ")
         del graphs
-        for name, values in timed(methods, max(2, min(repeats, 200_000 // len(pos)))).items():
+        for name, values in time_in_turn(methods, max(2, min(repeats, 200_000 // len(pos)))).items():
             cost = 1e3 * statistics.median(values) / len(pos)
             points.setdefault(name, []).append((len(pos), cost))
             rows.append({"case": "scaling", "method": name, "n_atoms": len(pos), "us_per_atom": cost})
@@ -174,46 +162,31 @@ def scaling(rows, max_atoms, repeats):
     return points
 
 
-def plot(points, path):
-    import matplotlib.pyplot as plt
-
-    figure, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
+def draw(points, ax):
     for name, values in points.items():
         ax.loglog(*zip(*values, strict=True), "o-", label=name)
     ax.set(xlabel="atoms", ylabel="µs per atom", title="Rattled silicon, cutoff 5 Å")
     ax.set_ylim(0.1, None)
     ax.legend()
-    figure.savefig(path)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="file for the results")
-    parser.add_argument("--plot", type=Path, help="file for the plot of cost per atom (needs matplotlib)")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of each case")
+    parser = make_parser(__doc__, repeats=15, plot=True)
     parser.add_argument("--cells", type=int, default=23, help="conventional cells along the edge of the large crystal")
     parser.add_argument("--max-atoms", type=int, default=1_000_000, help="largest crystal of the scaling test")
-    options = parser.parse_args()
-    about = {
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "cutoff": CUTOFF,
-        "torch": torch.__version__,
+    details = {
+        "dtype": "float32 and float64",
         "vesin": getattr(vesin, "__version__", "unknown"),
         "ase": ase.__version__,
-        "numpy": np.__version__,
     }
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    options = parse(parser, **details)
     rows = []
     molecule_batch(rows, 10 * options.repeats)
     crystal_batch(rows, 10 * options.repeats)
     large_crystal(rows, options.cells, options.repeats)
     points = scaling(rows, options.max_atoms, options.repeats)
-    if options.json:
-        options.json.write_text(json.dumps({"about": about, "results": rows}, indent=1) + "\n")
-    if options.plot:
-        plot(points, options.plot)
+    save(options, rows, **details)
+    save_figure(options, partial(draw, points))
 
 
 if __name__ == "__main__":

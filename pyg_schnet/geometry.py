@@ -63,19 +63,34 @@ def edge_vectors(
         >>> edge_vectors(pos, torch.tensor([[1], [0]]))
         tensor([[0.0000, 0.0000, 1.5000]])
     """
-    source, target = edge_index[0], edge_index[1]
-    vec = pos.index_select(0, source) - pos.index_select(0, target)
+    vec = pos.index_select(0, edge_index[0]) - pos.index_select(0, edge_index[1])
+    offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
+    return vec if offset is None else vec + offset
+
+
+def edge_offsets(
+    edge_index: Tensor, edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    r"""Lattice vectors that edges cross, :math:`\mathbf{S}_{ij} \mathbf{H}` in Å, shape ``[E, 3]``, in ``dtype``.
+
+    ``None`` for open boundaries; arguments and errors of :func:`edge_vectors`.
+
+    Example:
+        >>> index, shift = torch.tensor([[0], [0]]), torch.tensor([[1, 0, -1]])
+        >>> edge_offsets(index, shift, 4.0 * torch.eye(3), None, torch.float32)
+        tensor([[ 4.,  0., -4.]])
+    """
     if edge_shift is None:
-        return vec
+        return None
     if cell is None:
         raise ValueError("edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None")
-    shift = edge_shift.to(pos.dtype)
+    shift = edge_shift.to(dtype)
     if cell.dim() == 2 or cell.size(0) == 1:
-        return vec + shift @ cell.reshape(3, 3)
+        return shift @ cell.reshape(3, 3)
     if batch is None:
         raise ValueError(f"{cell.size(0)} cells need batch, the structure of each atom ([N]); got batch=None")
-    edge_cell = cell.index_select(0, batch.index_select(0, target))  # [E, 3, 3]
-    return vec + torch.einsum("ed,edk->ek", shift, edge_cell)
+    edge_cell = cell.index_select(0, batch.index_select(0, edge_index[1]))  # [E, 3, 3]
+    return torch.einsum("ed,edk->ek", shift, edge_cell)
 
 
 def edge_distances(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 
-def wanted(ctx: Any, position: int) -> bool:
+def wanted(ctx: Any, position: int, tensors_before: int | None = None) -> bool:
     """Whether the gradient of a Function's tensor input is going to be used.
 
     ``ctx.needs_input_grad`` says whether an input requires a gradient at all. For forces the engine is asked for the
@@ -15,11 +15,13 @@ def wanted(ctx: Any, position: int) -> bool:
 
     Args:
         ctx: Context of the backward pass.
-        position: Number of the input, all inputs before it being tensors.
+        position: Number of the input.
+        tensors_before: How many of the inputs before it are tensors; ``None`` for all.
     """
     if not ctx.needs_input_grad[position]:
         return False
+    node = position if tensors_before is None else tensors_before
     try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[position][0])
+        return torch._C._will_engine_execute_node(ctx.next_functions[node][0])
     except (AttributeError, RuntimeError):  # not in this torch, or an input that is asked for itself
         return True

@@ -90,16 +90,38 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
     return _Prefilter.apply(samples, vanishing)
 
 
+def prefilter(samples: Tensor, vanishing: bool) -> Tensor:
+    """What :func:`spline_coefficients` does, without derivative."""
+    center, near, far = _TAPS
+    out = samples[2:-2] * center
+    out.add_(samples[1:-3], alpha=near).add_(samples[3:-1], alpha=near)
+    out.add_(samples[:-4], alpha=far).add_(samples[4:], alpha=far)
+    if vanishing:  # of the last three, (a + 4 b + c) / 6 is the value and (c - a) / 2 the slope at the end
+        out[-2] = -0.5 * out[-3]
+        out[-1] = out[-3]
+    return out
+
+
+def prefilter_transposed(grad: Tensor, vanishing: bool) -> Tensor:
+    """Transpose of :func:`prefilter`, from ``[G + 2, F]`` to ``[G + 6, F]``."""
+    center, near, far = _TAPS
+    out = grad.new_zeros(grad.size(0) + 4, grad.size(1))
+    rows = grad[:-2] if vanishing else grad
+    n = rows.size(0)
+    for offset, factor in enumerate((far, near, center, near, far)):
+        out[offset : offset + n].add_(rows, alpha=factor)
+    if vanishing:  # the last two coefficients were made from the one before
+        rest = grad[-1] - 0.5 * grad[-2]
+        out[n - 1 : n + 4].add_(rest * grad.new_tensor((far, near, center, near, far)).unsqueeze(-1))
+    return out
+
+
 class _Prefilter(torch.autograd.Function):
     """Linear, so its backward is its transpose."""
 
     @staticmethod
     def forward(samples: Tensor, vanishing: bool) -> Tensor:
-        coefficients = _stencil(samples)
-        if vanishing:  # of the last three, 1/6 (a + 4 b + c) is the value and (c - a) / 2 the slope at the end
-            coefficients[-2] = -0.5 * coefficients[-3]
-            coefficients[-1] = coefficients[-3]
-        return coefficients
+        return prefilter(samples, vanishing)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -113,18 +135,7 @@ class _Prefilter(torch.autograd.Function):
 class _PrefilterTransposed(torch.autograd.Function):
     @staticmethod
     def forward(grad: Tensor, vanishing: bool) -> Tensor:
-        center, near, far = _TAPS
-        out = grad.new_zeros(grad.size(0) + 4, grad.size(1))
-        rows = grad[:-2] if vanishing else grad
-        n = rows.size(0)
-        out[2 : 2 + n].add_(rows, alpha=center)
-        for offset, factor in ((1, near), (3, near), (0, far), (4, far)):
-            out[offset : offset + n].add_(rows, alpha=factor)
-        if vanishing:  # the last two coefficients were made from the one before
-            rest = grad[-1] - 0.5 * grad[-2]
-            row = out[n - 1 : n + 4]
-            row.add_(rest * grad.new_tensor((far, near, center, near, far)).unsqueeze(-1))
-        return out
+        return prefilter_transposed(grad, vanishing)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -133,10 +144,3 @@ class _PrefilterTransposed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Prefilter.apply(grad, ctx.vanishing), None
-
-
-def _stencil(samples: Tensor) -> Tensor:
-    center, near, far = _TAPS
-    out = samples[2:-2] * center
-    out.add_(samples[1:-3], alpha=near).add_(samples[3:-1], alpha=near)
-    return out.add_(samples[:-4], alpha=far).add_(samples[4:], alpha=far)

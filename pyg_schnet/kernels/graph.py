@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
+from pyg_schnet.kernels.plain import is_plain
+
 
 class SplineGraph(NamedTuple):
     """Edges, and their orders by target, by source and by interval of the spline.
@@ -70,7 +72,7 @@ def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
         >>> sort_edges(torch.tensor([1, 0, 1]), 3)
         (tensor([0, 1, 3, 3]), tensor([1, 0, 2]))
     """
-    if key.device.type == "cpu" and type(key) is Tensor:
+    if is_plain(key, (torch.int64,)):
         from pyg_schnet.kernels import cpu
 
         return cpu.sort_edges(key, size)
@@ -97,3 +99,11 @@ def spline_graph(bins: Tensor, edge_index: Tensor, num_targets: int, target_ptr:
     if target_ptr is None:
         target_ptr, order = sort_edges(target, num_targets)
     return SplineGraph(bins, source, target, target_ptr, order)
+
+
+def check_sources(source: Tensor, num_sources: int) -> None:
+    """Raise an IndexError unless sources lie between 0 and ``num_sources - 1``; on CPUs, where looking is cheap."""
+    if is_plain(source, (torch.int64,)) and source.numel() > 0:
+        low, high = torch.aminmax(source)
+        if low < 0 or high >= num_sources:
+            raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {num_sources}")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_schnet.kernels._autograd import wanted
+from pyg_schnet.kernels.plain import is_plain
 
 _FEWEST_ROWS = 256  # below, the call costs more than the faster product saves
 _MOST_SUMMANDS = 4096  # torch's product is faster for longer sums, those of weight gradients
@@ -43,29 +44,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # the compiler makes its own choice
-        and type(x) is Tensor
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32 == weight.dtype
-        and x.dim() == 2
+        x.dim() == 2
         and x.size(0) >= _FEWEST_ROWS
         and min(weight.shape) >= _FEWEST_COLUMNS
-        and _has_onednn()
+        and _onednn_takes(x)
+        and weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._functorch.maybe_current_level() is None
     )
 
 
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and _ONEDNN is not None
+def _onednn_takes(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and is_plain(x) and _ONEDNN is not None and torch.backends.mkldnn.enabled
 
 
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` without derivative."""
-    if a.size(1) > _MOST_SUMMANDS or not _has_onednn():
+def forward_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """:func:`linear` without derivative."""
+    return _ONEDNN(x, weight, bias, "none", [], "") if _suits(x, weight) else F.linear(x, weight, bias)
+
+
+def forward_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` without derivative, by the product that is fastest; the longest of the three sizes decides."""
+    rows, summands = a.shape
+    if summands > _MOST_SUMMANDS or max(rows, summands) < _FEWEST_ROWS or not _onednn_takes(a):
         return a @ b
     return _ONEDNN(a, b.t(), None, "none", [], "")
 
@@ -76,7 +79,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return _product(a, b)
+        return forward_product(a, b)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -93,7 +96,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _ONEDNN(x, weight, bias, "none", [], "")
+        return forward_linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -85,11 +85,14 @@ def _by_features(g: Tensor, coefficients: Tensor, weights: Tensor, graph: Spline
 
 
 def _backend(x: Tensor) -> ModuleType:
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-        from pyg_schnet.kernels import cpu
+    return cpu_kernels() if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) else reference
 
-        return cpu
-    return reference
+
+def cpu_kernels() -> ModuleType:
+    """The module of the numba kernels, which are compiled when they are first called, and then kept on disk."""
+    from pyg_schnet.kernels import cpu
+
+    return cpu
 
 
 def _spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Tensor | None) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
-from pyg_schnet.geometry import edge_distances
+from pyg_schnet.geometry import edge_offsets
+from pyg_schnet.kernels import edge_lengths, is_plain
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MAX_Z
 
@@ -41,8 +42,8 @@ def prepare_edges(
 ) -> Edges:
     """Edges of a batch, built where they are not given.
 
-    Edges that start at padding (``z == 0``) are moved to the cutoff, where windows are zero, so that padding never
-    acts on real atoms.
+    Edges that start at padding (``z == 0``), and those from an atom to itself, are moved to the cutoff, where windows are
+    zero: padding never acts on real atoms, and j ≠ i in the sums.
 
     Args:
         z: Atomic numbers, shape ``[N]``.
@@ -72,8 +73,10 @@ def prepare_edges(
         else:
             edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)
         ptr = index2ptr(edge_index[1], z.size(0))
-    dist = edge_distances(pos, edge_index, edge_shift, cell, batch)
-    dist = torch.where(z.index_select(0, edge_index[0]) == 0, cutoff, dist)
+    offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
+    dist = edge_lengths(pos, edge_index[0], edge_index[1], offset, cutoff)
+    if not is_plain(pos) or bool((z == 0).any()):  # elsewhere than in the memory at hand, looking would wait
+        dist = torch.where(z.index_select(0, edge_index[0]) == 0, cutoff, dist)
     return Edges(edge_index, dist, ptr)
 
 

@@ -14,10 +14,11 @@ from pyg_schnet.nn import (
     GaussianBasis,
     Readout,
     SchNetInteraction,
-    exclude_self_loops,
     num_gaussians_for_spacing,
 )
 from pyg_schnet.nn.conv import Filters
+from pyg_schnet.nn.kept import Kept
+from pyg_schnet.nn.stack import can_stack, interact
 
 
 class SchNet(AtomisticModel):
@@ -113,6 +114,7 @@ class SchNet(AtomisticModel):
         self.activate_filters = activate_filters
         self.shared_weights = shared_weights
         self.num_nodes = num_nodes
+        self._packed = Kept()  # weights as the fused blocks read them
 
     @property
     def filters(self) -> Filters:
@@ -123,14 +125,17 @@ class SchNet(AtomisticModel):
     def filters(self, value: Filters) -> None:
         for interaction in self.interactions:
             interaction.conv.filters = value
+        self._packed = Kept()
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
         x = embed(self.embedding, z)
-        dist = exclude_self_loops(edges.index, edges.dist, self.cutoff)
-        spline = self.interactions[0].conv.spline_edges(edges.index, dist, edges.ptr, (x.size(0), x.size(0)))
-        for t in range(self.num_interactions):
-            x = self.interactions[t % len(self.interactions)](x, edges.index, dist, edges.ptr, spline)
+        spline = self.interactions[0].conv.spline_edges(edges.index, edges.dist, edges.ptr, (x.size(0), x.size(0)))
+        blocks = [self.interactions[t % len(self.interactions)] for t in range(self.num_interactions)]
+        if spline is not None and can_stack(blocks, x, spline):
+            return interact(blocks, x, spline, self._packed)
+        for block in blocks:
+            x = block(x, edges.index, edges.dist, edges.ptr, spline)
         return x
 
     @classmethod

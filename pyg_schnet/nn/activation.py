@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyg_schnet.kernels import cpu_kernels, is_plain
+
 _LN2 = math.log(2.0)
 
 
@@ -17,8 +19,9 @@ def shifted_softplus(x: Tensor) -> Tensor:
 
     .. math:: \mathrm{ssp}(x) = \ln\left(\tfrac{1}{2} e^x + \tfrac{1}{2}\right)
 
-    Infinitely often differentiable, so that energies built from it have smooth forces. It does not overflow: above 20
-    torch takes the linear asymptote :math:`x - \ln 2`, which differs by less than 2.1e-9.
+    Infinitely often differentiable, so that energies built from it have smooth forces, and without overflow. On CPUs
+    value and slope are computed together (:func:`pyg_schnet.kernels.cpu.shifted_softplus`). Elsewhere torch takes the
+    linear asymptote :math:`x - \ln 2` above 20, which differs by less than 2.1e-9.
 
     Args:
         x: Dimensionless pre-activations, any shape.
@@ -30,32 +33,44 @@ def shifted_softplus(x: Tensor) -> Tensor:
         >>> shifted_softplus(torch.tensor([0.0, 1000.0]))
         tensor([  0.0000, 999.3068])
     """
-    if torch.compiler.is_compiling():
+    if not is_plain(x):
         return F.softplus(x) - _LN2
     if torch.is_grad_enabled() and x.requires_grad:
         return _ShiftedSoftplus.apply(x)
-    return F.softplus(x).sub_(_LN2)
+    return cpu_kernels().shifted_softplus(x)[0]
 
 
 class _ShiftedSoftplus(torch.autograd.Function):
-    """The shift done in place, and derivatives by the logistic function: ssp' = σ, ssp'' = σ (1 - σ)."""
-
-    generate_vmap_rule = True
+    """Value and slope in one pass over memory, the slope being the logistic function."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return F.softplus(x).sub_(_LN2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        value, slope = cpu_kernels().shifted_softplus(x)
+        ctx.save_for_backward(x, slope)
+        return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return grad * torch.sigmoid(x)
-        return torch.ops.aten.softplus_backward(grad, x, 1.0, 20.0)
+        return grad * _slope_of(ctx)
+
+
+class _Logistic(torch.autograd.Function):
+    """The slope, known already, as a function of x: σ' = σ (1 - σ)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return slope.view_as(slope)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        slope = _slope_of(ctx)
+        return grad * (slope - slope * slope), None
+
+
+def _slope_of(ctx: Any) -> Tensor:
+    x, slope = ctx.saved_tensors
+    return _Logistic.apply(x, slope) if torch.is_grad_enabled() else slope
 
 
 class ShiftedSoftplus(nn.Module):

@@ -81,7 +81,7 @@ class CFConv(MessagePassing):
     There are two ways to the same sum. The exact one is PyG's: :meth:`message` on every edge, then the sum. The fused
     one, :meth:`message_and_aggregate`, takes the filters from a table (:class:`pyg_schnet.nn.SplineFilter`) and stores
     nothing of the size of the edges. Message hooks and explainers need messages, so where they are in use, the exact
-    way is taken; likewise by ``torch.compile``.
+    way is taken; likewise by ``torch.compile`` and ``torch.func``.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -174,17 +174,18 @@ class CFConv(MessagePassing):
         Returns:
             Convolved features, shape ``[N_dst, F]``.
         """
-        if isinstance(x, Tensor):
-            edge_dist = exclude_self_loops(edge_index, edge_dist, self.filter_network.cutoff)
-            x = (x, x)
-        if spline is None or not self.spline.fits(spline) or self._is_observed():
-            n_targets = size[1] if x[1] is None else x[1].size(0)
-            spline = self.spline_edges(edge_index, edge_dist, edge_ptr, (x[0].size(0), n_targets))
+        if spline is None or not self.can_use(spline):
+            spline = None
+            if isinstance(x, Tensor):
+                edge_dist = exclude_self_loops(edge_index, edge_dist, self.filter_network.cutoff)
+        x_src, x_dst = (x, x) if isinstance(x, Tensor) else x
+        num_targets = size[1] if x_dst is None else x_dst.size(0)
+        if spline is None:
+            spline = self.spline_edges(edge_index, edge_dist, edge_ptr, (x_src.size(0), num_targets))
         if spline is not None:
-            out = self.message_and_aggregate(spline, x[0])
-        else:
-            filters = self.filter_network(edge_dist)  # [E, F]
-            out = self.propagate(edge_index, x=x, filters=filters, edge_ptr=edge_ptr, size=size)
+            return self.message_and_aggregate(spline, x_src)
+        filters = self.filter_network(edge_dist)  # [E, F]
+        out = self.propagate(edge_index, x=(x_src, x_dst), filters=filters, edge_ptr=edge_ptr, size=size)
         if self.normalize:
             out = out / neighbor_counts(edge_index, edge_dist, self.filter_network.cutoff, out.size(0)).unsqueeze(-1)
         return out
@@ -202,9 +203,23 @@ class CFConv(MessagePassing):
         """
         if self.spline is None or self._is_observed() or torch.compiler.is_compiling():
             return None
+        if torch._C._functorch.maybe_current_level() is not None:
+            return None
         if self.filters == "auto" and not self._prefers_spline(edge_dist):
             return None
-        return self.spline.edges(edge_index, edge_dist, edge_ptr, size)
+        edges = self.spline.edges(edge_index, edge_dist, edge_ptr, size)
+        if self.normalize:
+            edges = edges._replace(n_neighbors=neighbor_counts(edge_index, edge_dist, self.spline.cutoff, size[1]))
+        return edges
+
+    def can_use(self, spline: SplineEdges) -> bool:
+        """Whether edges that were prepared by another layer serve this one as well."""
+        return (
+            self.spline is not None
+            and self.spline.fits(spline)
+            and not (self.normalize and spline.n_neighbors is None)
+            and not self._is_observed()
+        )
 
     def _prefers_spline(self, edge_dist: Tensor) -> bool:
         if edge_dist.device.type != "cpu" or edge_dist.dtype not in (torch.float32, torch.float64):
@@ -234,7 +249,9 @@ class CFConv(MessagePassing):
 
     def message_and_aggregate(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
-        return spline_conv(x_src, self.spline.coefficients(), spline.weights, spline.graph)
+        coefficients = self.spline.coefficients(spline.first, spline.count)
+        out = spline_conv(x_src, coefficients, spline.weights, spline.graph)
+        return out / spline.n_neighbors.unsqueeze(-1) if self.normalize else out
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.filter_network}, normalize={self.normalize})"

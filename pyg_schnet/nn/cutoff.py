@@ -54,6 +54,8 @@ def hard_cutoff(dist: Tensor, cutoff: float) -> Tensor:
 class _Cutoff(nn.Module):
     """Holds the cutoff in Å; the window functions above are the equations."""
 
+    vanishes: bool  # whether value and slope are zero at the cutoff
+
     def __init__(self, cutoff: float) -> None:
         super().__init__()
         if not (math.isfinite(cutoff) and cutoff > 0):
@@ -74,6 +76,8 @@ class CosineCutoff(_Cutoff):
         ValueError: If ``cutoff`` is not positive and finite.
     """
 
+    vanishes = True
+
     def forward(self, dist: Tensor) -> Tensor:
         """Weights for ``dist`` [Å], same shape."""
         return cosine_cutoff(dist, self.cutoff)
@@ -88,6 +92,8 @@ class HardCutoff(_Cutoff):
     Raises:
         ValueError: If ``cutoff`` is not positive and finite.
     """
+
+    vanishes = False
 
     def forward(self, dist: Tensor) -> Tensor:
         """Weights for ``dist`` [Å], same shape."""

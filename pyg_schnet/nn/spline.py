@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
-from pyg_schnet.kernels import SplineGraph, bspline_weights, locate, spline_coefficients, spline_graph
+from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_graph, spline_weights
 from pyg_schnet.kernels.bspline import OVERHANG
 from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.kept import Kept
+from pyg_schnet.nn.table import Grid, is_written_out, tabulate
 
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at, relative to the largest force."""
 
-_ERROR_AT_WIDTH = 0.02
+_ERROR_AT_WIDTH = 0.05
 """Relative error of forces with one node for each width of the Gaussians, extrapolated by the third power; measured by
 ``benchmarks/spline_error.py`` over random and trained models, and rounded up."""
 
@@ -31,12 +32,18 @@ class SplineEdges(NamedTuple):
         graph: The edges in the orders of the kernels.
         cutoff: End of the grid in Å.
         num_nodes: Nodes of the grid.
+        first: First interval that a table is needed for; ``graph.bins`` count from there.
+        count: Number of intervals a table is needed for; ``None`` for all.
+        n_neighbors: Number of neighbours of each target, shape ``[N_dst]``, where layers divide by it.
     """
 
     weights: Tensor
     graph: SplineGraph
     cutoff: float
     num_nodes: int
+    first: int = 0
+    count: int | None = None
+    n_neighbors: Tensor | None = None
 
 
 def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE) -> int:
@@ -75,7 +82,8 @@ class SplineFilter:
     smoothly, value and slope at the cutoff are exactly zero. Values err by the fourth power of the spacing.
 
     The window is continued beyond both ends as its mirror image, which the cosine and the hard window are; a window
-    with a kink there is less accurate near it.
+    with a kink there is less accurate near it. Windows of other packages say by an attribute ``vanishes`` that value and
+    slope are zero at the cutoff.
 
     In evaluation mode the coefficients are kept until a weight changes. Weights changed behind autograd's back, by
     ``parameter.data``, are noticed at a sample of their elements only; :meth:`forget` makes sure.
@@ -111,7 +119,7 @@ class SplineFilter:
             raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
         self.network = network
         self.num_nodes = int(num_nodes)
-        self._kept = _Kept()
+        self._table, self._samples = Kept(), Kept()
 
     @property
     def cutoff(self) -> float:
@@ -123,12 +131,15 @@ class SplineFilter:
         """Distance between two nodes in Å."""
         return self.cutoff / (self.num_nodes - 1)
 
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What coefficients depend on beside weights."""
+        network = self.network
+        return self.num_nodes, network.activate_filters, network.window, network.basis
+
     def forget(self) -> None:
         """Compute the coefficients anew when they are needed next."""
-        self._kept = _Kept()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": _Kept()}
+        self._table, self._samples = Kept(), Kept()
 
     def edges(
         self,
@@ -149,36 +160,67 @@ class SplineFilter:
             needs_order: Whether the edges are also put in the orders that gradients need; ``None`` does so where
                 gradients are recorded. Orders that are missing are made in every backward pass.
         """
-        bins, fraction = locate(edge_dist, self.cutoff, self.num_nodes - 1)
-        weights = bspline_weights(fraction, edge_dist < self.cutoff)
+        bins, weights = spline_weights(edge_dist, self.cutoff, self.num_nodes - 1)
+        first, count = 0, None
+        if self.network.training and is_plain(edge_dist) and bins.numel() > 0:
+            low, high = (int(end) for end in torch.aminmax(bins))
+            bins, first, count = bins - low, low, high - low + 1  # no atoms are closer than their bonds
         graph = spline_graph(bins, edge_index, size[1], edge_ptr)
         if torch.is_grad_enabled() if needs_order is None else needs_order:
             graph = graph.with_sources(size[0])
             if self.network.training:
-                graph = graph.with_bins(self.num_nodes - 1)
-        return SplineEdges(weights, graph, self.cutoff, self.num_nodes)
+                graph = graph.with_bins(self.num_nodes - 1 if count is None else count)
+        else:
+            check_sources(edge_index[0], size[0])
+        return SplineEdges(weights, graph, self.cutoff, self.num_nodes, first, count)
 
     def fits(self, edges: SplineEdges) -> bool:
         """Whether edges were prepared for this grid."""
         return edges.num_nodes == self.num_nodes and edges.cutoff == self.cutoff
 
-    def coefficients(self) -> Tensor:
-        """Spline coefficients, differentiable in the weights of the network, shape ``[num_nodes + 2, num_filters]``."""
-        if self.network.training:
-            return self.compute()
-        parameters, buffers = list(self.network.parameters()), list(self.network.buffers())
-        if not self._kept.holds([*parameters, *buffers]):
-            self._kept.keep(parameters, buffers, self.compute_precisely)
-        values = self._kept.values
-        if values is None:
-            return self.compute()
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
-            return _Recalled.apply(self, values, *parameters)
-        return values
+    def coefficients(self, first: int = 0, count: int | None = None) -> Tensor:
+        """Spline coefficients that act on some of the intervals, differentiable in the weights of the network.
 
-    def compute(self) -> Tensor:
-        """The coefficients, computed now, in the precision of the weights."""
-        return self._tabulate(self.network)
+        Args:
+            first: First interval.
+            count: Number of intervals; ``None`` takes all from the first one on.
+
+        Returns:
+            Shape ``[count + 3, num_filters]``.
+        """
+        network = self.network
+        if network.training:
+            return self.compute(first, count)
+        weights = [*network.parameters(), *network.buffers()]
+        values = self._table.get(weights, self.key, self.compute_precisely)
+        if values is None:
+            return self.compute(first, count)
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            if not is_written_out(network) or list(network.basis.parameters()):
+                return self.compute(first, count)
+            values = tabulate(network, self._kept_grid(), values)
+        return values if (first, count) == (0, None) else values[first : None if count is None else first + count + 3]
+
+    def compute(self, first: int = 0, count: int | None = None) -> Tensor:
+        """The coefficients that act on some of the intervals, computed now.
+
+        Args:
+            first: First interval.
+            count: Number of intervals; ``None`` takes all from the first one on.
+
+        Returns:
+            Coefficients in the precision of the weights, shape ``[count + 3, num_filters]``.
+        """
+        return tabulate(self.network, self._rows(self._kept_grid(), first, count))
+
+    def _kept_grid(self) -> Grid:
+        """All samples of the grid; kept where they do not depend on weights."""
+        network, weight = self.network, self.network.lin1.weight
+        grid = None
+        if not list(network.basis.parameters()):
+            key = (*self.key, weight.dtype, weight.device)
+            grid = self._samples.get(list(network.basis.buffers()), key, lambda: self.grid(network))
+        return self.grid(network) if grid is None else grid
 
     def compute_precisely(self) -> Tensor:
         """The coefficients without gradients, computed in float64 where the device has it, and then rounded.
@@ -188,15 +230,21 @@ class SplineFilter:
         weight = self.network.lin1.weight
         if weight.dtype == torch.float64 or weight.device.type == "mps":
             return self.compute()
-        return self._tabulate(copy.deepcopy(self.network).to(torch.float64)).to(weight.dtype)
+        network = copy.deepcopy(self.network).to(torch.float64)
+        return tabulate(network, self.grid(network)).to(weight.dtype)
 
-    def _tabulate(self, network: FilterNetwork) -> Tensor:
+    def grid(self, network: FilterNetwork) -> Grid:
+        """All samples of the grid, in the precision of a network."""
         weight = network.lin1.weight
         wide = torch.float32 if weight.device.type == "mps" else torch.float64
         nodes = self.spacing * torch.arange(-OVERHANG, self.num_nodes + OVERHANG, device=weight.device, dtype=wide)
         window = self._window(nodes).to(weight.dtype).unsqueeze(-1)
-        samples = network.amplitude(network.basis(nodes.to(weight.dtype))) * window
-        return spline_coefficients(samples, self._vanishes())
+        return Grid(network.basis(nodes.to(weight.dtype)), window, getattr(network.window, "vanishes", False))
+
+    def _rows(self, grid: Grid, first: int, count: int | None) -> Grid:
+        n_samples = self.num_nodes + 2 * OVERHANG
+        end = n_samples if count is None else first + count + 1 + 2 * OVERHANG
+        return Grid(grid.expansion[first:end], grid.window[first:end], grid.vanishing and end == n_samples)
 
     def _window(self, nodes: Tensor) -> Tensor:
         """The window continued as its mirror image beyond both ends."""
@@ -204,77 +252,11 @@ class SplineFilter:
         dist = torch.where(dist > self.cutoff, 2.0 * self.cutoff - dist, dist)
         return self.network.window(dist.clamp(max=self.cutoff * (1.0 - 1e-9)))  # the end itself counts as outside
 
-    def _vanishes(self) -> bool:
-        """Whether the window ends with value and slope zero."""
-        end = torch.tensor([1.0 - 1e-4], dtype=torch.float64) * self.cutoff
-        return bool(self.network.window(end).abs() < 1e-6)
-
     def __call__(self, dist: Tensor) -> Tensor:
         """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
-        bins, fraction = locate(dist, self.cutoff, self.num_nodes - 1)
-        weights, coefficients = bspline_weights(fraction, dist < self.cutoff), self.coefficients()
+        bins, weights = spline_weights(dist, self.cutoff, self.num_nodes - 1)
+        coefficients = self.coefficients()
         return sum(weights[:, m : m + 1] * coefficients.index_select(0, bins + m) for m in range(weights.size(1)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.network}, num_nodes={self.num_nodes})"
-
-
-class _Kept:
-    """Coefficients and the state of the weights they were computed with."""
-
-    def __init__(self) -> None:
-        self.values: Tensor | None = None
-        self._state: list[tuple[int, int]] = []
-        self._samples: list[tuple[Any, int, float]] = []
-
-    def holds(self, tensors: list[Tensor]) -> bool:
-        """Whether the coefficients are those of these weights."""
-        if self.values is None or torch._C._functorch.maybe_current_level() is not None:
-            return False
-        try:
-            state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        except RuntimeError:  # a tensor without memory of its own, or of inference mode
-            return False
-        return state == self._state and all(flat[k] == value for flat, k, value in self._samples)
-
-    def keep(self, parameters: list[Tensor], buffers: list[Tensor], compute: Callable[[], Tensor]) -> None:
-        """Compute and keep the coefficients, unless a change of the weights would not be noticed."""
-        self.__init__()
-        tensors = [*parameters, *buffers]
-        if torch._C._functorch.maybe_current_level() is not None or torch.compiler.is_compiling():
-            return
-        if not all(type(parameter) is torch.nn.Parameter for parameter in parameters):
-            return
-        if any(type(tensor) is FakeTensor or tensor.is_inference() or tensor.is_meta for tensor in tensors):
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            values = compute()
-        if type(values) is not Tensor:
-            return
-        self.values = values
-        self._state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        for tensor in tensors:
-            if tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.numel() > 0:
-                flat = tensor.detach().view(-1).numpy()
-                middle = flat.size // 2
-                self._samples.append((flat, middle, flat[middle]))
-
-
-class _Recalled(torch.autograd.Function):
-    """Kept coefficients as a function of the weights; computed with a graph only if their gradient is asked for."""
-
-    @staticmethod
-    def forward(ctx: Any, spline: SplineFilter, values: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.spline = spline
-        ctx.save_for_backward(*parameters)
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        parameters = ctx.saved_tensors
-        chosen = [p for p in parameters if p.requires_grad]
-        create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            values = ctx.spline.compute()
-        gradients = iter(torch.autograd.grad(values, chosen, grad, create_graph=create_graph, allow_unused=True))
-        return None, None, *(next(gradients) if p.requires_grad else None for p in parameters)

@@ -23,8 +23,14 @@ CUTOFF = 5.0
 N = 6
 
 
-def make_cfconv(**kwargs):
-    return CFConv(FilterNetwork(4, GaussianBasis(8, CUTOFF), CosineCutoff(CUTOFF)), **kwargs).to(F64)
+def make_cfconv(filters="exact", **kwargs):
+    network = FilterNetwork(4, GaussianBasis(8, CUTOFF), CosineCutoff(CUTOFF))
+    return CFConv(network, filters=filters, **kwargs).to(F64)
+
+
+def make_splined(**kwargs):
+    """With few nodes, so that splined and exact filters are not taken for each other."""
+    return make_cfconv("spline", num_nodes=20, **kwargs)
 
 
 def make_dtnn(window=None):
@@ -45,13 +51,14 @@ def graph():
 
 
 def cfconv_by_loop(conv, x, edge_index, dist, n_targets):
-    """Eq. (9) and (18), one edge after the other."""
+    """Eq. (9) and (18), one edge after the other, with exact or splined filters."""
+    filters = conv.filter_network if conv.spline is None else conv.spline
     out = np.zeros((n_targets, x.shape[1]))
     neighbors = np.zeros(n_targets)
     for j, i, d in zip(*edge_index.tolist(), dist.tolist(), strict=True):
         if i == j and d == 0:
             continue
-        out[i] += x[j].numpy() * conv.filter_network(torch.tensor([d], dtype=F64))[0].detach().numpy()
+        out[i] += x[j].numpy() * filters(torch.tensor([d], dtype=F64))[0].detach().numpy()
         neighbors[i] += d < conv.filter_network.cutoff
     return out / np.maximum(neighbors, 1)[:, None] if conv.normalize else out
 
@@ -74,6 +81,8 @@ def dtnn_by_loop(conv, x, edge_index, dist, n_targets):
 CASES = {
     "cfconv": (make_cfconv, cfconv_by_loop),
     "cfconv-normalized": (lambda: make_cfconv(normalize=True), cfconv_by_loop),
+    "cfconv-spline": (make_splined, cfconv_by_loop),
+    "cfconv-spline-normalized": (lambda: make_splined(normalize=True), cfconv_by_loop),
     "dtnn": (make_dtnn, dtnn_by_loop),
     "dtnn-cosine": (lambda: make_dtnn(CosineCutoff(4.5)), dtnn_by_loop),
 }
@@ -201,9 +210,10 @@ def test_neighbor_counts(graph):
     assert counts.dtype == F64
 
 
-def test_normalisation_divides_by_neighbours_within_the_cutoff(graph):
+@pytest.mark.parametrize("make", [make_cfconv, make_splined])
+def test_normalisation_divides_by_neighbours_within_the_cutoff(make, graph):
     x, edge_index, dist = graph
-    conv = make_cfconv()
+    conv = make()
     plain = conv(x, edge_index, dist)
     conv.normalize = True
     close(conv(x, edge_index, dist), (plain / torch.tensor([3, 1, 4, 1, 1, 1]).unsqueeze(1)).detach().numpy())
@@ -259,7 +269,16 @@ def test_edge_masks_of_explainers(make, with_ptr, graph):
 
 
 @pytest.mark.parametrize("with_ptr", [False, True])
-@pytest.mark.parametrize("make", [lambda: CFConv(FilterNetwork(4)), lambda: DTNNConv(4, 5)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CFConv(FilterNetwork(4)),
+        lambda: CFConv(FilterNetwork(4)).eval(),
+        lambda: CFConv(FilterNetwork(4), filters="spline"),
+        lambda: CFConv(FilterNetwork(4), filters="spline").eval(),
+        lambda: DTNNConv(4, 5),
+    ],
+)
 def test_shapes_without_data(make, with_ptr):
     if with_ptr and torch_geometric.typing.WITH_TORCH_SCATTER:
         pytest.skip("the kernels of torch-scatter need data")
@@ -280,6 +299,157 @@ def test_compiles_in_one_graph(make, with_ptr, graph):
     ptr = index2ptr(edge_index[1], N) if with_ptr else None
     compiled = torch.compile(conv, backend="eager", fullgraph=True)
     close(compiled(x, edge_index, dist, ptr), conv(x, edge_index, dist, ptr).detach().numpy())
+
+
+def largest(value):
+    return value.detach().abs().max().item()
+
+
+@pytest.mark.parametrize("with_ptr", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_splined_filters_are_close_to_the_exact_ones(normalize, training, with_ptr, graph):
+    x, edge_index, dist = graph
+    conv = make_cfconv("spline", normalize=normalize).train(training)
+    ptr = index2ptr(edge_index[1], N) if with_ptr else None
+    inputs = {
+        "one tensor": (x, edge_index, dist, ptr),
+        "a pair": ((x, x.new_zeros(N, 2)), edge_index, dist, ptr),
+        "a pair without targets": ((x, None), edge_index, dist, ptr, (N, N)),
+    }
+    if not with_ptr:
+        order, loops = torch.randperm(dist.numel()), torch.arange(N).repeat(2, 1)
+        inputs["any order"] = (x, edge_index[:, order], dist[order])
+        inputs["self loops"] = (x, torch.cat([edge_index, loops], 1), torch.cat([dist, dist.new_zeros(N)]))
+    conv.filters = "exact"
+    exact = conv(x, edge_index, dist, ptr)
+    conv.filters = "spline"
+    for arguments in inputs.values():
+        difference = largest(conv(*arguments) - exact)
+        assert 1e-12 * largest(exact) < difference < 3e-6 * largest(exact)
+
+
+REGISTER = [
+    "register_message_forward_hook",
+    "register_message_forward_pre_hook",
+    "register_aggregate_forward_hook",
+    "register_aggregate_forward_pre_hook",
+    "register_propagate_forward_hook",
+    "register_propagate_forward_pre_hook",
+]
+
+
+@pytest.mark.parametrize("register", REGISTER)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("filters", ["auto", "spline"])
+def test_observed_messages_are_the_exact_ones(filters, training, register, graph):
+    x, edge_index, dist = graph
+    conv = make_cfconv(filters, num_nodes=10).train(training)
+    size = (N, N)
+    shared = make_splined().spline_edges(edge_index, dist, None, size)
+    before = conv(x, edge_index, dist)
+    calls = []
+    handle = getattr(conv, register)(lambda *given: calls.append(given))
+    observed, shared_anyway = conv(x, edge_index, dist), conv(x, edge_index, dist, spline=shared)
+    assert len(calls) == 2
+    assert conv.spline_edges(edge_index, dist, None, size) is None
+    handle.remove()
+    assert torch.equal(conv(x, edge_index, dist), before)
+    conv.filters = "exact"
+    exact = conv(x, edge_index, dist)
+    assert torch.equal(observed, exact)
+    assert torch.equal(shared_anyway, exact)
+
+
+@pytest.mark.parametrize("filters", ["auto", "spline"])
+def test_explanations_see_the_exact_messages(filters, graph):
+    x, edge_index, dist = graph
+    conv = make_cfconv(filters, num_nodes=10).eval()
+    splined = conv(x, edge_index, dist)
+    mask = torch.nn.Parameter(torch.ones(dist.numel(), dtype=F64))
+    set_masks(conv, mask, edge_index, apply_sigmoid=False)
+    explained = conv(x, edge_index, dist)
+    (importance,) = torch.autograd.grad(explained.square().sum(), mask)
+    assert ((importance != 0) == (dist < CUTOFF)).all()
+    clear_masks(conv)
+    assert torch.equal(conv(x, edge_index, dist), splined)
+    conv.filters = "exact"
+    close(explained, conv(x, edge_index, dist).detach().numpy())
+    assert largest(explained - splined) > 1e-6
+
+
+def way(conv, x, edge_index, dist):
+    """Which way is taken, told by the result."""
+    out = conv(x, edge_index, dist)
+    before, found = conv.filters, []
+    for filters in ("exact", "spline"):
+        conv.filters = filters
+        found += [filters] if torch.equal(conv(x, edge_index, dist), out) else []
+    conv.filters = before
+    assert len(found) == 1
+    return found[0]
+
+
+def test_auto_takes_the_faster_way(graph):
+    x, edge_index, dist = graph
+    conv = make_cfconv("auto", num_nodes=11)
+    assert dist.numel() == 12
+    few = (x, edge_index[:, :11], dist[:11])
+    assert way(conv.train(), x, edge_index, dist) == "spline"
+    assert way(conv.train(), *few) == "exact"
+    assert way(conv.eval(), x, edge_index, dist) == "spline"
+    assert way(conv.eval(), *few) == "spline"
+    with torch.no_grad():
+        assert way(conv.train(), *few) == "exact"
+        assert way(conv.eval(), *few) == "spline"
+
+
+def test_auto_is_exact_where_there_are_no_kernels(graph):
+    x, edge_index, dist = graph
+    conv = make_cfconv("auto", num_nodes=10).eval()
+    size = (N, N)
+    assert conv.spline_edges(edge_index, dist, None, size) is not None
+    assert conv.to(torch.float32).spline_edges(edge_index, dist.float(), None, size) is not None
+    for dtype in (torch.bfloat16, torch.float16):
+        assert conv.to(dtype).spline_edges(edge_index, dist.to(dtype), None, size) is None
+        given = x.to(dtype), edge_index, dist.to(dtype)
+        assert conv(*given).dtype == dtype
+    assert conv.to("meta").spline_edges(edge_index.to("meta"), dist.to("meta"), None, size) is None
+    assert conv(x.half().to("meta"), edge_index.to("meta"), dist.half().to("meta")).shape == (N, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_splined_filters_in_other_precisions(dtype, graph):
+    x, edge_index, dist = graph
+    conv = make_cfconv("spline")
+    expected = conv(x, edge_index, dist)
+    for training in (True, False):
+        out = conv.to(dtype).train(training)(x.to(dtype), edge_index, dist.to(dtype))
+        assert out.dtype == dtype
+        assert largest(out.double() - expected) < 0.05 * largest(expected)
+
+
+def test_edges_may_be_shared_by_layers_with_the_same_grid(graph):
+    x, edge_index, dist = graph
+    torch.manual_seed(0)
+    convs = [make_splined(), make_splined(), make_cfconv("spline", num_nodes=30), make_cfconv("exact")]
+    shared = convs[0].spline_edges(edge_index, dist, None, (N, N))
+    for conv in convs:
+        assert torch.equal(conv(x, edge_index, dist, spline=shared), conv(x, edge_index, dist))
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("filters", ["exact", "spline"])
+def test_edges_of_atoms_that_are_not_there(filters, training, mode, row, graph):
+    x, edge_index, dist = graph
+    conv = make_cfconv(filters).train(training)
+    for atom in (N, -N - 1):
+        bad = edge_index.clone()
+        bad[row, 4] = atom
+        with mode(), pytest.raises((IndexError, RuntimeError), match=r"out of bounds|Found .*indices|edges (name|come from) atoms"):
+            conv(x, bad, dist)
 
 
 def test_reset():

@@ -12,10 +12,14 @@ from pyg_schnet.nn import DipoleReadout
 F64 = torch.float64
 CUTOFF = 3.5
 SIZES = {"hidden_channels": 8, "num_interactions": 2, "num_gaussians": 8, "cutoff": CUTOFF}
+EXACT = {"num_filters": 6, "filters": "exact", **SIZES}
+SPLINE = {**EXACT, "filters": "spline"}
 MODELS = {
-    "schnet": lambda readout: SchNet(num_filters=6, readout=readout, **SIZES),
-    "schnet-pyg": lambda readout: SchNet(num_filters=6, readout=readout, activate_filters=False, **SIZES),
-    "schnet-crystals": lambda readout: SchNet(num_filters=6, readout=readout, window="hard", normalize=True, **SIZES),
+    "schnet": lambda readout: SchNet(readout=readout, **EXACT),
+    "schnet-pyg": lambda readout: SchNet(readout=readout, activate_filters=False, **EXACT),
+    "schnet-crystals": lambda readout: SchNet(readout=readout, window="hard", normalize=True, **EXACT),
+    "schnet-spline": lambda readout: SchNet(readout=readout, **SPLINE),
+    "schnet-spline-hard": lambda readout: SchNet(readout=readout, window="hard", normalize=True, **SPLINE),
     "dtnn": lambda readout: DTNN(num_factors=6, readout=readout, **SIZES),
     "dtnn-cosine": lambda readout: DTNN(num_factors=6, readout=readout, window="cosine", **SIZES),
 }
@@ -26,7 +30,7 @@ READOUTS = {
     "dipole-vector": lambda: DipoleReadout(8, magnitude=False),
     "spatial-extent": lambda: "spatial_extent",
 }
-SMOOTH = ("schnet", "schnet-pyg", "dtnn-cosine")
+SMOOTH = ("schnet", "schnet-pyg", "schnet-spline", "dtnn-cosine")
 
 
 def build(name, readout="sum"):

@@ -108,7 +108,7 @@ def test_derivatives(model, small_cell, periodic_tensors):
     contract.check_derivatives(model, **periodic_tensors(small_cell), second=False)
 
 
-@pytest.mark.parametrize("name", ["schnet", "dtnn-cosine"])
+@pytest.mark.parametrize("name", ["schnet", "schnet-spline", "dtnn-cosine"])
 def test_derivatives_by_positions_and_cell(name, small_cell, periodic_tensors):
     model, structure = build(name), periodic_tensors(small_cell)
     edge_index, edge_shift = radius_graph(structure["pos"], CUTOFF, cell=structure["cell"], pbc=structure["pbc"])

@@ -1,0 +1,91 @@
+"""How does the time of a training step grow with edges, features and nodes, for PyG's SchNet and both our filters?
+
+Run: python benchmarks/scaling.py --json scaling.json --plot scaling.png
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+from harness import Table, make_parser, parse, save, save_figure, spread, summary, time_in_turn
+from peers import Ours, PyG, pyg_model
+from systems import Structures
+from tasks import TOLERANCES, Task, check, make_step
+
+TRAIN = Task(training=True)
+CUTOFF = 5.0  # Å
+SWEEPS = {
+    "molecules": (1, 4, 16, 64, 256),
+    "features": (32, 64, 128, 256),
+    "nodes": (128, 256, 512, 1024, 2048),
+}
+_AXES = {
+    "molecules": ("edges", "edges"),
+    "features": ("features", "features"),
+    "nodes": ("nodes", "nodes of the spline"),
+}
+_FEW_NODES = dict.fromkeys(TOLERANCES, 0.1)  # the error of few nodes is the subject of spline_error.py
+
+
+class Point(NamedTuple):
+    """What is varied, one at a time."""
+
+    molecules: int = 100
+    features: int = 128
+    nodes: int | None = None  # default
+
+
+def measure(sweep, value, options):
+    """Check and time one point; one row for each way."""
+    point = Point(**{sweep: value})
+    model, system = pyg_model(CUTOFF, point.features), Structures().qm9(point.molecules, CUTOFF)
+    exact = Ours(model, system, "exact", filters="exact")
+    spline = Ours(model, system, "spline", filters="spline", num_nodes=point.nodes)
+    peers = [PyG(model, system), exact, spline]
+    deviations = check(TRAIN, peers, _FEW_NODES if sweep == "nodes" else TOLERANCES)
+    steps = {peer.name: make_step(TRAIN, peer) for peer in peers}
+    times = time_in_turn(steps, options.repeats, seconds=options.seconds)
+    shared = {"sweep": sweep, **point._asdict(), **system.sizes(), "deviations": deviations}
+    shared["nodes"] = spline.model.interactions[0].conv.spline.num_nodes
+    return [{**shared, "way": name, "time_ms": summary(values)} for name, values in times.items()]
+
+
+def draw(rows, *axes):
+    """One panel for each sweep."""
+    for ax, sweep in zip(axes, dict.fromkeys(row["sweep"] for row in rows), strict=True):
+        key, label = _AXES[sweep]
+        for way in dict.fromkeys(row["way"] for row in rows):
+            points = [row for row in rows if row["sweep"] == sweep and row["way"] == way]
+            x, times = [row[key] for row in points], [row["time_ms"] for row in points]
+            (line,) = ax.loglog(x, [time["median"] for time in times], "o-", label=way)
+            low, high = [time["p10"] for time in times], [time["p90"] for time in times]
+            ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
+        ax.set_xticks(x, labels=x)
+        ax.minorticks_off()
+        ax.set(xlabel=label, ylabel="training step [ms]")
+    axes[0].legend()
+
+
+def main():
+    parser = make_parser(__doc__, repeats=20, plot=True)
+    parser.add_argument("--only", nargs="+", choices=SWEEPS, default=list(SWEEPS), help="what to vary")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each point, after three rounds")
+    options = parse(parser)
+
+    columns = {
+        "sweep": "{sweep:9}",
+        "edges": "{edges:5}",
+        "features": "{features}",
+        "nodes": "{nodes}",
+        "way": "{way:6}",
+    }
+    table = Table({**columns, "step [ms] (10 to 90 %)": spread("time_ms")})
+    for sweep in options.only:
+        for value in SWEEPS[sweep]:
+            for row in measure(sweep, value, options):
+                table.add(row)
+    save(options, table.rows)
+    save_figure(options, partial(draw, table.rows), num_axes=len(options.only))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""The kernels in numba, for float32 and float64 on CPUs; compiled when first called, and kept on disk from then on."""
+
+from pyg_schnet.kernels.cpu import single
+from pyg_schnet.kernels.cpu.convolution import coefficient_gradient, convolve, weight_gradient
+from pyg_schnet.kernels.cpu.edges import measure, push, weigh
+from pyg_schnet.kernels.cpu.run import SERIAL_WORK
+from pyg_schnet.kernels.cpu.softplus import shifted_softplus
+from pyg_schnet.kernels.cpu.sort import sort_edges
+
+__all__ = [
+    "SERIAL_WORK",
+    "coefficient_gradient",
+    "convolve",
+    "measure",
+    "push",
+    "shifted_softplus",
+    "single",
+    "sort_edges",
+    "weigh",
+    "weight_gradient",
+]

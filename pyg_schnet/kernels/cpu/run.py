@@ -1,0 +1,70 @@
+"""How kernels are compiled, and by how many threads they are run.
+
+The number of threads follows torch's. A process that was forked off runs the serial functions, since OpenMP does not
+survive a fork.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+OPTIONS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
+"""Sums may be reordered and fused; nothing is assumed of NaN and infinity."""
+
+SERIAL_WORK = 200_000
+"""Products of edges and features below which threads cost more than they bring."""
+
+# glibc gives freed memory back to the system above a limit that grows with the largest block freed so far, up to twice
+# 32 MiB; until then every step takes its memory anew, page by page. One free of a block that nobody touched sets it.
+torch.empty(31 << 20, dtype=torch.uint8)
+
+_forked = False
+
+
+def _mark_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_fork)
+
+
+def run(serial: Callable, parallel: Callable, rows: np.ndarray | int, n_features: int, *arguments: Any) -> None:
+    """Call a kernel for all rows, by as many threads as torch has.
+
+    Args:
+        serial: Kernel for a range of rows.
+        parallel: The same for several ranges at a time.
+        rows: Where the work of each row begins and ends, shape ``[rows + 1]``; a number where all rows are alike.
+        n_features: Work for each edge.
+        *arguments: Arrays.
+    """
+    alike = isinstance(rows, int)
+    n_rows, n_edges = (rows, rows) if alike else (rows.shape[0] - 1, int(rows[-1]))
+    threads = 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    if threads == 1 or n_edges * n_features < SERIAL_WORK:
+        serial(0, n_rows, *arguments)
+        return
+    numba.set_num_threads(threads)
+    shares = np.arange(threads + 1) * n_edges // threads
+    bounds = shares if alike else np.searchsorted(rows, shares)
+    bounds[0], bounds[-1] = 0, n_rows
+    parallel(bounds, *arguments)
+
+
+def array(x: Tensor | None) -> np.ndarray | None:
+    """The memory of a tensor, in rows."""
+    return None if x is None else x.detach().contiguous().numpy()
+
+
+def arrays_of(*tensors: Tensor) -> list[np.ndarray]:
+    """The memory of several tensors."""
+    return [array(x) for x in tensors]

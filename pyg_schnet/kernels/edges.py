@@ -1,0 +1,124 @@
+"""Lengths of edges, and the spline weights that belong to them, in one pass each on CPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.geometry import safe_norm
+from pyg_schnet.kernels.bspline import bspline_weights, locate
+from pyg_schnet.kernels.plain import is_plain
+
+
+def edge_lengths(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
+    r"""Length of every edge; those of atoms to themselves are given another one.
+
+    .. math:: r_e = \lVert \mathbf{r}_j - \mathbf{r}_i + \mathbf{o}_e \rVert
+
+    Differentiable any number of times; see :func:`pyg_schnet.geometry.edge_distances` for the same in separate steps.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        source: Neighbour j of each edge, shape ``[E]``.
+        target: Centre i of each edge, shape ``[E]``.
+        offset: Lattice vectors crossed by each edge in Å, shape ``[E, 3]``; ``None`` for open boundaries.
+        ignored: Length in Å for edges from an atom to itself, those of length zero.
+
+    Returns:
+        Lengths in Å, shape ``[E]``.
+
+    Raises:
+        IndexError: If an edge names an atom that is not there.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+        >>> edge_lengths(pos, torch.tensor([1, 0]), torch.tensor([0, 0]), None, ignored=5.0)
+        tensor([1.5000, 5.0000])
+    """
+    if is_plain(pos):
+        return _Lengths.apply(pos, source, target, offset, ignored)
+    return _lengths(pos, source, target, offset, ignored)
+
+
+def spline_weights(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
+    """Interval of each distance, int64, ``[E]``, and its spline weights, ``[E, 4]``.
+
+    What :func:`~pyg_schnet.kernels.locate` and :func:`~pyg_schnet.kernels.bspline_weights` give, differentiable as they
+    are.
+
+    Args:
+        dist: Distances in Å, shape ``[E]``.
+        cutoff: End of the grid in Å; weights are zero from there on.
+        num_intervals: Number of intervals.
+    """
+    if is_plain(dist):
+        return _Weights.apply(dist, cutoff, num_intervals)
+    return _weights(dist, cutoff, num_intervals)
+
+
+def _lengths(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
+    vec = pos.index_select(0, source) - pos.index_select(0, target)
+    dist = safe_norm(vec if offset is None else vec + offset)
+    return torch.where((source == target) & (dist == 0), ignored, dist)
+
+
+def _weights(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
+    interval, fraction = locate(dist, cutoff, num_intervals)
+    return interval, bspline_weights(fraction, dist < cutoff)
+
+
+class _Lengths(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
+        from pyg_schnet.kernels import cpu
+
+        dist = pos.new_empty(source.size(0))
+        if not cpu.measure(pos, source, target, offset, ignored, dist):
+            raise IndexError(
+                f"edges must name atoms 0 to {pos.size(0) - 1}; got sources {source.min()} to {source.max()} and "
+                f"targets {target.min()} to {target.max()}"
+            )
+        ctx.save_for_backward(pos, source, target, offset, dist)
+        ctx.ignored = ignored
+        return dist
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        pos, source, target, offset, dist = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = [x for x in (pos, offset) if x is not None and x.requires_grad]
+            found = torch.autograd.grad(
+                _lengths(pos, source, target, offset, ctx.ignored), inputs, grad, create_graph=True
+            )
+            by_pos = found[0] if pos.requires_grad else None
+            return by_pos, None, None, found[-1] if len(found) > (by_pos is not None) else None, None
+        from pyg_schnet.kernels import cpu
+
+        by_pos = torch.zeros_like(pos, memory_format=torch.contiguous_format)
+        by_offset = torch.zeros_like(offset, memory_format=torch.contiguous_format) if ctx.needs_input_grad[3] else None
+        cpu.push(grad, pos, source, target, offset, dist, by_pos, by_offset)
+        return by_pos, None, None, by_offset, None
+
+
+class _Weights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
+        from pyg_schnet.kernels import cpu
+
+        bins = torch.empty(dist.size(0), dtype=torch.int64)
+        weights, slopes = dist.new_empty(dist.size(0), 4), dist.new_empty(dist.size(0), 4)
+        cpu.weigh(dist, cutoff, num_intervals, bins, weights, slopes)
+        ctx.mark_non_differentiable(bins)
+        ctx.save_for_backward(dist, slopes)
+        ctx.grid = cutoff, num_intervals
+        return bins, weights
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None]:
+        dist, slopes = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            weights = _weights(dist, *ctx.grid)[1]
+            return torch.autograd.grad(weights, dist, grad, create_graph=True)[0], None, None
+        return (grad * slopes).sum(1), None, None

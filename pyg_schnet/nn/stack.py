@@ -1,0 +1,176 @@
+"""All interaction blocks in one step, with the gradient by distances by hand: for evaluation and dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from pyg_schnet.kernels import cpu_kernels
+from pyg_schnet.kernels._autograd import wanted
+from pyg_schnet.kernels.matmul import forward_linear, forward_product
+from pyg_schnet.kernels.plain import is_plain
+from pyg_schnet.nn.activation import ShiftedSoftplus
+from pyg_schnet.nn.conv import CFConv
+from pyg_schnet.nn.dense import Dense
+from pyg_schnet.nn.interaction import SchNetInteraction
+from pyg_schnet.nn.kept import Kept
+from pyg_schnet.nn.spline import SplineEdges
+from pyg_schnet.nn.table import is_written_out
+
+_SINGLE_ATOMS = 100
+"""Atoms up to which all blocks are one call on one thread."""
+
+_PACKED = (  # in the order of Weights.pack
+    lambda block: block.conv.spline.coefficients(),
+    lambda block: block.lin_in.weight,
+    lambda block: block.lin1.weight,
+    lambda block: block.lin1.bias,
+    lambda block: block.lin2.weight,
+    lambda block: block.lin2.bias,
+)
+
+
+def can_stack(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) -> bool:
+    """Whether :func:`interact` may stand for the blocks: they are in evaluation mode, and nobody looks inside."""
+    return is_plain(x) and not torch.is_autocast_enabled("cpu") and all(_is_ours(block, edges) for block in blocks)
+
+
+def interact(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges, kept: Kept) -> Tensor:
+    r"""Atom features after all blocks, those of calling one block after the other.
+
+    .. math:: \mathbf{x} \leftarrow \mathbf{x} + \mathbf{W}_2\, \mathrm{ssp}(\mathbf{W}_1\, \mathbf{y} + \mathbf{b}_1)
+              + \mathbf{b}_2, \qquad \mathbf{y} = \mathrm{cfconv}(\mathbf{W}_0 \mathbf{x})
+
+    Small structures spend their time in calls rather than in sums, large ones in memory. Here forces take three matrix
+    products and two kernels for each block, without a graph; for small structures all blocks are one call. Gradients by
+    weights, and those that are to be differentiated again, are computed by the blocks themselves.
+
+    Args:
+        blocks: The blocks in the order they act, in evaluation mode; see :func:`can_stack`.
+        x: Embeddings, shape ``[N, F]``.
+        edges: Edges as all blocks see them.
+        kept: Where weights are kept in the form they are needed in, until they change.
+
+    Returns:
+        Shape ``[N, F]``.
+    """
+    given = {block: _weights_of(block) for block in blocks}
+    weights = [weight for values in given.values() for weight in values]
+    key = tuple(block.conv.spline.key for block in blocks)
+    packed = kept.get(weights, key, lambda: _pack(blocks))
+    stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, given)
+    if not torch.is_grad_enabled():
+        return stack.forward(x, edges.weights)[0]
+    return _Interact.apply(stack, x, edges.weights, *(weight for weight in weights if weight.requires_grad))
+
+
+def _weights_of(block: SchNetInteraction) -> list[Tensor]:
+    """Weights and buffers; by hand, since ``parameters()`` takes as long as a matrix product."""
+    network = block.conv.filter_network
+    layers = (block.lin1, block.lin2, network.lin1, network.lin2)
+    basis = (*network.basis._parameters.values(), *network.basis._buffers.values())
+    return [block.lin_in.weight, *(value for layer in layers for value in (layer.weight, layer.bias)), *basis]
+
+
+def _names_of(block: SchNetInteraction) -> list[str]:
+    """Names of :func:`_weights_of`."""
+    names = {id(value): name for name, value in (*block.named_parameters(), *block.named_buffers())}
+    return [names[id(weight)] for weight in _weights_of(block)]
+
+
+def _is_ours(block: SchNetInteraction, edges: SplineEdges) -> bool:
+    if type(block) is not SchNetInteraction or block.training or block._forward_hooks or block._forward_pre_hooks:
+        return False
+    parts = (block.lin_in, block.lin1, block.lin2, block.act, block.conv)
+    return (
+        tuple(map(type, parts)) == (Dense, Dense, Dense, ShiftedSoftplus, CFConv)
+        and not any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in parts)
+        and block.conv.can_use(edges)
+        and is_written_out(block.conv.filter_network)
+    )
+
+
+@torch.no_grad()
+def _pack(blocks: Sequence[SchNetInteraction]) -> Any:
+    return cpu_kernels().single.Weights.pack(
+        *([value(block) for block in blocks] for value in _PACKED),
+    )
+
+
+class _Stacked(NamedTuple):
+    """The blocks, their weights packed for the kernels, the edges, and the weights as they were given."""
+
+    blocks: Sequence[SchNetInteraction]
+    weights: Any
+    edges: SplineEdges
+    given: dict[SchNetInteraction, list[Tensor]]
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Any]:
+        """Features, and what the gradient needs of this pass."""
+        if x.size(0) <= _SINGLE_ATOMS:
+            return cpu_kernels().single.forward(x, self.weights, h, self.edges.graph, self.edges.n_neighbors)
+        kept = []
+        for block, table in zip(self.blocks, self.weights.tables, strict=True):
+            hidden = forward_linear(x, block.lin_in.weight, None)
+            summed = self.divide(cpu_kernels().convolve(hidden, torch.from_numpy(table), h, self.edges.graph))
+            inner = forward_linear(summed, block.lin1.weight, block.lin1.bias)
+            outer, slope = cpu_kernels().shifted_softplus(inner)
+            x = forward_linear(outer, block.lin2.weight, block.lin2.bias).add_(x)
+            kept.append((hidden, slope))
+        return x, kept
+
+    def backward(self, h: Tensor, grad: Tensor, kept: Any, by_x: bool) -> tuple[Tensor | None, Tensor]:
+        """Gradients by embeddings, where wanted, and by the weights of the edges."""
+        if grad.size(0) <= _SINGLE_ATOMS:
+            return cpu_kernels().single.backward(grad, self.weights, h, self.edges.graph, self.edges.n_neighbors, kept)
+        graph = self.edges.graph.with_sources(grad.size(0))
+        transposed, by_edges = graph.transposed(), torch.zeros_like(h)
+        for k in reversed(range(len(self.blocks))):
+            block, table, (hidden, slope) = self.blocks[k], torch.from_numpy(self.weights.tables[k]), kept[k]
+            by_inner = forward_product(grad, block.lin2.weight).mul_(slope)
+            by_sum = self.divide(forward_product(by_inner, block.lin1.weight))
+            by_edges.add_(cpu_kernels().weight_gradient(by_sum, hidden, table, graph))
+            if k > 0 or by_x:
+                by_hidden = cpu_kernels().convolve(by_sum, table, h, transposed)
+                grad = forward_product(by_hidden, block.lin_in.weight).add_(grad)
+        return grad if by_x else None, by_edges
+
+    def divide(self, values: Tensor) -> Tensor:
+        """Divide in place by the number of neighbours, where the blocks do so."""
+        counts = self.edges.n_neighbors
+        return values if counts is None else values.div_(counts.unsqueeze(-1))
+
+
+class _Interact(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, stack: _Stacked, x: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(x, h, *parameters)
+        out, kept = stack.forward(x, h)
+        ctx.stack, ctx.kept = stack, kept
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, h, *parameters = ctx.saved_tensors
+        by_parameters = any(wanted(ctx, 3 + k, 2 + k) for k in range(len(parameters)))
+        if torch.is_grad_enabled() or by_parameters:
+            return None, *_by_blocks(ctx.stack, [x, h, *parameters], grad)
+        by_x, by_edges = ctx.stack.backward(h, grad, ctx.kept, wanted(ctx, 1, 0))
+        return None, by_x, by_edges, *(None for _ in parameters)
+
+
+def _by_blocks(stack: _Stacked, inputs: list[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """Gradients by the blocks themselves, for all inputs that have one; with the weights of the forward pass."""
+    create_graph = torch.is_grad_enabled()
+    chosen = [value for value in inputs if value.requires_grad]
+    x, edges = inputs[0], stack.edges._replace(weights=inputs[1])
+    with torch.enable_grad():
+        for block in stack.blocks:
+            weights = dict(zip(_names_of(block), stack.given[block], strict=True))
+            x = functional_call(block, weights, (x, None, None, None, edges))
+        found = iter(torch.autograd.grad(x, chosen, grad, create_graph=create_graph, allow_unused=True))
+    return [next(found) if value.requires_grad else None for value in inputs]
