@@ -25,3 +25,12 @@ def wanted(ctx: Any, position: int, tensors_before: int | None = None) -> bool:
         return torch._C._will_engine_execute_node(ctx.next_functions[node][0])
     except (AttributeError, RuntimeError):  # not in this torch, or an input that is asked for itself
         return True
+
+
+def any_wanted(ctx: Any, first: int) -> bool:
+    """Whether any gradient is going to be used of the tensor inputs from number ``first`` on, which all require one."""
+    nodes = [node for node, _ in ctx.next_functions[first:]]
+    try:
+        return any(map(torch._C._will_engine_execute_node, nodes))
+    except (AttributeError, RuntimeError):
+        return True

@@ -13,7 +13,8 @@ SPAN = 4
 OVERHANG = 3
 """Samples needed before the first and after the last node: one coefficient and two for the prefilter on each side."""
 
-_TAPS = (1.5, -10.0 / 36.0, 1.0 / 36.0)  # 1 - δ²/6 + δ⁴/36, centre and the neighbours at one and two nodes
+TAPS = (1.5, -10.0 / 36.0, 1.0 / 36.0)
+"""The prefilter 1 - δ²/6 + δ⁴/36: factors of a sample and of its neighbours at one and two nodes."""
 
 _POLYNOMIALS = (  # of each of the four B-splines in the fraction t of the interval: factors of 1, t, t², t³, times 6
     (1.0, -3.0, 3.0, -1.0),
@@ -32,8 +33,8 @@ def locate(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Ten
         num_intervals: Number of intervals.
 
     Returns:
-        Interval, int64, and fraction t, differentiable in the distance, both of shape ``[E]``. Distances from the cutoff
-        on, or not a number, are put into some interval; see :func:`bspline_weights` for what becomes of them.
+        Interval, int64, and fraction t, differentiable in the distance, both of shape ``[E]``. Distances from the
+        cutoff on, or not a number, are put into some interval; see :func:`bspline_weights` for what becomes of them.
 
     Example:
         >>> locate(torch.tensor([0.0, 2.6]), cutoff=5.0, num_intervals=10)
@@ -49,8 +50,8 @@ def bspline_weights(fraction: Tensor, inside: Tensor) -> Tensor:
 
     .. math:: h(t) = \tfrac{1}{6} \bigl( (1 - t)^3,\; 3 t^3 - 6 t^2 + 4,\; -3 t^3 + 3 t^2 + 3 t + 1,\; t^3 \bigr)
 
-    `de Boor, A Practical Guide to Splines (2001) <https://doi.org/10.1007/978-1-4612-6333-3>`_, chapter IX, on a uniform
-    grid. The weights add up to one, and two continuous derivatives come with them.
+    `de Boor, A Practical Guide to Splines (2001) <https://doi.org/10.1007/978-1-4612-6333-3>`_, chapter IX, on a
+    uniform grid. The weights add up to one, and two continuous derivatives come with them.
 
     Args:
         fraction: Fraction t of the interval, shape ``[E]``, differentiable.
@@ -90,9 +91,9 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
     return _Prefilter.apply(samples, vanishing)
 
 
-def prefilter(samples: Tensor, vanishing: bool) -> Tensor:
+def _prefilter(samples: Tensor, vanishing: bool) -> Tensor:
     """What :func:`spline_coefficients` does, without derivative."""
-    center, near, far = _TAPS
+    center, near, far = TAPS
     out = samples[2:-2] * center
     out.add_(samples[1:-3], alpha=near).add_(samples[3:-1], alpha=near)
     out.add_(samples[:-4], alpha=far).add_(samples[4:], alpha=far)
@@ -102,9 +103,9 @@ def prefilter(samples: Tensor, vanishing: bool) -> Tensor:
     return out
 
 
-def prefilter_transposed(grad: Tensor, vanishing: bool) -> Tensor:
-    """Transpose of :func:`prefilter`, from ``[G + 2, F]`` to ``[G + 6, F]``."""
-    center, near, far = _TAPS
+def _transposed(grad: Tensor, vanishing: bool) -> Tensor:
+    """Transpose of :func:`_prefilter`, from ``[G + 2, F]`` to ``[G + 6, F]``."""
+    center, near, far = TAPS
     out = grad.new_zeros(grad.size(0) + 4, grad.size(1))
     rows = grad[:-2] if vanishing else grad
     n = rows.size(0)
@@ -121,7 +122,7 @@ class _Prefilter(torch.autograd.Function):
 
     @staticmethod
     def forward(samples: Tensor, vanishing: bool) -> Tensor:
-        return prefilter(samples, vanishing)
+        return _prefilter(samples, vanishing)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -135,7 +136,7 @@ class _Prefilter(torch.autograd.Function):
 class _PrefilterTransposed(torch.autograd.Function):
     @staticmethod
     def forward(grad: Tensor, vanishing: bool) -> Tensor:
-        return prefilter_transposed(grad, vanishing)
+        return _transposed(grad, vanishing)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -42,8 +42,8 @@ def prepare_edges(
 ) -> Edges:
     """Edges of a batch, built where they are not given.
 
-    Edges that start at padding (``z == 0``), and those from an atom to itself, are moved to the cutoff, where windows are
-    zero: padding never acts on real atoms, and j ≠ i in the sums.
+    Edges that start at padding (``z == 0``), and those from an atom to itself, are moved to the cutoff, where windows
+    are zero: padding never acts on real atoms, and j ≠ i in the sums.
 
     Args:
         z: Atomic numbers, shape ``[N]``.

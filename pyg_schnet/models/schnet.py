@@ -17,8 +17,7 @@ from pyg_schnet.nn import (
     num_gaussians_for_spacing,
 )
 from pyg_schnet.nn.conv import Filters
-from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.stack import can_stack, interact
+from pyg_schnet.nn.stack import Stack
 
 
 class SchNet(AtomisticModel):
@@ -114,7 +113,7 @@ class SchNet(AtomisticModel):
         self.activate_filters = activate_filters
         self.shared_weights = shared_weights
         self.num_nodes = num_nodes
-        self._packed = Kept()  # weights as the fused blocks read them
+        self._stack = Stack()
 
     @property
     def filters(self) -> Filters:
@@ -125,15 +124,16 @@ class SchNet(AtomisticModel):
     def filters(self, value: Filters) -> None:
         for interaction in self.interactions:
             interaction.conv.filters = value
-        self._packed = Kept()
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
         x = embed(self.embedding, z)
         spline = self.interactions[0].conv.spline_edges(edges.index, edges.dist, edges.ptr, (x.size(0), x.size(0)))
-        blocks = [self.interactions[t % len(self.interactions)] for t in range(self.num_interactions)]
-        if spline is not None and can_stack(blocks, x, spline):
-            return interact(blocks, x, spline, self._packed)
+        different = list(self.interactions._modules.values())
+        blocks = [different[t % len(different)] for t in range(self.num_interactions)]
+        out = None if spline is None else self._stack(blocks, x, spline)
+        if out is not None:
+            return out
         for block in blocks:
             x = block(x, edges.index, edges.dist, edges.ptr, spline)
         return x

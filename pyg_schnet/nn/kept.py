@@ -14,8 +14,8 @@ class Kept:
     """One value, and the state of the tensors it was computed from.
 
     A change is seen by where a tensor lies in memory and by autograd's count of its changes. Changes that autograd is
-    not told of (``tensor.data``) are seen on CPUs if they touch the element in the middle, as those of whole tensors do.
-    Copies start empty.
+    not told of (``tensor.data``) are seen on CPUs if they touch the element in the middle, as changes of whole tensors
+    do. Copies start empty.
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,13 @@ class Kept:
         """
         if torch._C._functorch.maybe_current_level() is not None or torch.compiler.is_compiling():
             return None
-        state = _state(tensors)
-        if state is None:
+        if any([isinstance(tensor, FakeTensor) for tensor in tensors]):  # noqa: C419 - a list is faster
+            return None
+        try:
+            state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        except RuntimeError:  # a tensor without memory of its own, or of inference mode
+            return None
+        if state != self._state and any(tensor.is_meta or tensor.is_inference() for tensor in tensors):
             return None
         if self._value is None or (state, key) != (self._state, self._key) or self._touched():
             with torch.inference_mode(False), torch.no_grad():
@@ -51,12 +56,6 @@ class Kept:
 
     def _touched(self) -> bool:
         return any(flat[middle] != value for flat, middle, value in self._samples)
-
-
-def _state(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
-    if any(isinstance(tensor, FakeTensor) or tensor.is_meta or tensor.is_inference() for tensor in tensors):
-        return None
-    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
 def _samples(tensors: Sequence[Tensor]) -> list[tuple[Any, int, float]]:

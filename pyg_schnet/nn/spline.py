@@ -19,7 +19,7 @@ from pyg_schnet.nn.table import Grid, is_written_out, tabulate
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at, relative to the largest force."""
 
-_ERROR_AT_WIDTH = 0.05
+_ERROR_AT_WIDTH = 0.06
 """Relative error of forces with one node for each width of the Gaussians, extrapolated by the third power; measured by
 ``benchmarks/spline_error.py`` over random and trained models, and rounded up."""
 
@@ -82,8 +82,8 @@ class SplineFilter:
     smoothly, value and slope at the cutoff are exactly zero. Values err by the fourth power of the spacing.
 
     The window is continued beyond both ends as its mirror image, which the cosine and the hard window are; a window
-    with a kink there is less accurate near it. Windows of other packages say by an attribute ``vanishes`` that value and
-    slope are zero at the cutoff.
+    with a kink there is less accurate near it. Windows of other packages say by an attribute ``vanishes`` that value
+    and slope are zero at the cutoff.
 
     In evaluation mode the coefficients are kept until a weight changes. Weights changed behind autograd's back, by
     ``parameter.data``, are noticed at a sample of their elements only; :meth:`forget` makes sure.

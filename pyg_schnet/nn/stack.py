@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from pyg_schnet.kernels import cpu_kernels
-from pyg_schnet.kernels._autograd import wanted
+from pyg_schnet.kernels._autograd import any_wanted, wanted
 from pyg_schnet.kernels.matmul import forward_linear, forward_product
 from pyg_schnet.kernels.plain import is_plain
 from pyg_schnet.nn.activation import ShiftedSoftplus
@@ -18,8 +18,9 @@ from pyg_schnet.nn.conv import CFConv
 from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.spline import SplineEdges
+from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 from pyg_schnet.nn.table import is_written_out
+from pyg_schnet.nn.watch import Watch
 
 _SINGLE_ATOMS = 100
 """Atoms up to which all blocks are one call on one thread."""
@@ -34,13 +35,8 @@ _PACKED = (  # in the order of Weights.pack
 )
 
 
-def can_stack(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) -> bool:
-    """Whether :func:`interact` may stand for the blocks: they are in evaluation mode, and nobody looks inside."""
-    return is_plain(x) and not torch.is_autocast_enabled("cpu") and all(_is_ours(block, edges) for block in blocks)
-
-
-def interact(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges, kept: Kept) -> Tensor:
-    r"""Atom features after all blocks, those of calling one block after the other.
+class Stack:
+    r"""Blocks as one step, for those who evaluate them again and again; what was found out about them is kept.
 
     .. math:: \mathbf{x} \leftarrow \mathbf{x} + \mathbf{W}_2\, \mathrm{ssp}(\mathbf{W}_1\, \mathbf{y} + \mathbf{b}_1)
               + \mathbf{b}_2, \qquad \mathbf{y} = \mathrm{cfconv}(\mathbf{W}_0 \mathbf{x})
@@ -49,23 +45,62 @@ def interact(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges,
     products and two kernels for each block, without a graph; for small structures all blocks are one call. Gradients by
     weights, and those that are to be differentiated again, are computed by the blocks themselves.
 
-    Args:
-        blocks: The blocks in the order they act, in evaluation mode; see :func:`can_stack`.
-        x: Embeddings, shape ``[N, F]``.
-        edges: Edges as all blocks see them.
-        kept: Where weights are kept in the form they are needed in, until they change.
-
-    Returns:
-        Shape ``[N, F]``.
+    Copies start anew.
     """
-    given = {block: _weights_of(block) for block in blocks}
-    weights = [weight for values in given.values() for weight in values]
-    key = tuple(block.conv.spline.key for block in blocks)
-    packed = kept.get(weights, key, lambda: _pack(blocks))
-    stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, given)
-    if not torch.is_grad_enabled():
-        return stack.forward(x, edges.weights)[0]
-    return _Interact.apply(stack, x, edges.weights, *(weight for weight in weights if weight.requires_grad))
+
+    def __init__(self) -> None:
+        self._plan: _Plan | None = None
+
+    def __reduce__(self) -> tuple[type[Stack], tuple[()]]:
+        return Stack, ()
+
+    def __call__(self, blocks: list[nn.Module], x: Tensor, edges: SplineEdges) -> Tensor | None:
+        """Atom features after all blocks, those of calling one block after the other.
+
+        Args:
+            blocks: The blocks in the order they act.
+            x: Embeddings, shape ``[N, F]``.
+            edges: Edges as all blocks see them.
+
+        Returns:
+            Shape ``[N, F]``; ``None`` where the blocks are to be called, as in training, with hooks, or on other
+            devices than CPUs.
+        """
+        if not is_plain(x) or torch.is_autocast_enabled("cpu"):
+            return None
+        if self._plan is None or self._plan.blocks != blocks or not self._plan.watch.unchanged():
+            self._plan = _Plan.of(blocks)
+        plan = self._plan
+        if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):
+            return None
+        packed = plan.kept.get(plan.weights, plan.key, lambda: _pack(blocks))
+        stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, plan.given)
+        if not torch.is_grad_enabled():
+            return stack.forward(x, edges.weights)[0]
+        return _Interact.apply(stack, x, edges.weights, *(weight for weight in plan.weights if weight.requires_grad))
+
+
+class _Plan(NamedTuple):
+    """What is known of blocks until they change."""
+
+    blocks: list[nn.Module]
+    watch: Watch
+    usable: bool
+    splines: list[SplineFilter]
+    given: dict[SchNetInteraction, list[Tensor]]
+    weights: list[Tensor]
+    key: Hashable
+    kept: Kept
+
+    @classmethod
+    def of(cls, blocks: list[nn.Module]) -> _Plan:
+        watch, different = Watch(blocks), list(dict.fromkeys(blocks))
+        if not (watch.unchanged() and all(_is_ours(block) for block in different)):
+            return cls(blocks, watch, False, [], {}, [], None, Kept())
+        given = {block: _weights_of(block) for block in different}
+        splines = [block.conv.spline for block in different]
+        weights = [weight for values in given.values() for weight in values]
+        return cls(blocks, watch, True, splines, given, weights, tuple(spline.key for spline in splines), Kept())
 
 
 def _weights_of(block: SchNetInteraction) -> list[Tensor]:
@@ -82,14 +117,15 @@ def _names_of(block: SchNetInteraction) -> list[str]:
     return [names[id(weight)] for weight in _weights_of(block)]
 
 
-def _is_ours(block: SchNetInteraction, edges: SplineEdges) -> bool:
-    if type(block) is not SchNetInteraction or block.training or block._forward_hooks or block._forward_pre_hooks:
+def _is_ours(block: nn.Module) -> bool:
+    """Whether a block is what is written out below, in evaluation mode."""
+    if type(block) is not SchNetInteraction or block.training:
         return False
     parts = (block.lin_in, block.lin1, block.lin2, block.act, block.conv)
     return (
         tuple(map(type, parts)) == (Dense, Dense, Dense, ShiftedSoftplus, CFConv)
-        and not any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in parts)
-        and block.conv.can_use(edges)
+        and block.conv.spline is not None
+        and not block.conv.explain
         and is_written_out(block.conv.filter_network)
     )
 
@@ -156,7 +192,7 @@ class _Interact(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, h, *parameters = ctx.saved_tensors
-        by_parameters = any(wanted(ctx, 3 + k, 2 + k) for k in range(len(parameters)))
+        by_parameters = any_wanted(ctx, 2)
         if torch.is_grad_enabled() or by_parameters:
             return None, *_by_blocks(ctx.stack, [x, h, *parameters], grad)
         by_x, by_edges = ctx.stack.backward(h, grad, ctx.kept, wanted(ctx, 1, 0))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, is_plain, linear, spline_coefficients
-from pyg_schnet.kernels.bspline import prefilter, prefilter_transposed
 from pyg_schnet.kernels.matmul import forward_linear, forward_product
 from pyg_schnet.nn.activation import ShiftedSoftplus, shifted_softplus
 from pyg_schnet.nn.dense import Dense
@@ -72,7 +71,7 @@ class _Table(torch.autograd.Function):
         if known is not None:
             return known.view_as(known)
         samples, *ctx.steps = _steps(grid, activate, *weights)
-        return prefilter(samples.mul_(grid.window), grid.vanishing)
+        return cpu_kernels().prefilter(samples, grid.window, grid.vanishing)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -80,7 +79,7 @@ class _Table(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, None, None, *_differentiable(grid, ctx.activate, weights, grad)
         hidden, inner_slope, outer_slope = ctx.steps or _steps(grid, ctx.activate, *weights)[1:]
-        grad = prefilter_transposed(grad, grid.vanishing).mul_(grid.window)
+        grad = cpu_kernels().prefilter_transposed(grad, grid.window, grid.vanishing)
         if outer_slope is not None:
             grad = grad.mul_(outer_slope)
         grad_inner = forward_product(grad, weights[2]).mul_(inner_slope)

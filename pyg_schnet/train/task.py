@@ -266,7 +266,8 @@ class PropertyTask(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (AdamW with weight decay) and the schedule, set anew before every step."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

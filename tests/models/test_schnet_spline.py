@@ -338,10 +338,5 @@ def test_evaluation_between_steps_sees_the_new_weights():
         with torch.inference_mode():
             energies.append(model.eval()(*structures))
             assert relative(energies[-1], exact(model)(*structures)) < 1e-5
-            # the moving average of weights, or a validation that never left evaluation mode
-            state = {key: 1.01 * value if value.dtype == F64 else value for key, value in model.state_dict().items()}
-        twin = copy.deepcopy(model)
-        twin.load_state_dict({key: value.clone() for key, value in state.items()})
-        assert relative(twin(*structures), exact(twin)(*structures)) < 1e-5
     assert not torch.equal(energies[0], energies[1])
     assert not torch.equal(energies[1], energies[2])

@@ -448,7 +448,8 @@ def test_edges_of_atoms_that_are_not_there(filters, training, mode, row, graph):
     for atom in (N, -N - 1):
         bad = edge_index.clone()
         bad[row, 4] = atom
-        with mode(), pytest.raises((IndexError, RuntimeError), match=r"out of bounds|Found .*indices|edges (name|come from) atoms"):
+        message = r"out of bounds|Found .*indices|edges (name|come from) atoms"
+        with mode(), pytest.raises((IndexError, RuntimeError), match=message):
             conv(x, bad, dist)
 
 

@@ -3,6 +3,7 @@
 from pyg_schnet.kernels.cpu import single
 from pyg_schnet.kernels.cpu.convolution import coefficient_gradient, convolve, weight_gradient
 from pyg_schnet.kernels.cpu.edges import measure, push, weigh
+from pyg_schnet.kernels.cpu.prefilter import prefilter, prefilter_transposed
 from pyg_schnet.kernels.cpu.run import SERIAL_WORK
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
 from pyg_schnet.kernels.cpu.sort import sort_edges
@@ -12,6 +13,8 @@ __all__ = [
     "coefficient_gradient",
     "convolve",
     "measure",
+    "prefilter",
+    "prefilter_transposed",
     "push",
     "shifted_softplus",
     "single",

@@ -7,6 +7,7 @@ survive a fork.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ SERIAL_WORK = 200_000
 torch.empty(31 << 20, dtype=torch.uint8)
 
 _forked = False
+_one_at_a_time = threading.Lock()  # one of numba's threading layers ends the process if two threads call it
 
 
 def _mark_fork() -> None:
@@ -57,7 +59,8 @@ def run(serial: Callable, parallel: Callable, rows: np.ndarray | int, n_features
     shares = np.arange(threads + 1) * n_edges // threads
     bounds = shares if alike else np.searchsorted(rows, shares)
     bounds[0], bounds[-1] = 0, n_rows
-    parallel(bounds, *arguments)
+    with _one_at_a_time:
+        parallel(bounds, *arguments)
 
 
 def array(x: Tensor | None) -> np.ndarray | None:

@@ -96,7 +96,7 @@ def _make(softplus: Callable) -> tuple[Callable, Callable]:
     """Compile both passes for one precision."""
 
     @njit(**OPTIONS)
-    def forward(x, weights, h, bins, source, ptr, order, n_neighbors, hidden, slope):
+    def forward(x, weights, h, bins, source, ptr, order, n_neighbors, hidden, slope) -> np.ndarray:
         tables, _, _, b1, _, b2, w0_t, w1_t, w2_t = weights
         n_blocks, n_filters = tables.shape[0], tables.shape[2]
         n_atoms, n_features = x.shape
@@ -124,7 +124,7 @@ def _make(softplus: Callable) -> tuple[Callable, Callable]:
     @njit(**OPTIONS)
     def backward(
         grad, weights, h, bins, source, target, ptr, order, source_ptr, source_order, n_neighbors, hidden, slope
-    ):
+    ) -> tuple[np.ndarray, np.ndarray]:
         tables, w0, w1, _, w2, _, _, _, _ = weights
         n_blocks, n_filters = tables.shape[0], tables.shape[2]
         n_atoms, n_features = grad.shape
