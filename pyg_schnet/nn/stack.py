@@ -1,4 +1,4 @@
-"""All interaction blocks in one step, with the gradient by distances by hand: for evaluation and dynamics."""
+"""All interaction blocks in one step, with the gradient by distances by hand."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pyg_schnet.nn.conv import CFConv
 from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
+from pyg_schnet.nn.learn import learn
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 from pyg_schnet.nn.table import is_written_out
 from pyg_schnet.nn.watch import Watch
@@ -43,7 +44,8 @@ class Stack:
 
     Small structures spend their time in calls rather than in sums, large ones in memory. Here forces take three matrix
     products and two kernels for each block, without a graph; for small structures all blocks are one call. Gradients by
-    weights, and those that are to be differentiated again, are computed by the blocks themselves.
+    weights, and those that are to be differentiated again, are computed by the blocks themselves. Training on
+    properties without forces is one step as well (:func:`pyg_schnet.nn.learn.learn`).
 
     Copies start anew.
     """
@@ -63,8 +65,8 @@ class Stack:
             edges: Edges as all blocks see them.
 
         Returns:
-            Shape ``[N, F]``; ``None`` where the blocks are to be called, as in training, with hooks, or on other
-            devices than CPUs.
+            Shape ``[N, F]``; ``None`` where the blocks are to be called, as for training on forces, with hooks, or on
+            other devices than CPUs.
         """
         if not is_plain(x) or torch.is_autocast_enabled("cpu"):
             return None
@@ -73,6 +75,9 @@ class Stack:
         plan = self._plan
         if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):
             return None
+        if plan.training:
+            recorded = torch.is_grad_enabled() and not edges.weights.requires_grad
+            return learn(blocks, x, edges) if recorded else None
         packed = plan.kept.get(plan.weights, plan.key, lambda: _pack(blocks))
         stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, plan.given)
         if not torch.is_grad_enabled():
@@ -86,6 +91,7 @@ class _Plan(NamedTuple):
     blocks: list[nn.Module]
     watch: Watch
     usable: bool
+    training: bool
     splines: list[SplineFilter]
     given: dict[SchNetInteraction, list[Tensor]]
     weights: list[Tensor]
@@ -96,11 +102,12 @@ class _Plan(NamedTuple):
     def of(cls, blocks: list[nn.Module]) -> _Plan:
         watch, different = Watch(blocks), list(dict.fromkeys(blocks))
         if not (watch.unchanged() and all(_is_ours(block) for block in different)):
-            return cls(blocks, watch, False, [], {}, [], None, Kept())
+            return cls(blocks, watch, False, False, [], {}, [], None, Kept())
         given = {block: _weights_of(block) for block in different}
         splines = [block.conv.spline for block in different]
         weights = [weight for values in given.values() for weight in values]
-        return cls(blocks, watch, True, splines, given, weights, tuple(spline.key for spline in splines), Kept())
+        key, training = tuple(spline.key for spline in splines), any(block.training for block in different)
+        return cls(blocks, watch, True, training, splines, given, weights, key, Kept())
 
 
 def _weights_of(block: SchNetInteraction) -> list[Tensor]:
@@ -118,8 +125,8 @@ def _names_of(block: SchNetInteraction) -> list[str]:
 
 
 def _is_ours(block: nn.Module) -> bool:
-    """Whether a block is what is written out below, in evaluation mode."""
-    if type(block) is not SchNetInteraction or block.training:
+    """Whether a block is what is written out below and in :mod:`pyg_schnet.nn.learn`."""
+    if type(block) is not SchNetInteraction:
         return False
     parts = (block.lin_in, block.lin1, block.lin2, block.act, block.conv)
     return (

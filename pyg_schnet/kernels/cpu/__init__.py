@@ -7,6 +7,7 @@ from pyg_schnet.kernels.cpu.prefilter import prefilter, prefilter_transposed
 from pyg_schnet.kernels.cpu.run import SERIAL_WORK
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
 from pyg_schnet.kernels.cpu.sort import sort_edges
+from pyg_schnet.kernels.cpu.transpose import transpose
 
 __all__ = [
     "SERIAL_WORK",
@@ -19,6 +20,7 @@ __all__ = [
     "shifted_softplus",
     "single",
     "sort_edges",
+    "transpose",
     "weigh",
     "weight_gradient",
 ]

@@ -1,0 +1,39 @@
+"""Transposed copies, in tiles of one vector."""
+
+from __future__ import annotations
+
+from numba import njit, prange
+from torch import Tensor
+
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, run
+
+_TILE = 16
+
+
+@njit(**OPTIONS)
+def _transpose(begin, end, x, out) -> None:
+    n_rows, n_columns = x.shape
+    for tile in range(begin, end):
+        row = tile * _TILE
+        if row + _TILE <= n_rows:
+            for f in range(n_columns):
+                for i in range(_TILE):
+                    out[f, row + i] = x[row + i, f]
+        else:
+            for f in range(n_columns):
+                for i in range(row, n_rows):
+                    out[f, i] = x[i, f]
+
+
+@njit(parallel=True, **OPTIONS)
+def _transpose_parallel(bounds, x, out) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _transpose(bounds[part], bounds[part + 1], x, out)
+
+
+def transpose(x: Tensor) -> Tensor:
+    """Transpose of a matrix, in memory of its own."""
+    out = x.new_empty(x.size(1), x.size(0))
+    n_tiles = -(-x.size(0) // _TILE)
+    run(_transpose, _transpose_parallel, n_tiles, _TILE * x.size(1), array(x), array(out))
+    return out
