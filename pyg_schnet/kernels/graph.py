@@ -96,6 +96,10 @@ def spline_graph(bins: Tensor, edge_index: Tensor, num_targets: int, target_ptr:
     """
     source, target = edge_index[0], edge_index[1]
     order = None
+    if target_ptr is None and is_plain(target, (torch.int64,)):
+        from pyg_schnet.kernels import cpu
+
+        target_ptr = cpu.pointer_of_sorted(target, num_targets)  # as most are
     if target_ptr is None:
         target_ptr, order = sort_edges(target, num_targets)
     return SplineGraph(bins, source, target, target_ptr, order)

@@ -15,23 +15,33 @@ class EMA(WeightAveraging):
 
     .. math:: \delta_t = \min\bigl(\delta,\ (1 + t) / (10 + t)\bigr)
 
+    Weights change little from one step to the next, so not every step is averaged; the decay makes up for it.
+
     Args:
         decay: Weight δ of the past in each step; 0.999 averages over about 1,000 steps.
+        every: Steps from one update of the average to the next.
 
     Raises:
-        ValueError: If ``decay`` is not between 0 and 1.
+        ValueError: If ``decay`` is not between 0 and 1, or ``every`` below 1.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float = 0.999, every: int = 4) -> None:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
+        if every < 1:
+            raise ValueError(f"every must be at least 1 step, got {every!r}")
         super().__init__(multi_avg_fn=self._average, use_buffers=False)
         self.decay = decay
+        self.every = every
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Whether to update the average after the step with this number, counted from zero."""
+        return step_idx is not None and step_idx % self.every == 0
 
     def current_decay(self) -> float:
-        """Weight of the past in the next step."""
+        """Weight of the past in the next update."""
         step = self._latest_update_step
-        return min(self.decay, (1 + step) / (10 + step))
+        return min(self.decay, (1 + step) / (10 + step)) ** self.every
 
     @torch.no_grad()
     def _average(self, averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int) -> None:

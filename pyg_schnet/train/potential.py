@@ -111,6 +111,10 @@ class PotentialTask(PropertyTask):
             pairs[name] = _labelled(getattr(response, name), batch, derivative)
         return pairs
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients by weights alone; those by positions would be computed for nothing."""
+        loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
+
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Weighted sum over energies, forces and stress."""
         loss = self.energy_weight * self.loss_of(pairs["energy_per_atom" if self.per_atom_energy else "energy"])

@@ -11,6 +11,7 @@ from pyg_schnet.train.cli import main
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 FILES = {  # recipe -> option: file
+    "qm9_u0": {},
     "rmd17_aspirin": {
         "data.dataset.source": "rmd17_aspirin/train_1200.xyz.gz",
         "data.test_dataset.source": "rmd17_aspirin/test_800.xyz.gz",

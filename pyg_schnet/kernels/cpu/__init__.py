@@ -6,7 +6,7 @@ from pyg_schnet.kernels.cpu.edges import measure, push, weigh
 from pyg_schnet.kernels.cpu.prefilter import prefilter, prefilter_transposed
 from pyg_schnet.kernels.cpu.run import SERIAL_WORK
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
-from pyg_schnet.kernels.cpu.sort import sort_edges
+from pyg_schnet.kernels.cpu.sort import pointer_of_sorted, sort_edges
 from pyg_schnet.kernels.cpu.transpose import transpose
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "coefficient_gradient",
     "convolve",
     "measure",
+    "pointer_of_sorted",
     "prefilter",
     "prefilter_transposed",
     "push",

@@ -20,6 +20,25 @@ def _sort(key, ptr, order) -> None:
         place[key[e]] += 1
 
 
+@njit(cache=True)
+def _count_sorted(key, ptr) -> bool:
+    last = 0
+    for e in range(key.shape[0]):
+        if not last <= key[e] < ptr.shape[0] - 1:
+            return False
+        last = key[e]
+        ptr[last + 1] += 1
+    for k in range(1, ptr.shape[0]):
+        ptr[k] += ptr[k - 1]
+    return True
+
+
+def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:
+    """Where the edges of each key begin and end, ``[size + 1]``; ``None`` if they are not sorted, or a key lies outside."""
+    ptr = torch.zeros(size + 1, dtype=torch.int64)
+    return ptr if _count_sorted(key.contiguous().numpy(), ptr.numpy()) else None
+
+
 def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Order of edges by a key from 0 to ``size - 1``; see :func:`pyg_schnet.kernels.graph.sort_edges`.
 
