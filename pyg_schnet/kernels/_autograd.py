@@ -28,8 +28,8 @@ def wanted(ctx: Any, position: int, tensors_before: int | None = None) -> bool:
 
 
 def any_wanted(ctx: Any, first: int) -> bool:
-    """Whether any gradient is going to be used of the tensor inputs from number ``first`` on, which all require one."""
-    nodes = [node for node, _ in ctx.next_functions[first:]]
+    """Whether any gradient is going to be used of the tensor inputs from number ``first`` on."""
+    nodes = [node for node, _ in ctx.next_functions[first:] if node is not None]
     try:
         return any(map(torch._C._will_engine_execute_node, nodes))
     except (AttributeError, RuntimeError):

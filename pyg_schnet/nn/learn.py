@@ -1,4 +1,16 @@
-"""All interaction blocks in one step for training, with the gradient by weights by hand."""
+r"""All interaction blocks in one step for training, on properties and on forces, with gradients by hand.
+
+A block is, with its table C and the weights h of the edges,
+
+.. math::
+    \mathbf{y} = \mathrm{W}_0 \mathbf{x}, \quad
+    \mathbf{u} = \mathrm{W}_1\, \mathrm{conv}(\mathbf{y}, C, h) + \mathbf{b}_1, \quad
+    \mathbf{x}' = \mathbf{x} + \mathrm{W}_2\, \mathrm{ssp}(\mathbf{u}) + \mathbf{b}_2
+
+:class:`_Learn` goes through all blocks, and its backward through their gradient. Forces are part of the loss when one
+trains on them; then that gradient, from the top of the blocks to the edges, is a step of its own (:class:`_Slopes`),
+and has a gradient by hand as well. What is asked beyond that is left to autograd.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, linear, spline_conv
+from pyg_schnet.kernels._autograd import any_wanted, wanted
 from pyg_schnet.kernels.matmul import forward_linear, forward_product
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.interaction import SchNetInteraction
@@ -40,7 +53,7 @@ class _Weights(NamedTuple):
 
 
 def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) -> Tensor:
-    """Atom features after all blocks, differentiable in embeddings and weights but not in distances.
+    """Atom features after all blocks, differentiable any number of times.
 
     Args:
         blocks: The blocks in the order they act, such as are written out in :mod:`pyg_schnet.nn.stack`.
@@ -51,7 +64,7 @@ def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) ->
         Shape ``[N, F]``.
     """
     weights = [weight for block in blocks for weight in _Weights.of(block, edges)]
-    return _Learn.apply(edges, x, *weights)
+    return _Learn.apply(edges, x, edges.weights, *weights)[0]
 
 
 def _blocks_of(weights: Sequence[Tensor]) -> list[_Weights]:
@@ -59,41 +72,127 @@ def _blocks_of(weights: Sequence[Tensor]) -> list[_Weights]:
 
 
 class _Learn(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, edges: SplineEdges, x: Tensor, *weights: Tensor) -> Tensor:
-        kernels, kept = cpu_kernels(), []
-        out = x
-        for block in _blocks_of(weights):
-            hidden = forward_linear(out, block.w0, None)
-            summed = _divide(kernels.convolve(hidden, block.table, edges.weights, edges.graph), edges)
-            outer, slope = kernels.shifted_softplus(forward_linear(summed, block.w1, block.b1))
-            kept.append((out, hidden, summed, outer, slope))
-            out = forward_linear(outer, block.w2, block.b2).add_(out)
-        ctx.save_for_backward(x, *weights)
-        ctx.edges, ctx.kept = edges, kept
-        return out
+    """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        edges, (x, *weights) = ctx.edges, ctx.saved_tensors
+    def forward(ctx: Any, edges: SplineEdges, x: Tensor, h: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        kernels, kept, hidden, inner = cpu_kernels(), [], [], []
+        out = x
+        for block in _blocks_of(weights):
+            y = forward_linear(out, block.w0, None)
+            summed = _divide(kernels.convolve(y, block.table, h, edges.graph), edges)
+            u = forward_linear(summed, block.w1, block.b1)
+            outer, slope = kernels.shifted_softplus(u)
+            kept.append((out, summed, outer, slope))
+            hidden.append(y)
+            inner.append(u)
+            out = forward_linear(outer, block.w2, block.b2).add_(out)
+        ctx.save_for_backward(x, h, *weights, *hidden, *inner)
+        ctx.set_materialize_grads(False)
+        ctx.edges, ctx.kept = edges, kept
+        return out, *hidden, *inner
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *by_steps: Tensor | None) -> tuple[Tensor | None, ...]:
+        n_blocks = len(ctx.kept)
+        x, h, *rest = ctx.saved_tensors
+        weights, hidden, inner = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks], rest[-n_blocks:]
         if torch.is_grad_enabled():
-            return None, *_differentiable(edges, [x, *weights], grad)
-        kernels, found = cpu_kernels(), []
-        graph = edges.graph.with_sources(x.size(0))
-        transposed = graph.transposed()
-        for block, (before, hidden, summed, outer, slope) in zip(
-            reversed(_blocks_of(weights)), reversed(ctx.kept), strict=True
-        ):
-            by_w2, by_b2 = forward_product(grad.t(), outer), grad.sum(0)
-            by_inner = forward_product(grad, block.w2).mul_(slope)
-            by_w1, by_b1 = forward_product(by_inner.t(), summed), by_inner.sum(0)
-            by_sum = _divide(forward_product(by_inner, block.w1), edges)
-            by_table = kernels.coefficient_gradient(by_sum, hidden, edges.weights, block.table.size(0), graph)
-            by_hidden = kernels.convolve(by_sum, block.table, edges.weights, transposed)
-            by_w0 = forward_product(by_hidden.t(), before)
-            grad = forward_product(by_hidden, block.w0).add_(grad)
-            found.append((by_table, by_w0, by_w1, by_b1, by_w2, by_b2))
-        return None, grad, *(value for values in reversed(found) for value in values)
+            plain = grad is not None and all(by_step is None for by_step in by_steps)
+            if plain and not wanted(ctx, 1, 0) and not any_wanted(ctx, 2):  # for forces
+                slopes = [slope for *_, slope in ctx.kept]
+                by_h = _Slopes.apply(ctx.edges, slopes, grad, x, h, *weights, *hidden, *inner)
+                return None, None, by_h, *(None for _ in weights)
+            return None, *_by_autograd(ctx.edges, [x, h, *weights], (grad, *by_steps))
+        kernels, graph = cpu_kernels(), ctx.edges.graph.with_sources(x.size(0))
+        by_h = torch.zeros_like(h) if wanted(ctx, 2, 1) else None
+        grad = torch.zeros_like(x) if grad is None else grad
+        by_weights, learning = [], any_wanted(ctx, 2)
+        for k, block in reversed(list(enumerate(_blocks_of(weights)))):
+            before, summed, outer, slope = ctx.kept[k]
+            above = grad
+            by_u = _add(forward_product(above, block.w2).mul_(slope), by_steps[n_blocks + k])
+            by_sum = _divide(forward_product(by_u, block.w1), ctx.edges)
+            by_y = _add(kernels.convolve(by_sum, block.table, h, graph.transposed()), by_steps[k])
+            grad = forward_product(by_y, block.w0).add_(above)
+            if by_h is not None:
+                by_h.add_(kernels.weight_gradient(by_sum, hidden[k], block.table, graph))
+            if learning:
+                by_table = kernels.coefficient_gradient(by_sum, hidden[k], h, block.table.size(0), graph)
+                by_w1, by_w2 = forward_product(by_u.t(), summed), forward_product(above.t(), outer)
+                by_w0 = forward_product(by_y.t(), before)
+                by_weights.append((by_table, by_w0, by_w1, by_u.sum(0), by_w2, above.sum(0)))
+            else:
+                by_weights.append((None,) * _PER_BLOCK)
+        return None, grad, by_h, *(value for values in reversed(by_weights) for value in values)
+
+
+class _Slopes(torch.autograd.Function):
+    r"""Gradient of a sum over features by the weights h of the edges, as a function of all it depends on.
+
+    With :math:`\mathbf{g}` above a block, :math:`\mathbf{q} = \mathbf{g} \mathrm{W}_2`,
+    :math:`\mathbf{p} = \mathbf{q} \circ \sigma(\mathbf{u})`, :math:`\mathbf{s} = \mathbf{p} \mathrm{W}_1`, the block
+    adds :math:`\partial_h L(\mathbf{s}, \mathbf{y}, C, h)`, and below it the gradient is
+    :math:`\mathbf{g} + \partial_y L(\mathbf{s}, \mathbf{y}, C, h)\, \mathrm{W}_0`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, edges: SplineEdges, slopes: list[Tensor], grad: Tensor, x: Tensor, h: Tensor, *rest: Tensor
+    ) -> Tensor:
+        kernels, n_blocks = cpu_kernels(), len(slopes)
+        weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
+        graph = edges.graph.with_sources(grad.size(0))
+        by_h, kept, g = torch.zeros_like(h), [], grad
+        for k, block in reversed(list(enumerate(_blocks_of(weights)))):
+            q = forward_product(g, block.w2)
+            p = q * slopes[k]
+            s = _divide(forward_product(p, block.w1), edges)
+            by_h.add_(kernels.weight_gradient(s, hidden[k], block.table, graph))
+            r = kernels.convolve(s, block.table, h, graph.transposed()) if k > 0 else None
+            kept.append((g, q, p, s, r))
+            g = forward_product(r, block.w0).add_(g) if k > 0 else None
+        ctx.save_for_backward(grad, x, h, *rest)
+        ctx.edges, ctx.slopes, ctx.kept = edges, slopes, kept[::-1]
+        return by_h
+
+    @staticmethod
+    def backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...]:
+        edges, n_blocks = ctx.edges, len(ctx.slopes)
+        grad, x, h, *rest = ctx.saved_tensors
+        weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
+        if torch.is_grad_enabled():
+            return _slopes_by_autograd(edges, grad, x, h, weights, along)
+        kernels, graph = cpu_kernels(), edges.graph.with_sources(grad.size(0))
+        by_h = torch.zeros_like(h) if wanted(ctx, 4, 2) else None
+        by_weights, by_hidden, by_inner, by_g = [], [], [], None
+        for k, block in enumerate(_blocks_of(weights)):
+            (g, q, p, s, r), y, slope = ctx.kept[k], hidden[k], ctx.slopes[k]
+            by_s = kernels.convolve(y, block.table, along, graph)
+            by_table = kernels.coefficient_gradient(s, y, along, block.table.size(0), graph)
+            by_hidden.append(kernels.convolve(s, block.table, along, graph.transposed()))
+            by_w0 = None
+            if k > 0:
+                by_r = forward_linear(by_g, block.w0, None)
+                by_w0 = forward_product(r.t(), by_g)
+                by_s.add_(kernels.convolve(by_r, block.table, h, graph))
+                by_table.add_(kernels.coefficient_gradient(s, by_r, h, block.table.size(0), graph))
+                if by_h is not None:
+                    by_h.add_(kernels.weight_gradient(s, by_r, block.table, graph))
+            by_s = _divide(by_s, edges)
+            by_w1 = forward_product(p.t(), by_s)
+            by_p = forward_linear(by_s, block.w1, None)
+            by_q = by_p * slope
+            by_inner.append(by_q.mul(q).mul_(1.0 - slope))
+            by_w2 = forward_product(g.t(), by_q)
+            by_g = _add(forward_linear(by_q, block.w2, None), by_g)
+            by_weights += [by_table, by_w0, by_w1, None, by_w2, None]
+        return None, None, by_g, None, by_h, *by_weights, *by_hidden, *by_inner
+
+
+def _add(value: Tensor, other: Tensor | None) -> Tensor:
+    """Add in place what there is to add."""
+    return value if other is None else value.add_(other)
 
 
 def _divide(values: Tensor, edges: SplineEdges) -> Tensor:
@@ -101,13 +200,41 @@ def _divide(values: Tensor, edges: SplineEdges) -> Tensor:
     return values if edges.n_neighbors is None else values.div_(edges.n_neighbors.unsqueeze(-1))
 
 
-def _differentiable(edges: SplineEdges, inputs: list[Tensor], grad: Tensor) -> list[Tensor | None]:
-    """Gradients that can be differentiated again."""
-    out, *weights = inputs
+def _by_functions(edges: SplineEdges, x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What :class:`_Learn` returns, by functions that autograd knows."""
+    hidden, inner = [], []
     for block in _blocks_of(weights):
-        summed = spline_conv(linear(out, block.w0), block.table, edges.weights, edges.graph)
+        hidden.append(linear(x, block.w0))
+        summed = spline_conv(hidden[-1], block.table, h, edges.graph)
         summed = summed if edges.n_neighbors is None else summed / edges.n_neighbors.unsqueeze(-1)
-        out = out + linear(shifted_softplus(linear(summed, block.w1, block.b1)), block.w2, block.b2)
+        inner.append(linear(summed, block.w1, block.b1))
+        x = x + linear(shifted_softplus(inner[-1]), block.w2, block.b2)
+    return x, *hidden, *inner
+
+
+def _by_autograd(edges: SplineEdges, inputs: list[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, for all inputs that have one."""
+    x, h, *weights = inputs
     chosen = [value for value in inputs if value.requires_grad]
-    found = iter(torch.autograd.grad(out, chosen, grad, create_graph=True, allow_unused=True))
+    pairs = zip(_by_functions(edges, x, h, weights), grads, strict=True)
+    outputs, given = zip(*((output, grad) for output, grad in pairs if grad is not None), strict=True)
+    found = iter(torch.autograd.grad(outputs, chosen, given, create_graph=True, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in inputs]
+
+
+def _slopes_by_autograd(
+    edges: SplineEdges, grad: Tensor, x: Tensor, h: Tensor, weights: Sequence[Tensor], along: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of :class:`_Slopes` that can be differentiated again; y and u are taken for functions of the others."""
+    inputs = [grad, x, h, *weights]
+    out = _by_functions(edges, x, h, weights)[0]
+    (by_h,) = torch.autograd.grad(out, h, grad, create_graph=True)
+    chosen = [value for value in inputs if value.requires_grad]
+    found = iter(torch.autograd.grad(by_h, chosen, along, create_graph=True, allow_unused=True))
+    steps = 2 * (len(weights) // _PER_BLOCK)
+    return (
+        None,
+        None,
+        *(next(found) if value.requires_grad else None for value in inputs),
+        *(None for _ in range(steps)),
+    )

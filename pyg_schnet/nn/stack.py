@@ -44,8 +44,8 @@ class Stack:
 
     Small structures spend their time in calls rather than in sums, large ones in memory. Here forces take three matrix
     products and two kernels for each block, without a graph; for small structures all blocks are one call. Gradients by
-    weights, and those that are to be differentiated again, are computed by the blocks themselves. Training on
-    properties without forces is one step as well (:func:`pyg_schnet.nn.learn.learn`).
+    weights, and those that are to be differentiated again, are computed by the blocks themselves. Training is one step
+    as well (:func:`pyg_schnet.nn.learn.learn`).
 
     Copies start anew.
     """
@@ -65,8 +65,7 @@ class Stack:
             edges: Edges as all blocks see them.
 
         Returns:
-            Shape ``[N, F]``; ``None`` where the blocks are to be called, as for training on forces, with hooks, or on
-            other devices than CPUs.
+            Shape ``[N, F]``; ``None`` where the blocks are to be called, as with hooks, or on other devices than CPUs.
         """
         if not is_plain(x) or torch.is_autocast_enabled("cpu"):
             return None
@@ -76,8 +75,7 @@ class Stack:
         if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):
             return None
         if plan.training:
-            recorded = torch.is_grad_enabled() and not edges.weights.requires_grad
-            return learn(blocks, x, edges) if recorded else None
+            return learn(blocks, x, edges) if torch.is_grad_enabled() else None
         packed = plan.kept.get(plan.weights, plan.key, lambda: _pack(blocks))
         stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, plan.given)
         if not torch.is_grad_enabled():

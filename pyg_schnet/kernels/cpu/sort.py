@@ -34,7 +34,7 @@ def _count_sorted(key, ptr) -> bool:
 
 
 def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:
-    """Where the edges of each key begin and end, ``[size + 1]``; ``None`` if they are not sorted, or a key lies outside."""
+    """Where the edges of each key begin and end, ``[size + 1]``; ``None`` if unsorted, or if a key lies outside."""
     ptr = torch.zeros(size + 1, dtype=torch.int64)
     return ptr if _count_sorted(key.contiguous().numpy(), ptr.numpy()) else None
 

@@ -1,0 +1,101 @@
+"""Blocks in one step against the blocks themselves, which a hook makes the model call."""
+
+import pytest
+import torch
+
+from pyg_schnet import SchNet
+from pyg_schnet.nn import respond
+
+F64 = torch.float64
+OPTIONS = [
+    {},
+    {"activate_filters": False},
+    {"window": "hard", "normalize": True},
+    {"shared_weights": True, "num_interactions": 3},
+]
+
+
+def make(**options):
+    torch.manual_seed(0)
+    options = {"num_interactions": 2, **options}
+    model = SchNet(6, 5, num_gaussians=8, cutoff=4.0, filters="spline", num_nodes=40, **options).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def block_by_block(model):
+    for block in model.interactions:
+        block.register_forward_hook(lambda *_: None)
+    return model
+
+
+def gradients(model, structures, with_forces):
+    response = respond(model, **structures, forces=with_forces, create_graph=True)
+    loss = response.energy.square().sum()
+    if with_forces:
+        loss = loss + response.forces.square().sum()
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("with_forces", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients_are_those_of_the_blocks(options, with_forces, molecules):
+    found = gradients(make(**options), molecules, with_forces)
+    expected = gradients(block_by_block(make(**options)), molecules, with_forces)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_forces_are_those_of_the_blocks(training, create_graph, molecules):
+    found = respond(make().train(training), **molecules, create_graph=create_graph)
+    expected = respond(block_by_block(make()).train(training), **molecules)
+    torch.testing.assert_close(found.energy, expected.energy, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(found.forces, expected.forces, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("frozen", ["interactions.0.lin1.weight", "embedding.weight", "interactions.1.lin2.bias"])
+def test_frozen_weights(frozen, molecules):
+    model, other = make(), block_by_block(make())
+    for network in (model, other):
+        network.get_parameter(frozen).requires_grad_(False)
+    found, expected = gradients(model, molecules, True), gradients(other, molecules, True)
+    assert found[frozen] is None
+    for name in expected.keys() - {frozen}:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_derivatives_of_forces(training, water, tensors):
+    """Forces once and twice differentiable: up to the third derivative of the energy."""
+    model, given = make().train(training), tensors(water)
+    names = ["interactions.0.lin_in.weight", "interactions.1.conv.filter_network.lin2.bias"]
+    weights = {name: model.get_parameter(name).detach() for name in names}
+    directions = [torch.randn_like(weight) for weight in weights.values()]
+
+    def forces(pos, steps):
+        pairs = zip(weights.items(), directions, strict=True)
+        moved = {name: weight + step * way for step, ((name, weight), way) in zip(steps, pairs, strict=True)}
+
+        def energy(z, pos, batch):
+            return torch.func.functional_call(model, moved, (z, pos, batch))
+
+        return respond(energy, given["z"], pos, given["batch"], create_graph=True).forces
+
+    inputs = (given["pos"].clone().requires_grad_(), torch.zeros(2, dtype=F64, requires_grad=True))
+    assert torch.autograd.gradcheck(forces, inputs)
+    assert torch.autograd.gradgradcheck(forces, inputs, atol=1e-4)
+
+
+def test_forces_ask_for_no_gradient_of_weights(molecules, monkeypatch):
+    from pyg_schnet.kernels import cpu
+
+    model = make()
+    respond(model, **molecules, create_graph=True)  # compiled by now
+    monkeypatch.setattr(cpu, "coefficient_gradient", lambda *_: pytest.fail("gradient of weights computed"))
+    respond(model, **molecules, create_graph=True)
+    respond(model, **molecules)
