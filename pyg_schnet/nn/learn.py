@@ -183,7 +183,8 @@ class _Slopes(torch.autograd.Function):
             by_w1 = forward_product(p.t(), by_s)
             by_p = forward_linear(by_s, block.w1, None)
             by_q = by_p * slope
-            by_inner.append(by_q.mul(q).mul_(1.0 - slope))
+            product = by_q * q
+            by_inner.append(torch.addcmul(product, product, slope, value=-1.0))  # σ' = σ (1 - σ)
             by_w2 = forward_product(g.t(), by_q)
             by_g = _add(forward_linear(by_q, block.w2, None), by_g)
             by_weights += [by_table, by_w0, by_w1, None, by_w2, None]
