@@ -74,17 +74,23 @@ def _commit():
     return result.stdout.strip()
 
 
-def time_in_turn(ways, repeats, warmup=1, seconds=math.inf):
+BURST = 0.1
+"""Seconds of consecutive calls of a model in its turn."""
+
+
+def time_in_turn(ways, repeats, warmup=1, seconds=math.inf, burst=0.0):
     """Milliseconds of each way, a list in the order of the rounds.
 
-    In each round every way is called once, so that a disturbance of the machine hits all of them, and ratios are taken
-    within a round.
+    In each round every way has its turn, so that a disturbance of the machine hits all of them, and ratios are taken
+    within a round. A turn is one call, or calls one after the other as in training and dynamics; then the first one is
+    not counted, as it finds the caches as the others have left them.
 
     Args:
         ways: Functions without arguments by name.
         repeats: Number of rounds.
         warmup: Rounds before these that are not timed.
         seconds: Time after which no further round begins, once there are three.
+        burst: Seconds that a turn lasts at least, beside the first call; 0 for single calls.
     """
     times = {name: [] for name in ways}
     begin = time.perf_counter()
@@ -92,11 +98,21 @@ def time_in_turn(ways, repeats, warmup=1, seconds=math.inf):
         if k >= _FEWEST_ROUNDS and time.perf_counter() - begin > seconds:
             break
         for name, way in ways.items():
-            start = time.perf_counter()
-            way()
+            if burst:
+                way()
+            milliseconds = _mean_time(way, burst if k >= 0 else 0.0)
             if k >= 0:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(milliseconds)
     return times
+
+
+def _mean_time(way, at_least):
+    """Milliseconds of a call, the mean of those that fit into some seconds, but of one at least."""
+    calls, start, elapsed = 0, time.perf_counter(), 0.0
+    while calls == 0 or elapsed < at_least:
+        way()
+        calls, elapsed = calls + 1, time.perf_counter() - start
+    return 1e3 * elapsed / calls
 
 
 def summary(values):

@@ -6,7 +6,7 @@ Run: python benchmarks/scaling.py --json scaling.json --plot scaling.png
 from functools import partial
 from typing import NamedTuple
 
-from harness import Table, make_parser, parse, save, save_figure, spread, summary, time_in_turn
+from harness import BURST, Table, make_parser, parse, save, save_figure, spread, summary, time_in_turn
 from peers import Ours, PyG, pyg_model
 from systems import Structures
 from tasks import TOLERANCES, Task, check, make_step
@@ -43,7 +43,7 @@ def measure(sweep, value, options):
     peers = [PyG(model, system), exact, spline]
     deviations = check(TRAIN, peers, _FEW_NODES if sweep == "nodes" else TOLERANCES)
     steps = {peer.name: make_step(TRAIN, peer) for peer in peers}
-    times = time_in_turn(steps, options.repeats, seconds=options.seconds)
+    times = time_in_turn(steps, options.repeats, seconds=options.seconds, burst=BURST)
     shared = {"sweep": sweep, **point._asdict(), **system.sizes(), "deviations": deviations}
     shared["nodes"] = spline.model.interactions[0].conv.spline.num_nodes
     return [{**shared, "way": name, "time_ms": summary(values)} for name, values in times.items()]

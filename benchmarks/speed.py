@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from harness import Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
+from harness import BURST, Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
 from peers import Ours, PyG, find_peers, pyg_model
 from systems import Structures
 from tasks import Task, check, make_step
@@ -63,7 +63,7 @@ def measure(workload, structures, kinds, options):
     peers = [kind(model, system) for kind in kinds if kind.twice_differentiable or not twice]
     deviations = check(task, peers)
     steps = {peer.name: make_step(task, peer) for peer in peers}
-    times = time_in_turn(steps, options.repeats, seconds=options.seconds)
+    times = time_in_turn(steps, options.repeats, seconds=options.seconds, burst=BURST)
     ours = times[Ours.name]
     row = {
         "system": system.name,
