@@ -53,7 +53,7 @@ class SchNet(AtomisticModel):
         shared_weights: Whether all interaction blocks are one and the same.
         filters: How filters are evaluated: ``"exact"`` on every edge, ``"spline"`` from a table over the distance that
             is computed once per step, ``"auto"`` whichever is faster, with errors of at most about 1e-6 of the energies
-            and 1e-5 of the largest force; see :class:`pyg_schnet.nn.SplineFilter`.
+            and 1e-5 of the largest force, in training ten times that; see :class:`pyg_schnet.nn.SplineFilter`.
         num_nodes: Nodes of the table; ``None`` takes what these errors need.
 
     Example:

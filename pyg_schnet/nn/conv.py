@@ -89,7 +89,8 @@ class CFConv(MessagePassing):
         filters: ``"exact"`` or ``"spline"``; ``"auto"`` takes the splined ones where they are faster: on CPUs, in
             training for graphs of more edges than nodes, in evaluation always, so that energies do not depend on the
             number of edges.
-        num_nodes: Nodes of the spline's grid; ``None`` takes as many as an error of the forces of 1e-5 needs.
+        num_nodes: Nodes of the spline's grid; ``None`` takes as many as an error of the forces of 1e-5 needs, in
+            training 1e-4.
 
     Raises:
         ValueError: If ``filters`` is none of these, or ``"spline"`` and the network cannot be splined.

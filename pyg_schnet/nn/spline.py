@@ -17,7 +17,10 @@ from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.table import Grid, is_written_out, tabulate
 
 TOLERANCE = 1e-5
-"""Error of the forces that is aimed at, relative to the largest force."""
+"""Error of the forces that is aimed at in evaluation, relative to the largest force."""
+
+TRAINING_TOLERANCE = 1e-4
+"""The same in training, where batches scatter by far more than that."""
 
 _ERROR_AT_WIDTH = 0.06
 """Relative error of forces with one node for each width of the Gaussians, extrapolated by the third power; measured by
@@ -90,10 +93,13 @@ class SplineFilter:
 
     This is no module and holds no weights: it is another way to evaluate ``network``.
 
+    In training mode the grid is coarser, since it is evaluated in every step.
+
     Args:
         network: Filter network, whose basis has a ``resolution`` unless ``num_nodes`` is given.
-        num_nodes: Nodes G of the grid; ``None`` takes :func:`num_nodes_for` the tolerance.
-        tolerance: Error of forces that is aimed at, relative to the largest one.
+        num_nodes: Nodes G of the grid in both modes; ``None`` takes :func:`num_nodes_for` the tolerances.
+        tolerance: Error of forces that is aimed at in evaluation mode, relative to the largest one; in training mode
+            it is at least 1e-4.
 
     Raises:
         ValueError: If the number of nodes is too small, or cannot be found because the basis has no ``resolution``.
@@ -114,12 +120,19 @@ class SplineFilter:
                     f"the number of nodes for {network.basis} is not known, as it has no fixed resolution (Å); give "
                     "num_nodes, or take the exact filters"
                 )
-            num_nodes = num_nodes_for(resolution, network.cutoff, tolerance)
-        if num_nodes < 8:
+            tolerances = tolerance, max(tolerance, TRAINING_TOLERANCE)
+            self._nodes = tuple(num_nodes_for(resolution, network.cutoff, error) for error in tolerances)
+        elif num_nodes < 8:
             raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
+        else:
+            self._nodes = int(num_nodes), int(num_nodes)
         self.network = network
-        self.num_nodes = int(num_nodes)
         self._table, self._samples = Kept(), Kept()
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes G of the grid in the mode that the network is in."""
+        return self._nodes[self.network.training]
 
     @property
     def cutoff(self) -> float:

@@ -203,7 +203,7 @@ def test_no_edges(tensors, isolated_atom):
 
 def test_edges_beyond_the_cutoff_have_no_effect(molecules):
     for window in ("cosine", "hard"):
-        model = make(cutoff=1.5, window=window)
+        model = make(cutoff=1.5, window=window).eval()
         wide = radius_graph(molecules["pos"], 6.0, molecules["batch"])
         assert wide.size(1) > radius_graph(molecules["pos"], 1.5, molecules["batch"]).size(1)
         torch.testing.assert_close(model(**molecules, edge_index=wide), model(**molecules), rtol=1e-13, atol=1e-13)
@@ -223,7 +223,7 @@ def test_given_edges_in_any_order(molecules):
 
 @pytest.mark.parametrize("options", [{}, {"window": "hard", "normalize": True}])
 def test_padding_acts_on_nothing(options, molecules):
-    model = make(cutoff=CUTOFF, **options)
+    model = make(cutoff=CUTOFF, **options).eval()
     z, pos, batch = molecules["z"], molecules["pos"].requires_grad_(), molecules["batch"]
     out = model(z, pos, batch)
     (gradient,) = torch.autograd.grad(out.sum(), pos)

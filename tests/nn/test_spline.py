@@ -54,15 +54,16 @@ def errors(spline, exact, dist=None):
     return [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("activate_filters", [True, False])
 @pytest.mark.parametrize("window", [CosineCutoff, HardCutoff])
 @pytest.mark.parametrize("basis", BASES)
-def test_equals_the_network(basis, window, activate_filters):
+def test_equals_the_network(basis, window, activate_filters, training):
     for seed in range(3):
-        network = make_network(seed, basis, window, activate_filters=activate_filters)
+        network = make_network(seed, basis, window, activate_filters=activate_filters).train(training)
         value, slope = errors(SplineFilter(network), network)
-        assert 1e-10 < value < 1e-6
-        assert 1e-8 < slope < 5e-5
+        assert 1e-10 < value < (2e-5 if training else 1e-6)
+        assert 1e-8 < slope < (5e-4 if training else 5e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -70,9 +71,9 @@ def test_equals_the_network(basis, window, activate_filters):
 def test_single_precision(window, training):
     network = make_network(basis="pyg", window=window, dtype=torch.float32).train(training)
     value, slope = errors(SplineFilter(network), copy.deepcopy(network).double())
-    assert value < 2e-6
+    assert value < (2e-5 if training else 2e-6)
     # in evaluation the table is made in float64; its rounding errors are divided by the spacing otherwise
-    assert slope < (2e-4 if training else 5e-5)
+    assert slope < (5e-4 if training else 5e-5)
 
 
 @pytest.mark.parametrize("window", [CosineCutoff, HardCutoff])
@@ -469,7 +470,12 @@ def test_number_of_nodes():
     assert num_nodes_for(100.0, 1.0) == 8
     spline = SplineFilter(make_network(), 101)
     assert (spline.cutoff, spline.spacing) == (CUTOFF, pytest.approx(0.05))
-    finer = SplineFilter(make_network(), tolerance=1e-7)
+    network = make_network()
+    training, evaluating = SplineFilter(network).num_nodes, SplineFilter(network.eval()).num_nodes
+    assert evaluating - 1 == pytest.approx(10 ** (1 / 3) * (training - 1), rel=0.01)
+    coarse = [SplineFilter(network.train(mode), tolerance=1e-3).num_nodes for mode in (False, True)]
+    assert coarse[0] == coarse[1] < training
+    finer = SplineFilter(make_network().eval(), tolerance=1e-7)
     assert errors(finer, finer.network)[1] < 1e-6
     assert repr(spline).startswith("SplineFilter(FilterNetwork(6, ")
     assert repr(spline).endswith("num_nodes=101)")
