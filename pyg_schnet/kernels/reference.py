@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels.bspline import SPAN, interpolate
 from pyg_schnet.kernels.graph import SplineGraph
 
 
 def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by g: the convolution itself, shape ``[N_dst, F]``."""
-    messages = x.index_select(0, graph.source) * _filters(coefficients, weights, graph)
+    messages = x.index_select(0, graph.source) * interpolate(coefficients, weights, graph.bins)
     out = x.new_zeros(graph.target_ptr.size(0) - 1, x.size(1))
     return out.index_add_(0, graph.target, messages)
 
@@ -19,7 +20,7 @@ def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients
     """Derivative of the form by C, shape ``[num_coefficients, F]``."""
     product = g.index_select(0, graph.target) * x.index_select(0, graph.source)  # [E, F]
     out = x.new_zeros(num_coefficients, x.size(1))
-    for m in range(weights.size(1)):
+    for m in range(SPAN):
         out.index_add_(0, graph.bins + m, product * weights[:, m : m + 1])
     return out
 
@@ -27,9 +28,4 @@ def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients
 def weight_gradient(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by h, shape ``[E, 4]``."""
     product = g.index_select(0, graph.target) * x.index_select(0, graph.source)
-    return torch.stack([(product * coefficients.index_select(0, graph.bins + m)).sum(1) for m in range(4)], 1)
-
-
-def _filters(coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
-    """Filter of each edge, shape ``[E, F]``."""
-    return sum(weights[:, m : m + 1] * coefficients.index_select(0, graph.bins + m) for m in range(weights.size(1)))
+    return torch.stack([(product * coefficients.index_select(0, graph.bins + m)).sum(1) for m in range(SPAN)], 1)

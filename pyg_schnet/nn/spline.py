@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_graph, spline_weights
-from pyg_schnet.kernels.bspline import OVERHANG
+from pyg_schnet.kernels.bspline import OVERHANG, interpolate
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.table import Grid, is_written_out, tabulate
@@ -160,18 +160,14 @@ class SplineFilter:
         edge_dist: Tensor,
         edge_ptr: Tensor | None,
         size: tuple[int, int],
-        *,
-        needs_order: bool | None = None,
     ) -> SplineEdges:
-        """Edges for the kernels.
+        """Edges for the kernels, where gradients are recorded also in the orders that these need.
 
         Args:
             edge_index: ``(j, i)``, shape ``[2, E]``.
             edge_dist: Distances in Å, shape ``[E]``.
             edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
             size: ``(N_src, N_dst)``.
-            needs_order: Whether the edges are also put in the orders that gradients need; ``None`` does so where
-                gradients are recorded. Orders that are missing are made in every backward pass.
         """
         bins, weights = spline_weights(edge_dist, self.cutoff, self.num_nodes - 1)
         first, count = 0, None
@@ -179,7 +175,7 @@ class SplineFilter:
             low, high = (int(end) for end in torch.aminmax(bins))
             bins, first, count = bins - low, low, high - low + 1  # no atoms are closer than their bonds
         graph = spline_graph(bins, edge_index, size[1], edge_ptr)
-        if torch.is_grad_enabled() if needs_order is None else needs_order:
+        if torch.is_grad_enabled():
             graph = graph.with_sources(size[0])
             if self.network.training:
                 graph = graph.with_bins(self.num_nodes - 1 if count is None else count)
@@ -268,8 +264,7 @@ class SplineFilter:
     def __call__(self, dist: Tensor) -> Tensor:
         """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
         bins, weights = spline_weights(dist, self.cutoff, self.num_nodes - 1)
-        coefficients = self.coefficients()
-        return sum(weights[:, m : m + 1] * coefficients.index_select(0, bins + m) for m in range(weights.size(1)))
+        return interpolate(self.coefficients(), weights, bins)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.network}, num_nodes={self.num_nodes})"

@@ -78,7 +78,7 @@ def test_errors_are_as_small_as_stated(name, filters):
         model = make(seed, filters=filters, **MODELS[name]).train(training)
         structures = random_molecules(seed)
         found, expected = respond(model, *structures), respond(exact(model), *structures)
-        assert 1e-13 < relative(found.energy, expected.energy) < (20 if training else 1) * ENERGY_ERROR
+        assert 1e-13 < relative(found.energy, expected.energy) < (10 if training else 1) * ENERGY_ERROR
         assert 1e-9 < relative(found.forces, expected.forces) < (10 if training else 1) * FORCE_ERROR
 
 
