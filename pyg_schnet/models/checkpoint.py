@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 import pyg_schnet
+from pyg_schnet import pretrained
 
 FORMAT = 1
 """Version of the layout of the header; raised when older readers would misread it."""
@@ -77,7 +78,7 @@ class CheckpointMixin:
         """Read a model written by :meth:`save`, in evaluation mode and in the precision it was saved with.
 
         Args:
-            path: File to read.
+            path: File to read, or the name of a pretrained model.
             device: Device for the weights.
 
         Returns:
@@ -87,6 +88,7 @@ class CheckpointMixin:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is cut off, is not one of ours, is newer than this version, or holds another class.
         """
+        path = pretrained.find(path)
         header = read_header(path)
         known = CheckpointMixin._classes
         found = known.get(header["class"])
@@ -107,17 +109,33 @@ class CheckpointMixin:
         model.card = header["card"]
         return model.eval()
 
+    @classmethod
+    def from_pretrained(cls, name: str, device: str | torch.device = "cpu") -> Any:
+        """One of the trained models that come with the package; :attr:`card` says on what and how well.
+
+        Args:
+            name: One of :func:`pyg_schnet.pretrained.available`.
+            device: Device for the weights.
+
+        Raises:
+            ValueError: If there is none of that name, or it is of another class.
+        """
+        if name not in pretrained.available():
+            raise ValueError(f"no pretrained model {name!r}; there are {', '.join(pretrained.available())}")
+        return cls.load(name, device)
+
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Header of a model file: class, hyper-parameters, units, card, library version.
+
+    Args:
+        path: File, or the name of a pretrained model.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is cut off, is not one of ours, or is newer than this version of the library.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
+    path = pretrained.find(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -135,5 +153,8 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
-    """Read a model of any class from a file written by ``model.save``; see :meth:`CheckpointMixin.load`."""
+    """Read a model of any class from a file written by ``model.save``, or by the name of a pretrained one.
+
+    See :meth:`CheckpointMixin.load` and :func:`pyg_schnet.pretrained.available`.
+    """
     return CheckpointMixin.load(path, device)

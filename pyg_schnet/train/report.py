@@ -23,13 +23,13 @@ def report_units(unit: str) -> tuple[str, ...]:
         unit: Unit of the property.
 
     Returns:
-        meV and kcal/mol for energies, the same per Å for forces, otherwise the unit itself.
+        meV and kcal/mol for energies, the same per Å for forces, otherwise the unit itself; also wave numbers stay.
 
     Example:
-        >>> report_units("eV"), report_units("D")
-        (('meV', 'kcal/mol'), ('D',))
+        >>> report_units("eV"), report_units("D"), report_units("cm-1")
+        (('meV', 'kcal/mol'), ('D',), ('cm-1',))
     """
-    return _REPORT_UNITS.get(dimension(unit), (unit,))
+    return (unit,) if unit == "cm-1" else _REPORT_UNITS.get(dimension(unit), (unit,))
 
 
 def in_report_units(value: float, unit: str) -> dict[str, float]:

@@ -50,10 +50,10 @@ def test_training_leaves_all_that_is_needed_to_repeat_it(run):
 
 def test_result_is_in_both_units(run):
     result = json.loads((run / "result.json").read_text())
-    assert result["num_train"] == 20
+    assert result["split"]["num_train"] == 20
     error = result["errors"]["U0"]["mae"]
     assert error["meV"] == pytest.approx(43.3641153 * error["kcal/mol"])
-    assert read_header(run / "model.safetensors")["card"]["test"] == result
+    assert read_header(run / "model.safetensors")["card"]["test"] == result["errors"]
 
 
 def test_training_learns(run):

@@ -1,0 +1,123 @@
+"""``pyg-schnet test``: errors of models on test structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch_geometric.data import Dataset
+
+from pyg_schnet.data import Property, Split
+from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.pretrained import find
+from pyg_schnet.train.datamodule import StructureDataModule
+from pyg_schnet.train.files import CONFIG_FILE, RUN, SPLIT_FILE, locate_data
+from pyg_schnet.train.potential import PotentialTask
+from pyg_schnet.train.report import Errors, format_errors
+from pyg_schnet.train.task import PropertyTask
+
+
+def evaluate_model(
+    model: str,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    batch_size: int = 250,
+) -> None:
+    """Error of a saved model on the test structures of its run.
+
+    Args:
+        model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
+        config: Configuration that names data set and target; by default config.yaml beside the model, or what the
+            model file itself says.
+        split: Saved split whose test structures are taken; by default split.json beside the model, or the split that
+            the configuration draws.
+        data_dir: Folder of the files that the data sets name.
+        batch_size: Structures in a batch.
+    """
+    network = load(model)
+    folder = find(model).parent
+    given = _configuration(network, Path(config) if config else folder / CONFIG_FILE, required=config is not None)
+    if split is None and (folder / SPLIT_FILE).is_file():
+        split = str(folder / SPLIT_FILE)
+    data, task_class = _run_of(given, split, data_dir, batch_size)
+    _check_target(network, data.property)
+    if split is None:
+        _check_split(network, data.split)
+    print(format_errors(test_errors(task_class.from_model(network, data.property), data), len(data.test_set)))
+
+
+def _configuration(network: AtomisticModel, path: Path, *, required: bool) -> dict[str, Any]:
+    """Configuration of a training run, from its file or from the card of its model."""
+    if path.is_file():
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    if required or RUN not in network.card:
+        raise FileNotFoundError(f"no configuration at {path}; name that of the training run with --config")
+    return network.card[RUN]
+
+
+def _run_of(
+    given: dict[str, Any], split: str | None, data_dir: str | None, batch_size: int
+) -> tuple[StructureDataModule, type[PropertyTask]]:
+    """Data and kind of task of a training run, from its configuration."""
+    options = locate_data(given["data"], data_dir)
+    chosen = {name: options.get(name) for name in ("dataset", "target", "test_dataset")}
+    parser = jsonargparse.ArgumentParser()
+    parser.add_subclass_arguments(Dataset, "dataset")
+    parser.add_subclass_arguments(Dataset, "test_dataset", required=False)
+    parser.add_argument("--target", type=str)
+    made = parser.instantiate_classes(parser.parse_object({k: v for k, v in chosen.items() if v is not None}))
+    data = StructureDataModule(
+        made.dataset,
+        made.target,
+        **{name: options[name] for name in ("num_train", "num_val", "num_test", "seed") if name in options},
+        split=split,
+        eval_batch_size=batch_size,
+        test_dataset=made.get("test_dataset"),
+    )
+    tasks = {cls.__name__: cls for cls in (PropertyTask, PotentialTask)}
+    return data, tasks[given["model"]["class_path"].rsplit(".", 1)[-1]]
+
+
+def _check_target(model: AtomisticModel, target: Property) -> None:
+    trained = (model.card.get("target"), model.card.get("unit"))
+    if trained != (target.name, target.unit):
+        raise ValueError(
+            f"the model was trained on {trained[0]} in {trained[1]}, the configuration asks for {target.name} "
+            f"in {target.unit}"
+        )
+
+
+def _check_split(model: AtomisticModel, split: Split) -> None:
+    noted = model.card.get("split", {}).get("fingerprint")
+    if noted not in (None, split.fingerprint):
+        raise ValueError(
+            f"the model was trained on other structures: they have fingerprint {noted}, these {split.fingerprint}"
+        )
+
+
+def test_errors(task: PropertyTask, data: StructureDataModule) -> list[Errors]:
+    """Errors of each quantity on the test structures."""
+    metrics = evaluator().test(task, datamodule=data, verbose=False)[0]
+    return [
+        Errors(name, unit, metrics[f"test/{name}_mae"], metrics[f"test/{name}_rmse"])
+        for name, unit in task.quantities().items()
+        if f"test/{name}_mae" in metrics
+    ]
+
+
+def evaluator() -> Trainer:
+    """Trainer that only evaluates: no logs, no checkpoints."""
+    return Trainer(
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        inference_mode=False,  # forces need gradients
+        callbacks=[TQDMProgressBar(refresh_rate=10)],
+    )
