@@ -120,9 +120,7 @@ class CheckpointMixin:
         Raises:
             ValueError: If there is none of that name, or it is of another class.
         """
-        if name not in pretrained.available():
-            raise ValueError(f"no pretrained model {name!r}; there are {', '.join(pretrained.available())}")
-        return cls.load(name, device)
+        return cls.load(pretrained.path_of(name), device)
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:

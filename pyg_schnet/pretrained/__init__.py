@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["available", "find"]
+__all__ = ["available", "find", "path_of"]
 
 _FOLDER = Path(__file__).parent
 _SUFFIX = ".safetensors"
@@ -23,6 +23,17 @@ def available() -> list[str]:
         True
     """
     return sorted(path.name.removesuffix(_SUFFIX) for path in _FOLDER.glob("*" + _SUFFIX))
+
+
+def path_of(name: str) -> Path:
+    """File of a model that comes with the package.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in available():
+        raise ValueError(f"no pretrained model {name!r}; there are {', '.join(available())}")
+    return _FOLDER / f"{name}{_SUFFIX}"
 
 
 def find(model: str | os.PathLike[str]) -> Path:
@@ -41,7 +52,7 @@ def find(model: str | os.PathLike[str]) -> Path:
     if Path(model).is_file():
         return Path(model)
     if str(model) in available():
-        return _FOLDER / f"{model}{_SUFFIX}"
+        return path_of(str(model))
     raise FileNotFoundError(
         f"no model file at {model}, and no pretrained model of that name; there are {', '.join(available())}"
     )

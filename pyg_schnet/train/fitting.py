@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.evaluation import test_errors
@@ -25,6 +25,7 @@ from pyg_schnet.train.last_checkpoint import LastCheckpoint
 from pyg_schnet.train.record import RunRecord
 from pyg_schnet.train.report import Errors, format_errors
 from pyg_schnet.train.task import PropertyTask
+from pyg_schnet.train.transfer import start_from
 
 _QUICK_NETWORK = {
     "hidden_channels": 64,
@@ -45,6 +46,12 @@ class TrainCLI(LightningCLI):
         )
         parser.add_argument(
             "--resume", type=str | None, default=None, help="checkpoint to go on from, as RUN_DIR/checkpoints/last.ckpt"
+        )
+        parser.add_argument(
+            "--start_from",
+            type=str | None,
+            default=None,
+            help="trained model, file or name, whose embeddings and interactions are taken over; the readout is new",
         )
         parser.add_argument(
             "--data_dir", type=str | None, default=None, help="folder of the files that the data sets name"
@@ -135,6 +142,8 @@ def train_model(args: list[str]) -> None:
     table = CSVLogger(run_dir, name="logs")  # a version of its own for every start, so that resuming deletes nothing
     trainer.loggers = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
     print(f"Training on {len(data.train_set):,} structures, validating on {len(data.val_set):,}; run in {run_dir}")
+    if cli.config.start_from is not None and cli.config.resume is None:
+        start_from(task.network, load(cli.config.start_from))
     record = RunRecord()
     trainer.callbacks.append(record)
     trainer.fit(task, datamodule=data, ckpt_path=cli.config.resume)
@@ -167,6 +176,7 @@ def _save_result(
     given = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
     card = {
         **config.card,
+        **({} if config.start_from is None else {"started_from": Path(config.start_from).stem}),
         RUN: {"model": {"class_path": given["model"]["class_path"]}, "data": anonymous_data(given["data"])},
         "split": {
             "num_train": len(data.train_set),

@@ -65,7 +65,7 @@ class RunRecord(Callback):
         return {
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
-            "seconds": round(seconds, 1),
+            "seconds": round(seconds, 3),
             "structures_per_second": round(self.structures / max(seconds, 1e-9), 1),
             "starts": self.starts,
         }

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -72,6 +73,51 @@ def test_test_command_repeats_the_error(run, capsys):
     )
 
 
+def test_model_file_alone_says_how_to_test_it(run, tmp_path, capsys):
+    alone = tmp_path / "alone.safetensors"
+    card = SchNet.load(run / "model.safetensors").card
+    data = card["run"]["data"]
+    assert data["dataset"]["init_args"]["source"] == SAMPLE.name  # not where it was
+    assert "root" not in data["dataset"]["init_args"]
+    shutil.copy(run / "model.safetensors", alone)
+    main(["test", str(alone), f"--data_dir={SAMPLE.parent}"])
+    printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
+    assert printed == pytest.approx(card["test"]["U0"]["mae"]["meV"], rel=2e-3)
+
+
+def test_model_is_not_tested_on_other_structures(run, tmp_path):
+    model = SchNet.load(run / "model.safetensors")
+    model.card["split"]["fingerprint"] = "0" * 16
+    model.save(tmp_path / "other.safetensors")
+    with pytest.raises(SystemExit, match="trained on other structures"):
+        main(["test", str(tmp_path / "other.safetensors"), f"--data_dir={SAMPLE.parent}"])
+
+
+def test_card_notes_what_is_given_and_what_was_done(run, tmp_path):
+    main(["train", f"--config={run / 'config.yaml'}", f"--run_dir={tmp_path}", "--card.licence=CC0",
+          "--trainer.max_epochs=2"])  # fmt: skip
+    card = read_header(tmp_path / "model.safetensors")["card"]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert card["licence"] == result["licence"] == "CC0"
+    assert card["training"] == result["training"]
+    training = card["training"]
+    assert (training["epochs"], training["steps"]) == (2, 4)
+    assert training["best_epoch"] in (0, 1)
+    assert training["structures_per_second"] * training["seconds"] == pytest.approx(2 * 16, rel=0.2)
+    assert training["parameters"] == sum(p.numel() for p in SchNet.load(tmp_path / "model.safetensors").parameters())
+    assert result["run"]["model"]["init_args"]["network"]["init_args"]["hidden_channels"] == 16
+    assert (result["recipe"], result["seed"]) == ("config", 0)
+
+
+def test_training_starts_from_a_trained_model(run, tmp_path):
+    main(["train", f"--config={run / 'config.yaml'}", f"--run_dir={tmp_path}", "--trainer.max_epochs=1",
+          f"--start_from={run / 'model.safetensors'}", "--model.init_args.lr=1e-30"])  # fmt: skip
+    before, after = SchNet.load(run / "model.safetensors"), SchNet.load(tmp_path / "model.safetensors")
+    assert torch.equal(after.embedding.weight, before.embedding.weight)
+    assert not torch.equal(after.readout.network.lin1.weight, before.readout.network.lin1.weight)
+    assert after.card["started_from"] == "model"
+
+
 def test_resumed_run_goes_on_where_it_was(tmp_path):
     run = train_briefly(tmp_path, epochs=3)
     last = run / "checkpoints" / "last.ckpt"
@@ -84,6 +130,9 @@ def test_resumed_run_goes_on_where_it_was(tmp_path):
     column = second[0].split(",").index("epoch")
     assert {row.split(",")[column] for row in second[1:]} == {"3", "4"}
     assert len(first) > 1
+    training = json.loads((run / "result.json").read_text())["training"]
+    assert [start["epoch"] for start in training["starts"]] == [0, 3]
+    assert training["epochs"] == 5
 
 
 def test_predict_prints_and_writes(run, tmp_path, capsys):
@@ -148,6 +197,7 @@ def test_help_explains_options(arguments, text, capsys):
     [
         (["fit"], "unknown command"),
         (["test", "missing.safetensors"], "no model file"),
+        (["train", "--data_dir=missing"], "no folder of data at missing"),
         (["predict", "missing.xyz", "--model=missing.safetensors"], "no model file"),
         (["train", "--resume=missing.ckpt"], "no checkpoint to resume from"),
     ],

@@ -10,37 +10,34 @@ from pyg_schnet.train.cli import main
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
-FILES = {  # recipe -> option: file
-    "qm9_u0": {},
-    "rmd17_aspirin": {
-        "data.dataset.source": "rmd17_aspirin/train_1200.xyz.gz",
-        "data.test_dataset.source": "rmd17_aspirin/test_800.xyz.gz",
-    },
-    "perovskites": {
-        "data.dataset.path": "perovskites_castelli/folds1-4.jsonl.gz",
-        "data.test_dataset.path": "perovskites_castelli/folds1-4.jsonl.gz",
-    },
-    "mlearn_mo": {
-        "data.dataset.path": "mlearn/Mo_training.json.gz",
-        "data.test_dataset.path": "mlearn/Mo_test.json.gz",
-    },
+FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
+    "qm9_u0": None,
+    "qm9_mu": None,
+    "rmd17_aspirin": "rmd17_aspirin",
+    "perovskites": "perovskites_castelli",
+    "mp_formation_energy": "mp_formation_energy",
+    "mp_formation_energy_hard": "mp_formation_energy",
+    "qm9_u0_no_cutoff": None,
+    "qm9_mu_no_cutoff": None,
+    "rmd17_aspirin_no_cutoff": "rmd17_aspirin",
+    "mlearn_mo": "mlearn",
 }
 
 
 def test_every_recipe_is_tested_and_explains_itself():
     recipes = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
-    assert {path.stem for path in recipes} == set(FILES)
+    assert {path.stem for path in recipes} == set(FOLDERS)
     for path in recipes:
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
         assert f"--config examples/recipes/{path.name}" in text
-        assert set(yaml.safe_load(text)) <= {"model", "data", "trainer"}
+        assert set(yaml.safe_load(text)) <= {"model", "data", "trainer", "card"}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs published data files in ../shared/data")
-@pytest.mark.parametrize("recipe", FILES)
+@pytest.mark.parametrize("recipe", FOLDERS)
 def test_recipe_runs(recipe, tmp_path, capsys):
-    files = [f"--{option}={SHARED / file}" for option, file in FILES[recipe].items()]
+    files = [f"--data_dir={SHARED / FOLDERS[recipe]}"] if FOLDERS[recipe] else []
     main(
         [
             "train",
@@ -57,3 +54,5 @@ def test_recipe_runs(recipe, tmp_path, capsys):
     assert "Errors on" in capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert all(error["mae"] for error in result["errors"].values())
+    assert result["recipe"] == recipe
+    assert str(SHARED) not in json.dumps(result)

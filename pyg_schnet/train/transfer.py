@@ -1,0 +1,37 @@
+"""Starting from a trained model: what it has learned of atoms and their surroundings, for another property."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pyg_schnet.models import AtomisticModel
+
+_OWN = ("readout", "filters", "num_nodes")  # what may differ: the readout is new, the rest is how, not what
+
+
+def start_from(network: nn.Module, trained: AtomisticModel) -> None:
+    """Take embeddings and interactions from a trained model; the readout of ``network`` stays as it is.
+
+    Args:
+        network: Model to be trained; changed in place.
+        trained: Model of the same class and configuration, readout apart.
+
+    Raises:
+        ValueError: If class or configuration differ.
+
+    Example:
+        >>> from pyg_schnet import SchNet
+        >>> trained, network = SchNet(8, 8, 2), SchNet(8, 8, 2, readout="mean")
+        >>> start_from(network, trained)
+        >>> bool((network.embedding.weight == trained.embedding.weight).all())
+        True
+    """
+    if type(network) is not type(trained):
+        raise ValueError(f"a {type(network).__name__} cannot start from a {type(trained).__name__}")
+    given, found = network.config, trained.config
+    names = [name for name in given if name not in _OWN and given[name] != found[name]]
+    if names:
+        both = ", ".join(f"{name}={given[name]} in place of {found[name]}" for name in names)
+        raise ValueError(f"the network has to be as the model it starts from, but has {both}")
+    for part in ("embedding", "interactions"):
+        getattr(network, part).load_state_dict(getattr(trained, part).state_dict())
