@@ -1,0 +1,78 @@
+"""What the chapter and other publications report, and which of our recipes is compared with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHAPTER = "Schütt et al. 2020"
+KGCNN = "SchNet of kgcnn, Matbench v0.1"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One number of a publication beside ours.
+
+    Attributes:
+        recipe: File in ``examples/recipes`` without its ending; the results are ``results/RECIPE-*.json``.
+        row: What was learned, and from how much.
+        quantity: Which of the errors of a result it is.
+        unit: Unit of the numbers.
+        published: Mean absolute error in the publication; ``None`` where there is none for this.
+        source: The publication.
+    """
+
+    recipe: str
+    row: str
+    quantity: str
+    unit: str
+    published: float | None
+    source: str = CHAPTER
+
+
+EXPERIMENTS = [
+    Experiment("qm9_u0", "QM9 U0, 110k, 5 Å", "U0", "kcal/mol", 0.218),
+    Experiment("qm9_u0_no_cutoff", "QM9 U0, 110k, no cutoff", "U0", "kcal/mol", 0.259),
+    Experiment("qm9_mu", "QM9 μ, 110k, 5 Å", "mu", "D", 0.017),
+    Experiment("qm9_mu_no_cutoff", "QM9 μ, 110k, no cutoff", "mu", "D", 0.019),
+    Experiment("rmd17_aspirin", "aspirin, 1k, 5 Å, energy", "energy", "kcal/mol", 0.402),
+    Experiment("rmd17_aspirin", "aspirin, 1k, 5 Å, forces", "forces", "kcal/mol/Å", 0.916),
+    Experiment("rmd17_aspirin_no_cutoff", "aspirin, 1k, no cutoff, energy", "energy", "kcal/mol", 0.438),
+    Experiment("rmd17_aspirin_no_cutoff", "aspirin, 1k, no cutoff, forces", "forces", "kcal/mol/Å", 1.359),
+    Experiment("mp_formation_energy", "Materials Project, 5 Å, cosine", "formation_energy", "meV/atom", 37.0),
+    Experiment("mp_formation_energy_hard", "Materials Project, 5 Å, hard", "formation_energy", "meV/atom", 39.0),
+    Experiment("perovskites", "perovskites, 5 Å", "e_form", "meV", 34.2, KGCNN),
+    Experiment("phonons", "phonon peaks, 5 Å", "last_phdos_peak", "cm-1", 38.96, KGCNN),
+]
+"""Rows of the table, in its order."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the chapter: with ``better`` the error is smaller than with ``worse``.
+
+    Attributes:
+        text: The statement.
+        better: Recipe that should have the smaller error.
+        worse: Recipe that should have the larger one.
+        quantity: Which error.
+        measure: ``"mae"`` or ``"rmse"``.
+        unit: Unit of the errors.
+    """
+
+    text: str
+    better: str
+    worse: str
+    quantity: str
+    measure: str
+    unit: str
+
+
+_FORCES = ("forces", "mae", "kcal/mol/Å")
+_FORMATION = ("formation_energy", "rmse", "meV/atom")
+CLAIMS = [
+    Claim("a cutoff helps QM9's energies", "qm9_u0", "qm9_u0_no_cutoff", "U0", "mae", "kcal/mol"),
+    Claim("a cutoff helps QM9's dipoles", "qm9_mu", "qm9_mu_no_cutoff", "mu", "mae", "D"),
+    Claim("a cutoff helps with little data", "rmd17_aspirin", "rmd17_aspirin_no_cutoff", *_FORCES),
+    Claim("cosine beats hard in RMSE", "mp_formation_energy", "mp_formation_energy_hard", *_FORMATION),
+]
+"""What the chapter says of cutoffs."""
