@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 from pyg_schnet.data import to_data
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, load
+from pyg_schnet.models.elements import check_elements
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, respond, sum_references
@@ -52,7 +53,7 @@ class SchNetCalculator(Calculator):
         TypeError: If something given is neither a model of this package nor a file.
         ValueError: If the unit is missing, contradicts the model's own or is not one of an energy or a dipole, or
             models of an ensemble do not predict the same. When used: if positions are not finite or an element has no
-            embedding.
+            embedding or was not in the training data.
         PropertyNotImplementedError: When used: if a stress is asked for and not all three directions are periodic, or
             a dipole and any of them is.
 
@@ -120,6 +121,8 @@ class SchNetCalculator(Calculator):
         largest, pbc = int(self.atoms.numbers.max()), self.atoms.pbc
         if largest > MAX_Z:
             raise ValueError(f"atomic numbers must be at most {MAX_Z}, got {largest}")
+        for member in self.members:
+            check_elements(member.model.card, self.atoms.numbers.tolist())
         if "stress" in properties and not pbc.all():
             raise PropertyNotImplementedError(
                 f"stress is defined for structures that are periodic in three directions; atoms.pbc is {pbc.tolist()}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -121,6 +122,11 @@ class StructureDataModule(LightningDataModule):
             counts.append(composition(batch.z, batch.batch, batch.num_graphs)[keep])
             targets.append(target[keep])
         return torch.cat(counts), torch.cat(targets)
+
+    def training_elements(self) -> list[str]:
+        """Symbols of the elements in the training structures, by atomic number."""
+        numbers = {int(z) for batch in self._pieces() for z in batch.z.unique() if z > 0}
+        return [chemical_symbols[number] for number in sorted(numbers)]
 
     def training_rms(self, target: Property) -> float:
         """Root mean square of another target over all training structures that have it; zero where none has."""

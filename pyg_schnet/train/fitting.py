@@ -178,6 +178,7 @@ def _save_result(
         **config.card,
         **({} if config.start_from is None else {"started_from": Path(config.start_from).stem}),
         RUN: {"model": {"class_path": given["model"]["class_path"]}, "data": anonymous_data(given["data"])},
+        "elements": data.training_elements(),
         "split": {
             "num_train": len(data.train_set),
             "num_val": len(data.val_set),

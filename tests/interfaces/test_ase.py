@@ -101,6 +101,14 @@ def test_units_are_converted(ethanol, tmp_path):
     np.testing.assert_allclose(ethanol.get_forces(), forces * factor("kcal/mol", "eV"), atol=1e-14)
 
 
+def test_elements_without_training_are_refused(ethanol):
+    model = schnet()
+    model.card["elements"] = ["H", "C"]
+    ethanol.calc = SchNetCalculator(model, unit="eV")
+    with pytest.raises(ValueError, match="not trained on O; it knows H, C"):
+        ethanol.get_potential_energy()
+
+
 def test_energies_per_atom_are_multiplied(triclinic, numerical):
     model = schnet(readout="mean")
     model.readout.set_references(torch.linspace(-3.0, 0.0, 100))

@@ -100,6 +100,7 @@ def test_card_notes_what_is_given_and_what_was_done(run, tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert card["licence"] == result["licence"] == "CC0"
     assert card["training"] == result["training"]
+    assert card["elements"] == ["H", "C", "N", "O", "F"]
     training = card["training"]
     assert (training["epochs"], training["steps"]) == (2, 4)
     assert training["best_epoch"] in (0, 1)
@@ -152,6 +153,15 @@ def test_predict_prints_and_writes(run, tmp_path, capsys):
         z, pos = torch.tensor(atoms.numbers), torch.tensor(atoms.positions)
         assert atoms.info["predicted_U0"] == pytest.approx(network(z, pos).item(), abs=1e-4)
         assert float(rows[k + 1].split(",")[2]) == pytest.approx(atoms.info["predicted_U0"], abs=1e-6)
+
+
+def test_unknown_elements_are_not_predicted(run, tmp_path):
+    import ase.io
+    from ase.build import molecule
+
+    ase.io.write(tmp_path / "in.xyz", [molecule("H2O"), molecule("SiH4")], format="extxyz")
+    with pytest.raises(SystemExit, match="not trained on Si; it knows H, C, N"):
+        main(["predict", str(tmp_path / "in.xyz"), f"--model={run / 'model.safetensors'}"])
 
 
 def test_other_networks_are_trained_by_class_path(run, tmp_path, capsys):
