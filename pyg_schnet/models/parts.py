@@ -11,6 +11,7 @@ from pyg_schnet.nn import (
     DipoleReadout,
     ElectronicSpatialExtentReadout,
     HardCutoff,
+    MaxReadout,
     MeanReadout,
     Readout,
     SumReadout,
@@ -21,6 +22,7 @@ READOUTS: dict[str, type[Readout]] = {
     "sum": SumReadout,
     "add": SumReadout,  # PyG's word
     "mean": MeanReadout,
+    "max": MaxReadout,
     "dipole": DipoleReadout,
     "spatial_extent": ElectronicSpatialExtentReadout,
 }
@@ -46,9 +48,10 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
     """Readout by its short name, by the description of :func:`describe_readout`, or as it is.
 
     Args:
-        readout: Short name (``"sum"``, ``"mean"``, ``"dipole"``, ``"spatial_extent"``), description or module.
+        readout: Short name (``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``, ``"spatial_extent"``), description, or
+            module.
         hidden_channels: Size F of the atom features.
-        out_channels: Number of properties; only sums and means can have more than one.
+        out_channels: Number of properties; only sums, means and maxima can have more than one.
 
     Raises:
         ValueError: If the name is unknown or sizes do not fit.
@@ -66,7 +69,7 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
         if readout not in READOUTS:
             raise ValueError(f"readout must be a module or one of {', '.join(READOUTS)}, got {readout!r}")
         cls = READOUTS[readout]
-        if issubclass(cls, (SumReadout, MeanReadout)):
+        if issubclass(cls, (SumReadout, MeanReadout, MaxReadout)):
             return cls(hidden_channels, out_channels)
         if out_channels != 1:
             raise ValueError(f"readout {readout!r} has one output, got out_channels={out_channels}")

@@ -40,9 +40,9 @@ class SchNet(AtomisticModel):
         num_interactions: Number T of interaction blocks.
         num_gaussians: Number of Gaussians in the radial expansion.
         cutoff: Cutoff in Å.
-        readout: From atom features to the property: ``"sum"``, ``"mean"``, ``"dipole"``, ``"spatial_extent"`` or a
-            readout of :mod:`pyg_schnet.nn`.
-        out_channels: Number of properties, for sums and means given by name.
+        readout: From atom features to the property: ``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``,
+            ``"spatial_extent"`` or a readout of :mod:`pyg_schnet.nn`.
+        out_channels: Number of properties, for sums, means and maxima given by name.
         gamma: Inverse squared width of the Gaussians in Å⁻²; ``None`` takes :math:`1 / (2 \Delta\mu^2)`, the width of
             PyTorch Geometric and SchNetPack. The chapter's is 10 Å⁻², see :meth:`from_chapter`.
         trainable_gaussians: Whether centres and widths of the Gaussians are learned.

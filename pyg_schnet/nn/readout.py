@@ -75,9 +75,9 @@ class Readout(nn.Module):
 
 
 class _PooledReadout(Readout):
-    """Atom-wise values, scaled, shifted and referred to the elements, then pooled; see its two subclasses."""
+    """Atom-wise values, scaled, shifted and referred to the elements, then pooled; see its subclasses."""
 
-    mean: bool  # pooled by mean (eq. 2) or by sum (eq. 1)
+    reduce: Literal["sum", "mean", "max"]  # how they are pooled
 
     def __init__(
         self,
@@ -153,11 +153,23 @@ class _PooledReadout(Readout):
             Property in the unit of scale, shift and references, shape ``[B, out_channels]``; zero where a structure
             has no atoms.
         """
-        out = scatter(self.atom_values(x, z), batch, 0, batch_size, reduce="sum")
-        if self.mean:
+        values = self.atom_values(x, z)
+        if self.reduce == "max":
+            return _largest(values, z > 0, batch, batch_size)
+        out = scatter(values, batch, 0, batch_size, reduce="sum")
+        if self.reduce == "mean":
             n_atoms = scatter((z > 0).to(out.dtype), batch, 0, batch_size, reduce="sum")
             out = out / n_atoms.clamp(min=1.0).unsqueeze(-1)
         return out
+
+
+def _largest(values: Tensor, real: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+    """Largest value of the real atoms of each structure, ``[B, C]``; zero where there is none."""
+    lowest = torch.finfo(values.dtype).min
+    values = torch.where(real.unsqueeze(-1), values, lowest)
+    index = batch.unsqueeze(-1).expand_as(values)
+    out = values.new_full((batch_size, values.size(1)), lowest).scatter_reduce(0, index, values, reduce="amax")
+    return torch.where(out > lowest, out, 0.0)
 
 
 class SumReadout(_PooledReadout):
@@ -183,7 +195,7 @@ class SumReadout(_PooledReadout):
         torch.Size([1, 1])
     """
 
-    mean = False
+    reduce = "sum"
 
 
 class MeanReadout(_PooledReadout):
@@ -200,7 +212,28 @@ class MeanReadout(_PooledReadout):
         torch.Size([1, 1])
     """
 
-    mean = True
+    reduce = "mean"
+
+
+class MaxReadout(_PooledReadout):
+    r"""Intensive property of the atom that has most of it, such as the highest frequency of a crystal.
+
+    .. math:: P = \max_i \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
+
+    Not of the chapter, whose intensive properties are means. A high frequency is that of a few light or tightly bound
+    atoms; in a mean, it would get lost among the others. The derivative is that of the largest atom and jumps where
+    another one becomes the largest, so this is no readout for forces.
+
+    Arguments as in :class:`SumReadout`.
+
+    Example:
+        >>> readout = MaxReadout(16)
+        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.zeros(3, 3)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).shape
+        torch.Size([1, 1])
+    """
+
+    reduce = "max"
 
 
 class _ChargeReadout(Readout):

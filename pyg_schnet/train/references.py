@@ -10,13 +10,13 @@ from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.nn import MeanReadout, SumReadout
+from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout
 
-Pooling = Literal["sum", "mean", "none"]
+Pooling = Literal["sum", "mean", "max", "none"]
 
 
 def pooling_of(network: nn.Module) -> Pooling:
-    """How a network pools its atoms: ``"sum"``, ``"mean"``, or ``"none"`` for dipoles and the like.
+    """How a network pools its atoms: ``"sum"``, ``"mean"``, ``"max"``, or ``"none"`` for dipoles and the like.
 
     Args:
         network: A model of this package or PyG's SchNet.
@@ -34,6 +34,8 @@ def pooling_of(network: nn.Module) -> Pooling:
         return "sum"
     if isinstance(readout, MeanReadout):
         return "mean"
+    if isinstance(readout, MaxReadout):
+        return "max"
     if isinstance(network, AtomisticModel):
         return "none"
     if isinstance(network, PyGSchNet):
@@ -45,7 +47,7 @@ def pooling_of(network: nn.Module) -> Pooling:
             return "mean"
     raise ValueError(
         f"it cannot be seen whether a {type(network).__name__} sums its atoms or averages them; "
-        "say pooling='sum', 'mean' or 'none'"
+        "say pooling='sum', 'mean', 'max' or 'none'"
     )
 
 
@@ -55,11 +57,11 @@ def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None
     Args:
         model: Model; changed in place.
         scale: Factor on the output, one number.
-        atomref: References to set, shape ``[MAX_Z + 1, out_channels]``, for sums and means.
+        atomref: References to set, shape ``[MAX_Z + 1, out_channels]``, for sums, means and maxima.
     """
     readout = model.readout
     with torch.no_grad():
         readout.scale.mul_(scale.to(readout.scale))
-        if isinstance(readout, (SumReadout, MeanReadout)):
+        if isinstance(readout, (SumReadout, MeanReadout, MaxReadout)):
             readout.shift.mul_(scale.to(readout.shift))
             readout.set_references(atomref.to(readout.atomref))

@@ -53,8 +53,9 @@ class PropertyTask(LightningModule):
         restart_period: Length of the first cycle of the warm restarts, in epochs.
         restart_multiplier: By how much each cycle is longer than the one before.
         restart_decay: By how much the largest rate of each cycle is lower than that of the one before.
-        pooling: How the network pools atoms: ``"sum"``, ``"mean"``, ``"none"`` (no references), or ``"auto"`` to
-            read it from the network.
+        pooling: How the network pools atoms: ``"sum"``, ``"mean"``, ``"max"`` (references are the same for all
+            elements, the mean of the training structures), ``"none"`` (no references), or ``"auto"`` to read it from
+            the network.
 
     Raises:
         ValueError: If an option is out of range.
@@ -73,7 +74,7 @@ class PropertyTask(LightningModule):
         restart_period: float = 50.0,
         restart_multiplier: float = 1.5,
         restart_decay: float = 1.0,
-        pooling: Literal["auto", "sum", "mean", "none"] = "auto",
+        pooling: Literal["auto", "sum", "mean", "max", "none"] = "auto",
     ) -> None:
         super().__init__()
         if loss not in _LOSSES:
@@ -133,9 +134,12 @@ class PropertyTask(LightningModule):
         if self.pooling == "none":
             residual = target
         else:
-            mean = self.pooling == "mean"
-            weights = counts / counts.sum(1, keepdim=True).clamp(min=1.0) if mean else counts
-            atomref = fit_atom_references(weights, target)
+            weights = counts if self.pooling == "sum" else counts / counts.sum(1, keepdim=True).clamp(min=1.0)
+            if self.pooling == "max":  # the largest of atoms that are all raised by the same is raised by it
+                atomref = target.mean().expand(counts.size(1), 1).clone()
+                atomref[0] = 0.0  # padding
+            else:
+                atomref = fit_atom_references(weights, target)
             self.atomref.copy_(atomref)
             residual = target - (weights @ atomref).squeeze(-1)
         if self.pooling == "sum":
@@ -173,7 +177,7 @@ class PropertyTask(LightningModule):
         """References of the structures in float64, shape ``[B]``, in the unit of the property."""
         if self.pooling == "none":
             return torch.zeros(batch.num_graphs, dtype=torch.float64, device=batch.z.device)
-        mean = self.pooling == "mean"
+        mean = self.pooling != "sum"
         return sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean).squeeze(-1)
 
     def quantities(self) -> dict[str, str]:

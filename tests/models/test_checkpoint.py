@@ -14,6 +14,7 @@ from pyg_schnet.models.checkpoint import FORMAT
 from pyg_schnet.nn import (
     DipoleReadout,
     ElectronicSpatialExtentReadout,
+    MaxReadout,
     MeanReadout,
     Readout,
     SumReadout,
@@ -22,6 +23,7 @@ from pyg_schnet.nn import (
 READOUTS = {
     "sum": lambda: SumReadout(8, 2, activation="silu", scale=3.0, shift=-1.5, atomref=torch.arange(20.0).view(10, 2)),
     "mean": lambda: MeanReadout(8, scale=0.1),
+    "max": lambda: MaxReadout(8, scale=2.0),
     "dipole": lambda: DipoleReadout(8, scale=4.8),
     "dipole-vector": lambda: DipoleReadout(8, magnitude=False, neutralize=False, origin="zero", total_charge=1.0),
     "extent": lambda: ElectronicSpatialExtentReadout(8, activation="tanh"),

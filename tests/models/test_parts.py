@@ -48,9 +48,9 @@ def test_modules_are_taken_as_they_are():
 
 def test_bad_names():
     with pytest.raises(ValueError, match="readout must be a module or one of sum, add, mean"):
-        make_readout("max", 8, 1)
-    with pytest.raises(ValueError, match=r"readout class must be one of .*SumReadout.*, got 'MaxReadout'"):
-        make_readout({"class": "MaxReadout"}, 8, 1)
+        make_readout("median", 8, 1)
+    with pytest.raises(ValueError, match=r"readout class must be one of .*SumReadout.*, got 'MinReadout'"):
+        make_readout({"class": "MinReadout"}, 8, 1)
     with pytest.raises(ValueError, match="got None"):
         make_readout({"hidden_channels": 8}, 8, 1)
 

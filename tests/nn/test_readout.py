@@ -8,6 +8,7 @@ from pyg_schnet.nn import (
     AtomNetwork,
     DipoleReadout,
     ElectronicSpatialExtentReadout,
+    MaxReadout,
     MeanReadout,
     Readout,
     SumReadout,
@@ -26,9 +27,11 @@ ACTIVATIONS = {
     "silu": lambda x: x / (1.0 + np.exp(-x)),
     "tanh": np.tanh,
 }
+POOLED = (SumReadout, MeanReadout, MaxReadout)
 MAKE = {
     "sum": lambda: SumReadout(F, 2, scale=1.5, shift=-0.3),
     "mean": lambda: MeanReadout(F, 2, scale=1.5, shift=-0.3),
+    "max": lambda: MaxReadout(F, 2, scale=1.5, shift=-0.3),
     "dipole": lambda: DipoleReadout(F),
     "dipole-vector": lambda: DipoleReadout(F, magnitude=False, scale=2.0),
     "dipole-uncorrected": lambda: DipoleReadout(F, magnitude=False, neutralize=False, origin="zero"),
@@ -73,10 +76,13 @@ def by_loop(readout, x, pos, total_charge=0.0):
         members = [i for i in range(len(Z)) if BATCH[i] == b and Z[i] > 0]
         if not members:
             continue
-        if isinstance(readout, (SumReadout, MeanReadout)):
-            for i in members:
-                scaled = readout.scale.numpy() * values[i] + readout.shift.numpy() + readout.atomref[Z[i]].numpy()
-                out[b] += scaled / (len(members) if isinstance(readout, MeanReadout) else 1)
+        if isinstance(readout, POOLED):
+            scaled = [
+                readout.scale.numpy() * values[i] + readout.shift.numpy() + readout.atomref[Z[i]].numpy()
+                for i in members
+            ]
+            pool = {SumReadout: np.sum, MeanReadout: np.mean, MaxReadout: np.max}[type(readout)]
+            out[b] = pool(scaled, axis=0)
         elif isinstance(readout, DipoleReadout):
             excess = (sum(values[i, 0] for i in members) - total_charge) / len(members)
             origin = mass_center(members, pos) if readout.origin == "mass" else 0.0
@@ -98,7 +104,7 @@ def close(actual, expected, tol=1e-12):
 
 def test_equals_the_loop(readout, atoms):
     x, pos = atoms
-    if isinstance(readout, (SumReadout, MeanReadout)):
+    if isinstance(readout, POOLED):
         readout.set_references(torch.randn(MAX_Z + 1, 2))
         readout.shift.copy_(torch.tensor([0.7, -20.0]))
         readout.scale.copy_(torch.tensor([2.0, -0.1]))
@@ -110,7 +116,7 @@ def test_equals_the_loop(readout, atoms):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("cls", [SumReadout, MeanReadout, DipoleReadout, ElectronicSpatialExtentReadout])
+@pytest.mark.parametrize("cls", [*POOLED, DipoleReadout, ElectronicSpatialExtentReadout])
 def test_activations(cls, activation, atoms):
     x, pos = atoms
     readout = cls(F, activation=activation).to(F64)

@@ -59,7 +59,7 @@ def test_residuals_lose_nothing_at_large_energies(qm9_sample):
     assert (batch.y[:, 7].float().double() - batch.y[:, 7]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize(("readout", "target"), [("sum", "U0"), ("mean", "homo"), ("dipole", "mu")])
+@pytest.mark.parametrize(("readout", "target"), [("sum", "U0"), ("mean", "homo"), ("max", "zpve"), ("dipole", "mu")])
 def test_export_gives_the_same_predictions(qm9_sample, tmp_path, readout, target):
     task = fitted_task(qm9_sample, small_schnet(readout=readout), target)
     batch = collate_indices(qm9_sample, range(10))
@@ -98,6 +98,7 @@ def test_same_weights_give_the_same_task_in_both_packages(qm9_sample):
     [
         (small_schnet(), "sum"),
         (small_schnet(readout="mean"), "mean"),
+        (small_schnet(readout="max"), "max"),
         (small_schnet(readout="dipole"), "none"),
         (small_pyg_schnet(), "sum"),
         (small_pyg_schnet(readout="mean"), "mean"),
