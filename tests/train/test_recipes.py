@@ -20,6 +20,7 @@ FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "qm9_u0_no_cutoff": None,
     "qm9_mu_no_cutoff": None,
     "rmd17_aspirin_no_cutoff": "rmd17_aspirin",
+    "phonons": "phonon_peak",
     "mlearn_mo": "mlearn",
 }
 
@@ -31,7 +32,7 @@ def test_every_recipe_is_tested_and_explains_itself():
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
         assert f"--config examples/recipes/{path.name}" in text
-        assert set(yaml.safe_load(text)) <= {"model", "data", "trainer", "card"}
+        assert set(yaml.safe_load(text)) <= {"model", "data", "trainer", "card", "start_from", "early_stopping"}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs published data files in ../shared/data")
