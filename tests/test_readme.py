@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULES = ["kernels", "nn", "neighbors", "models", "data", "train", "interfaces", "pretrained"]
+MODULES = ["kernels", "nn", "neighbors", "models", "data", "train", "interfaces", "pretrained", "analysis", "plotting"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -40,6 +40,6 @@ def test_snippets_run(tmp_path, monkeypatch):
 
 
 def test_commands_of_the_command_line_exist():
-    from pyg_schnet.train.cli import COMMANDS
+    from pyg_schnet.cli import COMMANDS
 
     assert set(re.findall(r"pyg-schnet (\w+)", README)) == set(COMMANDS)

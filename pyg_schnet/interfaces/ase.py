@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 from pyg_schnet.data import to_data
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, load
-from pyg_schnet.models.elements import check_elements
+from pyg_schnet.models.card import check_elements, unit_of
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, respond, sum_references
@@ -151,7 +151,7 @@ class _Member:
 
     def __init__(self, source: Source, unit: str | None, dtype: torch.dtype, device: str | torch.device) -> None:
         model = _own_copy(source)
-        self.kind, self.per_atom, self.factor = _interpret(model, _unit_of(model, unit))
+        self.kind, self.per_atom, self.factor = _interpret(model, unit_of(model.card, unit))
         self.atomref = _take_offsets(model).to(device) if self.kind == "energy" else None
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
@@ -198,19 +198,6 @@ def _own_copy(source: Source) -> AtomisticModel:
         return load(source)
     hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""
     raise TypeError(f"expected a model of this package or the path of a model file, got {type(source).__name__}{hint}")
-
-
-def _unit_of(model: AtomisticModel, stated: str | None) -> str:
-    """Unit of the output, from the model or as stated."""
-    known = model.card.get("unit")
-    if stated is None and known is None:
-        raise ValueError('the model does not say the unit of its output; state it, for example unit="eV"')
-    if stated is not None and known is not None and stated != known:
-        raise ValueError(
-            f"unit={stated!r} contradicts the model, which says {known!r}; leave unit out, then results are converted "
-            'to eV and Å, or correct model.card["unit"]'
-        )
-    return known if stated is None else stated
 
 
 def _take_offsets(model: AtomisticModel) -> Tensor:

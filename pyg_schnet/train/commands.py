@@ -1,4 +1,4 @@
-"""The commands of ``pyg-schnet`` by name; every option is a parameter of a function or class, and explained there."""
+"""Training, test and prediction by name; every option is a parameter of a function or class, and explained there."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 
 from pyg_schnet.data import AtomsDataset, Property, StructureLoader
 from pyg_schnet.models import load
-from pyg_schnet.models.elements import check_elements
+from pyg_schnet.models.card import check_elements
 from pyg_schnet.train.evaluation import evaluator
 from pyg_schnet.train.task import PropertyTask
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pyg_schnet.train.cli import main
+from pyg_schnet.cli import main
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"

@@ -1,4 +1,4 @@
-"""The command ``pyg-schnet``: train, test and predict."""
+"""The command ``pyg-schnet``: train, test, predict and analyze."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
-COMMANDS = ("train", "test", "predict")
+COMMANDS = ("train", "test", "predict", "analyze")
 
-_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict} ...
+_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,analyze} ...
 
 SchNet for molecules and materials.
 
@@ -17,6 +18,7 @@ commands:
   train     train a model; without options, SchNet on QM9 for five minutes
   test      error of a saved model on the test structures of its run
   predict   property of the structures in any file that ASE reads
+  analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
 
 pyg-schnet COMMAND --help explains the options of each.
 """
@@ -41,13 +43,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if command not in COMMANDS:
         print(_USAGE, end="", file=sys.stderr)
         sys.exit(f"pyg-schnet: unknown command {command!r}")
+    extra = "train,analysis" if command == "analyze" else "train"
     try:
-        from pyg_schnet.train import commands
+        if command == "analyze":
+            from pyg_schnet import analyze
+
+            run = analyze.run
+        else:
+            from pyg_schnet.train import commands
+
+            run = partial(commands.run, command)
     except ImportError as error:
-        sys.exit(f"pyg-schnet {command} needs more packages ({error}): pip install 'pyg_schnet[train]'")
+        sys.exit(f"pyg-schnet {command} needs more packages ({error}): pip install 'pyg_schnet[{extra}]'")
     _quiet()
     try:
-        commands.run(command, rest)
+        run(rest)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f"pyg-schnet {command}: {error}")
 

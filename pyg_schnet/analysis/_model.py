@@ -1,0 +1,117 @@
+"""What analyses have in common: a model as it is given becomes one in float64 that answers in eV."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pyg_schnet.data import to_data
+from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models.card import unit_of
+from pyg_schnet.nn import MeanReadout, SumReadout
+from pyg_schnet.nn.response import EnergyModel
+from pyg_schnet.units import dimension, factor
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Source = AtomisticModel | str | os.PathLike[str]
+"""A model of this package, its file, or the name of a pretrained one."""
+
+EnergySource = Source | EnergyModel
+"""One of these, or anything that gives energies, see :data:`pyg_schnet.nn.response.EnergyModel`."""
+
+
+class Potential:
+    """Total energies in eV of any energy model; itself an :data:`pyg_schnet.nn.response.EnergyModel`.
+
+    Args:
+        model: Model, file, name or function. Modules are copied, and the copy is in float64 and evaluation mode.
+        unit: Unit of its output, where the model does not know it.
+
+    Raises:
+        TypeError: If the model is nothing that can be called.
+        ValueError: If the unit is missing, contradicts the model's own, or is not one of an energy.
+    """
+
+    def __init__(self, model: EnergySource, unit: str | None = None) -> None:
+        self.model = own_copy(model)
+        self.device, self.dtype = place_of(self.model)
+        unit = unit_of(getattr(self.model, "card", {}), unit)
+        self.per_atom = dimension(unit) == "energy per atom"
+        if isinstance(self.model, AtomisticModel):
+            check_energy_readout(self.model, unit)
+        elif not self.per_atom and dimension(unit) != "energy":
+            raise ValueError(f"energies are needed, but the unit {unit!r} is one of {dimension(unit)}")
+        self.factor = factor(unit, "eV/atom" if self.per_atom else "eV")
+
+    def __call__(self, z: Tensor, pos: Tensor, batch: Tensor | None = None, **graph: Tensor) -> Tensor:
+        """Energies, shape ``[B]`` or ``[B, 1]`` as the model has them; arguments as those of the model."""
+        energy = self.factor * self.model(z, pos, batch, **graph)
+        if self.per_atom:
+            n_atoms = torch.bincount(torch.zeros_like(z) if batch is None else batch, minlength=energy.size(0))
+            energy = energy * n_atoms.view(-1, *[1] * (energy.dim() - 1))
+        return energy
+
+    def structure(self, atoms: Atoms) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """A structure as this model takes it, see :func:`structure_of`."""
+        return structure_of(atoms, self.device, self.dtype)
+
+
+def own_copy(model: EnergySource) -> EnergyModel:
+    """The model itself in evaluation mode and float64, to be changed at will; functions as they are."""
+    if isinstance(model, (str, os.PathLike)):
+        model = load(model)
+    elif isinstance(model, nn.Module):
+        model = copy.deepcopy(model)
+    elif not callable(model):
+        raise TypeError(
+            f"expected a model, the path of a model file, or a function of (z, pos, batch); got {type(model).__name__}"
+        )
+    if not isinstance(model, nn.Module):
+        return model
+    return model.to(dtype=place_of(model)[1]).eval().requires_grad_(False)
+
+
+def own_atomistic_copy(model: Source, needed_for: str) -> AtomisticModel:
+    """As :func:`own_copy`, for what needs the parts of a model of this package."""
+    model = own_copy(model)
+    if isinstance(model, AtomisticModel):
+        return model
+    hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(model, nn.Module) else ""
+    raise TypeError(f"{needed_for} needs a model of this package, got {type(model).__name__}{hint}")
+
+
+def place_of(model: EnergyModel) -> tuple[torch.device, torch.dtype]:
+    """Device of a model, the CPU for functions, and the widest floating point numbers there."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    device = tensors[0].device if tensors else torch.device("cpu")
+    return device, torch.float32 if device.type == "mps" else torch.float64
+
+
+def check_energy_readout(model: AtomisticModel, unit: str) -> None:
+    """Raise unless a model predicts energies by sums over atoms, or energies per atom by means."""
+    readout, quantity = model.readout, dimension(unit)
+    extensive = isinstance(readout, SumReadout) and quantity == "energy"
+    intensive = isinstance(readout, MeanReadout) and quantity == "energy per atom"
+    if not (extensive or intensive) or readout.out_channels != 1:
+        raise ValueError(
+            f"energies (SumReadout) or energies per atom (MeanReadout) are needed; this model has {readout} in {unit}"
+        )
+
+
+def structure_of(atoms: Atoms, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Atomic numbers ``[N]``, positions in Å ``[N, 3]``, and ``cell`` and ``pbc`` where anything is periodic."""
+    data = to_data(atoms, dtype=dtype).to(device)
+    return data.z, data.pos, {"cell": data.cell, "pbc": data.pbc} if atoms.pbc.any() else {}
+
+
+def to_numpy(value: Tensor) -> np.ndarray:
+    """The result of an analysis on the host, floating point numbers in float64."""
+    array = value.detach().cpu().numpy()
+    return array.astype(np.float64) if array.dtype.kind == "f" else array

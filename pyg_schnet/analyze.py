@@ -1,0 +1,234 @@
+"""``pyg-schnet analyze``: analyses of :mod:`pyg_schnet.analysis` as commands that write arrays and a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms, units
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from pyg_schnet import analysis, plotting
+from pyg_schnet.interfaces import SchNetCalculator
+
+
+def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, output: str = "probe.npz") -> None:
+    """Energy of a probe atom on a smooth surface around a structure: arrays, a picture, and a page to turn it on.
+
+    Args:
+        structure: File that ASE reads; its first structure is taken.
+        model: Model file, or the name of a pretrained model.
+        probe: Chemical symbol of the probe.
+        level: Level of the surface in Å⁻².
+        output: File of the arrays, .npz; picture and page get the same name with .png and .html.
+    """
+    result = analysis.probe_potential(model, ase.io.read(structure, index=0), probe, isosurface=level)
+    path = _write(result, output, plotting.plot_probe_potential)
+    page = plotting.write_probe_html(result, path.with_suffix(".html"))
+    energies = result.without_reference
+    print(
+        f"{probe} on {len(energies):,} points: {energies.min():.3f} to {energies.max():.3f} eV; page to turn in {page}"
+    )
+
+
+def embedding(
+    model: str, *, elements: list[str] | None = None, dimensions: int = 2, output: str = "embedding.npz"
+) -> None:
+    """Map of the embeddings of elements, and whether groups of the periodic table cluster.
+
+    Args:
+        model: Model file, or the name of a pretrained model.
+        elements: Chemical symbols; by default those that the model was trained on.
+        dimensions: Leading components that the score sees.
+        output: File of the arrays, .npz; the picture gets the same name with .png.
+    """
+    result = analysis.embedding_map(model, elements, dimensions=dimensions)
+    _write(result, output, plotting.plot_embedding_map)
+    print(
+        f"score of main groups {result.score:.3f}, with shuffled groups {result.null.mean():.3f} on average, "
+        f"{result.null.max():.3f} at most; p = {result.p_value:.2g}"
+    )
+
+
+def dimer(
+    first: str, second: str, *, model: str | list[str], start: float = 0.6, stop: float = 5.0, output: str = "dimer.csv"
+) -> None:
+    """Energy and force of two atoms over their distance, by one or several models.
+
+    Args:
+        first: Chemical symbol.
+        second: Chemical symbol.
+        model: Model file or name of a pretrained model; several, as [a.safetensors,b.safetensors], give mean and
+            spread.
+        start: Shortest distance in Å.
+        stop: Longest distance in Å.
+        output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
+    """
+    result = analysis.dimer_scan(model, first, second, np.linspace(start, stop, 221))
+    columns = {
+        "distance [Å]": result.distances,
+        "energy [eV]": result.energies.mean(0),
+        "energy spread [eV]": result.energies.std(0),
+        "force [eV/Å]": result.forces.mean(0),
+        "force spread [eV/Å]": result.forces.std(0),
+    }
+    _write(result, output, plotting.plot_dimer_scan, columns)
+    lowest = result.energies.mean(0).argmin()
+    print(f"lowest energy {result.energies.mean(0)[lowest]:.3f} eV at {result.distances[lowest]:.2f} Å")
+
+
+def modes(structure: str, *, model: str, relax: bool = True, output: str = "modes.csv") -> None:
+    """Normal modes of vibration of a structure.
+
+    Args:
+        structure: File that ASE reads; its first structure is taken.
+        model: Model file, or the name of a pretrained model.
+        relax: Whether to move the atoms to where there are no forces first.
+        output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
+    """
+    atoms = ase.io.read(structure, index=0)
+    if relax:
+        _relax(atoms, model)
+    result = analysis.normal_modes(model, atoms)
+    columns = {
+        "wave number [cm-1]": result.frequencies,
+        "imaginary": result.imaginary.astype(float),
+        "reduced mass [u]": result.reduced_masses,
+    }
+    _write(result, output, plotting.plot_normal_modes, columns)
+    print(
+        f"{len(result.frequencies)} modes, {result.imaginary.sum()} imaginary; zero-point energy "
+        f"{result.zero_point_energy:.4f} eV; largest force {result.residual_force:.1e} eV/Å"
+    )
+
+
+def spectrum(
+    structure: str,
+    *,
+    model: str | None = None,
+    picoseconds: float = 10.0,
+    timestep: float = 0.5,
+    temperature: float = 300.0,
+    seed: int = 0,
+    output: str = "spectrum.csv",
+) -> None:
+    """Power spectrum of the velocities: of a trajectory with momenta, or of dynamics that are run first.
+
+    Args:
+        structure: Trajectory that ASE reads, with momenta; or, with a model, a structure to start from.
+        model: Model file, or the name of a pretrained model, for dynamics at constant energy.
+        picoseconds: Length of the dynamics in ps; a tenth of it goes before, to let temperature spread.
+        timestep: Time between frames in fs; of the dynamics, its time step.
+        temperature: Of the dynamics, in K.
+        seed: Of its velocities.
+        output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
+
+    Raises:
+        ValueError: If there is no model and no trajectory.
+    """
+    if model is None:
+        frames = ase.io.read(structure, index=":")
+        if len(frames) < 2 or not frames[0].has("momenta"):
+            raise ValueError(f"{structure} is no trajectory with momenta; give a --model to run dynamics with")
+        velocities, masses = np.array([atoms.get_velocities() * units.fs for atoms in frames]), frames[0].get_masses()
+    else:
+        atoms = ase.io.read(structure, index=0)
+        _relax(atoms, model)
+        velocities, masses = _dynamics(atoms, round(1000 * picoseconds / timestep), timestep, temperature, seed)
+    result = analysis.power_spectrum(velocities, timestep, masses=masses)
+    columns = {"wave number [cm-1]": result.wavenumbers, "kinetic energy [eV cm]": result.intensity}
+    _write(result, output, plotting.plot_power_spectrum, columns)
+    lines = np.where(result.wavenumbers > 2.0 * result.resolution, result.intensity, 0.0)  # not drift of the whole
+    highest = result.wavenumbers[lines.argmax()]
+    print(f"{len(velocities):,} frames; highest line at {highest:.0f} cm-1, resolution {result.resolution:.1f} cm-1")
+
+
+def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") -> None:
+    """Learned radial filters over distance.
+
+    Args:
+        model: Model file, or the name of a pretrained model.
+        interaction: The interaction that is drawn, from 0; the file has all of them.
+        output: File of the arrays, .npz; the picture gets the same name with .png.
+    """
+    result = analysis.radial_filters(model)
+    _write(result, output, lambda found: plotting.plot_radial_filters(found, interaction=interaction))
+    n_interactions, n_distances, n_filters = result.values.shape
+    print(f"{n_filters} filters of {n_interactions} interactions at {n_distances} distances")
+
+
+COMMANDS = {function.__name__: function for function in (probe, embedding, dimer, modes, spectrum, filters)}
+
+
+def _relax(atoms: Atoms, model: str, fmax: float = 1e-4) -> None:
+    atoms.calc = SchNetCalculator(model)
+    if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=2000):
+        print(f"not relaxed to {fmax} eV/Å in 2,000 steps; going on from there")
+
+
+def _dynamics(
+    atoms: Atoms, steps: int, timestep: float, temperature: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Velocities in Å/fs ``[steps, N, 3]`` at constant energy, and masses in u ``[N]``."""
+    # half of what a relaxed structure is given becomes potential energy
+    MaxwellBoltzmannDistribution(atoms, temperature_K=2.0 * temperature, rng=np.random.default_rng(seed))
+    Stationary(atoms)
+    if not atoms.pbc.any():
+        ZeroRotation(atoms)
+    run = VelocityVerlet(atoms, timestep * units.fs)
+    run.run(steps // 10)
+    velocities = np.empty((steps, len(atoms), 3))
+    for k in range(steps):
+        run.run(1)
+        velocities[k] = atoms.get_velocities() * units.fs
+    return velocities, atoms.get_masses()
+
+
+def _write(result: Any, output: str, plot: Any, columns: dict[str, np.ndarray] | None = None) -> Path:
+    """Arrays and picture; returns the path of the arrays.
+
+    Raises:
+        ValueError: If the ending of the file is none of those possible.
+    """
+    path = Path(output)
+    possible = (".npz",) if columns is None else (".csv", ".npz")
+    if path.suffix not in possible:
+        raise ValueError(f"output must end in {' or '.join(possible)}, got {output}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npz":
+        np.savez_compressed(path, **_arrays(result))
+    else:
+        table = np.stack(list(columns.values()), axis=1)
+        np.savetxt(path, table, delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
+    picture = path.with_suffix(".png")
+    with plotting.style():
+        ax = plot(result)
+        ax.figure.savefig(picture)
+    print(f"arrays in {path}, picture in {picture}")
+    return path
+
+
+def _arrays(result: Any) -> dict[str, np.ndarray]:
+    """Fields of a result, those of results inside it with the name in front; what is ``None`` is left out."""
+    arrays = {}
+    for field in dataclasses.fields(result):
+        value = getattr(result, field.name)
+        if dataclasses.is_dataclass(value):
+            arrays.update({f"{field.name}_{name}": array for name, array in _arrays(value).items()})
+        elif value is not None:
+            arrays[field.name] = np.asarray(value)
+    return arrays
+
+
+def run(args: list[str]) -> None:
+    """Run one analysis with its arguments."""
+    import jsonargparse
+    import matplotlib
+
+    matplotlib.use("Agg")
+    jsonargparse.auto_cli(COMMANDS, args=args, prog="pyg-schnet analyze", as_positional=True)

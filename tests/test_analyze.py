@@ -1,0 +1,120 @@
+"""The commands of ``pyg-schnet analyze`` write what the functions of pyg_schnet.analysis return."""
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+
+from pyg_schnet import SchNet, analysis
+from pyg_schnet.analyze import COMMANDS
+from pyg_schnet.cli import main
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A small model file in the folder in which the commands run."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = SchNet(8, 8, 2, 12, 4.0)
+    network.card["elements"] = ["H", "Li", "C", "O", "Na", "F", "Cl"]
+    return str(network.save("model.safetensors", target="energy", unit="eV"))
+
+
+def table(path):
+    with open(path, encoding="utf-8") as file:
+        return file.readline().strip().split(","), np.loadtxt(file, delimiter=",")
+
+
+def test_modes(model, capsys):
+    ase.io.write("water.xyz", molecule("H2O"))
+    main(["analyze", "modes", "water.xyz", f"--model={model}", "--relax=false", "--output=out/modes.csv"])
+    names, values = table("out/modes.csv")
+    expected = analysis.normal_modes(model, ase.io.read("water.xyz"))
+    assert names == ["wave number [cm-1]", "imaginary", "reduced mass [u]"]
+    np.testing.assert_allclose(values[:, 0], expected.frequencies, rtol=1e-9)
+    assert f"3 modes, {expected.imaginary.sum()} imaginary" in capsys.readouterr().out
+
+
+def test_relaxed_modes_have_no_forces(model, capsys):
+    ase.io.write("dimer.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 1.0]]))
+    main(["analyze", "modes", "dimer.xyz", f"--model={model}"])
+    printed = capsys.readouterr().out
+    assert float(printed.split("largest force ")[1].split()[0]) < 1e-3 or "not relaxed" in printed
+
+
+@pytest.mark.parametrize("output", ["dimer.csv", "dimer.npz"])
+def test_dimer(model, output):
+    main(["analyze", "dimer", "C", "O", f"--model=[{model},{model}]", "--stop=3", f"--output={output}"])
+    expected = analysis.dimer_scan([model, model], "C", "O", np.linspace(0.6, 3.0, 221))
+    if output.endswith("npz"):
+        np.testing.assert_allclose(np.load(output)["energies"], expected.energies)
+    else:
+        names, values = table(output)
+        assert names[1:3] == ["energy [eV]", "energy spread [eV]"]
+        np.testing.assert_allclose(values[:, 1], expected.energies.mean(0), atol=1e-12)
+
+
+def test_embedding_and_filters(model, capsys):
+    main(["analyze", "embedding", model])
+    assert np.load("embedding.npz")["symbols"].tolist() == ["H", "Li", "C", "O", "Na", "F", "Cl"]
+    assert "p = " in capsys.readouterr().out
+    main(["analyze", "filters", model, "--interaction=1"])
+    assert np.load("filters.npz")["values"].shape == (2, 501, 8)
+
+
+def test_probe_writes_a_page_too(model):
+    pytest.importorskip("skimage")
+    pytest.importorskip("plotly")
+    ase.io.write("water.xyz", molecule("H2O"))
+    main(["analyze", "probe", "water.xyz", f"--model={model}", "--probe=C", "--output=probe.npz"])
+    found = np.load("probe.npz")
+    assert found["energies"].shape == found["surface_vertices"].shape[:1]
+    assert "<html" in open("probe.html", encoding="utf-8").read(1000).lower()  # noqa: SIM115
+
+
+def test_spectrum_of_a_trajectory_has_its_frequency(model, capsys):
+    wave, step = 1000.0, 1.0  # cm-1, fs
+    omega = 2.0 * np.pi * wave * 2.99792458e-5  # 1/fs
+    frames = []
+    for k in range(2000):
+        atoms = Atoms("C", [[np.sin(omega * k * step), 0.0, 0.0]])
+        atoms.set_velocities([[omega * np.cos(omega * k * step) / units.fs, 0.0, 0.0]])
+        frames.append(atoms)
+    ase.io.write("walk.xyz", frames, format="extxyz")
+    main(["analyze", "spectrum", "walk.xyz", f"--timestep={step}"])
+    line, resolution = (float(word) for word in np.array(capsys.readouterr().out.split())[[-5, -2]])
+    assert line == pytest.approx(wave, abs=resolution)
+    names, values = table("spectrum.csv")
+    assert names == ["wave number [cm-1]", "kinetic energy [eV cm]"]
+    assert abs(values[values[:, 1].argmax(), 0] - wave) < resolution
+
+
+def test_spectrum_runs_dynamics(model, capsys):
+    ase.io.write("dimer.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 1.0]]))
+    main(["analyze", "spectrum", "dimer.xyz", f"--model={model}", "--picoseconds=0.05", "--output=s.npz"])
+    assert "100 frames" in capsys.readouterr().out
+    assert np.isfinite(np.load("s.npz")["intensity"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["spectrum", "water.xyz"], "no trajectory with momenta"),
+        (["filters", "model.safetensors", "--output=filters.csv"], r"output must end in \.npz, got filters\.csv"),
+        (["embedding", "other.safetensors"], "no model file"),
+    ],
+)
+def test_errors_are_one_sentence(model, arguments, message):
+    ase.io.write("water.xyz", molecule("H2O"))
+    with pytest.raises(SystemExit, match=message):
+        main(["analyze", *arguments])
+
+
+def test_every_command_explains_itself(capsys):
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main(["analyze", name, "--help"])
+        assert stop.value.code == 0
+        assert "Model file" in capsys.readouterr().out
