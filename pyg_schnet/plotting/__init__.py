@@ -11,6 +11,7 @@ from pyg_schnet.plotting.embedding import plot_embedding_map
 from pyg_schnet.plotting.filters import plot_radial_filters
 from pyg_schnet.plotting.spectrum import plot_infrared_spectrum, plot_power_spectrum
 from pyg_schnet.plotting.style import COLORS, DIVERGING, SEQUENTIAL, style
+from pyg_schnet.plotting.surfaces import plot_probe_potential, write_probe_html
 from pyg_schnet.plotting.vibration import plot_normal_modes
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "plot_locality",
     "plot_normal_modes",
     "plot_power_spectrum",
+    "plot_probe_potential",
     "plot_radial_filters",
     "style",
+    "write_probe_html",
 ]
