@@ -1,5 +1,7 @@
 """The commands of ``pyg-schnet analyze`` write what the functions of pyg_schnet.analysis return."""
 
+from pathlib import Path
+
 import ase.io
 import numpy as np
 import pytest
@@ -65,13 +67,11 @@ def test_embedding_and_filters(model, capsys):
 
 
 def test_probe_writes_a_page_too(model):
-    pytest.importorskip("skimage")
-    pytest.importorskip("plotly")
     ase.io.write("water.xyz", molecule("H2O"))
     main(["analyze", "probe", "water.xyz", f"--model={model}", "--probe=C", "--output=probe.npz"])
     found = np.load("probe.npz")
     assert found["energies"].shape == found["surface_vertices"].shape[:1]
-    assert "<html" in open("probe.html", encoding="utf-8").read(1000).lower()  # noqa: SIM115
+    assert "<html" in Path("probe.html").read_text(encoding="utf-8")[:1000].lower()
 
 
 def test_spectrum_of_a_trajectory_has_its_frequency(model, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +47,6 @@ def balls_and_sticks(
     for i, j in _bonds(numbers, positions):
         middle = 0.5 * (positions[i] + positions[j])
         parts += [_stick(positions[k], middle, jmol_colors[numbers[k]], sides) for k in (i, j)]
-    return join(parts)
-
-
-def join(parts: Sequence[Mesh]) -> Mesh:
-    """Several meshes as one."""
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
     return Mesh(
         np.concatenate([part.vertices for part in parts]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyg_schnet.plotting._balls_and_sticks import Mesh, balls_and_sticks, cell_edges, join
+from pyg_schnet.plotting._balls_and_sticks import balls_and_sticks, cell_edges
 from pyg_schnet.plotting.style import style
 from pyg_schnet.units import convert, dimension
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COLORS = "viridis"
 """Brighter than the map of other pictures, because shading makes it darker; made for all kinds of colour vision too."""
 
-_OPACITY = 0.92
+_OPACITY = 0.92  # enough to see the atoms, and nearly the colours of the bar
 
 _LIGHT = 0.35
 """How much darker a face is that is seen from the side."""
@@ -78,16 +78,16 @@ def plot_probe_potential(
         ax.set_proj_type("ortho")
         ax.set_axis_off()
         atoms = balls_and_sticks(result.numbers, result.positions, result.cell, result.pbc, sides=18)
+        layers = [_shaded(ax, atoms.vertices, atoms.faces, atoms.colors[atoms.faces].mean(1))]
         if result.surface is None:
-            _draw(ax, atoms)
             ax.scatter(*result.points.T, c=colors.to_rgba(values), s=4.0, linewidths=0.0, depthshade=False)
         else:
-            surface = Mesh(*_geometry(result), colors.to_rgba(values)[:, :3])
-            if result.pbc.any():  # bonds reach out of the surface, in front of it and behind
-                _draw(ax, join([atoms, surface]))
-            else:
-                _draw(ax, atoms)
-                _draw(ax, surface, _OPACITY)
+            vertices, faces = _geometry(result)
+            layers.append(_shaded(ax, vertices, faces, colors.to_rgba(values[faces].mean(1))[:, :3]))
+        if result.pbc.any():  # bonds reach out of the surface, in front of it and behind
+            layers = [tuple(np.concatenate(parts) for parts in zip(*layers, strict=True))]
+        for (corners, shaded), opacity in zip(layers, (1.0, _OPACITY), strict=False):
+            _draw(ax, corners, shaded, opacity)
         edges = cell_edges(result.positions, result.cell, result.pbc)
         for edge in edges:
             ax.plot(*edge.T, color="0.5", linewidth=0.6)
@@ -195,7 +195,19 @@ def _screen(elev: float, azim: float, roll: float) -> np.ndarray:
     )
 
 
-def _draw(ax: Axes3D, mesh: Mesh, opacity: float = 1.0) -> None:
+def _shaded(ax: Axes3D, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles, shape ``[F, 3, 3]``, and the colours of faces, ``[F, 3]``, darker where seen from the side."""
+    corners = vertices[faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    smooth = np.zeros_like(vertices)  # normals of vertices: the mean over faces, by area
+    np.add.at(smooth, faces, normal[:, None])
+    smooth = smooth[faces].sum(1)
+    towards = _screen(*np.radians([ax.elev, ax.azim, ax.roll]))[2]
+    facing = np.abs(smooth @ towards) / np.linalg.norm(smooth, axis=1).clip(1e-12)
+    return corners, colors * (1.0 - _LIGHT * (1.0 - facing[:, None]))
+
+
+def _draw(ax: Axes3D, corners: np.ndarray, colors: np.ndarray, opacity: float) -> None:
     """Triangles in one collection, because only inside one are they drawn in the order of their distance.
 
     They are drawn opaque, and then the whole picture of them made transparent: colours of faces that are behind one
@@ -203,14 +215,6 @@ def _draw(ax: Axes3D, mesh: Mesh, opacity: float = 1.0) -> None:
     """
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    towards = _screen(*np.radians([ax.elev, ax.azim, ax.roll]))[2]
-    corners = mesh.vertices[mesh.faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    smooth = np.zeros_like(mesh.vertices)  # normals of vertices: the mean over faces, by area
-    np.add.at(smooth, mesh.faces, normal[:, None])
-    smooth = smooth[mesh.faces].sum(1)
-    facing = np.abs(smooth @ towards) / np.linalg.norm(smooth, axis=1).clip(1e-12)
-    colors = mesh.colors[mesh.faces].mean(1) * (1.0 - _LIGHT * (1.0 - facing[:, None]))
     collection = Poly3DCollection(corners, facecolors=colors, edgecolors=colors, linewidths=0.25, rasterized=True)
     if opacity < 1.0:
         collection.set_agg_filter(lambda image, dpi: (image * np.array([1.0, 1.0, 1.0, opacity]), 0, 0))
@@ -267,7 +271,7 @@ def _probe_trace(result: ProbePotential, values: np.ndarray, limits: tuple[float
     if result.surface is None:
         marker = {"size": 2, "color": values, "showscale": True, **colors}
         return {"type": "scatter3d", "mode": "markers", **_xyz(result.points), "marker": marker, **known}
-    light = {"ambient": 0.7, "diffuse": 0.5, "specular": 0.05}
+    light = {"ambient": 0.85, "diffuse": 0.35, "specular": 0.05}
     surface = {**_mesh(*_geometry(result)), "intensity": values, "opacity": _OPACITY, "lighting": light}
     return {"type": "mesh3d", **surface, **colors, **known}
 

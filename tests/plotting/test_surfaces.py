@@ -60,6 +60,16 @@ def position_on_map(colors):
     return (directions[0] @ directions[1].T).argmax(1) / 255
 
 
+@pytest.mark.parametrize("kind", ["svg", "pdf"])
+def test_text_stays_text_in_vector_pictures(on_surface, kind):
+    file = io.BytesIO()
+    plot_probe_potential(on_surface).figure.savefig(file, format=kind)
+    assert len(file.getvalue()) < 500_000  # the triangles are pixels
+    if kind == "svg":
+        assert b"energy of probe H" in file.getvalue()
+        assert b"<image" in file.getvalue()
+
+
 def test_limits_are_shared_by_pictures(on_surface):
     ax = plot_probe_potential(on_surface, limits=(-5.0, 20.0))
     assert ax.figure.axes[1].get_ylim() == (-5.0, 20.0)
