@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pyg_schnet import SchNet
+from pyg_schnet.cli import main
 from pyg_schnet.data import Split
 from pyg_schnet.models import read_header
-from pyg_schnet.cli import main
 
 from .conftest import SAMPLE
 
