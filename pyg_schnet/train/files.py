@@ -29,8 +29,8 @@ def locate_data(data: Any, folder: str | os.PathLike[str] | None) -> Any:
 
     Example:
         >>> options = {"dataset": {"class_path": "AtomsDataset", "init_args": {"source": "a.xyz"}}}
-        >>> locate_data(options, "/tmp")["dataset"]["init_args"]["source"]
-        '/tmp/a.xyz'
+        >>> locate_data(options, "/")["dataset"]["init_args"]["source"]
+        '/a.xyz'
     """
     if folder is None:
         return data
