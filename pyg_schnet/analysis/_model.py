@@ -87,6 +87,14 @@ def own_atomistic_copy(model: Source, needed_for: str) -> AtomisticModel:
     raise TypeError(f"{needed_for} needs a model of this package, got {type(model).__name__}{hint}")
 
 
+def own_energy_model(model: Source, unit: str | None, needed_for: str) -> tuple[AtomisticModel, float]:
+    """As :func:`own_atomistic_copy` for a model of energies, and the factor from its unit to eV."""
+    network = own_atomistic_copy(model, needed_for)
+    unit = unit_of(network.card, unit)
+    check_energy_readout(network, unit)
+    return network, factor(unit, "eV" if dimension(unit) == "energy" else "eV/atom")
+
+
 def place_of(model: EnergyModel) -> tuple[torch.device, torch.dtype]:
     """Device of a model, the CPU for functions, and the widest floating point numbers there."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []

@@ -13,18 +13,15 @@ from torch import Tensor
 
 from pyg_schnet.analysis._model import (
     Source,
-    check_energy_readout,
-    own_atomistic_copy,
+    own_energy_model,
     place_of,
     structure_of,
     to_numpy,
-    unit_of,
 )
 from pyg_schnet.geometry import edge_vectors
 from pyg_schnet.models import AtomisticModel, prepare_edges
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MeanReadout
-from pyg_schnet.units import dimension, factor
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -112,7 +109,7 @@ def atom_contributions(model: Source, atoms: Atoms, *, unit: str | None = None) 
         >>> bool(abs(parts.energies.sum() - parts.prediction) < 1e-9)
         True
     """
-    network, to_ev = _energy_model(model, unit, "atom_contributions")
+    network, to_ev = own_energy_model(model, unit, "atom_contributions")
     z, pos, lattice = structure_of(atoms, *place_of(network))
     with torch.no_grad():
         total = network(z, pos, batch_size=1, **lattice)[0, 0]
@@ -173,7 +170,7 @@ def locality(
         >>> found.n_neighbors, bool(abs(found.changes[0, 1]) < 1e-12)
         (array([[ 3, 11]]), True)
     """
-    network, to_ev = _energy_model(model, unit, "locality")
+    network, to_ev = own_energy_model(model, unit, "locality")
     z, pos, lattice = structure_of(atoms, *place_of(network))
     horizon = network.num_interactions * network.cutoff
     radii = _radii(radii, pos, horizon, bool(lattice))
@@ -193,14 +190,6 @@ def locality(
         cutoff=network.cutoff,
         horizon=horizon,
     )
-
-
-def _energy_model(model: Source, unit: str | None, needed_for: str) -> tuple[AtomisticModel, float]:
-    """A model of energies in float64, and the factor from its unit to eV."""
-    network = own_atomistic_copy(model, needed_for)
-    unit = unit_of(network.card, unit)
-    check_energy_readout(network, unit)
-    return network, factor(unit, "eV" if dimension(unit) == "energy" else "eV/atom")
 
 
 def _atom_energies(

@@ -13,8 +13,7 @@ from torch_geometric.index import index2ptr
 
 from pyg_schnet.analysis._model import (
     Source,
-    check_energy_readout,
-    own_atomistic_copy,
+    own_energy_model,
     place_of,
     to_numpy,
 )
@@ -22,11 +21,10 @@ from pyg_schnet.analysis._surroundings import Surroundings
 from pyg_schnet.analysis.surface import LEVEL, Surface, molecular_surface
 from pyg_schnet.data import to_data
 from pyg_schnet.models import AtomisticModel, prepare_edges
-from pyg_schnet.models.card import check_elements, unit_of
+from pyg_schnet.models.card import check_elements
 from pyg_schnet.models.edges import embed
 from pyg_schnet.nn import MAX_Z, DTNNInteraction, SchNetInteraction
 from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.units import dimension, factor
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -125,11 +123,8 @@ def probe_potential(
         >>> result.energies.shape
         (2,)
     """
-    network = own_atomistic_copy(model, "probe_potential")
+    network, to_ev = own_energy_model(model, unit, "probe_potential")
     _check_interactions(network)
-    unit = unit_of(network.card, unit)
-    check_energy_readout(network, unit)
-    to_ev = factor(unit, "eV" if dimension(unit) == "energy" else "eV/atom")
     number = _number_of(probe)
     check_elements(network.card, [*atoms.numbers.tolist(), number])
     if not memory > 0:
