@@ -309,7 +309,7 @@ def test_bad_input(molecules):
         ({"num_gaussians": 1}, "num_gaussians must be at least 2"),
         ({"gamma": -1.0}, "gamma must be a positive"),
         ({"window": "tanh"}, "window must be one of cosine, hard"),
-        ({"readout": "max"}, "readout must be a module or one of"),
+        ({"readout": "median"}, "readout must be a module or one of"),
         ({"readout": "dipole", "out_channels": 2}, "has one output"),
         ({"readout": SumReadout(9)}, "takes 9 features but the model has hidden_channels=8"),
     ],
