@@ -191,7 +191,8 @@ def _save_result(
     recipes = [Path(str(path)).stem for path in config.config or []]
     result = {"recipe": recipes[0] if recipes else None, "seed": given["seed_everything"], **card}
     result["errors"] = result.pop("test")
-    result[RUN] = {**card[RUN], "model": given["model"], "trainer": {"max_time": given["trainer"].get("max_time")}}
+    limits = {name: given["trainer"].get(name) for name in ("max_time", "max_epochs", "max_steps")}
+    result[RUN] = {**card[RUN], "model": given["model"], "trainer": limits}
     (run_dir / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if not isinstance(task.network, AtomisticModel):
         print(f"Checkpoints and logs are in {run_dir}; networks of other packages are not exported")

@@ -107,6 +107,7 @@ def test_card_notes_what_is_given_and_what_was_done(run, tmp_path):
     assert training["structures_per_second"] * training["seconds"] == pytest.approx(2 * 16, rel=0.2)
     assert training["parameters"] == sum(p.numel() for p in SchNet.load(tmp_path / "model.safetensors").parameters())
     assert result["run"]["model"]["init_args"]["network"]["init_args"]["hidden_channels"] == 16
+    assert result["run"]["trainer"]["max_epochs"] == 2
     assert (result["recipe"], result["seed"]) == ("config", 0)
 
 
