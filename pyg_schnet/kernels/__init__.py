@@ -2,7 +2,7 @@
 
 from pyg_schnet.kernels.bspline import SPAN, bspline_weights, locate, spline_coefficients
 from pyg_schnet.kernels.edges import edge_lengths, spline_weights
-from pyg_schnet.kernels.graph import SplineGraph, check_sources, spline_graph
+from pyg_schnet.kernels.graph import SplineGraph, check_sources, half_edges, spline_graph
 from pyg_schnet.kernels.matmul import linear
 from pyg_schnet.kernels.operator import cpu_kernels, spline_conv, spline_conv_coefficients, spline_conv_weights
 from pyg_schnet.kernels.plain import is_plain
@@ -14,6 +14,7 @@ __all__ = [
     "check_sources",
     "cpu_kernels",
     "edge_lengths",
+    "half_edges",
     "is_plain",
     "linear",
     "locate",

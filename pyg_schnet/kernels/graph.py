@@ -27,6 +27,8 @@ class SplineGraph(NamedTuple):
         source_order: By source, shape ``[E]``.
         bin_ptr: By interval, shape ``[num_intervals + 1]``; ``None`` until a derivative by coefficients needs it.
         bin_order: By interval, shape ``[E]``.
+        undirected: Whether each edge also stands for the one in the other direction; sources are targets then, edges
+            lie in the order of their targets, and no other order is needed.
     """
 
     bins: Tensor
@@ -38,9 +40,12 @@ class SplineGraph(NamedTuple):
     source_order: Tensor | None = None
     bin_ptr: Tensor | None = None
     bin_order: Tensor | None = None
+    undirected: bool = False
 
     def transposed(self) -> SplineGraph:
         """The same edges in the other direction, from target to source."""
+        if self.undirected:
+            return self
         return self._replace(
             source=self.target,
             target=self.source,
@@ -52,14 +57,14 @@ class SplineGraph(NamedTuple):
 
     def with_sources(self, num_sources: int) -> SplineGraph:
         """With the order by source, made where it is missing."""
-        if self.source_ptr is not None:
+        if self.source_ptr is not None or self.undirected:
             return self
         ptr, order = sort_edges(self.source, num_sources)
         return self._replace(source_ptr=ptr, source_order=order)
 
     def with_bins(self, num_intervals: int) -> SplineGraph:
         """With the order by interval, made where it is missing."""
-        if self.bin_ptr is not None:
+        if self.bin_ptr is not None or self.undirected:
             return self
         ptr, order = sort_edges(self.bins, num_intervals)
         return self._replace(bin_ptr=ptr, bin_order=order)
@@ -80,7 +85,37 @@ def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return index2ptr(ordered, size), order
 
 
-def spline_graph(bins: Tensor, edge_index: Tensor, num_targets: int, target_ptr: Tensor | None = None) -> SplineGraph:
+def half_edges(edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, num_atoms: int) -> Tensor | None:
+    """One edge of each pair of directions, of a graph that has every edge in both.
+
+    Edges from an atom to itself, not to an image of it, belong to no pair.
+
+    Args:
+        edge_index: ``(j, i)``, shape ``[2, E]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        offset: Lattice vectors crossed by each edge, shape ``[E, 3]``; ``None`` for open boundaries.
+        num_atoms: Number of atoms N.
+
+    Returns:
+        Positions in ``edge_index``, ascending, shape ``[P]``; ``None`` for directed graphs, for edges that are not
+        sorted by target and source (images of one atom so that reversal turns them round, as this package's own are),
+        and for other devices than CPUs, where nobody asks.
+
+    Example:
+        >>> half_edges(torch.tensor([[1, 2, 0, 0], [0, 0, 1, 2]]), None, None, 3)
+        tensor([0, 1])
+    """
+    if not is_plain(edge_index, (torch.int64,)) or not (offset is None or is_plain(offset)):
+        return None
+    from pyg_schnet.kernels import cpu
+
+    ptr = cpu.pointer_of_sorted(edge_index[1], num_atoms) if ptr is None else ptr
+    return None if ptr is None else cpu.half_of(edge_index[0], ptr, offset)
+
+
+def spline_graph(
+    bins: Tensor, edge_index: Tensor, num_targets: int, target_ptr: Tensor | None = None, *, undirected: bool = False
+) -> SplineGraph:
     """Graph for the kernels.
 
     Args:
@@ -88,6 +123,7 @@ def spline_graph(bins: Tensor, edge_index: Tensor, num_targets: int, target_ptr:
         edge_index: ``(j, i)``, shape ``[2, E]``.
         num_targets: Number of targets.
         target_ptr: Begin and end of each target's edges, for edges sorted by target; otherwise they are sorted here.
+        undirected: Whether each edge stands for both directions; edges must be sorted by target then.
 
     Example:
         >>> graph = spline_graph(torch.tensor([3, 5]), torch.tensor([[0, 1], [1, 0]]), 2)
@@ -102,7 +138,9 @@ def spline_graph(bins: Tensor, edge_index: Tensor, num_targets: int, target_ptr:
         target_ptr = cpu.pointer_of_sorted(target, num_targets)  # as most are
     if target_ptr is None:
         target_ptr, order = sort_edges(target, num_targets)
-    return SplineGraph(bins, source, target, target_ptr, order)
+    if undirected and order is not None:
+        raise ValueError("edges of an undirected graph must be sorted by target")
+    return SplineGraph(bins, source, target, target_ptr, order, undirected=undirected)
 
 
 def check_sources(source: Tensor, num_sources: int) -> None:

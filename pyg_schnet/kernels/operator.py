@@ -32,7 +32,7 @@ from pyg_schnet.kernels.graph import SplineGraph
 
 _GRAPH = (
     "Tensor bins, Tensor source, Tensor target, Tensor target_ptr, Tensor? target_order, Tensor? source_ptr, "
-    "Tensor? source_order, Tensor? bin_ptr, Tensor? bin_order"
+    "Tensor? source_order, Tensor? bin_ptr, Tensor? bin_order, bool undirected"
 )
 _library = torch.library.Library("pyg_schnet", "DEF")
 _library.define(f"spline_conv(Tensor x, Tensor coefficients, Tensor weights, {_GRAPH}) -> Tensor")
@@ -95,7 +95,7 @@ def cpu_kernels() -> ModuleType:
     return cpu
 
 
-def _spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Tensor | None) -> Tensor:
+def _spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Any) -> Tensor:
     return _backend(x).convolve(x, coefficients, weights, SplineGraph(*graph))
 
 
@@ -105,21 +105,31 @@ def _spline_conv_coefficients(
     return _backend(x).coefficient_gradient(g, x, weights, num_coefficients, SplineGraph(*graph))
 
 
-def _spline_conv_weights(g: Tensor, x: Tensor, coefficients: Tensor, *graph: Tensor | None) -> Tensor:
+def _spline_conv_weights(g: Tensor, x: Tensor, coefficients: Tensor, *graph: Any) -> Tensor:
     return _backend(x).weight_gradient(g, x, coefficients, SplineGraph(*graph))
+
+
+def _keep(ctx: Any, graph: tuple, *arguments: Tensor) -> None:
+    *tensors, ctx.undirected = graph
+    ctx.save_for_backward(*arguments, *tensors)
+
+
+def _kept(ctx: Any) -> tuple[tuple[Tensor, ...], SplineGraph]:
+    """What :func:`_keep` was given."""
+    arguments, tensors = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    return arguments, SplineGraph(*tensors, undirected=ctx.undirected)
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, coefficients, weights, *graph)
+    def forward(ctx: Any, x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Any) -> Tensor:
+        _keep(ctx, graph, x, coefficients, weights)
         with torch._C._AutoDispatchBelowAutograd():
             return _ops.spline_conv(x, coefficients, weights, *graph)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, coefficients, weights, *rest = ctx.saved_tensors
-        graph = SplineGraph(*rest)
+        (x, coefficients, weights), graph = _kept(ctx)
         return (
             _by_features(grad, coefficients, weights, graph, x.size(0)) if wanted(ctx, 0) else None,
             spline_conv_coefficients(grad, x, weights, coefficients.size(0), graph) if wanted(ctx, 1) else None,
@@ -130,15 +140,14 @@ class _Conv(torch.autograd.Function):
 
 class _Coefficients(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weights: Tensor, num: int, *graph: Tensor | None) -> Tensor:
-        ctx.save_for_backward(g, x, weights, *graph)
+    def forward(ctx: Any, g: Tensor, x: Tensor, weights: Tensor, num: int, *graph: Any) -> Tensor:
+        _keep(ctx, graph, g, x, weights)
         with torch._C._AutoDispatchBelowAutograd():
             return _ops.spline_conv_coefficients(g, x, weights, num, *graph)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        g, x, weights, *rest = ctx.saved_tensors
-        graph = SplineGraph(*rest)
+        (g, x, weights), graph = _kept(ctx)
         return (
             spline_conv(x, grad, weights, graph) if wanted(ctx, 0) else None,
             _by_features(g, grad, weights, graph, x.size(0)) if wanted(ctx, 1) else None,
@@ -150,15 +159,14 @@ class _Coefficients(torch.autograd.Function):
 
 class _Weights(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, coefficients: Tensor, *graph: Tensor | None) -> Tensor:
-        ctx.save_for_backward(g, x, coefficients, *graph)
+    def forward(ctx: Any, g: Tensor, x: Tensor, coefficients: Tensor, *graph: Any) -> Tensor:
+        _keep(ctx, graph, g, x, coefficients)
         with torch._C._AutoDispatchBelowAutograd():
             return _ops.spline_conv_weights(g, x, coefficients, *graph)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        g, x, coefficients, *rest = ctx.saved_tensors
-        graph = SplineGraph(*rest)
+        (g, x, coefficients), graph = _kept(ctx)
         return (
             spline_conv(x, coefficients, grad, graph) if wanted(ctx, 0) else None,
             _by_features(g, coefficients, grad, graph, x.size(0)) if wanted(ctx, 1) else None,

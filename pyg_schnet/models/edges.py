@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from pyg_schnet.geometry import edge_offsets
-from pyg_schnet.kernels import edge_lengths, is_plain
+from pyg_schnet.kernels import edge_lengths, half_edges, is_plain
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MAX_Z
 
@@ -21,11 +21,14 @@ class Edges(NamedTuple):
         index: ``(j, i)``, shape ``[2, E]``.
         dist: Distances in Å, differentiable in positions and cell, shape ``[E]``.
         ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        half: One edge of each pair of directions, shape ``[P]``, see :func:`pyg_schnet.kernels.half_edges`; ``None``
+            where not all have both.
     """
 
     index: Tensor
     dist: Tensor
     ptr: Tensor | None
+    half: Tensor | None = None
 
 
 def prepare_edges(
@@ -77,7 +80,8 @@ def prepare_edges(
     dist = edge_lengths(pos, edge_index[0], edge_index[1], offset, cutoff)
     if not is_plain(pos) or bool((z == 0).any()):  # elsewhere than in the memory at hand, looking would wait
         dist = torch.where(z.index_select(0, edge_index[0]) == 0, cutoff, dist)
-    return Edges(edge_index, dist, ptr)
+        return Edges(edge_index, dist, ptr)
+    return Edges(edge_index, dist, ptr, half_edges(edge_index, ptr, offset, z.size(0)))
 
 
 def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:

@@ -128,7 +128,8 @@ class SchNet(AtomisticModel):
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
         x = embed(self.embedding, z)
-        spline = self.interactions[0].conv.spline_edges(edges.index, edges.dist, edges.ptr, (x.size(0), x.size(0)))
+        size = x.size(0), x.size(0)
+        spline = self.interactions[0].conv.spline_edges(edges.index, edges.dist, edges.ptr, size, edges.half)
         different = list(self.interactions._modules.values())
         blocks = [different[t % len(different)] for t in range(self.num_interactions)]
         out = None if spline is None else self._stack(blocks, x, spline)

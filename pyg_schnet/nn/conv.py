@@ -192,7 +192,12 @@ class CFConv(MessagePassing):
         return out
 
     def spline_edges(
-        self, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None, size: tuple[int, int]
+        self,
+        edge_index: Tensor,
+        edge_dist: Tensor,
+        edge_ptr: Tensor | None,
+        size: tuple[int, int],
+        half: Tensor | None = None,
     ) -> SplineEdges | None:
         """Edges for the fused way, or ``None`` where the exact one is to be taken.
 
@@ -201,6 +206,7 @@ class CFConv(MessagePassing):
             edge_dist: Distances in Å, shape ``[E]``; those of atoms to themselves at the cutoff.
             edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
             size: ``(N_src, N_dst)``.
+            half: One edge of each pair of directions, see :meth:`SplineFilter.edges`.
         """
         if self.spline is None or self._is_observed() or torch.compiler.is_compiling():
             return None
@@ -208,7 +214,7 @@ class CFConv(MessagePassing):
             return None
         if self.filters == "auto" and not self._prefers_spline(edge_dist):
             return None
-        edges = self.spline.edges(edge_index, edge_dist, edge_ptr, size)
+        edges = self.spline.edges(edge_index, edge_dist, edge_ptr, size, half)
         if self.normalize:
             edges = edges._replace(n_neighbors=neighbor_counts(edge_index, edge_dist, self.spline.cutoff, size[1]))
         return edges

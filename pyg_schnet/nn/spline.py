@@ -160,6 +160,7 @@ class SplineFilter:
         edge_dist: Tensor,
         edge_ptr: Tensor | None,
         size: tuple[int, int],
+        half: Tensor | None = None,
     ) -> SplineEdges:
         """Edges for the kernels, where gradients are recorded also in the orders that these need.
 
@@ -168,13 +169,17 @@ class SplineFilter:
             edge_dist: Distances in Å, shape ``[E]``.
             edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
             size: ``(N_src, N_dst)``.
+            half: One edge of each pair of directions where all edges have both, see
+                :func:`pyg_schnet.kernels.half_edges`; their distances then receive the gradients of both.
         """
+        if half is not None:
+            edge_index, edge_dist, edge_ptr = edge_index[:, half], edge_dist.index_select(0, half), None
         bins, weights = spline_weights(edge_dist, self.cutoff, self.num_nodes - 1)
         first, count = 0, None
         if self.network.training and is_plain(edge_dist) and bins.numel() > 0:
             low, high = (int(end) for end in torch.aminmax(bins))
             bins, first, count = bins - low, low, high - low + 1  # no atoms are closer than their bonds
-        graph = spline_graph(bins, edge_index, size[1], edge_ptr)
+        graph = spline_graph(bins, edge_index, size[1], edge_ptr, undirected=half is not None)
         if torch.is_grad_enabled():
             graph = graph.with_sources(size[0])
             if self.network.training:

@@ -22,9 +22,21 @@ class Case(NamedTuple):
 
 
 def make_case(
-    n_edges=37, n_sources=9, n_targets=7, n_intervals=11, *, features=5, dtype=F64, sort=False, targets=None, seed=0
+    n_edges=37,
+    n_sources=9,
+    n_targets=7,
+    n_intervals=11,
+    *,
+    features=5,
+    dtype=F64,
+    sort=False,
+    undirected=False,
+    targets=None,
+    seed=0,
 ):
     """A random case; ``targets`` are those that edges end at."""
+    if undirected:
+        n_targets, sort = n_sources, True
     random = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -43,7 +55,7 @@ def make_case(
         draw(n_sources, features),
         draw(n_intervals + 3, features),
         weights,
-        spline_graph(bins, torch.stack([source, target]), n_targets, ptr),
+        spline_graph(bins, torch.stack([source, target]), n_targets, ptr, undirected=undirected),
     )
 
 
@@ -56,9 +68,21 @@ CASES = {
     "one edge": {"n_edges": 1},
     "no edges": {"n_edges": 0},
     "no edges in order": {"n_edges": 0, "sort": True},
+    "undirected": {"undirected": True, "n_edges": 60},
+    "undirected, one interval": {"undirected": True, "n_intervals": 1},
+    "undirected, atoms and their images": {"undirected": True, "n_sources": 1},
+    "undirected, no edges": {"undirected": True, "n_edges": 0},
 }
 LARGE = {"n_edges": 6001, "n_sources": 300, "n_targets": 290, "n_intervals": 60, "features": 96}
 """Enough work for several threads."""
+
+
+def both_directions(case):
+    """The directed case of an undirected one: all edges, and then all of them in the other direction."""
+    bins, source, target = (value.numpy() for value in case.graph[:3])
+    source, target = torch.from_numpy(np.append(source, target)), torch.from_numpy(np.append(target, source))
+    graph = spline_graph(torch.from_numpy(np.append(bins, bins)), torch.stack([source, target]), len(case.x))
+    return case._replace(weights=case.weights.repeat(2, 1), graph=graph)
 
 
 def form(case, output):
@@ -68,6 +92,9 @@ def form(case, output):
         case: Arguments and edges.
         output: Indices of the derivative: ``"if"`` by g, ``"jf"`` by x, ``"kf"`` by C, ``"em"`` by h.
     """
+    if case.graph.undirected:
+        found = form(both_directions(case), output)
+        return found[: len(case.weights)] + found[len(case.weights) :] if output == "em" else found
     g, x, c, h = (value.double().numpy() for value in case[:4])
     bins, source, target = (value.numpy() for value in case.graph[:3])
     factors = {

@@ -64,7 +64,7 @@ def threads():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("features", [1, 3, 16, 33, 128])
+@pytest.mark.parametrize("features", [1, 3, 16, 33, 85, 128])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_equals_the_form(backend, name, features, dtype):
@@ -77,9 +77,10 @@ def test_equals_the_form(backend, name, features, dtype):
         np.testing.assert_allclose(found.double().numpy(), expected, rtol=0, atol=tol)
 
 
+@pytest.mark.parametrize("undirected", [False, True])
 @pytest.mark.parametrize("orders", [(), ("source", "bin")])
-def test_gradients_are_the_other_derivatives_of_the_form(orders):
-    case = with_orders(make_case(), orders)
+def test_gradients_are_the_other_derivatives_of_the_form(orders, undirected):
+    case = with_orders(make_case(undirected=undirected), orders)
     names = ["jf", "kf", "em"]
     inputs = [value.requires_grad_() for value in case[1:4]]
     gradients = torch.autograd.grad(spline_conv(*inputs, case.graph), inputs, case.g)
@@ -89,21 +90,23 @@ def test_gradients_are_the_other_derivatives_of_the_form(orders):
 
 
 @pytest.mark.parametrize("orders", [(), ("source",), ("bin",), ("source", "bin")])
-@pytest.mark.parametrize("name", ["unsorted", "sorted", "no edges"])
+@pytest.mark.parametrize("name", ["unsorted", "sorted", "undirected", "no edges"])
 @pytest.mark.parametrize("which", ["convolution", "coefficients", "weights"])
 def test_derivatives(which, name, orders):
-    case = make_case(**{"n_edges": 6, "n_sources": 3, "n_targets": 4, "n_intervals": 3, "features": 2, **CASES[name]})
+    few = {"n_edges": 6, "n_sources": 3, "n_targets": 4, "n_intervals": 3, "features": 2}
+    case = make_case(**{**CASES[name], **few, "n_edges": CASES[name].get("n_edges", 6) and 6})
     function, inputs = functions(with_orders(case, orders))[which]
     inputs = tuple(value.requires_grad_() for value in inputs)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
-@pytest.mark.parametrize("orders", [(), ("source", "bin")])
+@pytest.mark.parametrize(("orders", "undirected"), [((), False), (("source", "bin"), False), ((), True)])
 @pytest.mark.parametrize("which", ["spline_conv", "spline_conv_coefficients", "spline_conv_weights"])
-def test_operators_are_registered_as_torch_wants_them(which, orders):
-    g, x, c, h, graph = with_orders(make_case(n_edges=6, n_intervals=3, features=2), orders)
-    graph = [None if value is None else value.clone() for value in graph]  # its members may not share memory
+def test_operators_are_registered_as_torch_wants_them(which, orders, undirected):
+    case = make_case(n_edges=6, n_intervals=3, features=2, undirected=undirected)
+    g, x, c, h, graph = with_orders(case, orders)
+    graph = [value.clone() if torch.is_tensor(value) else value for value in graph]  # members may not share memory
     g, x, c, h = (value.requires_grad_() for value in (g, x, c, h))
     arguments = {
         "spline_conv": (x, c, h),
@@ -114,9 +117,9 @@ def test_operators_are_registered_as_torch_wants_them(which, orders):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("sort", [True, False])
-def test_backends_agree_and_threads_change_nothing(dtype, sort, threads):
-    case = make_case(**LARGE, dtype=dtype, sort=sort)
+@pytest.mark.parametrize("options", [{"sort": True}, {"sort": False}, {"undirected": True}], ids=str)
+def test_backends_agree_and_threads_change_nothing(dtype, options, threads):
+    case = make_case(**LARGE, dtype=dtype, **options)
     assert case.weights.size(0) * case.x.size(1) > cpu.SERIAL_WORK
     expected = evaluate("reference", Case(*(value.double() for value in case[:4]), case.graph))
     found = []
@@ -129,7 +132,11 @@ def test_backends_agree_and_threads_change_nothing(dtype, sort, threads):
         assert all(torch.equal(other[output], found[0][output]) for other in found[1:])
 
 
-@pytest.mark.parametrize("options", [{"targets": [200]}, {"n_intervals": 1}, {"n_targets": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"targets": [200]}, {"n_intervals": 1}, {"n_targets": 1}, {"undirected": True, "targets": [200]}],
+    ids=str,
+)
 def test_threads_share_uneven_work(options, threads):
     # all edges end at one target, or lie in one interval: some threads have nothing to do
     case = make_case(**{**LARGE, **options})
@@ -254,11 +261,20 @@ def test_a_graph_turned_twice_is_the_same():
     assert all(a is b for a, b in zip(edges, again, strict=True))
     assert edges.with_sources(9) is edges
     assert edges.with_bins(11) is edges
+    undirected = make_case(undirected=True).graph
+    assert undirected.transposed() is undirected.with_sources(9) is undirected.with_bins(11) is undirected
 
 
+def test_undirected_edges_must_be_sorted():
+    with pytest.raises(ValueError, match="must be sorted by target"):
+        spline_graph(torch.tensor([0, 1]), torch.tensor([[0, 1], [2, 0]]), 3, undirected=True)
+
+
+@pytest.mark.parametrize("undirected", [False, True])
 @pytest.mark.parametrize("where", ["meta", "fake"])
-def test_shapes_without_data(where):
-    case = make_case(sort=True)
+def test_shapes_without_data(where, undirected):
+    case = make_case(sort=True, undirected=undirected)
+    tensors = {name: value for name, value in case.graph._asdict().items() if torch.is_tensor(value)}
     expected = evaluate("operator", case)
 
     def compare(case):
@@ -270,11 +286,11 @@ def test_shapes_without_data(where):
         assert [value.shape for value in gradients] == [value.shape for value in case[1:4]]
 
     if where == "meta":
-        graph = case.graph._replace(**{k: v.to("meta") for k, v in case.graph._asdict().items() if v is not None})
+        graph = case.graph._replace(**{name: value.to("meta") for name, value in tensors.items()})
         compare(Case(*(value.to("meta") for value in case[:4]), graph))
         return
     with FakeTensorMode() as mode:
-        fake = {k: mode.from_tensor(v) for k, v in case.graph._asdict().items() if v is not None}
+        fake = {name: mode.from_tensor(value) for name, value in tensors.items()}
         compare(Case(*(mode.from_tensor(value) for value in case[:4]), case.graph._replace(**fake)))
 
 

@@ -6,13 +6,14 @@ from pyg_schnet.kernels.cpu.edges import measure, push, weigh
 from pyg_schnet.kernels.cpu.prefilter import prefilter, prefilter_transposed
 from pyg_schnet.kernels.cpu.run import SERIAL_WORK
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
-from pyg_schnet.kernels.cpu.sort import pointer_of_sorted, sort_edges
+from pyg_schnet.kernels.cpu.sort import half_of, pointer_of_sorted, sort_edges
 from pyg_schnet.kernels.cpu.transpose import transpose
 
 __all__ = [
     "SERIAL_WORK",
     "coefficient_gradient",
     "convolve",
+    "half_of",
     "measure",
     "pointer_of_sorted",
     "prefilter",

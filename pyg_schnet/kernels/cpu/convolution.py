@@ -1,7 +1,8 @@
 """The fused convolution and its derivatives, without atomics: every row is summed by one thread in order of its edges.
 
 Each kernel is a serial function over a range of rows, and a parallel one that cuts the rows into one range for each
-thread, of about as many edges. Results do not depend on the number of threads.
+thread, of about as many edges. Results do not depend on the number of threads. Undirected graphs have kernels of their
+own, :mod:`pyg_schnet.kernels.cpu.pairs`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import numpy as np
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import OPTIONS, array, arrays_of, run
+from pyg_schnet.kernels.cpu import pairs
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, arrays_of, by_work, evenly, run
 from pyg_schnet.kernels.graph import SplineGraph
 
 
@@ -135,29 +137,40 @@ def _dots_parallel(bounds, g, x, c, bins, source, target, order, out) -> None:
 
 def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by g: the convolution itself, shape ``[N_dst, F]``."""
+    if graph.undirected:
+        return pairs.convolve(x, coefficients, weights, graph)
     out = x.new_empty(graph.target_ptr.size(0) - 1, x.size(1))
     ptr = array(graph.target_ptr)
     arrays = arrays_of(x, coefficients, weights, graph.bins, graph.source)
     rest = (ptr, array(graph.target_order), out.numpy())
-    run(_convolve, _convolve_parallel, ptr, x.size(1), *arrays, *rest)
+    run(_convolve, _convolve_parallel, by_work(ptr), _work(x, graph), *arrays, *rest)
     return out
 
 
 def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph) -> Tensor:
     """Derivative of the form by C, shape ``[num_coefficients, F]``."""
+    if graph.undirected:
+        return pairs.coefficient_gradient(g, x, weights, num_coefficients, graph)
     graph = graph.with_bins(num_coefficients - 3)
     out = x.new_empty(num_coefficients, x.size(1))
     ptr = array(graph.bin_ptr)
     arrays = arrays_of(g, x, weights, graph.source, graph.target)
-    work = np.append(ptr, [ptr[-1]] * 3)  # rows are coefficients, three more than intervals
-    run(_coefficients, _coefficients_parallel, work, x.size(1), *arrays, ptr, array(graph.bin_order), out.numpy())
+    cut = by_work(np.append(ptr, [ptr[-1]] * 3))  # rows are coefficients, three more than intervals
+    rest = (ptr, array(graph.bin_order), out.numpy())
+    run(_coefficients, _coefficients_parallel, cut, _work(x, graph), *arrays, *rest)
     return out
 
 
 def weight_gradient(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by h, shape ``[E, 4]``."""
+    if graph.undirected:
+        return pairs.weight_gradient(g, x, coefficients, graph)
     out = x.new_empty(graph.bins.size(0), 4)
     arrays = arrays_of(g, x, coefficients, graph.bins, graph.source, graph.target)
     rest = (array(graph.target_order), out.numpy())
-    run(_dots, _dots_parallel, graph.bins.size(0), x.size(1), *arrays, *rest)
+    run(_dots, _dots_parallel, evenly(graph.bins.size(0)), _work(x, graph), *arrays, *rest)
     return out
+
+
+def _work(x: Tensor, graph: SplineGraph) -> int:
+    return graph.bins.size(0) * x.size(1)

@@ -7,7 +7,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.bspline import TAPS
-from pyg_schnet.kernels.cpu.run import OPTIONS, array, run
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, evenly, run
 
 
 @njit(**OPTIONS)
@@ -69,7 +69,7 @@ def prefilter(samples: Tensor, window: Tensor, vanishing: bool) -> Tensor:
     out = samples.new_empty(samples.size(0) - 4, samples.size(1))
     rows, window = array(samples), array(window)
     taps = np.array([*TAPS, -0.5, 1.0], rows.dtype)
-    run(_forward, _forward_parallel, out.size(0), 5 * out.size(1), rows, window, taps, vanishing, array(out))
+    run(_forward, _forward_parallel, evenly(out.size(0)), 5 * out.numel(), rows, window, taps, vanishing, array(out))
     return out
 
 
@@ -81,5 +81,5 @@ def prefilter_transposed(grad: Tensor, window: Tensor, vanishing: bool) -> Tenso
     if vanishing:
         rows, last = rows[:-2], rows[-3] - rows.dtype.type(0.5) * rows[-2] + rows[-1]
     taps = np.array(TAPS, rows.dtype)
-    run(_backward, _backward_parallel, out.size(0), 5 * out.size(1), rows, last, window, taps, array(out))
+    run(_backward, _backward_parallel, evenly(out.size(0)), 5 * out.numel(), rows, last, window, taps, array(out))
     return out

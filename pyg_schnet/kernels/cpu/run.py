@@ -39,28 +39,48 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mark_fork)
 
 
-def run(serial: Callable, parallel: Callable, rows: np.ndarray | int, n_features: int, *arguments: Any) -> None:
+Cut = Callable[[int], np.ndarray]
+"""Cuts rows into one range for each of some threads; gives the bounds, shape ``[threads + 1]``."""
+
+
+def evenly(n_rows: int, unit: int = 1) -> Cut:
+    """Ranges of as many rows each, in multiples of a unit."""
+    n_units = -(-n_rows // unit)
+    return lambda threads: np.minimum(np.arange(threads + 1) * n_units // threads * unit, n_rows)
+
+
+def by_work(ptr: np.ndarray) -> Cut:
+    """Ranges of as much work each.
+
+    Args:
+        ptr: Where the work of each row begins and ends, shape ``[rows + 1]``.
+    """
+
+    def cut(threads: int) -> np.ndarray:
+        bounds = np.searchsorted(ptr, np.arange(threads + 1) * int(ptr[-1]) // threads)
+        bounds[0], bounds[-1] = 0, ptr.shape[0] - 1
+        return bounds
+
+    return cut
+
+
+def run(serial: Callable, parallel: Callable, cut: Cut, work: int, *arguments: Any) -> None:
     """Call a kernel for all rows, by as many threads as torch has.
 
     Args:
         serial: Kernel for a range of rows.
         parallel: The same for several ranges at a time.
-        rows: Where the work of each row begins and ends, shape ``[rows + 1]``; a number where all rows are alike.
-        n_features: Work for each edge.
+        cut: Of the rows.
+        work: Number of products, from which to tell whether threads are worth it.
         *arguments: Arrays.
     """
-    alike = isinstance(rows, int)
-    n_rows, n_edges = (rows, rows) if alike else (rows.shape[0] - 1, int(rows[-1]))
     threads = 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if threads == 1 or n_edges * n_features < SERIAL_WORK:
-        serial(0, n_rows, *arguments)
+    if threads == 1 or work < SERIAL_WORK:
+        serial(*cut(1), *arguments)
         return
     numba.set_num_threads(threads)
-    shares = np.arange(threads + 1) * n_edges // threads
-    bounds = shares if alike else np.searchsorted(rows, shares)
-    bounds[0], bounds[-1] = 0, n_rows
     with _one_at_a_time:
-        parallel(bounds, *arguments)
+        parallel(cut(threads), *arguments)
 
 
 def array(x: Tensor | None) -> np.ndarray | None:

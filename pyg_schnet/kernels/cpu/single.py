@@ -15,6 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.convolution import _convolve, _dots
+from pyg_schnet.kernels.cpu.pairs import convolve_columns, dots_of_pairs
 from pyg_schnet.kernels.cpu.run import OPTIONS, array
 from pyg_schnet.kernels.cpu.softplus import softplus32, softplus64
 from pyg_schnet.kernels.graph import SplineGraph
@@ -96,7 +97,7 @@ def _make(softplus: Callable) -> tuple[Callable, Callable]:
     """Compile both passes for one precision."""
 
     @njit(**OPTIONS)
-    def forward(x, weights, h, bins, source, ptr, order, n_neighbors, hidden, slope) -> np.ndarray:
+    def forward(x, weights, h, bins, source, ptr, order, undirected, n_neighbors, hidden, slope) -> np.ndarray:
         tables, _, _, b1, _, b2, w0_t, w1_t, w2_t = weights
         n_blocks, n_filters = tables.shape[0], tables.shape[2]
         n_atoms, n_features = x.shape
@@ -105,7 +106,10 @@ def _make(softplus: Callable) -> tuple[Callable, Callable]:
         out = x.copy()
         for t in range(n_blocks):
             _product(out, w0_t[t], hidden[t])
-            _convolve(0, n_atoms, hidden[t], tables[t], h, bins, source, ptr, order, summed)
+            if undirected:
+                convolve_columns(0, n_filters, hidden[t], tables[t], h, bins, source, ptr, summed)
+            else:
+                _convolve(0, n_atoms, hidden[t], tables[t], h, bins, source, ptr, order, summed)
             if n_neighbors is not None:
                 for i in range(n_atoms):
                     for f in range(n_filters):
@@ -123,7 +127,20 @@ def _make(softplus: Callable) -> tuple[Callable, Callable]:
 
     @njit(**OPTIONS)
     def backward(
-        grad, weights, h, bins, source, target, ptr, order, source_ptr, source_order, n_neighbors, hidden, slope
+        grad,
+        weights,
+        h,
+        bins,
+        source,
+        target,
+        ptr,
+        order,
+        source_ptr,
+        source_order,
+        undirected,
+        n_neighbors,
+        hidden,
+        slope,
     ) -> tuple[np.ndarray, np.ndarray]:
         tables, w0, w1, _, w2, _, _, _, _ = weights
         n_blocks, n_filters = tables.shape[0], tables.shape[2]
@@ -141,11 +158,17 @@ def _make(softplus: Callable) -> tuple[Callable, Callable]:
                 for i in range(n_atoms):
                     for f in range(n_filters):
                         by_sum[i, f] /= n_neighbors[i]
-            _dots(0, h.shape[0], by_sum, hidden[t], tables[t], bins, source, target, order, by_block)
+            if undirected:
+                dots_of_pairs(0, n_atoms, by_sum, hidden[t], tables[t], bins, source, ptr, by_block)
+            else:
+                _dots(0, h.shape[0], by_sum, hidden[t], tables[t], bins, source, target, order, by_block)
             for e in range(h.shape[0]):
                 for m in range(4):
                     by_edges[e, m] += by_block[e, m]
-            _convolve(0, n_atoms, by_sum, tables[t], h, bins, target, source_ptr, source_order, by_hidden)
+            if undirected:
+                convolve_columns(0, n_filters, by_sum, tables[t], h, bins, source, ptr, by_hidden)
+            else:
+                _convolve(0, n_atoms, by_sum, tables[t], h, bins, target, source_ptr, source_order, by_hidden)
             _product(by_hidden, w0[t], part)
             for i in range(n_atoms):
                 for f in range(n_features):
@@ -173,9 +196,10 @@ def forward(
     n_blocks, _, n_filters = weights.tables.shape
     x = array(x)
     kept = np.empty((n_blocks, x.shape[0], n_filters), x.dtype), np.empty((n_blocks, *x.shape), x.dtype)
-    edges = (graph.bins, graph.source, graph.target_ptr, graph.target_order, n_neighbors)
+    edges = map(array, (graph.bins, graph.source, graph.target_ptr, graph.target_order))
     run = _passes[h.dtype][0]
-    return torch.from_numpy(run(x, tuple(weights), array(h), *map(array, edges), *kept)), kept
+    out = run(x, tuple(weights), array(h), *edges, graph.undirected, array(n_neighbors), *kept)
+    return torch.from_numpy(out), kept
 
 
 def backward(
@@ -189,6 +213,8 @@ def backward(
     """Gradients by embeddings, shape ``[N, F]``, and by the weights of the edges, shape ``[E, 4]``."""
     graph = graph.with_sources(grad.size(0))
     edges = (graph.bins, graph.source, graph.target, graph.target_ptr, graph.target_order)
-    edges = (*edges, graph.source_ptr, graph.source_order, n_neighbors)
-    by_x, by_edges = _passes[h.dtype][1](array(grad), tuple(weights), array(h), *map(array, edges), *kept)
+    by_source = graph.transposed()  # undirected graphs are their own
+    edges = map(array, (*edges, by_source.target_ptr, by_source.target_order))
+    run = _passes[h.dtype][1]
+    by_x, by_edges = run(array(grad), tuple(weights), array(h), *edges, graph.undirected, array(n_neighbors), *kept)
     return torch.from_numpy(by_x), torch.from_numpy(by_edges)

@@ -10,7 +10,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import OPTIONS, array, run
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, evenly, run
 
 _WORK = 8  # products that cost as much as one softplus
 
@@ -101,5 +101,5 @@ def shifted_softplus(x: Tensor) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     slope = torch.empty_like(out)
     kernels = (_softplus64, _softplus64_parallel) if x.dtype == torch.float64 else (_softplus32, _softplus32_parallel)
-    run(*kernels, x.numel(), _WORK, *(array(value).reshape(-1) for value in (x, out, slope)))
+    run(*kernels, evenly(x.numel()), _WORK * x.numel(), *(array(value).reshape(-1) for value in (x, out, slope)))
     return out, slope

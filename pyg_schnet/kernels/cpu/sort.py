@@ -1,4 +1,4 @@
-"""Edges in the order of a key, by counting."""
+"""Edges in the order of a key, by counting; and which of them are the same in the other direction."""
 
 from __future__ import annotations
 
@@ -31,6 +31,49 @@ def _count_sorted(key, ptr) -> bool:
     for k in range(1, ptr.shape[0]):
         ptr[k] += ptr[k - 1]
     return True
+
+
+@njit(cache=True)
+def _halve(source, ptr, offset, chosen) -> int:
+    """Write one edge of each pair to ``chosen``; returns their number, -1 if an edge has no partner.
+
+    Edges of a target are in the order of their sources, images of one source in an order that reversal turns round.
+    """
+    n_atoms = ptr.shape[0] - 1
+    place, count = ptr[:-1].copy(), 0  # where the edges of each target that have no partner yet begin
+    for i in range(n_atoms):
+        begin, last = ptr[i], ptr[i + 1]
+        while begin < last:
+            j = source[begin]
+            if not 0 <= j < n_atoms or (begin > ptr[i] and j <= source[begin - 1]):
+                return -1
+            end = begin + 1
+            while end < last and source[end] == j:
+                end += 1
+            partner = place[j]
+            if partner + end - begin > ptr[j + 1]:
+                return -1
+            place[j] += end - begin
+            for k in range(end - begin):
+                e, f = begin + k, partner + end - begin - 1 - k
+                if source[f] != i:
+                    return -1
+                if offset is not None:
+                    for d in range(3):
+                        if offset[e, d] != -offset[f, d]:
+                            return -1
+                if e < f:
+                    chosen[count] = e
+                    count += 1
+            begin = end
+    return count
+
+
+def half_of(source: Tensor, ptr: Tensor, offset: Tensor | None) -> Tensor | None:
+    """One edge of each pair of directions, ``[P]``; see :func:`pyg_schnet.kernels.graph.half_edges`."""
+    chosen = torch.empty_like(source)
+    count = _halve(*(None if x is None else x.detach().contiguous().numpy() for x in (source, ptr, offset, chosen)))
+    return chosen[:count] if count >= 0 else None
 
 
 def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:

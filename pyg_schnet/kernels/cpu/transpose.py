@@ -5,7 +5,7 @@ from __future__ import annotations
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import OPTIONS, array, run
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, evenly, run
 
 _TILE = 16
 
@@ -35,5 +35,5 @@ def transpose(x: Tensor) -> Tensor:
     """Transpose of a matrix, in memory of its own."""
     out = x.new_empty(x.size(1), x.size(0))
     n_tiles = -(-x.size(0) // _TILE)
-    run(_transpose, _transpose_parallel, n_tiles, _TILE * x.size(1), array(x), array(out))
+    run(_transpose, _transpose_parallel, evenly(n_tiles), x.numel(), array(x), array(out))
     return out

@@ -1,0 +1,161 @@
+"""Vectors of several numbers as values of numba, for kernels whose rows overlap in ways that its compiler cannot see.
+
+LLVM fits a vector to the registers of the machine: one of 64 float32 takes four registers of AVX-512, eight of AVX2.
+All operations are element by element and in the order in which they are written, so a sum does not depend on the width
+of the vectors that it was made with. Positions count numbers from the start of an array, which must be contiguous;
+nothing is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.datamodel import models
+from numba.core.datamodel.registry import register_default
+from numba.extending import intrinsic
+
+WIDE, NARROW = 256, 64
+"""Bytes of the two kinds of vectors; kernels take the first as often as they can, then the second, then numbers."""
+
+_CONTRACT = ("contract",)  # a product and a sum may be one instruction
+_Index = ir.IntType(32)
+
+
+class Vector(types.Type):
+    """Type of ``width`` numbers of type ``element``."""
+
+    def __init__(self, element: types.Float, width: int) -> None:
+        self.element, self.width = element, width
+        super().__init__(name=f"Vector({element}, {width})")
+
+
+@register_default(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        element = manager.lookup(vector.element).get_value_type()
+        super().__init__(manager, vector, ir.VectorType(element, vector.width))
+
+
+def _zero(n_bytes: int | None) -> Callable:
+    """Intrinsic that gives a vector of zeros for an array; of one number for ``None``."""
+
+    @intrinsic
+    def zero(typing: Any, array: types.Array) -> tuple[Any, Callable]:
+        vector = Vector(array.dtype, 1 if n_bytes is None else n_bytes * 8 // array.dtype.bitwidth)
+
+        def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+            return ir.Constant(context.get_value_type(vector), None)
+
+        return vector(array), build
+
+    return zero
+
+
+wide, narrow, one = _zero(WIDE), _zero(NARROW), _zero(None)
+
+
+def _pointer(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, position: ir.Value) -> ir.Value:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [position])
+
+
+@intrinsic
+def lanes(typing: Any, vector: Vector) -> tuple[Any, Callable]:
+    """Number of elements of a vector."""
+    return types.intp(vector), lambda context, builder, signature, args: context.get_constant(types.intp, vector.width)
+
+
+@intrinsic
+def load(typing: Any, like: Vector, array: types.Array, position: Any) -> tuple[Any, Callable]:
+    """Elements of an array from a position on, as many as ``like`` has."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        vector = context.get_value_type(like)
+        pointer = _pointer(context, builder, array, args[1], args[2])
+        pointer = builder.bitcast(pointer, ir.PointerType(vector))
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return like(like, array, types.intp), build
+
+
+@intrinsic
+def store(typing: Any, array: types.Array, position: Any, value: Vector) -> tuple[Any, Callable]:
+    """Write a vector to an array from a position on."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = _pointer(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(pointer, ir.PointerType(context.get_value_type(value)))
+        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), build
+
+
+@intrinsic
+def fill(typing: Any, like: Vector, array: types.Array, position: Any) -> tuple[Any, Callable]:
+    """A vector, as long as ``like``, of one element of an array."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        vector = context.get_value_type(like)
+        element = builder.load(_pointer(context, builder, array, args[1], args[2]))
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = builder.insert_element(undefined, element, _Index(0))
+        return builder.shuffle_vector(first, undefined, _lanes([0] * like.width))
+
+    return like(like, array, types.intp), build
+
+
+@intrinsic
+def at(typing: Any, array: types.Array, position: Any) -> tuple[Any, Callable]:
+    """One element of an array of indices."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.load(_pointer(context, builder, array, args[0], args[1]))
+
+    return array.dtype(array, types.intp), build
+
+
+@intrinsic
+def add(typing: Any, a: Vector, b: Vector) -> tuple[Any, Callable]:
+    """Sum a + b."""
+    return a(a, b), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic
+def multiply(typing: Any, a: Vector, b: Vector) -> tuple[Any, Callable]:
+    """Product a b."""
+    return a(a, b), lambda context, builder, signature, args: builder.fmul(*args, flags=_CONTRACT)
+
+
+@intrinsic
+def fma(typing: Any, a: Vector, b: Vector, c: Vector) -> tuple[Any, Callable]:
+    """Product and sum, a b + c, in one instruction where there is one."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.fadd(builder.fmul(args[0], args[1], flags=_CONTRACT), args[2], flags=_CONTRACT)
+
+    return a(a, b, c), build
+
+
+@intrinsic
+def total(typing: Any, a: Vector) -> tuple[Any, Callable]:
+    """Sum of all elements, by halves."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        (value,), width = args, a.width
+        while width > 1:
+            width //= 2
+            undefined = ir.Constant(value.type, ir.Undefined)
+            low, high = _lanes(range(width)), _lanes(range(width, 2 * width))
+            value = builder.fadd(
+                builder.shuffle_vector(value, undefined, low), builder.shuffle_vector(value, undefined, high)
+            )
+        return builder.extract_element(value, _Index(0))
+
+    return a.element(a), build
+
+
+def _lanes(numbers: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_Index, len(numbers)), list(numbers))
