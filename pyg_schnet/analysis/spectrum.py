@@ -88,9 +88,9 @@ def power_spectrum(
         P(\tilde\nu) = c \int_{-\infty}^{\infty} w(\tau)\, C(\tau) \cos(2 \pi c \tilde\nu \tau)\, \mathrm{d}\tau,
         \qquad \int_0^\infty P\, \mathrm{d}\tilde\nu = \tfrac{1}{2} C(0) = \langle E_\mathrm{kin} \rangle
 
-    (`Berens et al. (1983) <https://doi.org/10.1063/1.446044>`_; `Thomas et al. (2013)
-    <https://doi.org/10.1039/C3CP44302G>`_ for molecules). In equilibrium every vibration has the area kT/2, so
-    ``2 / kT`` times P is the density of vibrational states. Motions of the whole appear at and near zero.
+    (`Thomas et al. (2013) <https://doi.org/10.1039/C3CP44302G>`_ describe the practice). In equilibrium every vibration
+    has the area kT/2, so ``2 / kT`` times P is the density of vibrational states. Motions of the whole appear at and
+    near zero.
 
     The correlation is computed from the Fourier transform of the velocities (Wiener-Khinchin theorem), with zeros
     appended, and divided by the number of frames at every lag. The window w is that of `Parzen (1961)

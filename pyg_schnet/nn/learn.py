@@ -77,16 +77,15 @@ class _Learn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, edges: SplineEdges, x: Tensor, h: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         kernels, kept, hidden, inner = cpu_kernels(), [], [], []
-        out = x
-        for block in _blocks_of(weights):
-            y = forward_linear(out, block.w0, None)
+        blocks = _blocks_of(weights)
+        out, y = x, kernels.matrix_product(x, blocks[0].w0.t())
+        for block, above in zip(blocks, [*blocks[1:], None], strict=True):
             summed = _divide(kernels.convolve(y, block.table, h, edges.graph), edges)
-            u = forward_linear(summed, block.w1, block.b1)
-            outer, slope = kernels.shifted_softplus(u)
-            kept.append((out, summed, outer, slope))
-            hidden.append(y)
-            inner.append(u)
-            out = forward_linear(outer, block.w2, block.b2).add_(out)
+            before, hidden = out, [*hidden, y]
+            w0 = None if above is None else above.w0
+            out, outer, slope, y = kernels.update(out, summed, block.w1, block.b1, block.w2, block.b2, w0)
+            kept.append((before, summed, outer, slope))
+            inner.append(slope.view_as(slope))  # in the place of u, whose values nobody needs
         ctx.save_for_backward(x, h, *weights, *hidden, *inner)
         ctx.set_materialize_grads(False)
         ctx.edges, ctx.kept = edges, kept
@@ -107,23 +106,25 @@ class _Learn(torch.autograd.Function):
         kernels, graph = cpu_kernels(), ctx.edges.graph.with_sources(x.size(0))
         by_h = torch.zeros_like(h) if wanted(ctx, 2, 1) else None
         grad = torch.zeros_like(x) if grad is None else grad
-        by_weights, learning = [], any_wanted(ctx, 2)
+        by_weights, learning, by_y, w0 = [], any_wanted(ctx, 2), None, None
         for k, block in reversed(list(enumerate(_blocks_of(weights)))):
             before, summed, outer, slope = ctx.kept[k]
-            above = grad
-            by_u = _add(forward_product(above, block.w2).mul_(slope), by_steps[n_blocks + k])
-            by_sum = _divide(forward_product(by_u, block.w1), ctx.edges)
+            extra = by_steps[n_blocks + k]
+            grad, by_u, by_sum = kernels.descend(grad, slope, block.w2, block.w1, extra=extra, by_y=by_y, w0=w0)
+            by_sum = _divide(by_sum, ctx.edges)
             by_y = _add(kernels.convolve(by_sum, block.table, h, graph.transposed()), by_steps[k])
-            grad = forward_product(by_y, block.w0).add_(above)
+            w0 = block.w0
             if by_h is not None:
                 by_h.add_(kernels.weight_gradient(by_sum, hidden[k], block.table, graph))
             if learning:
                 by_table = kernels.coefficient_gradient(by_sum, hidden[k], h, block.table.size(0), graph)
-                by_w1, by_w2 = forward_product(by_u.t(), summed), forward_product(above.t(), outer)
-                by_w0 = forward_product(by_y.t(), before)
-                by_weights.append((by_table, by_w0, by_w1, by_u.sum(0), by_w2, above.sum(0)))
+                by_w0, _ = kernels.product_of_rows(by_y, before)
+                by_w1, by_b1 = kernels.product_of_rows(by_u, summed, sums=True)
+                by_w2, by_b2 = kernels.product_of_rows(grad, outer, sums=True)
+                by_weights.append((by_table, by_w0, by_w1, by_b1, by_w2, by_b2))
             else:
                 by_weights.append((None,) * _PER_BLOCK)
+        grad = kernels.matrix_product(by_y, w0).add_(grad) if wanted(ctx, 1, 0) else None
         return None, grad, by_h, *(value for values in reversed(by_weights) for value in values)
 
 

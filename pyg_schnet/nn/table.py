@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, is_plain, linear, spline_coefficients
-from pyg_schnet.kernels.matmul import forward_linear, forward_product
 from pyg_schnet.nn.activation import ShiftedSoftplus, shifted_softplus
 from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.filters import FilterNetwork
@@ -67,36 +66,23 @@ class _Table(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grid: Grid, activate: bool, known: Tensor | None, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(*weights)
-        ctx.grid, ctx.activate, ctx.steps = grid, activate, None
+        ctx.grid, ctx.activate, ctx.sampled = grid, activate, None
         if known is not None:
             return known.view_as(known)
-        samples, *ctx.steps = _steps(grid, activate, *weights)
-        return cpu_kernels().prefilter(samples, grid.window, grid.vanishing)
+        ctx.sampled = cpu_kernels().sample_filters(grid.expansion, *weights, activate)
+        return cpu_kernels().prefilter(ctx.sampled.filters, grid.window, grid.vanishing)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grid, weights = ctx.grid, ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, None, None, *_differentiable(grid, ctx.activate, weights, grad)
-        hidden, inner_slope, outer_slope = ctx.steps or _steps(grid, ctx.activate, *weights)[1:]
-        grad = cpu_kernels().prefilter_transposed(grad, grid.window, grid.vanishing)
-        if outer_slope is not None:
-            grad = grad.mul_(outer_slope)
-        grad_inner = forward_product(grad, weights[2]).mul_(inner_slope)
-        by_inner = forward_product(grad_inner.t(), grid.expansion), grad_inner.sum(0)
-        return None, None, None, *by_inner, forward_product(grad.t(), hidden), grad.sum(0)
-
-
-def _steps(
-    grid: Grid, activate: bool, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Filters without window, the layer before, and the slopes of both activations."""
-    softplus = cpu_kernels().shifted_softplus
-    hidden, inner_slope = softplus(forward_linear(grid.expansion, weight1, bias1))
-    samples, outer_slope = forward_linear(hidden, weight2, bias2), None
-    if activate:
-        samples, outer_slope = softplus(samples)
-    return samples, hidden, inner_slope, outer_slope
+        kernels = cpu_kernels()
+        sampled = ctx.sampled or kernels.sample_filters(grid.expansion, *weights, ctx.activate)
+        grad = kernels.prefilter_transposed(grad, grid.window, grid.vanishing)
+        by_outer, by_inner = kernels.sampled_gradient(grad, sampled, weights[2])
+        first = kernels.product_of_rows(by_inner, grid.expansion, sums=True)
+        return None, None, None, *first, *kernels.product_of_rows(by_outer, sampled.hidden, sums=True)
 
 
 def _differentiable(grid: Grid, activate: bool, weights: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -88,6 +88,6 @@ def array(x: Tensor | None) -> np.ndarray | None:
     return None if x is None else x.detach().contiguous().numpy()
 
 
-def arrays_of(*tensors: Tensor) -> list[np.ndarray]:
+def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
     """The memory of several tensors."""
     return [array(x) for x in tensors]

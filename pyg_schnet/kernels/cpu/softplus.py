@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import overload
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.run import OPTIONS, array, evenly, run
@@ -72,6 +73,17 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
 
 softplus32 = _make(np.float32, np.int32, 23, 127, 8, 8)
 softplus64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
+
+
+def softplus_row(x, out, slope) -> None:
+    """Shifted softplus and its slope of a row of numbers, for kernels."""
+
+
+@overload(softplus_row)
+def _choose_softplus(x, out, slope) -> Callable:
+    if x.dtype == types.float64:
+        return lambda x, out, slope: softplus64(x, out, slope)
+    return lambda x, out, slope: softplus32(x, out, slope)
 
 
 @njit(**OPTIONS)

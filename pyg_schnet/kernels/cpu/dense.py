@@ -1,0 +1,171 @@
+"""Matrix products in tiles that stay in registers, for kernels that have more to do with rows than to multiply them.
+
+A tile is some rows and as many columns as a wide vector has. Products are summed in the order of the summands, the same
+for all shapes and threads.
+"""
+
+from __future__ import annotations
+
+from numba import njit, prange
+from torch import Tensor
+
+from pyg_schnet.kernels.cpu.run import arrays_of, evenly, run
+from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, add, fill, fma, load, narrow, one, store, wide
+
+PRODUCT_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
+
+TILE = 48
+"""Rows that are multiplied before the next thing is done with them; a multiple of the rows of a tile."""
+
+_SUMMANDS = 128  # of one pass, so that a panel of the second factor stays in the first cache
+_SUMMED_ROWS = 64  # the same for products that sum over rows
+
+
+@njit(**PRODUCT_OPTIONS)
+def _panel(zero, n, rows, a, i, w, out, o) -> None:
+    """Columns of a product from n on, as many as ``zero`` has elements."""
+    n_summands, n_columns = w.shape
+    full = rows - rows % 6
+    for begin in range(0, n_summands, _SUMMANDS):
+        end = min(begin + _SUMMANDS, n_summands)
+        for r in range(0, full, 6):
+            p, q = (i + r) * n_summands, (o + r) * n_columns + n
+            s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
+            if begin > 0:
+                s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
+                s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
+                s4, s5 = load(zero, out, q + 4 * n_columns), load(zero, out, q + 5 * n_columns)
+            for k in range(begin, end):
+                v = load(zero, w, k * n_columns + n)
+                s0 = fma(fill(zero, a, p + k), v, s0)
+                s1 = fma(fill(zero, a, p + n_summands + k), v, s1)
+                s2 = fma(fill(zero, a, p + 2 * n_summands + k), v, s2)
+                s3 = fma(fill(zero, a, p + 3 * n_summands + k), v, s3)
+                s4 = fma(fill(zero, a, p + 4 * n_summands + k), v, s4)
+                s5 = fma(fill(zero, a, p + 5 * n_summands + k), v, s5)
+            store(out, q, s0)
+            store(out, q + n_columns, s1)
+            store(out, q + 2 * n_columns, s2)
+            store(out, q + 3 * n_columns, s3)
+            store(out, q + 4 * n_columns, s4)
+            store(out, q + 5 * n_columns, s5)
+        for r in range(full, rows):
+            p, q = (i + r) * n_summands, (o + r) * n_columns + n
+            s0 = zero if begin == 0 else load(zero, out, q)
+            for k in range(begin, end):
+                s0 = fma(fill(zero, a, p + k), load(zero, w, k * n_columns + n), s0)
+            store(out, q, s0)
+
+
+@njit(**PRODUCT_OPTIONS)
+def product(rows, a, i, w, out, o) -> None:
+    """``out[o : o + rows] = a[i : i + rows] @ w``."""
+    n, n_columns = 0, w.shape[1]
+    while n + WIDE // w.itemsize <= n_columns:
+        _panel(wide(w), n, rows, a, i, w, out, o)
+        n += WIDE // w.itemsize
+    while n + NARROW // w.itemsize <= n_columns:
+        _panel(narrow(w), n, rows, a, i, w, out, o)
+        n += NARROW // w.itemsize
+    while n < n_columns:
+        _panel(one(w), n, rows, a, i, w, out, o)
+        n += 1
+
+
+@njit(**PRODUCT_OPTIONS)
+def _outer_panel(zero, n, begin, end, a, b, out) -> None:
+    """Rows ``begin`` to ``end`` and some columns of ``a.T @ b``, four rows at a time."""
+    n_summed, n_rows = a.shape
+    n_columns = b.shape[1]
+    full = end - (end - begin) % 4
+    for first in range(0, n_summed, _SUMMED_ROWS):
+        last = min(first + _SUMMED_ROWS, n_summed)
+        for m in range(begin, full, 4):
+            q = m * n_columns + n
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            if first > 0:
+                s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
+                s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
+            for k in range(first, last):
+                v, p = load(zero, b, k * n_columns + n), k * n_rows + m
+                s0 = fma(fill(zero, a, p), v, s0)
+                s1 = fma(fill(zero, a, p + 1), v, s1)
+                s2 = fma(fill(zero, a, p + 2), v, s2)
+                s3 = fma(fill(zero, a, p + 3), v, s3)
+            store(out, q, s0)
+            store(out, q + n_columns, s1)
+            store(out, q + 2 * n_columns, s2)
+            store(out, q + 3 * n_columns, s3)
+        for m in range(full, end):
+            q = m * n_columns + n
+            s0 = zero if first == 0 else load(zero, out, q)
+            for k in range(first, last):
+                s0 = fma(fill(zero, a, k * n_rows + m), load(zero, b, k * n_columns + n), s0)
+            store(out, q, s0)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _sum_of_columns(zero, m, a, out) -> None:
+    n_columns, s0 = a.shape[1], zero
+    for k in range(a.shape[0]):
+        s0 = add(load(zero, a, k * n_columns + m), s0)
+    store(out, m, s0)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _outer(begin, end, a, b, out, sums) -> None:
+    """Rows of ``a.T @ b`` and of the sums of the columns of a."""
+    if a.shape[0] == 0:
+        out[begin:end] = 0
+    n, n_columns = 0, b.shape[1]
+    while n + WIDE // b.itemsize <= n_columns:
+        _outer_panel(wide(b), n, begin, end, a, b, out)
+        n += WIDE // b.itemsize
+    while n + NARROW // b.itemsize <= n_columns:
+        _outer_panel(narrow(b), n, begin, end, a, b, out)
+        n += NARROW // b.itemsize
+    while n < n_columns:
+        _outer_panel(one(b), n, begin, end, a, b, out)
+        n += 1
+    if sums is None:
+        return
+    m = begin
+    while m + NARROW // a.itemsize <= end:
+        _sum_of_columns(narrow(a), m, a, sums)
+        m += NARROW // a.itemsize
+    while m < end:
+        _sum_of_columns(one(a), m, a, sums)
+        m += 1
+
+
+@njit(parallel=True, **PRODUCT_OPTIONS)
+def _outer_parallel(bounds, a, b, out, sums) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _outer(bounds[part], bounds[part + 1], a, b, out, sums)
+
+
+def product_of_rows(a: Tensor, b: Tensor, sums: bool = False) -> tuple[Tensor, Tensor | None]:
+    """``a.T @ b`` of matrices ``[N, M]`` and ``[N, K]``, and the sums of the columns of a where they are wanted."""
+    out, by_bias = a.new_empty(a.size(1), b.size(1)), a.new_empty(a.size(1)) if sums else None
+    arrays = arrays_of(a, b, out)
+    cut = evenly(a.size(1), NARROW // a.element_size())
+    run(_outer, _outer_parallel, cut, a.numel() * b.size(1), *arrays, None if by_bias is None else by_bias.numpy())
+    return out, by_bias
+
+
+@njit(**PRODUCT_OPTIONS)
+def _product_of_tiles(begin, end, a, w, out) -> None:
+    product(end - begin, a, begin, w, out, begin)
+
+
+@njit(parallel=True, **PRODUCT_OPTIONS)
+def _product_parallel(bounds, a, w, out) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _product_of_tiles(bounds[part], bounds[part + 1], a, w, out)
+
+
+def matrix_product(a: Tensor, w: Tensor) -> Tensor:
+    """``a @ w``, ``[N, K]`` by ``[K, M]``."""
+    out = a.new_empty(a.size(0), w.size(1))
+    run(_product_of_tiles, _product_parallel, evenly(a.size(0), TILE), a.numel() * w.size(1), *arrays_of(a, w, out))
+    return out
