@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,16 +41,17 @@ class _Weights(NamedTuple):
     w2: Tensor
     b2: Tensor
 
-    @classmethod
-    def of(cls, block: SchNetInteraction, edges: SplineEdges) -> _Weights:
-        return cls(
-            block.conv.spline.coefficients(edges.first, edges.count),
-            block.lin_in.weight,
-            block.lin1.weight,
-            block.lin1.bias,
-            block.lin2.weight,
-            block.lin2.bias,
-        )
+
+def weights_of(block: SchNetInteraction, first: int = 0, count: int | None = None) -> _Weights:
+    """Weights of a block, with the part of its table for some intervals."""
+    return _Weights(
+        block.conv.spline.coefficients(first, count),
+        block.lin_in.weight,
+        block.lin1.weight,
+        block.lin1.bias,
+        block.lin2.weight,
+        block.lin2.bias,
+    )
 
 
 def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) -> Tensor:
@@ -58,12 +60,12 @@ def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) ->
     Args:
         blocks: The blocks in the order they act, such as are written out in :mod:`pyg_schnet.nn.stack`.
         x: Embeddings, shape ``[N, F]``.
-        edges: Edges as all blocks see them.
+        edges: Edges as all blocks see them, undirected.
 
     Returns:
         Shape ``[N, F]``.
     """
-    weights = [weight for block in blocks for weight in _Weights.of(block, edges)]
+    weights = [weight for block in blocks for weight in weights_of(block, edges.first, edges.count)]
     return _Learn.apply(edges, x, edges.weights, *weights)[0]
 
 
@@ -72,60 +74,61 @@ def _blocks_of(weights: Sequence[Tensor]) -> list[_Weights]:
 
 
 class _Learn(torch.autograd.Function):
-    """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there."""
+    """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there.
+
+    What is returned in the place of u are the slopes of its softplus: nobody needs the values of u.
+    """
 
     @staticmethod
     def forward(ctx: Any, edges: SplineEdges, x: Tensor, h: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        kernels, kept, hidden, inner = cpu_kernels(), [], [], []
-        blocks = _blocks_of(weights)
-        out, y = x, kernels.matrix_product(x, blocks[0].w0.t())
-        for block, above in zip(blocks, [*blocks[1:], None], strict=True):
-            summed = _divide(kernels.convolve(y, block.table, h, edges.graph), edges)
-            before, hidden = out, [*hidden, y]
-            w0 = None if above is None else above.w0
-            out, outer, slope, y = kernels.update(out, summed, block.w1, block.b1, block.w2, block.b2, w0)
-            kept.append((before, summed, outer, slope))
-            inner.append(slope.view_as(slope))  # in the place of u, whose values nobody needs
-        ctx.save_for_backward(x, h, *weights, *hidden, *inner)
+        kernels = cpu_kernels()
+        packed = kernels.Weights.pack(*_blocks_of(weights))
+        out, steps = kernels.ascend(x, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
+        hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
+        ctx.save_for_backward(x, h, *weights, *hidden, *slopes)
         ctx.set_materialize_grads(False)
-        ctx.edges, ctx.kept = edges, kept
-        return out, *hidden, *inner
+        ctx.edges, ctx.packed, ctx.steps = edges, packed, steps
+        return out, *hidden, *slopes
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *by_steps: Tensor | None) -> tuple[Tensor | None, ...]:
-        n_blocks = len(ctx.kept)
+        n_blocks = len(by_steps) // 2
         x, h, *rest = ctx.saved_tensors
-        weights, hidden, inner = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks], rest[-n_blocks:]
+        weights, hidden, slopes = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks], rest[-n_blocks:]
         if torch.is_grad_enabled():
             plain = grad is not None and all(by_step is None for by_step in by_steps)
             if plain and not wanted(ctx, 1, 0) and not any_wanted(ctx, 2):  # for forces
-                slopes = [slope for *_, slope in ctx.kept]
-                by_h = _Slopes.apply(ctx.edges, slopes, grad, x, h, *weights, *hidden, *inner)
+                by_h = _Slopes.apply(ctx.edges, slopes, grad, x, h, *weights, *hidden, *slopes)
                 return None, None, by_h, *(None for _ in weights)
             return None, *_by_autograd(ctx.edges, [x, h, *weights], (grad, *by_steps))
-        kernels, graph = cpu_kernels(), ctx.edges.graph.with_sources(x.size(0))
-        by_h = torch.zeros_like(h) if wanted(ctx, 2, 1) else None
-        grad = torch.zeros_like(x) if grad is None else grad
-        by_weights, learning, by_y, w0 = [], any_wanted(ctx, 2), None, None
-        for k, block in reversed(list(enumerate(_blocks_of(weights)))):
-            before, summed, outer, slope = ctx.kept[k]
-            extra = by_steps[n_blocks + k]
-            grad, by_u, by_sum = kernels.descend(grad, slope, block.w2, block.w1, extra=extra, by_y=by_y, w0=w0)
-            by_sum = _divide(by_sum, ctx.edges)
-            by_y = _add(kernels.convolve(by_sum, block.table, h, graph.transposed()), by_steps[k])
-            w0 = block.w0
-            if by_h is not None:
-                by_h.add_(kernels.weight_gradient(by_sum, hidden[k], block.table, graph))
-            if learning:
-                by_table = kernels.coefficient_gradient(by_sum, hidden[k], h, block.table.size(0), graph)
-                by_w0, _ = kernels.product_of_rows(by_y, before)
-                by_w1, by_b1 = kernels.product_of_rows(by_u, summed, sums=True)
-                by_w2, by_b2 = kernels.product_of_rows(grad, outer, sums=True)
-                by_weights.append((by_table, by_w0, by_w1, by_b1, by_w2, by_b2))
-            else:
-                by_weights.append((None,) * _PER_BLOCK)
-        grad = kernels.matrix_product(by_y, w0).add_(grad) if wanted(ctx, 1, 0) else None
-        return None, grad, by_h, *(value for values in reversed(by_weights) for value in values)
+        found = cpu_kernels().descend(
+            torch.zeros_like(x) if grad is None else grad,
+            ctx.packed,
+            h,
+            ctx.edges.graph,
+            ctx.edges.n_neighbors,
+            ctx.steps,
+            by_x=wanted(ctx, 1, 0),
+            by_edges=wanted(ctx, 2, 1),
+            by_weights=any_wanted(ctx, 2),
+            by_hidden=_stacked(by_steps[:n_blocks], hidden),
+            by_inner=_stacked(by_steps[n_blocks:], slopes),
+        )
+        by_x, by_h, *by_weights = (None if value is None else torch.from_numpy(value) for value in found)
+        return (
+            None,
+            by_x,
+            by_h,
+            *(None if values is None else values[k] for k in range(n_blocks) for values in by_weights),
+        )
+
+
+def _stacked(by_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.ndarray | None:
+    """Gradients by a step of every block in one array; ``None`` where no block has one."""
+    if all(by_step is None for by_step in by_steps):
+        return None
+    pairs = zip(by_steps, steps, strict=True)
+    return torch.stack([torch.zeros_like(step) if grad is None else grad for grad, step in pairs]).numpy()
 
 
 class _Slopes(torch.autograd.Function):
@@ -143,14 +146,14 @@ class _Slopes(torch.autograd.Function):
     ) -> Tensor:
         kernels, n_blocks = cpu_kernels(), len(slopes)
         weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
-        graph = edges.graph.with_sources(grad.size(0))
+        graph = edges.graph
         by_h, kept, g = torch.zeros_like(h), [], grad
         for k, block in reversed(list(enumerate(_blocks_of(weights)))):
             q = forward_product(g, block.w2)
             p = q * slopes[k]
             s = _divide(forward_product(p, block.w1), edges)
             by_h.add_(kernels.weight_gradient(s, hidden[k], block.table, graph))
-            r = kernels.convolve(s, block.table, h, graph.transposed()) if k > 0 else None
+            r = kernels.convolve(s, block.table, h, graph) if k > 0 else None
             kept.append((g, q, p, s, r))
             g = forward_product(r, block.w0).add_(g) if k > 0 else None
         ctx.save_for_backward(grad, x, h, *rest)
@@ -164,14 +167,14 @@ class _Slopes(torch.autograd.Function):
         weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
         if torch.is_grad_enabled():
             return _slopes_by_autograd(edges, grad, x, h, weights, along)
-        kernels, graph = cpu_kernels(), edges.graph.with_sources(grad.size(0))
+        kernels, graph = cpu_kernels(), edges.graph
         by_h = torch.zeros_like(h) if wanted(ctx, 4, 2) else None
         by_weights, by_hidden, by_inner, by_g = [], [], [], None
         for k, block in enumerate(_blocks_of(weights)):
             (g, q, p, s, r), y, slope = ctx.kept[k], hidden[k], ctx.slopes[k]
             by_s = kernels.convolve(y, block.table, along, graph)
             by_table = kernels.coefficient_gradient(s, y, along, block.table.size(0), graph)
-            by_hidden.append(kernels.convolve(s, block.table, along, graph.transposed()))
+            by_hidden.append(kernels.convolve(s, block.table, along, graph))
             by_w0 = None
             if k > 0:
                 by_r = forward_linear(by_g, block.w0, None)

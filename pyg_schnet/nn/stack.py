@@ -11,29 +11,16 @@ from torch.func import functional_call
 
 from pyg_schnet.kernels import cpu_kernels
 from pyg_schnet.kernels._autograd import any_wanted, wanted
-from pyg_schnet.kernels.matmul import forward_linear, forward_product
 from pyg_schnet.kernels.plain import is_plain
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.conv import CFConv
 from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.learn import learn
+from pyg_schnet.nn.learn import learn, weights_of
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 from pyg_schnet.nn.table import is_written_out
 from pyg_schnet.nn.watch import Watch
-
-_SINGLE_ATOMS = 100
-"""Atoms up to which all blocks are one call on one thread."""
-
-_PACKED = (  # in the order of Weights.pack
-    lambda block: block.conv.spline.coefficients(),
-    lambda block: block.lin_in.weight,
-    lambda block: block.lin1.weight,
-    lambda block: block.lin1.bias,
-    lambda block: block.lin2.weight,
-    lambda block: block.lin2.bias,
-)
 
 
 class Stack:
@@ -42,10 +29,10 @@ class Stack:
     .. math:: \mathbf{x} \leftarrow \mathbf{x} + \mathbf{W}_2\, \mathrm{ssp}(\mathbf{W}_1\, \mathbf{y} + \mathbf{b}_1)
               + \mathbf{b}_2, \qquad \mathbf{y} = \mathrm{cfconv}(\mathbf{W}_0 \mathbf{x})
 
-    Small structures spend their time in calls rather than in sums, large ones in memory. Here forces take three matrix
-    products and two kernels for each block, without a graph; for small structures all blocks are one call. Gradients by
-    weights, and those that are to be differentiated again, are computed by the blocks themselves. Training is one step
-    as well (:func:`pyg_schnet.nn.learn.learn`).
+    Small structures spend their time in calls rather than in sums, large ones in memory. Here all blocks are one call
+    of :mod:`pyg_schnet.kernels.cpu.blocks` forward, and one backward for forces. Gradients by weights, and those that
+    are to be differentiated again, are computed by the blocks themselves. Training is such a step as well
+    (:func:`pyg_schnet.nn.learn.learn`).
 
     Copies start anew.
     """
@@ -65,9 +52,10 @@ class Stack:
             edges: Edges as all blocks see them.
 
         Returns:
-            Shape ``[N, F]``; ``None`` where the blocks are to be called, as with hooks, or on other devices than CPUs.
+            Shape ``[N, F]``; ``None`` where the blocks are to be called, as with hooks, directed graphs, or on other
+            devices than CPUs.
         """
-        if not is_plain(x) or torch.is_autocast_enabled("cpu"):
+        if not is_plain(x) or torch.is_autocast_enabled("cpu") or not edges.graph.undirected:
             return None
         if self._plan is None or self._plan.blocks != blocks or not self._plan.watch.unchanged():
             self._plan = _Plan.of(blocks)
@@ -79,7 +67,7 @@ class Stack:
         packed = plan.kept.get(plan.weights, plan.key, lambda: _pack(blocks))
         stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, plan.given)
         if not torch.is_grad_enabled():
-            return stack.forward(x, edges.weights)[0]
+            return stack.forward(x, edges.weights, keep=False)[0]
         return _Interact.apply(stack, x, edges.weights, *(weight for weight in plan.weights if weight.requires_grad))
 
 
@@ -137,9 +125,7 @@ def _is_ours(block: nn.Module) -> bool:
 
 @torch.no_grad()
 def _pack(blocks: Sequence[SchNetInteraction]) -> Any:
-    return cpu_kernels().single.Weights.pack(
-        *([value(block) for block in blocks] for value in _PACKED),
-    )
+    return cpu_kernels().Weights.pack(*(weights_of(block) for block in blocks))
 
 
 class _Stacked(NamedTuple):
@@ -150,47 +136,23 @@ class _Stacked(NamedTuple):
     edges: SplineEdges
     given: dict[SchNetInteraction, list[Tensor]]
 
-    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Any]:
-        """Features, and what the gradient needs of this pass."""
-        if x.size(0) <= _SINGLE_ATOMS:
-            return cpu_kernels().single.forward(x, self.weights, h, self.edges.graph, self.edges.n_neighbors)
-        kept = []
-        for block, table in zip(self.blocks, self.weights.tables, strict=True):
-            hidden = forward_linear(x, block.lin_in.weight, None)
-            summed = self.divide(cpu_kernels().convolve(hidden, torch.from_numpy(table), h, self.edges.graph))
-            inner = forward_linear(summed, block.lin1.weight, block.lin1.bias)
-            outer, slope = cpu_kernels().shifted_softplus(inner)
-            x = forward_linear(outer, block.lin2.weight, block.lin2.bias).add_(x)
-            kept.append((hidden, slope))
-        return x, kept
+    def forward(self, x: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Any]:
+        """Features, and what the gradient needs of this pass if it is to be kept."""
+        graph, counts = self.edges.graph, self.edges.n_neighbors
+        return cpu_kernels().ascend(x, self.weights, h, graph, counts, for_edges=keep)
 
-    def backward(self, h: Tensor, grad: Tensor, kept: Any, by_x: bool) -> tuple[Tensor | None, Tensor]:
+    def backward(self, h: Tensor, grad: Tensor, steps: Any, by_x: bool) -> tuple[Tensor | None, Tensor]:
         """Gradients by embeddings, where wanted, and by the weights of the edges."""
-        if grad.size(0) <= _SINGLE_ATOMS:
-            return cpu_kernels().single.backward(grad, self.weights, h, self.edges.graph, self.edges.n_neighbors, kept)
-        graph = self.edges.graph.with_sources(grad.size(0))
-        transposed, by_edges = graph.transposed(), torch.zeros_like(h)
-        for k in reversed(range(len(self.blocks))):
-            block, table, (hidden, slope) = self.blocks[k], torch.from_numpy(self.weights.tables[k]), kept[k]
-            by_inner = forward_product(grad, block.lin2.weight).mul_(slope)
-            by_sum = self.divide(forward_product(by_inner, block.lin1.weight))
-            by_edges.add_(cpu_kernels().weight_gradient(by_sum, hidden, table, graph))
-            if k > 0 or by_x:
-                by_hidden = cpu_kernels().convolve(by_sum, table, h, transposed)
-                grad = forward_product(by_hidden, block.lin_in.weight).add_(grad)
-        return grad if by_x else None, by_edges
-
-    def divide(self, values: Tensor) -> Tensor:
-        """Divide in place by the number of neighbours, where the blocks do so."""
-        counts = self.edges.n_neighbors
-        return values if counts is None else values.div_(counts.unsqueeze(-1))
+        graph, counts = self.edges.graph, self.edges.n_neighbors
+        found = cpu_kernels().descend(grad, self.weights, h, graph, counts, steps, by_x=by_x)
+        return None if found.x is None else torch.from_numpy(found.x), torch.from_numpy(found.edges)
 
 
 class _Interact(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stack: _Stacked, x: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(x, h, *parameters)
-        out, kept = stack.forward(x, h)
+        out, kept = stack.forward(x, h, keep=True)
         ctx.stack, ctx.kept = stack, kept
         return out
 

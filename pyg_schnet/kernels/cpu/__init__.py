@@ -1,7 +1,6 @@
 """The kernels in numba, for float32 and float64 on CPUs; compiled when first called, and kept on disk from then on."""
 
-from pyg_schnet.kernels.cpu import single
-from pyg_schnet.kernels.cpu.blocks import descend, update
+from pyg_schnet.kernels.cpu.blocks import Weights, ascend, descend
 from pyg_schnet.kernels.cpu.convolution import coefficient_gradient, convolve, weight_gradient
 from pyg_schnet.kernels.cpu.dense import matrix_product, product_of_rows
 from pyg_schnet.kernels.cpu.edges import measure, push, weigh
@@ -15,6 +14,8 @@ from pyg_schnet.kernels.cpu.transpose import transpose
 __all__ = [
     "SERIAL_WORK",
     "Sampled",
+    "Weights",
+    "ascend",
     "coefficient_gradient",
     "convolve",
     "descend",
@@ -29,10 +30,8 @@ __all__ = [
     "sample_filters",
     "sampled_gradient",
     "shifted_softplus",
-    "single",
     "sort_edges",
     "transpose",
-    "update",
     "weigh",
     "weight_gradient",
 ]

@@ -10,15 +10,14 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.run import arrays_of, evenly, run
-from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, add, fill, fma, load, narrow, one, store, wide
+from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, add, fill, fma, load, narrow, one, prefetch, store, wide
 
 PRODUCT_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
 
 TILE = 48
 """Rows that are multiplied before the next thing is done with them; a multiple of the rows of a tile."""
 
-_SUMMANDS = 128  # of one pass, so that a panel of the second factor stays in the first cache
-_SUMMED_ROWS = 64  # the same for products that sum over rows
+_SUMMED_ROWS = 32  # of products that sum over rows, at a time, so that both factors stay in the first cache
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -26,35 +25,30 @@ def _panel(zero, n, rows, a, i, w, out, o) -> None:
     """Columns of a product from n on, as many as ``zero`` has elements."""
     n_summands, n_columns = w.shape
     full = rows - rows % 6
-    for begin in range(0, n_summands, _SUMMANDS):
-        end = min(begin + _SUMMANDS, n_summands)
-        for r in range(0, full, 6):
-            p, q = (i + r) * n_summands, (o + r) * n_columns + n
-            s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
-            if begin > 0:
-                s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
-                s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
-                s4, s5 = load(zero, out, q + 4 * n_columns), load(zero, out, q + 5 * n_columns)
-            for k in range(begin, end):
-                v = load(zero, w, k * n_columns + n)
-                s0 = fma(fill(zero, a, p + k), v, s0)
-                s1 = fma(fill(zero, a, p + n_summands + k), v, s1)
-                s2 = fma(fill(zero, a, p + 2 * n_summands + k), v, s2)
-                s3 = fma(fill(zero, a, p + 3 * n_summands + k), v, s3)
-                s4 = fma(fill(zero, a, p + 4 * n_summands + k), v, s4)
-                s5 = fma(fill(zero, a, p + 5 * n_summands + k), v, s5)
-            store(out, q, s0)
-            store(out, q + n_columns, s1)
-            store(out, q + 2 * n_columns, s2)
-            store(out, q + 3 * n_columns, s3)
-            store(out, q + 4 * n_columns, s4)
-            store(out, q + 5 * n_columns, s5)
-        for r in range(full, rows):
-            p, q = (i + r) * n_summands, (o + r) * n_columns + n
-            s0 = zero if begin == 0 else load(zero, out, q)
-            for k in range(begin, end):
-                s0 = fma(fill(zero, a, p + k), load(zero, w, k * n_columns + n), s0)
-            store(out, q, s0)
+    for r in range(0, full, 6):
+        p, q = (i + r) * n_summands, (o + r) * n_columns + n
+        s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
+        for k in range(n_summands):
+            prefetch(a, p + 6 * (n_summands + k))  # the next rows, a little at a time
+            prefetch(out, q + 6 * (n_columns + k))
+            v = load(zero, w, k * n_columns + n)
+            s0 = fma(fill(zero, a, p + k), v, s0)
+            s1 = fma(fill(zero, a, p + n_summands + k), v, s1)
+            s2 = fma(fill(zero, a, p + 2 * n_summands + k), v, s2)
+            s3 = fma(fill(zero, a, p + 3 * n_summands + k), v, s3)
+            s4 = fma(fill(zero, a, p + 4 * n_summands + k), v, s4)
+            s5 = fma(fill(zero, a, p + 5 * n_summands + k), v, s5)
+        store(out, q, s0)
+        store(out, q + n_columns, s1)
+        store(out, q + 2 * n_columns, s2)
+        store(out, q + 3 * n_columns, s3)
+        store(out, q + 4 * n_columns, s4)
+        store(out, q + 5 * n_columns, s5)
+    for r in range(full, rows):
+        s0, p = zero, (i + r) * n_summands
+        for k in range(n_summands):
+            s0 = fma(fill(zero, a, p + k), load(zero, w, k * n_columns + n), s0)
+        store(out, (o + r) * n_columns + n, s0)
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -73,35 +67,37 @@ def product(rows, a, i, w, out, o) -> None:
 
 
 @njit(**PRODUCT_OPTIONS)
-def _outer_panel(zero, n, begin, end, a, b, out) -> None:
-    """Rows ``begin`` to ``end`` and some columns of ``a.T @ b``, four rows at a time."""
-    n_summed, n_rows = a.shape
-    n_columns = b.shape[1]
-    full = end - (end - begin) % 4
-    for first in range(0, n_summed, _SUMMED_ROWS):
-        last = min(first + _SUMMED_ROWS, n_summed)
-        for m in range(begin, full, 4):
-            q = m * n_columns + n
-            s0, s1, s2, s3 = zero, zero, zero, zero
-            if first > 0:
-                s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
-                s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
-            for k in range(first, last):
-                v, p = load(zero, b, k * n_columns + n), k * n_rows + m
-                s0 = fma(fill(zero, a, p), v, s0)
-                s1 = fma(fill(zero, a, p + 1), v, s1)
-                s2 = fma(fill(zero, a, p + 2), v, s2)
-                s3 = fma(fill(zero, a, p + 3), v, s3)
-            store(out, q, s0)
-            store(out, q + n_columns, s1)
-            store(out, q + 2 * n_columns, s2)
-            store(out, q + 3 * n_columns, s3)
-        for m in range(full, end):
-            q = m * n_columns + n
-            s0 = zero if first == 0 else load(zero, out, q)
-            for k in range(first, last):
-                s0 = fma(fill(zero, a, k * n_rows + m), load(zero, b, k * n_columns + n), s0)
-            store(out, q, s0)
+def _outer_panel(zero, n, begin, end, first, last, a, b, out) -> None:
+    """Add the rows ``first`` to ``last`` to rows ``begin`` to ``end`` and some columns of ``a.T @ b``."""
+    n_rows, n_columns = a.shape[1], b.shape[1]
+    full, following = end - (end - begin) % 4, last
+    for m in range(begin, full, 4):
+        q = m * n_columns + n
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        if first > 0:
+            s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
+            s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
+        for f in range(begin, end, 16):  # a row that comes next, a line of the cache at a time
+            prefetch(a, following * n_rows + f)
+        for f in range(0, n_columns, 16):
+            prefetch(b, following * n_columns + f)
+        following += 1
+        for k in range(first, last):
+            v, p = load(zero, b, k * n_columns + n), k * n_rows + m
+            s0 = fma(fill(zero, a, p), v, s0)
+            s1 = fma(fill(zero, a, p + 1), v, s1)
+            s2 = fma(fill(zero, a, p + 2), v, s2)
+            s3 = fma(fill(zero, a, p + 3), v, s3)
+        store(out, q, s0)
+        store(out, q + n_columns, s1)
+        store(out, q + 2 * n_columns, s2)
+        store(out, q + 3 * n_columns, s3)
+    for m in range(full, end):
+        q = m * n_columns + n
+        s0 = zero if first == 0 else load(zero, out, q)
+        for k in range(first, last):
+            s0 = fma(fill(zero, a, k * n_rows + m), load(zero, b, k * n_columns + n), s0)
+        store(out, q, s0)
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -113,21 +109,23 @@ def _sum_of_columns(zero, m, a, out) -> None:
 
 
 @njit(**PRODUCT_OPTIONS)
-def _outer(begin, end, a, b, out, sums) -> None:
-    """Rows of ``a.T @ b`` and of the sums of the columns of a."""
-    if a.shape[0] == 0:
+def rows_of_product(begin, end, a, b, out, sums) -> None:
+    """Rows of ``a.T @ b``, and of the sums of the columns of a where ``sums`` has room for them."""
+    n_summed, n_columns = a.shape[0], b.shape[1]
+    if n_summed == 0:
         out[begin:end] = 0
-    n, n_columns = 0, b.shape[1]
-    while n + WIDE // b.itemsize <= n_columns:
-        _outer_panel(wide(b), n, begin, end, a, b, out)
-        n += WIDE // b.itemsize
-    while n + NARROW // b.itemsize <= n_columns:
-        _outer_panel(narrow(b), n, begin, end, a, b, out)
-        n += NARROW // b.itemsize
-    while n < n_columns:
-        _outer_panel(one(b), n, begin, end, a, b, out)
-        n += 1
-    if sums is None:
+    for first in range(0, n_summed, _SUMMED_ROWS):
+        last, n = min(first + _SUMMED_ROWS, n_summed), 0
+        while n + WIDE // b.itemsize <= n_columns:
+            _outer_panel(wide(b), n, begin, end, first, last, a, b, out)
+            n += WIDE // b.itemsize
+        while n + NARROW // b.itemsize <= n_columns:
+            _outer_panel(narrow(b), n, begin, end, first, last, a, b, out)
+            n += NARROW // b.itemsize
+        while n < n_columns:
+            _outer_panel(one(b), n, begin, end, first, last, a, b, out)
+            n += 1
+    if sums.shape[0] == 0:
         return
     m = begin
     while m + NARROW // a.itemsize <= end:
@@ -141,16 +139,15 @@ def _outer(begin, end, a, b, out, sums) -> None:
 @njit(parallel=True, **PRODUCT_OPTIONS)
 def _outer_parallel(bounds, a, b, out, sums) -> None:
     for part in prange(bounds.shape[0] - 1):
-        _outer(bounds[part], bounds[part + 1], a, b, out, sums)
+        rows_of_product(bounds[part], bounds[part + 1], a, b, out, sums)
 
 
 def product_of_rows(a: Tensor, b: Tensor, sums: bool = False) -> tuple[Tensor, Tensor | None]:
     """``a.T @ b`` of matrices ``[N, M]`` and ``[N, K]``, and the sums of the columns of a where they are wanted."""
-    out, by_bias = a.new_empty(a.size(1), b.size(1)), a.new_empty(a.size(1)) if sums else None
-    arrays = arrays_of(a, b, out)
+    out, total = a.new_empty(a.size(1), b.size(1)), a.new_empty(a.size(1) if sums else 0)
     cut = evenly(a.size(1), NARROW // a.element_size())
-    run(_outer, _outer_parallel, cut, a.numel() * b.size(1), *arrays, None if by_bias is None else by_bias.numpy())
-    return out, by_bias
+    run(rows_of_product, _outer_parallel, cut, a.numel() * b.size(1), *arrays_of(a, b, out, total))
+    return out, total if sums else None
 
 
 @njit(**PRODUCT_OPTIONS)

@@ -94,7 +94,8 @@ def _coefficient_columns(zero, f, g, x, h, bins, source, ptr, out) -> None:
 
 
 @njit(**_OPTIONS)
-def _coefficients(begin, end, g, x, h, bins, source, ptr, out) -> None:
+def coefficients_of_columns(begin, end, g, x, h, bins, source, ptr, out) -> None:
+    """Columns of the gradient by coefficients."""
     f = begin
     while f + WIDE // x.itemsize <= end:
         _coefficient_columns(wide(x), f, g, x, h, bins, source, ptr, out)
@@ -110,7 +111,7 @@ def _coefficients(begin, end, g, x, h, bins, source, ptr, out) -> None:
 @njit(parallel=True, **_OPTIONS)
 def _coefficients_parallel(bounds, g, x, h, bins, source, ptr, out) -> None:
     for part in prange(bounds.shape[0] - 1):
-        _coefficients(bounds[part], bounds[part + 1], g, x, h, bins, source, ptr, out)
+        coefficients_of_columns(bounds[part], bounds[part + 1], g, x, h, bins, source, ptr, out)
 
 
 @njit(**_OPTIONS)
@@ -133,14 +134,12 @@ def _dots_of_columns(zero, first, last, i, p, g, x, c, bins, source, out) -> Non
 
 @njit(**_OPTIONS)
 def dots_of_pairs(begin, end, g, x, c, bins, source, ptr, out) -> None:
-    """Gradient by the weights of the pairs of some rows."""
+    """Add the gradient by the weights of the pairs of some rows to ``out``."""
     n_features = x.shape[1]
     after_wide = n_features - n_features % (WIDE // x.itemsize)
     after_narrow = n_features - n_features % (NARROW // x.itemsize)
     for i in range(begin, end):
         for p in range(at(ptr, i), at(ptr, i + 1)):
-            for m in range(4):
-                out[p, m] = 0
             _dots_of_columns(wide(x), 0, after_wide, i, p, g, x, c, bins, source, out)
             if after_wide < after_narrow:
                 _dots_of_columns(narrow(x), after_wide, after_narrow, i, p, g, x, c, bins, source, out)
@@ -166,13 +165,13 @@ def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients
     """Derivative of the form by C, shape ``[num_coefficients, F]``."""
     out = x.new_empty(num_coefficients, x.size(1))
     arrays = arrays_of(g, x, weights, graph.bins, graph.source, graph.target_ptr)
-    run(_coefficients, _coefficients_parallel, _columns(x), _work(x, graph), *arrays, out.numpy())
+    run(coefficients_of_columns, _coefficients_parallel, _columns(x), _work(x, graph), *arrays, out.numpy())
     return out
 
 
 def weight_gradient(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by h, shape ``[P, 4]``."""
-    out = x.new_empty(graph.bins.size(0), 4)
+    out = x.new_zeros(graph.bins.size(0), 4)
     ptr = array(graph.target_ptr)
     arrays = arrays_of(g, x, coefficients, graph.bins, graph.source)
     run(dots_of_pairs, _dots_parallel, by_work(ptr), _work(x, graph), *arrays, ptr, out.numpy())

@@ -6,9 +6,10 @@ survive a fork.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -74,13 +75,27 @@ def run(serial: Callable, parallel: Callable, cut: Cut, work: int, *arguments: A
         work: Number of products, from which to tell whether threads are worth it.
         *arguments: Arrays.
     """
-    threads = 1 if _forked else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if threads == 1 or work < SERIAL_WORK:
+    threads = num_threads(work)
+    if threads == 1:
         serial(*cut(1), *arguments)
         return
+    with several(threads):
+        parallel(cut(threads), *arguments)
+
+
+def num_threads(work: int) -> int:
+    """Threads for a number of products: as many as torch has, one in processes that were forked off."""
+    if _forked or work < SERIAL_WORK:
+        return 1
+    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+
+
+@contextlib.contextmanager
+def several(threads: int) -> Iterator[None]:
+    """Have numba use some threads, for one caller at a time."""
     numba.set_num_threads(threads)
     with _one_at_a_time:
-        parallel(cut(threads), *arguments)
+        yield
 
 
 def array(x: Tensor | None) -> np.ndarray | None:

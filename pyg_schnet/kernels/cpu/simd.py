@@ -13,6 +13,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic
@@ -91,6 +92,21 @@ def store(typing: Any, array: types.Array, position: Any, value: Vector) -> tupl
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), build
+
+
+@intrinsic
+def prefetch(typing: Any, array: types.Array, position: Any) -> tuple[Any, Callable]:
+    """Ask for what lies at a position of an array, which may lie outside of it, before it is needed."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        byte = ir.PointerType(ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [byte, _Index, _Index, _Index])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        pointer = builder.bitcast(_pointer(context, builder, array, args[0], args[1]), byte)
+        builder.call(function, [pointer, _Index(0), _Index(3), _Index(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), build
 
 
 @intrinsic
