@@ -26,15 +26,14 @@ from pyg_schnet.kernels._autograd import any_wanted, wanted
 from pyg_schnet.kernels.matmul import forward_linear, forward_product
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.interaction import SchNetInteraction
-from pyg_schnet.nn.spline import SplineEdges
+from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 
-_PER_BLOCK = 6
+_PER_BLOCK = 5
 
 
 class _Weights(NamedTuple):
-    """Table and dense layers of one block."""
+    """Dense layers of one block."""
 
-    table: Tensor
     w0: Tensor
     w1: Tensor
     b1: Tensor
@@ -42,16 +41,9 @@ class _Weights(NamedTuple):
     b2: Tensor
 
 
-def weights_of(block: SchNetInteraction, first: int = 0, count: int | None = None) -> _Weights:
-    """Weights of a block, with the part of its table for some intervals."""
-    return _Weights(
-        block.conv.spline.coefficients(first, count),
-        block.lin_in.weight,
-        block.lin1.weight,
-        block.lin1.bias,
-        block.lin2.weight,
-        block.lin2.bias,
-    )
+def weights_of(block: SchNetInteraction) -> _Weights:
+    """Weights of the dense layers of a block."""
+    return _Weights(block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias)
 
 
 def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) -> Tensor:
@@ -65,8 +57,9 @@ def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) ->
     Returns:
         Shape ``[N, F]``.
     """
-    weights = [weight for block in blocks for weight in weights_of(block, edges.first, edges.count)]
-    return _Learn.apply(edges, x, edges.weights, *weights)[0]
+    tables = SplineFilter.all_coefficients([block.conv.spline for block in blocks], edges.first, edges.count)
+    weights = [weight for block in blocks for weight in weights_of(block)]
+    return _Learn.apply(edges, x, edges.weights, tables, *weights)[0]
 
 
 def _blocks_of(weights: Sequence[Tensor]) -> list[_Weights]:
@@ -80,12 +73,14 @@ class _Learn(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, edges: SplineEdges, x: Tensor, h: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, edges: SplineEdges, x: Tensor, h: Tensor, tables: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
         kernels = cpu_kernels()
-        packed = kernels.Weights.pack(*_blocks_of(weights))
+        packed = kernels.Weights.pack(tables, _blocks_of(weights))
         out, steps = kernels.ascend(x, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
         hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
-        ctx.save_for_backward(x, h, *weights, *hidden, *slopes)
+        ctx.save_for_backward(x, h, tables, *weights, *hidden, *slopes)
         ctx.set_materialize_grads(False)
         ctx.edges, ctx.packed, ctx.steps = edges, packed, steps
         return out, *hidden, *slopes
@@ -93,14 +88,14 @@ class _Learn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *by_steps: Tensor | None) -> tuple[Tensor | None, ...]:
         n_blocks = len(by_steps) // 2
-        x, h, *rest = ctx.saved_tensors
+        x, h, tables, *rest = ctx.saved_tensors
         weights, hidden, slopes = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks], rest[-n_blocks:]
         if torch.is_grad_enabled():
             plain = grad is not None and all(by_step is None for by_step in by_steps)
             if plain and not wanted(ctx, 1, 0) and not any_wanted(ctx, 2):  # for forces
-                by_h = _Slopes.apply(ctx.edges, slopes, grad, x, h, *weights, *hidden, *slopes)
-                return None, None, by_h, *(None for _ in weights)
-            return None, *_by_autograd(ctx.edges, [x, h, *weights], (grad, *by_steps))
+                by_h = _Slopes.apply(ctx.edges, slopes, grad, x, h, tables, *weights, *hidden, *slopes)
+                return None, None, by_h, None, *(None for _ in weights)
+            return None, *_by_autograd(ctx.edges, [x, h, tables, *weights], (grad, *by_steps))
         found = cpu_kernels().descend(
             torch.zeros_like(x) if grad is None else grad,
             ctx.packed,
@@ -114,13 +109,9 @@ class _Learn(torch.autograd.Function):
             by_hidden=_stacked(by_steps[:n_blocks], hidden),
             by_inner=_stacked(by_steps[n_blocks:], slopes),
         )
-        by_x, by_h, *by_weights = (None if value is None else torch.from_numpy(value) for value in found)
-        return (
-            None,
-            by_x,
-            by_h,
-            *(None if values is None else values[k] for k in range(n_blocks) for values in by_weights),
-        )
+        by_x, by_h, by_tables, *by_weights = (None if value is None else torch.from_numpy(value) for value in found)
+        each = (None if values is None else values[k] for k in range(n_blocks) for values in by_weights)
+        return None, by_x, by_h, by_tables, *each
 
 
 def _stacked(by_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.ndarray | None:
@@ -142,7 +133,14 @@ class _Slopes(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, edges: SplineEdges, slopes: list[Tensor], grad: Tensor, x: Tensor, h: Tensor, *rest: Tensor
+        ctx: Any,
+        edges: SplineEdges,
+        slopes: Sequence[Tensor],
+        grad: Tensor,
+        x: Tensor,
+        h: Tensor,
+        tables: Tensor,
+        *rest: Tensor,
     ) -> Tensor:
         kernels, n_blocks = cpu_kernels(), len(slopes)
         weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
@@ -152,37 +150,38 @@ class _Slopes(torch.autograd.Function):
             q = forward_product(g, block.w2)
             p = q * slopes[k]
             s = _divide(forward_product(p, block.w1), edges)
-            by_h.add_(kernels.weight_gradient(s, hidden[k], block.table, graph))
-            r = kernels.convolve(s, block.table, h, graph) if k > 0 else None
+            by_h.add_(kernels.weight_gradient(s, hidden[k], tables[k], graph))
+            r = kernels.convolve(s, tables[k], h, graph) if k > 0 else None
             kept.append((g, q, p, s, r))
             g = forward_product(r, block.w0).add_(g) if k > 0 else None
-        ctx.save_for_backward(grad, x, h, *rest)
+        ctx.save_for_backward(grad, x, h, tables, *rest)
         ctx.edges, ctx.slopes, ctx.kept = edges, slopes, kept[::-1]
         return by_h
 
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...]:
         edges, n_blocks = ctx.edges, len(ctx.slopes)
-        grad, x, h, *rest = ctx.saved_tensors
+        grad, x, h, tables, *rest = ctx.saved_tensors
         weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
         if torch.is_grad_enabled():
-            return _slopes_by_autograd(edges, grad, x, h, weights, along)
+            return _slopes_by_autograd(edges, grad, x, h, tables, weights, along)
         kernels, graph = cpu_kernels(), edges.graph
         by_h = torch.zeros_like(h) if wanted(ctx, 4, 2) else None
-        by_weights, by_hidden, by_inner, by_g = [], [], [], None
+        by_weights, by_hidden, by_inner, by_g, by_tables = [], [], [], None, torch.empty_like(tables)
         for k, block in enumerate(_blocks_of(weights)):
             (g, q, p, s, r), y, slope = ctx.kept[k], hidden[k], ctx.slopes[k]
-            by_s = kernels.convolve(y, block.table, along, graph)
-            by_table = kernels.coefficient_gradient(s, y, along, block.table.size(0), graph)
-            by_hidden.append(kernels.convolve(s, block.table, along, graph))
+            table = tables[k]
+            by_s = kernels.convolve(y, table, along, graph)
+            by_table = kernels.coefficient_gradient(s, y, along, table.size(0), graph)
+            by_hidden.append(kernels.convolve(s, table, along, graph))
             by_w0 = None
             if k > 0:
                 by_r = forward_linear(by_g, block.w0, None)
                 by_w0 = forward_product(r.t(), by_g)
-                by_s.add_(kernels.convolve(by_r, block.table, h, graph))
-                by_table.add_(kernels.coefficient_gradient(s, by_r, h, block.table.size(0), graph))
+                by_s.add_(kernels.convolve(by_r, table, h, graph))
+                by_table.add_(kernels.coefficient_gradient(s, by_r, h, table.size(0), graph))
                 if by_h is not None:
-                    by_h.add_(kernels.weight_gradient(s, by_r, block.table, graph))
+                    by_h.add_(kernels.weight_gradient(s, by_r, table, graph))
             by_s = _divide(by_s, edges)
             by_w1 = forward_product(p.t(), by_s)
             by_p = forward_linear(by_s, block.w1, None)
@@ -191,8 +190,9 @@ class _Slopes(torch.autograd.Function):
             by_inner.append(torch.addcmul(product, product, slope, value=-1.0))  # σ' = σ (1 - σ)
             by_w2 = forward_product(g.t(), by_q)
             by_g = _add(forward_linear(by_q, block.w2, None), by_g)
-            by_weights += [by_table, by_w0, by_w1, None, by_w2, None]
-        return None, None, by_g, None, by_h, *by_weights, *by_hidden, *by_inner
+            by_tables[k] = by_table
+            by_weights += [by_w0, by_w1, None, by_w2, None]
+        return None, None, by_g, None, by_h, by_tables, *by_weights, *by_hidden, *by_inner
 
 
 def _add(value: Tensor, other: Tensor | None) -> Tensor:
@@ -205,12 +205,14 @@ def _divide(values: Tensor, edges: SplineEdges) -> Tensor:
     return values if edges.n_neighbors is None else values.div_(edges.n_neighbors.unsqueeze(-1))
 
 
-def _by_functions(edges: SplineEdges, x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _by_functions(
+    edges: SplineEdges, x: Tensor, h: Tensor, tables: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
     """What :class:`_Learn` returns, by functions that autograd knows."""
     hidden, inner = [], []
-    for block in _blocks_of(weights):
+    for table, block in zip(tables, _blocks_of(weights), strict=True):
         hidden.append(linear(x, block.w0))
-        summed = spline_conv(hidden[-1], block.table, h, edges.graph)
+        summed = spline_conv(hidden[-1], table, h, edges.graph)
         summed = summed if edges.n_neighbors is None else summed / edges.n_neighbors.unsqueeze(-1)
         inner.append(linear(summed, block.w1, block.b1))
         x = x + linear(shifted_softplus(inner[-1]), block.w2, block.b2)
@@ -219,20 +221,26 @@ def _by_functions(edges: SplineEdges, x: Tensor, h: Tensor, weights: Sequence[Te
 
 def _by_autograd(edges: SplineEdges, inputs: list[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Gradients that can be differentiated again, for all inputs that have one."""
-    x, h, *weights = inputs
+    x, h, tables, *weights = inputs
     chosen = [value for value in inputs if value.requires_grad]
-    pairs = zip(_by_functions(edges, x, h, weights), grads, strict=True)
+    pairs = zip(_by_functions(edges, x, h, tables, weights), grads, strict=True)
     outputs, given = zip(*((output, grad) for output, grad in pairs if grad is not None), strict=True)
     found = iter(torch.autograd.grad(outputs, chosen, given, create_graph=True, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in inputs]
 
 
 def _slopes_by_autograd(
-    edges: SplineEdges, grad: Tensor, x: Tensor, h: Tensor, weights: Sequence[Tensor], along: Tensor
+    edges: SplineEdges,
+    grad: Tensor,
+    x: Tensor,
+    h: Tensor,
+    tables: Tensor,
+    weights: Sequence[Tensor],
+    along: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of :class:`_Slopes` that can be differentiated again; y and u are taken for functions of the others."""
-    inputs = [grad, x, h, *weights]
-    out = _by_functions(edges, x, h, weights)[0]
+    inputs = [grad, x, h, tables, *weights]
+    out = _by_functions(edges, x, h, tables, weights)[0]
     (by_h,) = torch.autograd.grad(out, h, grad, create_graph=True)
     chosen = [value for value in inputs if value.requires_grad]
     found = iter(torch.autograd.grad(by_h, chosen, along, create_graph=True, allow_unused=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_grap
 from pyg_schnet.kernels.bspline import OVERHANG, interpolate
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.table import Grid, is_written_out, tabulate
+from pyg_schnet.nn.table import Grid, is_written_out, tabulate, tabulate_all
 
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at in evaluation, relative to the largest force."""
@@ -226,6 +226,14 @@ class SplineFilter:
             Coefficients in the precision of the weights, shape ``[count + 3, num_filters]``.
         """
         return tabulate(self.network, self._rows(self._kept_grid(), first, count))
+
+    @staticmethod
+    def all_coefficients(splines: Sequence[SplineFilter], first: int = 0, count: int | None = None) -> Tensor:
+        """:meth:`coefficients` of several networks in one tensor, shape ``[T, count + 3, num_filters]``."""
+        if not all(spline.network.training for spline in splines):
+            return torch.stack([spline.coefficients(first, count) for spline in splines])
+        grids = [spline._rows(spline._kept_grid(), first, count) for spline in splines]
+        return tabulate_all([spline.network for spline in splines], grids)
 
     def _kept_grid(self) -> Grid:
         """All samples of the grid; kept where they do not depend on weights."""

@@ -125,7 +125,8 @@ def _is_ours(block: nn.Module) -> bool:
 
 @torch.no_grad()
 def _pack(blocks: Sequence[SchNetInteraction]) -> Any:
-    return cpu_kernels().Weights.pack(*(weights_of(block) for block in blocks))
+    tables = SplineFilter.all_coefficients([block.conv.spline for block in blocks])
+    return cpu_kernels().Weights.pack(tables, [weights_of(block) for block in blocks])
 
 
 class _Stacked(NamedTuple):

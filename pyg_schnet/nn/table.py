@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,9 +45,26 @@ def tabulate(network: FilterNetwork, grid: Grid, known: Tensor | None = None) ->
         Coefficients, shape ``[M - 4, num_filters]``.
     """
     if is_written_out(network) and not grid.expansion.requires_grad:
-        weights = [value for layer in (network.lin1, network.lin2) for value in (layer.weight, layer.bias)]
-        return _Table.apply(grid, network.activate_filters, known, *weights)
+        known = None if known is None else known.unsqueeze(0)
+        return _Tables.apply([grid], network.activate_filters, known, *_weights_of(network))[0]
     return spline_coefficients(network.amplitude(grid.expansion) * grid.window, grid.vanishing)
+
+
+def tabulate_all(networks: Sequence[FilterNetwork], grids: Sequence[Grid]) -> Tensor:
+    """Coefficients of several networks, shape ``[T, M - 4, num_filters]``, at once where they are alike."""
+    alike = {
+        (network.activate_filters, grid.vanishing, network.lin1.weight.shape, network.lin1.weight.dtype)
+        for network, grid in zip(networks, grids, strict=True)
+    }
+    at_once = len(alike) == 1 and not any(grid.expansion.requires_grad for grid in grids)
+    if not (at_once and all(map(is_written_out, networks))):
+        return torch.stack([tabulate(network, grid) for network, grid in zip(networks, grids, strict=True)])
+    weights = [weight for network in networks for weight in _weights_of(network)]
+    return _Tables.apply(grids, networks[0].activate_filters, None, *weights)
+
+
+def _weights_of(network: FilterNetwork) -> list[Tensor]:
+    return [value for layer in (network.lin1, network.lin2) for value in (layer.weight, layer.bias)]
 
 
 def is_written_out(network: FilterNetwork) -> bool:
@@ -60,32 +78,44 @@ def is_written_out(network: FilterNetwork) -> bool:
     )
 
 
-class _Table(torch.autograd.Function):
-    """The table in one step, with its gradient by weights by hand; thirty small operations are as many calls."""
+class _Tables(torch.autograd.Function):
+    """The tables in one step, with their gradient by weights by hand; thirty small operations are as many calls."""
 
     @staticmethod
-    def forward(ctx: Any, grid: Grid, activate: bool, known: Tensor | None, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, grids: Sequence[Grid], activate: bool, known: Tensor | None, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(*weights)
-        ctx.grid, ctx.activate, ctx.sampled = grid, activate, None
+        ctx.grids, ctx.activate, ctx.kept = grids, activate, None
         if known is not None:
             return known.view_as(known)
-        ctx.sampled = cpu_kernels().sample_filters(grid.expansion, *weights, activate)
-        return cpu_kernels().prefilter(ctx.sampled.filters, grid.window, grid.vanishing)
+        networks = _pack(grids, activate, weights)
+        tables, sampled = cpu_kernels().tabulate(networks)
+        ctx.kept = networks, sampled
+        return tables
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grid, weights = ctx.grid, ctx.saved_tensors
+        grids, weights = ctx.grids, ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, None, None, *_differentiable(grid, ctx.activate, weights, grad)
+            each = zip(grids, _by_network(weights), grad, strict=True)
+            return None, None, None, *(by_weight for one in each for by_weight in _differentiable(ctx.activate, *one))
         kernels = cpu_kernels()
-        sampled = ctx.sampled or kernels.sample_filters(grid.expansion, *weights, ctx.activate)
-        grad = kernels.prefilter_transposed(grad, grid.window, grid.vanishing)
-        by_outer, by_inner = kernels.sampled_gradient(grad, sampled, weights[2])
-        first = kernels.product_of_rows(by_inner, grid.expansion, sums=True)
-        return None, None, None, *first, *kernels.product_of_rows(by_outer, sampled.hidden, sums=True)
+        if ctx.kept is None:
+            networks = _pack(grids, ctx.activate, weights)
+            ctx.kept = networks, kernels.tabulate(networks)[1]
+        found = kernels.table_gradient(grad, *ctx.kept)
+        return None, None, None, *(values[t] for t in range(len(grids)) for values in found)
 
 
-def _differentiable(grid: Grid, activate: bool, weights: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    return [weights[k : k + 4] for k in range(0, len(weights), 4)]
+
+
+def _pack(grids: Sequence[Grid], activate: bool, weights: Sequence[Tensor]) -> Any:
+    samples = [grid.expansion for grid in grids], [grid.window for grid in grids], grids[0].vanishing
+    return cpu_kernels().Networks.pack(*samples, activate, _by_network(weights))
+
+
+def _differentiable(activate: bool, grid: Grid, weights: Sequence[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients by weights that can be differentiated again."""
     weight1, bias1, weight2, bias2 = weights
     samples = linear(shifted_softplus(linear(grid.expansion, weight1, bias1)), weight2, bias2)

@@ -14,7 +14,7 @@ Every number is computed by one thread in the same order, so results do not depe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from pyg_schnet.kernels.cpu.pairs import coefficients_of_columns, convolve_colum
 from pyg_schnet.kernels.cpu.run import array, by_work, evenly, num_threads, several
 from pyg_schnet.kernels.cpu.simd import NARROW
 from pyg_schnet.kernels.cpu.softplus import softplus_row
+from pyg_schnet.kernels.cpu.transpose import turned
 from pyg_schnet.kernels.graph import SplineGraph
 
 
@@ -56,23 +57,10 @@ class Weights(NamedTuple):
     w2_t: np.ndarray
 
     @classmethod
-    def pack(cls, *blocks: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]) -> Weights:
-        """Copies of the weights of all blocks, each given as (table, w0, w1, b1, w2, b2)."""
-        stacked = [torch.stack(values).numpy() for values in zip(*blocks, strict=True)]
-        return cls(*stacked, *(_turned(stacked[k]) for k in (1, 2, 4)))
-
-
-@njit(**PRODUCT_OPTIONS)
-def _turned(matrices) -> np.ndarray:
-    """Transpose of each of several matrices."""
-    n, n_rows, n_columns = matrices.shape
-    out = np.empty((n, n_columns, n_rows), matrices.dtype)
-    for t in range(n):
-        for i in range(0, n_rows, 16):
-            for f in range(n_columns):
-                for r in range(i, min(i + 16, n_rows)):
-                    out[t, f, r] = matrices[t, r, f]
-    return out
+    def pack(cls, tables: Tensor, blocks: Sequence[Sequence[Tensor]]) -> Weights:
+        """Copies of the weights of all blocks, each given as (w0, w1, b1, w2, b2), beside their tables."""
+        stacked = [torch.stack([w.detach() for w in values]).numpy() for values in zip(*blocks, strict=True)]
+        return cls(array(tables), *stacked, *(turned(stacked[k]) for k in (0, 1, 3)))
 
 
 class Steps(NamedTuple):

@@ -1,33 +1,39 @@
-r"""Filter networks on the samples of a grid, forward and backward, each in one pass over the samples.
+r"""Tables of several filter networks in two calls: forward, and backward to their weights.
 
-With the expansion **e** of a sample, the filter before the window is
+With the expansion **e** of a sample of the grid, its filter before the window is
 
 .. math::
     \mathbf{f} = \mathrm{ssp}(\mathrm{W}_2\, \mathrm{ssp}(\mathrm{W}_1 \mathbf{e} + \mathbf{b}_1) + \mathbf{b}_2)
 
-or the same without the outer softplus.
+or the same without the outer softplus. Window and prefilter follow. Each table is computed by one thread.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, product
-from pyg_schnet.kernels.cpu.run import arrays_of, evenly, run
+from pyg_schnet.kernels.bspline import TAPS
+from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, product, rows_of_product
+from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
+from pyg_schnet.kernels.cpu.run import array, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_row
-from pyg_schnet.kernels.cpu.transpose import transpose
+from pyg_schnet.kernels.cpu.transpose import turned
+
+_BEYOND = 4  # samples that a table needs more than it has coefficients
 
 
 @njit(**PRODUCT_OPTIONS)
-def _sample(begin, end, expansion, w1_t, b1, w2_t, b2, hidden, inner_slope, filters, outer_slope) -> None:
-    n_filters = filters.shape[1]
+def _sample(expansion, w1_t, b1, w2_t, b2, hidden, inner_slope, filters, outer_slope) -> None:
+    n_samples, n_filters = filters.shape
     before = np.empty(n_filters, filters.dtype)
-    for i in range(begin, end, TILE):
-        rows = min(TILE, end - i)
+    for i in range(0, n_samples, TILE):
+        rows = min(TILE, n_samples - i)
         product(rows, expansion, i, w1_t, hidden, i)
         for r in range(i, i + rows):
             for f in range(n_filters):
@@ -37,36 +43,19 @@ def _sample(begin, end, expansion, w1_t, b1, w2_t, b2, hidden, inner_slope, filt
         for r in range(i, i + rows):
             for f in range(n_filters):
                 filters[r, f] += b2[f]
-            if outer_slope is not None:
+            if outer_slope.shape[0] > 0:
                 for f in range(n_filters):
                     before[f] = filters[r, f]
                 softplus_row(before, filters[r], outer_slope[r])
 
 
-@njit(parallel=True, **PRODUCT_OPTIONS)
-def _sample_parallel(bounds, expansion, w1_t, b1, w2_t, b2, hidden, inner_slope, filters, outer_slope) -> None:
-    for part in prange(bounds.shape[0] - 1):
-        _sample(
-            bounds[part],
-            bounds[part + 1],
-            expansion,
-            w1_t,
-            b1,
-            w2_t,
-            b2,
-            hidden,
-            inner_slope,
-            filters,
-            outer_slope,
-        )
-
-
 @njit(**PRODUCT_OPTIONS)
-def _descend(begin, end, grad, outer_slope, w2, inner_slope, by_inner) -> None:
-    n_filters = grad.shape[1]
-    for i in range(begin, end, TILE):
-        rows = min(TILE, end - i)
-        if outer_slope is not None:
+def _descend(grad, outer_slope, w2, inner_slope, by_inner) -> None:
+    """From the gradient by the filters to that by both layers before their softplus, the outer one in place."""
+    n_samples, n_filters = grad.shape
+    for i in range(0, n_samples, TILE):
+        rows = min(TILE, n_samples - i)
+        if outer_slope.shape[0] > 0:
             for r in range(i, i + rows):
                 for f in range(n_filters):
                     grad[r, f] *= outer_slope[r, f]
@@ -76,49 +65,115 @@ def _descend(begin, end, grad, outer_slope, w2, inner_slope, by_inner) -> None:
                 by_inner[r, f] *= inner_slope[r, f]
 
 
-@njit(parallel=True, **PRODUCT_OPTIONS)
-def _descend_parallel(bounds, grad, outer_slope, w2, inner_slope, by_inner) -> None:
-    for part in prange(bounds.shape[0] - 1):
-        _descend(bounds[part], bounds[part + 1], grad, outer_slope, w2, inner_slope, by_inner)
+def _make(parallel: bool) -> tuple[Callable, Callable]:
+    """Compile both passes for several threads, or for one."""
+
+    @njit(parallel=parallel, **PRODUCT_OPTIONS)
+    def forward(expansion, window, taps, vanishing, weights, sampled, out) -> None:
+        w1, b1, w2, b2 = weights
+        filters, hidden, inner_slope, outer_slope = sampled
+        w1_t, w2_t = turned(w1), turned(w2)
+        for t in prange(out.shape[0] if parallel else len(out)):
+            _sample(expansion[t], w1_t[t], b1[t], w2_t[t], b2[t], hidden[t], inner_slope[t], filters[t], outer_slope[t])
+            filter_rows(filters[t], window[t], taps, vanishing, out[t])
+
+    @njit(parallel=parallel, **PRODUCT_OPTIONS)
+    def backward(grad, expansion, window, taps, vanishing, weights, sampled, by_outer, by_inner, found) -> None:
+        _, _, w2, _ = weights
+        _, hidden, inner_slope, outer_slope = sampled
+        by_w1, by_b1, by_w2, by_b2 = found
+        for t in prange(grad.shape[0] if parallel else len(grad)):
+            filter_rows_transposed(grad[t], window[t], taps, vanishing, by_outer[t])
+            _descend(by_outer[t], outer_slope[t], w2[t], inner_slope[t], by_inner[t])
+            n_filters = w2.shape[1]
+            rows_of_product(0, n_filters, by_inner[t], expansion[t], by_w1[t], by_b1[t])
+            rows_of_product(0, n_filters, by_outer[t], hidden[t], by_w2[t], by_b2[t])
+
+    return forward, backward
+
+
+_serial, _parallel = _make(False), _make(True)
 
 
 class Sampled(NamedTuple):
-    """Filters of M samples, each ``[M, F]``.
+    """Filters of T networks at M samples, each ``[T, M, F]``.
 
     Attributes:
         filters: Filters without window.
         hidden: Softplus of the first layer.
         inner_slope: Its slope.
-        outer_slope: Slope of the outer softplus; ``None`` without one.
+        outer_slope: Slope of the outer softplus; ``[T, 0, F]`` without one.
     """
 
-    filters: Tensor
-    hidden: Tensor
-    inner_slope: Tensor
-    outer_slope: Tensor | None
+    filters: np.ndarray
+    hidden: np.ndarray
+    inner_slope: np.ndarray
+    outer_slope: np.ndarray
 
 
-def sample_filters(expansion: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, activate: bool) -> Sampled:
-    """Evaluate a filter network.
+class Networks(NamedTuple):
+    """Weights of T filter networks, the samples they are evaluated at, and what is done with their filters.
 
-    Args:
-        expansion: Radial expansion of M distances, shape ``[M, num_gaussians]``.
-        w1: Weights of the first layer, shape ``[F, num_gaussians]``.
-        b1: Its bias, shape ``[F]``.
-        w2: Weights of the second layer, shape ``[F, F]``.
-        b2: Its bias, shape ``[F]``.
+    Attributes:
+        expansion: Radial expansion of the samples, shape ``[T, M, num_gaussians]``.
+        window: Window at the samples, shape ``[T, M, 1]``.
+        vanishing: Whether the samples reach the cutoff, where value and slope are zero.
         activate: Whether there is an outer softplus.
+        weights: Weights ``[T, F, num_gaussians]``, bias ``[T, F]``, weights ``[T, F, F]``, bias ``[T, F]``.
     """
-    hidden, inner_slope, filters = (w1.new_empty(expansion.size(0), w1.size(0)) for _ in range(3))
-    outer_slope = w1.new_empty(filters.shape) if activate else None
-    arrays = arrays_of(expansion, transpose(w1), b1, transpose(w2), b2, hidden, inner_slope, filters, outer_slope)
-    run(_sample, _sample_parallel, evenly(expansion.size(0), TILE), filters.numel() * w2.size(1), *arrays)
-    return Sampled(filters, hidden, inner_slope, outer_slope)
+
+    expansion: np.ndarray
+    window: np.ndarray
+    vanishing: bool
+    activate: bool
+    weights: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+    @classmethod
+    def pack(
+        cls,
+        expansions: Sequence[Tensor],
+        windows: Sequence[Tensor],
+        vanishing: bool,
+        activate: bool,
+        weights: Sequence[Sequence[Tensor]],
+    ) -> Networks:
+        """Copies of the weights of all networks, each given as (w1, b1, w2, b2)."""
+        stacked = tuple(_stack(values) for values in zip(*weights, strict=True))
+        return cls(_stack(expansions), _stack(windows), vanishing, activate, stacked)
 
 
-def sampled_gradient(grad: Tensor, sampled: Sampled, w2: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients by both layers before their softplus, the outer one written to ``grad``, each ``[M, F]``."""
-    by_inner = grad.new_empty(sampled.hidden.shape)
-    arrays = arrays_of(grad, sampled.outer_slope, w2, sampled.inner_slope, by_inner)
-    run(_descend, _descend_parallel, evenly(grad.size(0), TILE), grad.numel() * w2.size(1), *arrays)
-    return grad, by_inner
+def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
+    """Spline coefficients of all networks, shape ``[T, M - 4, F]``, and what the gradient needs."""
+    expansion, window, vanishing, activate, weights = networks
+    n_tables, n_samples = expansion.shape[:2]
+    n_filters = weights[0].shape[1]
+    shape, dtype = (n_tables, n_samples, n_filters), expansion.dtype
+    kept = [np.empty(shape, dtype) for _ in range(3)]
+    sampled = Sampled(*kept, np.empty(shape if activate else (n_tables, 0, n_filters), dtype))
+    out = np.empty((n_tables, n_samples - _BEYOND, n_filters), dtype)
+    taps = np.array([*TAPS, -0.5, 1.0], dtype)
+    _run(0, sampled, expansion, window, taps, vanishing, weights, tuple(sampled), out)
+    return torch.from_numpy(out), sampled
+
+
+def table_gradient(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[Tensor, ...]:
+    """Gradients by the weights of all networks, from that by their tables, shape ``[T, M - 4, F]``."""
+    expansion, window, vanishing, _, weights = networks
+    by_outer, by_inner = np.empty_like(sampled.filters), np.empty_like(sampled.filters)
+    found, taps = tuple(np.empty_like(value) for value in weights), np.array(TAPS, expansion.dtype)
+    samples = expansion, window, taps, vanishing
+    _run(1, sampled, array(grad), *samples, weights, tuple(sampled), by_outer, by_inner, found)
+    return tuple(torch.from_numpy(value) for value in found)
+
+
+def _run(which: int, sampled: Sampled, *arguments: Any) -> None:
+    threads = num_threads(sampled.filters.size * sampled.filters.shape[2])
+    if threads == 1:
+        _serial[which](*arguments)
+        return
+    with several(threads):
+        _parallel[which](*arguments)
+
+
+def _stack(values: Sequence[Tensor]) -> np.ndarray:
+    return torch.stack([value.detach() for value in values]).numpy()

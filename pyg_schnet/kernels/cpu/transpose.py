@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit, prange
 from torch import Tensor
 
@@ -29,6 +30,16 @@ def _transpose(begin, end, x, out) -> None:
 def _transpose_parallel(bounds, x, out) -> None:
     for part in prange(bounds.shape[0] - 1):
         _transpose(bounds[part], bounds[part + 1], x, out)
+
+
+@njit(**OPTIONS)
+def turned(matrices) -> np.ndarray:
+    """Transpose of each of several matrices."""
+    n, n_rows, n_columns = matrices.shape
+    out = np.empty((n, n_columns, n_rows), matrices.dtype)
+    for t in range(n):
+        _transpose(0, (n_rows + _TILE - 1) // _TILE, matrices[t], out[t])
+    return out
 
 
 def transpose(x: Tensor) -> Tensor:
