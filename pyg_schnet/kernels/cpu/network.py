@@ -73,7 +73,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         w1, b1, w2, b2 = weights
         filters, hidden, inner_slope, outer_slope = sampled
         w1_t, w2_t = turned(w1), turned(w2)
-        for t in prange(out.shape[0] if parallel else len(out)):
+        n_tables = out.shape[0] if parallel else len(out)
+        for t in prange(n_tables):
             _sample(expansion[t], w1_t[t], b1[t], w2_t[t], b2[t], hidden[t], inner_slope[t], filters[t], outer_slope[t])
             filter_rows(filters[t], window[t], taps, vanishing, out[t])
 
@@ -82,7 +83,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         _, _, w2, _ = weights
         _, hidden, inner_slope, outer_slope = sampled
         by_w1, by_b1, by_w2, by_b2 = found
-        for t in prange(grad.shape[0] if parallel else len(grad)):
+        n_tables = grad.shape[0] if parallel else len(grad)
+        for t in prange(n_tables):
             filter_rows_transposed(grad[t], window[t], taps, vanishing, by_outer[t])
             _descend(by_outer[t], outer_slope[t], w2[t], inner_slope[t], by_inner[t])
             n_filters = w2.shape[1]
