@@ -23,7 +23,6 @@ from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, linear, spline_conv
 from pyg_schnet.kernels._autograd import any_wanted, wanted
-from pyg_schnet.kernels.matmul import forward_linear, forward_product
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
@@ -147,13 +146,13 @@ class _Slopes(torch.autograd.Function):
         graph = edges.graph
         by_h, kept, g = torch.zeros_like(h), [], grad
         for k, block in reversed(list(enumerate(_blocks_of(weights)))):
-            q = forward_product(g, block.w2)
+            q = kernels.matrix_product(g, block.w2)
             p = q * slopes[k]
-            s = _divide(forward_product(p, block.w1), edges)
+            s = _divide(kernels.matrix_product(p, block.w1), edges)
             by_h.add_(kernels.weight_gradient(s, hidden[k], tables[k], graph))
             r = kernels.convolve(s, tables[k], h, graph) if k > 0 else None
             kept.append((g, q, p, s, r))
-            g = forward_product(r, block.w0).add_(g) if k > 0 else None
+            g = kernels.matrix_product(r, block.w0).add_(g) if k > 0 else None
         ctx.save_for_backward(grad, x, h, tables, *rest)
         ctx.edges, ctx.slopes, ctx.kept = edges, slopes, kept[::-1]
         return by_h
@@ -176,20 +175,20 @@ class _Slopes(torch.autograd.Function):
             by_hidden.append(kernels.convolve(s, table, along, graph))
             by_w0 = None
             if k > 0:
-                by_r = forward_linear(by_g, block.w0, None)
-                by_w0 = forward_product(r.t(), by_g)
+                by_r = kernels.matrix_product(by_g, block.w0.t())
+                by_w0 = kernels.product_of_rows(r, by_g)
                 by_s.add_(kernels.convolve(by_r, table, h, graph))
                 by_table.add_(kernels.coefficient_gradient(s, by_r, h, table.size(0), graph))
                 if by_h is not None:
                     by_h.add_(kernels.weight_gradient(s, by_r, table, graph))
             by_s = _divide(by_s, edges)
-            by_w1 = forward_product(p.t(), by_s)
-            by_p = forward_linear(by_s, block.w1, None)
+            by_w1 = kernels.product_of_rows(p, by_s)
+            by_p = kernels.matrix_product(by_s, block.w1.t())
             by_q = by_p * slope
             product = by_q * q
             by_inner.append(torch.addcmul(product, product, slope, value=-1.0))  # σ' = σ (1 - σ)
-            by_w2 = forward_product(g.t(), by_q)
-            by_g = _add(forward_linear(by_q, block.w2, None), by_g)
+            by_w2 = kernels.product_of_rows(g, by_q)
+            by_g = _add(kernels.matrix_product(by_q, block.w2.t()), by_g)
             by_tables[k] = by_table
             by_weights += [by_w0, by_w1, None, by_w2, None]
         return None, None, by_g, None, by_h, by_tables, *by_weights, *by_hidden, *by_inner

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pyg_schnet import SchNet
+from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import respond
 
 F64 = torch.float64
@@ -99,3 +100,37 @@ def test_forces_ask_for_no_gradient_of_weights(molecules, monkeypatch):
     monkeypatch.setattr(cpu, "coefficient_gradient", lambda *_: pytest.fail("gradient of weights computed"))
     respond(model, **molecules, create_graph=True)
     respond(model, **molecules)
+
+
+@pytest.mark.parametrize("with_forces", [False, True])
+def test_threads_change_nothing(with_forces):
+    random = torch.Generator().manual_seed(0)
+    structures = {
+        "z": torch.randint(1, 10, (200,), generator=random),
+        "pos": 3.0 * torch.rand(200, 3, generator=random) + 4.0 * torch.arange(20).repeat_interleave(10).unsqueeze(-1),
+        "batch": torch.arange(20).repeat_interleave(10),
+    }
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        model = SchNet(90, 100, num_interactions=2, filters="spline", cutoff=5.0, num_nodes=150)
+        found.append(gradients(model, structures, with_forces))
+    torch.set_num_threads(before)
+    for other in found[1:]:
+        # what is summed by torch itself may differ: readout and embedding
+        names = [name for name in other if name.startswith("interactions")]
+        assert all(torch.equal(other[name], found[0][name]) for name in names)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_one_step_is_taken_for_undirected_graphs_only(training, molecules, monkeypatch):
+    model, calls = make().train(training), []
+    one_step = model._stack.__class__.__call__
+    monkeypatch.setattr(model._stack.__class__, "__call__", lambda *args: (calls.append(one_step(*args)), calls[-1])[1])
+    expected = model(**molecules)
+    assert calls.pop() is not None
+    pos, batch = molecules["pos"], molecules["batch"]
+    edge_index = radius_graph(pos, model.cutoff, batch, batch_size=int(batch.max()) + 1).flip(1)
+    torch.testing.assert_close(model(**molecules, edge_index=edge_index), expected, rtol=1e-11, atol=1e-11)
+    assert calls.pop() is None

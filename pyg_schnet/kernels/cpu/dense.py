@@ -142,12 +142,12 @@ def _outer_parallel(bounds, a, b, out, sums) -> None:
         rows_of_product(bounds[part], bounds[part + 1], a, b, out, sums)
 
 
-def product_of_rows(a: Tensor, b: Tensor, sums: bool = False) -> tuple[Tensor, Tensor | None]:
-    """``a.T @ b`` of matrices ``[N, M]`` and ``[N, K]``, and the sums of the columns of a where they are wanted."""
-    out, total = a.new_empty(a.size(1), b.size(1)), a.new_empty(a.size(1) if sums else 0)
+def product_of_rows(a: Tensor, b: Tensor) -> Tensor:
+    """``a.T @ b`` of matrices ``[N, M]`` and ``[N, K]``, summed over the rows of both."""
+    out = a.new_empty(a.size(1), b.size(1))
     cut = evenly(a.size(1), NARROW // a.element_size())
-    run(rows_of_product, _outer_parallel, cut, a.numel() * b.size(1), *arrays_of(a, b, out, total))
-    return out, total if sums else None
+    run(rows_of_product, _outer_parallel, cut, a.numel() * b.size(1), *arrays_of(a, b, out, a.new_empty(0)))
+    return out
 
 
 @njit(**PRODUCT_OPTIONS)
