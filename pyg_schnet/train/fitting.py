@@ -12,12 +12,13 @@ import jsonargparse
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.train.datamodule import StructureDataModule
+from pyg_schnet.train.early_stopping import EarlyStopping
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.evaluation import test_errors
 from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE, anonymous_data, locate_data

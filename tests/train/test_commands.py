@@ -13,7 +13,7 @@ from pyg_schnet.models import read_header
 from .conftest import SAMPLE
 
 
-def train_briefly(folder, epochs):
+def train_briefly(folder, *more, epochs):
     """Train on a few molecules; returns the folder of the run."""
     options = [
         f"--run_dir={folder / 'run'}",
@@ -28,6 +28,7 @@ def train_briefly(folder, epochs):
         f"--trainer.max_epochs={epochs}",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
+        *more,
     ]
     main(["train", *options])
     return folder / "run"
@@ -135,6 +136,17 @@ def test_resumed_run_goes_on_where_it_was(tmp_path):
     training = json.loads((run / "result.json").read_text())["training"]
     assert [start["epoch"] for start in training["starts"]] == [0, 3]
     assert training["epochs"] == 5
+
+
+def test_a_run_that_stopped_early_can_be_given_more(tmp_path, capsys):
+    never = "--early_stopping.min_delta=1e9"
+    run = train_briefly(tmp_path, never, "--early_stopping.patience=2", epochs=9)
+    assert "Stopped early: val/loss did not improve in 2 validations" in capsys.readouterr().out
+    result = run / "result.json"
+    assert json.loads(result.read_text())["training"]["epochs"] == 3
+    last = f"--resume={run / 'checkpoints' / 'last.ckpt'}"
+    main(["train", f"--config={run / 'config.yaml'}", last, "--early_stopping.patience=4"])
+    assert json.loads(result.read_text())["training"]["epochs"] == 5
 
 
 def test_predict_prints_and_writes(run, tmp_path, capsys):

@@ -1,0 +1,27 @@
+"""Stopping a run that no longer gets better, in a way that can be told and undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer, callbacks
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, whose patience is that of the command at hand, and which says that it ended a run.
+
+    Lightning's own takes the patience of the checkpoint when a run is resumed, so that a run that ended by it could not
+    be given more.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, with the patience given now."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where the run ended here and not by its time or epochs."""
+        if self.wait_count >= self.patience:
+            print(
+                f"Stopped early: {self.monitor} did not improve in {self.wait_count} validations; for more, --resume "
+                f"with --early_stopping.patience"
+            )
