@@ -22,7 +22,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
 from pyg_schnet.kernels.cpu.pairs import coefficients_of_columns, convolve_columns, dots_of_pairs
 from pyg_schnet.kernels.cpu.run import array, by_work, evenly, num_threads, several
 from pyg_schnet.kernels.cpu.simd import NARROW
@@ -136,7 +136,7 @@ def _update(begin, end, counts, x, summed, w1_t, b1, w2_t, b2, outer, slope, out
     _divide(begin, end, counts, summed)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, summed, i, w1_t, inner, 0)
+        product(rows, summed, i, w1_t, inner, ZERO)
         for r in range(rows):
             for f in range(n_features):
                 inner[r, f] += b1[f]

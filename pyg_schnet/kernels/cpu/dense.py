@@ -6,6 +6,7 @@ for all shapes and threads.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit, prange
 from torch import Tensor
 
@@ -16,6 +17,9 @@ PRODUCT_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": Tr
 
 TILE = 48
 """Rows that are multiplied before the next thing is done with them; a multiple of the rows of a tile."""
+
+ZERO = np.intp(0)
+"""For arguments of kernels, which would be compiled once more for a 0 that is written out."""
 
 _SUMMED_ROWS = 32  # of products that sum over rows, at a time, so that both factors stay in the first cache
 
@@ -54,7 +58,7 @@ def _panel(zero, n, rows, a, i, w, out, o) -> None:
 @njit(**PRODUCT_OPTIONS)
 def product(rows, a, i, w, out, o) -> None:
     """``out[o : o + rows] = a[i : i + rows] @ w``."""
-    n, n_columns = 0, w.shape[1]
+    n, n_columns = ZERO, w.shape[1]
     while n + WIDE // w.itemsize <= n_columns:
         _panel(wide(w), n, rows, a, i, w, out, o)
         n += WIDE // w.itemsize
@@ -115,7 +119,7 @@ def rows_of_product(begin, end, a, b, out, sums) -> None:
     if n_summed == 0:
         out[begin:end] = 0
     for first in range(0, n_summed, _SUMMED_ROWS):
-        last, n = min(first + _SUMMED_ROWS, n_summed), 0
+        last, n = min(first + _SUMMED_ROWS, n_summed), ZERO
         while n + WIDE // b.itemsize <= n_columns:
             _outer_panel(wide(b), n, begin, end, first, last, a, b, out)
             n += WIDE // b.itemsize

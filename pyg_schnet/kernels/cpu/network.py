@@ -19,7 +19,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.bspline import TAPS
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
 from pyg_schnet.kernels.cpu.run import array, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_row
@@ -88,8 +88,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
             filter_rows_transposed(grad[t], window[t], taps, vanishing, by_outer[t])
             _descend(by_outer[t], outer_slope[t], w2[t], inner_slope[t], by_inner[t])
             n_filters = w2.shape[1]
-            rows_of_product(0, n_filters, by_inner[t], expansion[t], by_w1[t], by_b1[t])
-            rows_of_product(0, n_filters, by_outer[t], hidden[t], by_w2[t], by_b2[t])
+            rows_of_product(ZERO, n_filters, by_inner[t], expansion[t], by_w1[t], by_b1[t])
+            rows_of_product(ZERO, n_filters, by_outer[t], hidden[t], by_w2[t], by_b2[t])
 
     return forward, backward
 
