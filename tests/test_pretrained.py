@@ -22,6 +22,7 @@ MODELS = {  # name -> recipe, folder of the data
     "qm9-u0": ("qm9_u0", None),
     "qm9-mu": ("qm9_mu", None),
     "rmd17-aspirin": ("rmd17_aspirin", "rmd17_aspirin"),
+    "rmd17-aspirin-no-cutoff": ("rmd17_aspirin_no_cutoff", "rmd17_aspirin"),
     "mp-formation-energy": ("mp_formation_energy", "mp_formation_energy"),
     "perovskites": ("perovskites", "perovskites_castelli"),
     "phonons": ("phonons", "phonon_peak"),

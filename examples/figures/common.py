@@ -1,15 +1,15 @@
-"""What the figure scripts share: their option, and how they say whether a claim holds."""
+"""What the figure scripts share: their options, and how they say whether a claim holds."""
 
 import argparse
 from pathlib import Path
 
 
-def parse(description, output, **paths):
-    """Options of a figure script: where the picture goes, and files it needs, by name with their help."""
+def parse(description, output, **options):
+    """Options of a figure script: where the picture goes, and others, by name with what ``add_argument`` takes."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path(output), help="file of the picture")
-    for name, text in paths.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, help=text)
+    for name, arguments in options.items():
+        parser.add_argument(f"--{name}", **arguments)
     return parser.parse_args()
 
 
