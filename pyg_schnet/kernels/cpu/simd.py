@@ -1,6 +1,6 @@
 """Vectors of several numbers as values of numba, for kernels whose rows overlap in ways that its compiler cannot see.
 
-LLVM fits a vector to the registers of the machine: one of 64 float32 takes four registers of AVX-512, eight of AVX2.
+LLVM fits a vector to the registers of the machine: one of 16 float32 takes one register of AVX-512, two of AVX2.
 All operations are element by element and in the order in which they are written, so a sum does not depend on the width
 of the vectors that it was made with. Positions count numbers from the start of an array, which must be contiguous;
 nothing is checked.
@@ -12,14 +12,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic
 
-WIDE, NARROW = 256, 64
-"""Bytes of the two kinds of vectors; kernels take the first as often as they can, then the second, then numbers."""
+
+def _has_avx512() -> bool:
+    """Whether numba compiles for 32 registers of 64 bytes; what it compiles for can be set by its environment."""
+    features = config.CPU_FEATURES
+    return "+avx512f" in (get_host_cpu_features().flatten() if features is None else features)
+
+
+NARROW = 64
+"""Bytes of a vector; kernels take wide vectors as often as they can, then narrow ones, then single numbers."""
+
+WIDE = 256 if _has_avx512() else NARROW
+"""Bytes of a wide vector: as many registers as leave room for six of its kind."""
 
 _CONTRACT = ("contract",)  # a product and a sum may be one instruction
 _Index = ir.IntType(32)
