@@ -3,6 +3,7 @@
 Run: python benchmarks/speed.py --data FOLDER --json speed.json
 """
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from harness import BURST, Table, make_parser, parse, ratio, save, spread, summa
 from peers import Ours, PyG, find_peers, pyg_model
 from systems import Structures
 from tasks import Task, check, make_step
+
+from pyg_schnet.kernels.cpu import matrix_product, product_of_rows
 
 ENERGY, FORCES = Task(), Task(forces=True)
 TRAIN, TRAIN_FORCES = Task(training=True), Task(training=True, forces=True)
@@ -52,11 +55,16 @@ WORKLOADS = {
     "train-forces-aspirin": Workload(TRAIN_FORCES, Structures.aspirin, 32, bar=9),
 }
 
-_PRODUCTS = {"mkldnn::_linear_pointwise", "aten::addmm", "aten::mm", "aten::bmm"}
+_PRODUCTS = {  # of a block: matrix products that keep the atoms, and that sum over them
+    ENERGY: (3, 0),
+    FORCES: (6, 0),
+    TRAIN: (6, 3),
+    TRAIN_FORCES: (12, 6),
+}
 
 
 def measure(workload, structures, kinds, options):
-    """Check and time one workload; returns its row, and our step."""
+    """Check and time one workload; returns its row, and our model."""
     task, system = workload.task, workload.structures(structures, workload.count, workload.cutoff)
     model = pyg_model(workload.cutoff, workload.features)
     twice = task.training and task.forces
@@ -76,17 +84,38 @@ def measure(workload, structures, kinds, options):
         "ratios": {name: ratio(values, ours) for name, values in times.items() if values is not ours},
         "deviations": deviations,
     }
-    return row, steps[Ours.name]
+    return row, next(peer.model for peer in peers if peer.name == Ours.name)
 
 
-def share_of_products(step, repeats=3):
-    """Part of the time of a step that goes into matrix products."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        for _ in range(repeats):
-            step()
-    events = profile.key_averages()
-    products = sum(event.self_cpu_time_total for event in events if event.key in _PRODUCTS)
-    return products / sum(event.self_cpu_time_total for event in events)
+def share_of_products(workload, row, model):
+    """Time of the matrix products of a step alone, those of blocks and of tables in training, over our time.
+
+    They are computed one after the other by the kernels that do so in a step, with numbers at hand in the cache.
+    """
+    n_blocks, width, network = model.num_interactions, workload.features, model.interactions[0].conv.filter_network
+    keeping, summing = _PRODUCTS[workload.task]
+    time = products_time(row["atoms"], width, width, keeping, summing)
+    if workload.task.training:
+        n_samples = model.interactions[0].conv.spline.num_nodes
+        time += products_time(n_samples, network.basis.num_gaussians, width, 1, 1)
+        time += products_time(n_samples, width, width, 2, 1)
+    return n_blocks * time / row["times_ms"][Ours.name]["median"]
+
+
+def products_time(n_rows, n_summands, n_columns, keeping, summing):
+    """Time in ms of some products ``[N, K] @ [K, M]`` and ``[N, M].T @ [N, K]``."""
+    a, b, weight = (
+        torch.randn(*shape) for shape in ((n_rows, n_summands), (n_rows, n_columns), (n_summands, n_columns))
+    )
+
+    def products():
+        for _ in range(keeping):
+            matrix_product(a, weight)
+        for _ in range(summing):
+            product_of_rows(b, a)
+
+    times = time_in_turn({"products": products}, 20, seconds=2.0, burst=BURST)["products"]
+    return statistics.median(times)
 
 
 def make_table(kinds, profile):
@@ -115,15 +144,15 @@ def main():
     parser.add_argument("--data", type=Path, help="folder of rmd17_aspirin/ and perovskites_castelli/")
     parser.add_argument("--seconds", type=float, default=60.0, help="time for each workload, after three rounds")
     parser.add_argument("--compile", action="store_true", help="PyG through torch.compile as well")
-    parser.add_argument("--profile", action="store_true", help="share of matrix products in our time")
+    parser.add_argument("--profile", action="store_true", help="matrix products alone over our time")
     options = parse(parser)
 
     kinds, structures = find_peers(options.compile), Structures(options.data)
     table = make_table(kinds, options.profile)
     for name in options.only:
-        row, step = measure(WORKLOADS[name], structures, kinds, options)
+        row, model = measure(WORKLOADS[name], structures, kinds, options)
         if options.profile:
-            row["products"] = share_of_products(step)
+            row["products"] = share_of_products(WORKLOADS[name], row, model)
         table.add({"workload": name, **row})
     save(options, table.rows)
 
