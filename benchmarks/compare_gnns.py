@@ -7,11 +7,13 @@ Run: python benchmarks/compare_gnns.py --json gnns.json --plot gnns.pdf
 """
 
 import copy
+import json
 import pkgutil
 import time
 from argparse import ArgumentTypeError
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import lightning
 import numpy as np
@@ -234,6 +236,16 @@ def draw(rows, target, *axes):
     against_time.figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
 
 
+def redraw(options):
+    """Print and draw what an earlier run has written."""
+    saved = json.loads(options.draw.read_text(encoding="utf-8"))
+    target = QM9.properties[saved["options"]["target"]]
+    table = make_table(target)
+    for row in saved["results"]["models"]:
+        table.add(row)
+    save_figure(options, partial(draw, table.rows, target), num_axes=2)
+
+
 def learning_rates(texts, models):
     """Largest learning rate of each model, from ``0.001`` for all of them or ``NAME=0.001`` for one."""
     rates = {name: candidate.lr for name, candidate in models.items()}
@@ -282,7 +294,11 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of split, order of batches and weights")
     parser.add_argument("--source", help="folder of other files in the format of qm9pack")
     parser.add_argument("--root", help="folder of the cache of QM9")
+    parser.add_argument("--draw", type=Path, help="file of --json to print and draw; nothing is trained")
     options = parse(parser, **VERSIONS)
+    if options.draw:
+        redraw(options)
+        return
     quiet()
 
     models = {name: MODELS[name] for name in options.models} | dict(options.model)
