@@ -103,7 +103,8 @@ def test_forces_ask_for_no_gradient_of_weights(molecules, monkeypatch):
 
 
 @pytest.mark.parametrize("with_forces", [False, True])
-def test_threads_change_nothing(with_forces):
+def test_threads_change_nothing(with_forces, monkeypatch):
+    monkeypatch.setattr("pyg_schnet.kernels.cpu.run.SERIAL_WORK", 0)  # threads for everything
     random = torch.Generator().manual_seed(0)
     structures = {
         "z": torch.randint(1, 10, (200,), generator=random),

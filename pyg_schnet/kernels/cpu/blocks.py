@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
 from pyg_schnet.kernels.cpu.pairs import coefficients_of_columns, convolve_columns, dots_of_pairs
-from pyg_schnet.kernels.cpu.run import array, by_work, evenly, num_threads, several
+from pyg_schnet.kernels.cpu.run import TRAINING, array, by_work, evenly, num_threads, several
 from pyg_schnet.kernels.cpu.simd import NARROW
 from pyg_schnet.kernels.cpu.softplus import softplus_row
 from pyg_schnet.kernels.cpu.transpose import turned
@@ -333,7 +333,8 @@ def _run(
 ) -> None:
     """Call the forward (0) or backward (1) pass by as many threads as torch has."""
     ptr, (n_atoms, n_features), n_filters = array(graph.target_ptr), steps.x.shape[1:], weights.tables.shape[2]
-    threads = num_threads(graph.bins.size(0) * n_filters)
+    work, training = graph.bins.size(0) * n_filters, len(steps.outer) > 1
+    threads = num_threads(work // TRAINING if training else work)
     unit = NARROW // weights.w0.itemsize
     cuts = [evenly(n_atoms, TILE), evenly(n_filters, unit), evenly(n_features, unit), by_work(ptr)]
     bounds = [cut(threads) for cut in (cuts if which == 1 else cuts[:2])]

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyg_schnet.kernels.bspline import TAPS
 from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import array, num_threads, several
+from pyg_schnet.kernels.cpu.run import TRAINING, array, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_row
 from pyg_schnet.kernels.cpu.transpose import turned
 
@@ -169,7 +169,7 @@ def table_gradient(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[
 
 
 def _run(which: int, sampled: Sampled, *arguments: Any) -> None:
-    threads = num_threads(sampled.filters.size * sampled.filters.shape[2])
+    threads = num_threads(sampled.filters.size * sampled.filters.shape[2] // (10 * TRAINING))
     if threads == 1:
         _serial[which](*arguments)
         return
