@@ -169,7 +169,8 @@ def table_gradient(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[
 
 
 def _run(which: int, sampled: Sampled, *arguments: Any) -> None:
-    threads = num_threads(sampled.filters.size * sampled.filters.shape[2] // (10 * TRAINING))
+    work = sampled.filters.size * sampled.filters.shape[2]  # products of matrices, ten times as fast as convolutions
+    threads = num_threads(work // (10 * TRAINING))
     if threads == 1:
         _serial[which](*arguments)
         return

@@ -1,8 +1,8 @@
 """Vectors of several numbers as values of numba, for kernels whose rows overlap in ways that its compiler cannot see.
 
 LLVM fits a vector to the registers of the machine: one of 16 float32 takes one register of AVX-512, two of AVX2.
-All operations are element by element and in the order in which they are written, so a sum does not depend on the width
-of the vectors that it was made with. Positions count numbers from the start of an array, which must be contiguous;
+Operations are element by element and in the order in which they are written, so but for :func:`total` nothing depends on
+the width of the vectors. Positions count numbers from the start of an array, which must be contiguous;
 nothing is checked.
 """
 
