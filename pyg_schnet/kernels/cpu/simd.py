@@ -1,7 +1,7 @@
 """Vectors of several numbers as values of numba, for kernels whose rows overlap in ways that its compiler cannot see.
 
 LLVM fits a vector to the registers of the machine: one of 16 float32 takes one register of AVX-512, two of AVX2.
-Operations are element by element and in the order in which they are written, so but for :func:`total` nothing depends on
+Operations are element by element and in the order in which they are written: but for :func:`total` nothing depends on
 the width of the vectors. Positions count numbers from the start of an array, which must be contiguous;
 nothing is checked.
 """
