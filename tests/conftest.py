@@ -2,8 +2,10 @@
 
 import importlib.util
 import random
+import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,21 @@ from ase.spacegroup import crystal
 
 from pyg_schnet.data import QM9
 
+matplotlib.use("Agg")  # pictures are drawn into memory
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """The tensors here are so small that threads only wait for each other: ten times faster on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """No test finds the figures of another one."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        pyplot.close("all")
 
 
 @pytest.fixture

@@ -188,13 +188,10 @@ def run(monkeypatch, tmp_path_factory):
 
 
 def test_a_model_more_is_a_line_more(run, monkeypatch, tmp_path, capsys):
-    import matplotlib.pyplot as plt
-
     monkeypatch.setitem(gnns.MODELS, "pairs", gnns.Candidate(Pairs, lr=1e-2))
     files = tmp_path / "result.json", tmp_path / "result.pdf"
     outside = f"again={__name__}:Pairs"
     run("--models", "pairs", "--model", outside, "--lr", "again=1e-2", "--json", files[0], "--plot", files[1])
-    plt.close("all")
 
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines] == ["model", "-----", "pairs", "again"]
@@ -218,7 +215,6 @@ def test_other_properties_keep_their_unit(run, monkeypatch, tmp_path, capsys):
     against_time, against_size = plt.gcf().axes
     assert against_time.get_ylabel() == "validation MAE of alpha [a₀³]"
     assert len(against_time.lines) == len(against_size.lines) == 1  # no chemical accuracy
-    plt.close("all")
     assert "| test MAE [a₀³] |" in capsys.readouterr().out
 
 
