@@ -92,10 +92,11 @@ class _Learn(torch.autograd.Function):
         if torch.is_grad_enabled():
             plain = grad is not None and all(by_step is None for by_step in by_steps)
             if plain and not wanted(ctx, 1, 0) and not any_wanted(ctx, 2):  # for forces
-                by_h = _Slopes.apply(ctx.edges, slopes, grad, x, h, tables, *weights, *hidden, *slopes)
+                known = ctx.edges, ctx.packed, ctx.steps
+                by_h = _Slopes.apply(*known, grad, x, h, tables, *weights, *hidden, *slopes)
                 return None, None, by_h, None, *(None for _ in weights)
             return None, *_by_autograd(ctx.edges, [x, h, tables, *weights], (grad, *by_steps))
-        found = cpu_kernels().descend(
+        found, _ = cpu_kernels().descend(
             torch.zeros_like(x) if grad is None else grad,
             ctx.packed,
             h,
@@ -117,6 +118,13 @@ def _stacked(by_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.n
     """Gradients by a step of every block in one array; ``None`` where no block has one."""
     if all(by_step is None for by_step in by_steps):
         return None
+    first = by_steps[0]
+    if all(by_step is not None and by_step._base is first._base is not None for by_step in by_steps):
+        whole = first._base  # as :class:`_Slopes` cut it into pieces
+        if whole.shape == (len(steps), *steps[0].shape) and whole.is_contiguous():
+            places = [by_step.storage_offset() for by_step in by_steps]
+            if places == [whole.storage_offset() + k * steps[0].numel() for k in range(len(steps))]:
+                return whole.numpy()
     pairs = zip(by_steps, steps, strict=True)
     return torch.stack([torch.zeros_like(step) if grad is None else grad for grad, step in pairs]).numpy()
 
@@ -134,74 +142,39 @@ class _Slopes(torch.autograd.Function):
     def forward(
         ctx: Any,
         edges: SplineEdges,
-        slopes: Sequence[Tensor],
+        packed: Any,
+        steps: Any,
         grad: Tensor,
         x: Tensor,
         h: Tensor,
         tables: Tensor,
         *rest: Tensor,
     ) -> Tensor:
-        kernels, n_blocks = cpu_kernels(), len(slopes)
-        weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
-        graph = edges.graph
-        by_h, kept, g = torch.zeros_like(h), [], grad
-        for k, block in reversed(list(enumerate(_blocks_of(weights)))):
-            q = kernels.matrix_product(g, block.w2)
-            p = q * slopes[k]
-            s = _divide(kernels.matrix_product(p, block.w1), edges)
-            by_h.add_(kernels.weight_gradient(s, hidden[k], tables[k], graph))
-            r = kernels.convolve(s, tables[k], h, graph) if k > 0 else None
-            kept.append((g, q, p, s, r))
-            g = kernels.matrix_product(r, block.w0).add_(g) if k > 0 else None
+        found, descent = cpu_kernels().descend(
+            grad, packed, h, edges.graph, edges.n_neighbors, steps, by_x=False, keep=True
+        )
         ctx.save_for_backward(grad, x, h, tables, *rest)
-        ctx.edges, ctx.slopes, ctx.kept = edges, slopes, kept[::-1]
-        return by_h
+        ctx.edges, ctx.known = edges, (steps, descent)
+        ctx.packed = packed
+        return torch.from_numpy(found.edges)
 
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...]:
-        edges, n_blocks = ctx.edges, len(ctx.slopes)
+        edges = ctx.edges
         grad, x, h, tables, *rest = ctx.saved_tensors
-        weights, hidden = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks]
+        n_blocks = tables.size(0)
         if torch.is_grad_enabled():
-            return _slopes_by_autograd(edges, grad, x, h, tables, weights, along)
-        kernels, graph = cpu_kernels(), edges.graph
-        by_h = torch.zeros_like(h) if wanted(ctx, 4, 2) else None
-        by_weights, by_hidden, by_inner, by_g, by_tables = [], [], [], None, torch.empty_like(tables)
-        for k, block in enumerate(_blocks_of(weights)):
-            (g, q, p, s, r), y, slope = ctx.kept[k], hidden[k], ctx.slopes[k]
-            table = tables[k]
-            by_s = kernels.convolve(y, table, along, graph)
-            by_table = kernels.coefficient_gradient(s, y, along, table.size(0), graph)
-            by_hidden.append(kernels.convolve(s, table, along, graph))
-            by_w0 = None
-            if k > 0:
-                by_r = kernels.matrix_product(by_g, block.w0.t())
-                by_w0 = kernels.product_of_rows(r, by_g)
-                by_s.add_(kernels.convolve(by_r, table, h, graph))
-                by_table.add_(kernels.coefficient_gradient(s, by_r, h, table.size(0), graph))
-                if by_h is not None:
-                    by_h.add_(kernels.weight_gradient(s, by_r, table, graph))
-            by_s = _divide(by_s, edges)
-            by_w1 = kernels.product_of_rows(p, by_s)
-            by_p = kernels.matrix_product(by_s, block.w1.t())
-            by_q = by_p * slope
-            product = by_q * q
-            by_inner.append(torch.addcmul(product, product, slope, value=-1.0))  # σ' = σ (1 - σ)
-            by_w2 = kernels.product_of_rows(g, by_q)
-            by_g = _add(kernels.matrix_product(by_q, block.w2.t()), by_g)
-            by_tables[k] = by_table
-            by_weights += [by_w0, by_w1, None, by_w2, None]
-        return None, None, by_g, None, by_h, by_tables, *by_weights, *by_hidden, *by_inner
-
-
-def _add(value: Tensor, other: Tensor | None) -> Tensor:
-    """Add in place what there is to add."""
-    return value if other is None else value.add_(other)
-
-
-def _divide(values: Tensor, edges: SplineEdges) -> Tensor:
-    """Divide in place by the number of neighbours, where blocks do so."""
-    return values if edges.n_neighbors is None else values.div_(edges.n_neighbors.unsqueeze(-1))
+            return _slopes_by_autograd(edges, grad, x, h, tables, rest[: -2 * n_blocks], along)
+        by_edges = wanted(ctx, 5, 2)
+        found = cpu_kernels().second_ascent(
+            along, ctx.packed, h, edges.graph, edges.n_neighbors, *ctx.known, by_edges=by_edges
+        )
+        by_grad, by_h, by_hidden, by_inner, by_tables, *by_weights = (
+            None if value is None else torch.from_numpy(value) for value in found
+        )
+        by_w0, by_w1, by_w2 = (value.unbind() for value in by_weights)
+        each = (value for k in range(n_blocks) for value in (by_w0[k], by_w1[k], None, by_w2[k], None))
+        return None, None, None, by_grad, None, by_h, by_tables, *each, *by_hidden.unbind(), *by_inner.unbind()
 
 
 def _by_functions(
@@ -245,6 +218,7 @@ def _slopes_by_autograd(
     found = iter(torch.autograd.grad(by_h, chosen, along, create_graph=True, allow_unused=True))
     steps = 2 * (len(weights) // _PER_BLOCK)
     return (
+        None,
         None,
         None,
         *(next(found) if value.requires_grad else None for value in inputs),

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from pyg_schnet.geometry import safe_norm
+from pyg_schnet.kernels import is_plain
 from pyg_schnet.nn.activation import ShiftedSoftplus
-from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.dense import Dense, dense
 from pyg_schnet.nn.reference import MAX_Z
+from pyg_schnet.nn.two_layers import Pool, atom_values, two_layers
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -49,7 +51,26 @@ class AtomNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features ``[N, F]`` to ``[N, out_channels]``."""
-        return self.lin2(self.act(self.lin1(x)))
+        out = self.in_one_step(x)
+        return self.lin2(self.act(self.lin1(x))) if out is None else out
+
+    def in_one_step(self, x: Tensor, pool: Pool | None = None) -> Tensor | None:
+        """The same, and what follows, by :func:`two_layers`; ``None`` where something is exchanged or hooked."""
+        if not self._is_written_out(x):
+            return None
+        return two_layers(x, self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias, pool)
+
+    def _is_written_out(self, x: Tensor) -> bool:
+        parts = self.lin1, self.act, self.lin2
+        return (
+            is_plain(x)
+            and tuple(map(type, parts)) == (Dense, ShiftedSoftplus, Dense)
+            and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+            and x.dim() == 2
+            and x.dtype == self.lin1.weight.dtype
+            and x.size(1) == self.lin1.weight.size(1)
+            and not torch.is_autocast_enabled("cpu")
+        )
 
 
 class Readout(nn.Module):
@@ -136,8 +157,7 @@ class _PooledReadout(Readout):
             x: Atom features, shape ``[N, F]``.
             z: Atomic numbers, shape ``[N]``.
         """
-        values = self.scale * self.network(x) + self.shift + self.atomref.index_select(0, z)
-        return torch.where((z > 0).unsqueeze(-1), values, 0.0)
+        return atom_values(self.network(x), z, self.scale, self.shift, self.atomref)
 
     def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """Property of each structure.
@@ -153,14 +173,21 @@ class _PooledReadout(Readout):
             Property in the unit of scale, shift and references, shape ``[B, out_channels]``; zero where a structure
             has no atoms.
         """
-        values = self.atom_values(x, z)
         if self.reduce == "max":
-            return _largest(values, z > 0, batch, batch_size)
-        out = scatter(values, batch, 0, batch_size, reduce="sum")
+            return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
+        pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size)
+        out = None if self._is_hooked() else self.network.in_one_step(x, pool)
+        out = pool.total(self.network(x)) if out is None else out
         if self.reduce == "mean":
             n_atoms = scatter((z > 0).to(out.dtype), batch, 0, batch_size, reduce="sum")
             out = out / n_atoms.clamp(min=1.0).unsqueeze(-1)
         return out
+
+    def _is_hooked(self) -> bool:
+        """Whether somebody looks at the atom-wise network, or learns what is a statistic of the data."""
+        network, statistics = self.network, (self.scale, self.shift, self.atomref)
+        hooked = network._forward_hooks or network._forward_pre_hooks or type(network) is not AtomNetwork
+        return bool(hooked) or any(value.requires_grad for value in statistics)
 
 
 def _largest(values: Tensor, real: Tensor, batch: Tensor, batch_size: int) -> Tensor:

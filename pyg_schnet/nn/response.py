@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.geometry import apply_strain, volume
+from pyg_schnet.nn.fixed import fixed_weights
 
 EnergyModel = Callable[..., Tensor]
 """Called as ``model(z, pos, batch, cell=..., pbc=..., edge_index=..., edge_shift=..., batch_size=...)``.
@@ -92,7 +93,7 @@ def respond(
     """
     if stress:
         _check_periodic(cell, pbc)
-    with torch.enable_grad():
+    with torch.enable_grad(), fixed_weights(not create_graph):
         pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
         inputs, moved, lattice, strain = [pos], pos, cell, None
         if stress:

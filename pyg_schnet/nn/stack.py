@@ -15,6 +15,7 @@ from pyg_schnet.kernels.plain import is_plain
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.conv import CFConv
 from pyg_schnet.nn.dense import Dense
+from pyg_schnet.nn.fixed import weights_are_fixed
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.learn import learn, weights_of
@@ -68,7 +69,8 @@ class Stack:
         stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, plan.given)
         if not torch.is_grad_enabled():
             return stack.forward(x, edges.weights, keep=False)[0]
-        return _Interact.apply(stack, x, edges.weights, *(weight for weight in plan.weights if weight.requires_grad))
+        asked = () if weights_are_fixed() else (weight for weight in plan.weights if weight.requires_grad)
+        return _Interact.apply(stack, x, edges.weights, *asked)
 
 
 class _Plan(NamedTuple):
@@ -145,7 +147,7 @@ class _Stacked(NamedTuple):
     def backward(self, h: Tensor, grad: Tensor, steps: Any, by_x: bool) -> tuple[Tensor | None, Tensor]:
         """Gradients by embeddings, where wanted, and by the weights of the edges."""
         graph, counts = self.edges.graph, self.edges.n_neighbors
-        found = cpu_kernels().descend(grad, self.weights, h, graph, counts, steps, by_x=by_x)
+        found, _ = cpu_kernels().descend(grad, self.weights, h, graph, counts, steps, by_x=by_x)
         return None if found.x is None else torch.from_numpy(found.x), torch.from_numpy(found.edges)
 
 

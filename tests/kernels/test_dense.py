@@ -41,16 +41,17 @@ def test_products_of_rows(shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("first", "last"), [(0, 70), (33, 69), (5, 6), (7, 7)])
 @pytest.mark.parametrize(("begin", "end"), [(0, 37), (16, 32), (3, 4), (5, 5)])
-def test_some_rows_of_a_product_and_the_sums_of_columns(begin, end, dtype):
+def test_some_rows_of_a_product_and_the_sums_of_columns(begin, end, first, last, dtype):
     random = np.random.default_rng(0)
     a, b = random.normal(size=(70, 37)).astype(dtype), random.normal(size=(70, 20)).astype(dtype)
     out, sums = np.full((37, 20), 7.0, dtype), np.full(37, 7.0, dtype)
-    dense.rows_of_product(begin, end, a, b, out, sums)
+    dense.rows_of_product(begin, end, first, last, a, b, out, sums)
     inside = np.zeros(37, bool)
     inside[begin:end] = True
-    np.testing.assert_allclose(out[inside], (a.T @ b)[inside], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(sums[inside], a.sum(0)[inside], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(out[inside], (a[first:last].T @ b[first:last])[inside], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(sums[inside], a[first:last].sum(0)[inside], rtol=0, atol=1e-4)
     assert (out[~inside] == 7.0).all()
     assert (sums[~inside] == 7.0).all()
 

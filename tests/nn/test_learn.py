@@ -32,6 +32,12 @@ def block_by_block(model):
     return model
 
 
+def twice(structures):
+    """The same structures once more in one batch."""
+    size = int(structures["batch"].max()) + 1
+    return {name: torch.cat([value, value + size if name == "batch" else value]) for name, value in structures.items()}
+
+
 def gradients(model, structures, with_forces):
     response = respond(model, **structures, forces=with_forces, create_graph=True)
     loss = response.energy.square().sum()
@@ -41,9 +47,13 @@ def gradients(model, structures, with_forces):
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.parametrize("in_halves", [False, True])
 @pytest.mark.parametrize("with_forces", [False, True])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_gradients_are_those_of_the_blocks(options, with_forces, molecules):
+def test_gradients_are_those_of_the_blocks(options, with_forces, in_halves, molecules, monkeypatch):
+    if in_halves:
+        monkeypatch.setattr("pyg_schnet.kernels.cpu.run.SERIAL_WORK", 0)
+        molecules = twice(molecules)
     found = gradients(make(**options), molecules, with_forces)
     expected = gradients(block_by_block(make(**options)), molecules, with_forces)
     for name, gradient in expected.items():

@@ -12,6 +12,7 @@ from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import to_data
 from pyg_schnet.geometry import apply_strain, volume
 from pyg_schnet.nn import hessian, respond
+from pyg_schnet.nn.fixed import fixed_weights, weights_are_fixed
 from pyg_schnet.testing import random_rotation
 
 STRUCTURES = ["ethanol", "slab", "triclinic", "small_cell"]
@@ -240,3 +241,24 @@ def test_given_edges_are_used(triclinic):
     given = respond(model, data.z, data.pos, **lattice(data), **graph, stress=True)
     for one, other in zip(built, given, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def test_weights_are_fixed_only_while_forces_are_computed_that_nobody_differentiates(molecules):
+    seen = []
+    model = schnet()
+    model.register_forward_pre_hook(lambda *_: seen.append(weights_are_fixed()))
+    respond(model, **molecules)
+    respond(model, **molecules, create_graph=True)
+    model(**molecules)
+    assert seen == [True, False, False]
+    with fixed_weights(), fixed_weights(False):
+        assert weights_are_fixed()
+    assert not weights_are_fixed()
+
+
+def test_gradients_by_weights_after_forces_that_nobody_differentiates(molecules):
+    model = schnet()
+    expected = torch.autograd.grad(model(**molecules).sum(), model.interactions[0].lin1.weight)
+    respond(model, **molecules)
+    found = torch.autograd.grad(model(**molecules).sum(), model.interactions[0].lin1.weight)
+    assert torch.equal(found[0], expected[0])

@@ -1,11 +1,14 @@
 """The kernels in numba, for float32 and float64 on CPUs; compiled when first called, and kept on disk from then on."""
 
-from pyg_schnet.kernels.cpu.blocks import Weights, ascend, descend
+from pyg_schnet.kernels.cpu.blocks import ascend, descend
 from pyg_schnet.kernels.cpu.convolution import coefficient_gradient, convolve, weight_gradient
 from pyg_schnet.kernels.cpu.dense import matrix_product, product_of_rows
 from pyg_schnet.kernels.cpu.edges import measure, push, weigh
+from pyg_schnet.kernels.cpu.layers import two_layers, two_layers_gradient
 from pyg_schnet.kernels.cpu.network import Networks, table_gradient, tabulate
+from pyg_schnet.kernels.cpu.records import Weights
 from pyg_schnet.kernels.cpu.run import SERIAL_WORK
+from pyg_schnet.kernels.cpu.second import second_ascent
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
 from pyg_schnet.kernels.cpu.sort import half_of, pointer_of_sorted, sort_edges
 from pyg_schnet.kernels.cpu.transpose import transpose
@@ -24,11 +27,14 @@ __all__ = [
     "pointer_of_sorted",
     "product_of_rows",
     "push",
+    "second_ascent",
     "shifted_softplus",
     "sort_edges",
     "table_gradient",
     "tabulate",
     "transpose",
+    "two_layers",
+    "two_layers_gradient",
     "weigh",
     "weight_gradient",
 ]

@@ -8,14 +8,16 @@ A block is, with its table C and the weights h of the edges,
     \mathbf{x}' = \mathbf{x} + \mathrm{W}_2\, \mathrm{ssp}(\mathbf{u}) + \mathbf{b}_2
 
 Between two convolutions every atom is on its own: dense layers, softplus and residual run through tiles of atoms that
-stay in the cache. There, threads share the atoms; in convolutions, and gradients of weights, they share the features.
-Every number is computed by one thread in the same order, so results do not depend on the number of threads.
+stay in the cache. There, threads share the atoms. In convolutions, and gradients of weights, they share the features,
+or the halves of a batch that have no pair with each other: then, each thread stays with its atoms, and finds their
+features in its own cache. Gradients of weights are summed over each half and then added, whoever computed them, so
+results do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,104 +26,17 @@ from torch import Tensor
 
 from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
 from pyg_schnet.kernels.cpu.pairs import coefficients_of_columns, convolve_columns, dots_of_pairs
-from pyg_schnet.kernels.cpu.run import TRAINING, array, by_work, evenly, num_threads, several
+from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
+from pyg_schnet.kernels.cpu.run import array, is_large, num_threads, several
+from pyg_schnet.kernels.cpu.shares import middle, share
 from pyg_schnet.kernels.cpu.simd import NARROW
-from pyg_schnet.kernels.cpu.softplus import softplus_row
-from pyg_schnet.kernels.cpu.transpose import turned
+from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.graph import SplineGraph
 
 
-class Weights(NamedTuple):
-    """Weights of T blocks, each in the order in which its rows are read.
-
-    Attributes:
-        tables: Spline coefficients, shape ``[T, M, K]``.
-        w0: First dense layer, shape ``[T, K, F]``.
-        w1: Second dense layer, shape ``[T, F, K]``.
-        b1: Its bias, shape ``[T, F]``.
-        w2: Third dense layer, shape ``[T, F, F]``.
-        b2: Its bias, shape ``[T, F]``.
-        w0_t: Transpose of each, contiguous; likewise the next two.
-        w1_t: Shape ``[T, K, F]``.
-        w2_t: Shape ``[T, F, F]``.
-    """
-
-    tables: np.ndarray
-    w0: np.ndarray
-    w1: np.ndarray
-    b1: np.ndarray
-    w2: np.ndarray
-    b2: np.ndarray
-    w0_t: np.ndarray
-    w1_t: np.ndarray
-    w2_t: np.ndarray
-
-    @classmethod
-    def pack(cls, tables: Tensor, blocks: Sequence[Sequence[Tensor]]) -> Weights:
-        """Copies of the weights of all blocks, each given as (w0, w1, b1, w2, b2), beside their tables."""
-        stacked = [torch.stack([w.detach() for w in values]).numpy() for values in zip(*blocks, strict=True)]
-        return cls(array(tables), *stacked, *(turned(stacked[k]) for k in (0, 1, 3)))
-
-
-class Steps(NamedTuple):
-    """What the forward pass leaves to the backward pass, a layer for each block, or one for all that is written over.
-
-    Attributes:
-        x: Features, before each block and after the last one, ``[T + 1, N, F]`` or ``[2, N, F]``.
-        hidden: Layers y that are convolved, ``[T, N, K]`` or ``[1, N, K]``.
-        summed: Convolved, and divided where blocks do so, likewise.
-        outer: Softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
-        slope: Its slope, likewise.
-    """
-
-    x: np.ndarray
-    hidden: np.ndarray
-    summed: np.ndarray
-    outer: np.ndarray
-    slope: np.ndarray
-
-    @classmethod
-    def empty(cls, x: np.ndarray, weights: Weights, for_edges: bool, for_weights: bool) -> Steps:
-        """Room for the steps that the gradients by edges, and by weights, need."""
-        n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
-        kept, learned = n_blocks if for_edges or for_weights else 1, n_blocks if for_weights else 1
-        steps = cls(
-            np.empty((n_blocks + 1 if for_weights else 2, *x.shape), x.dtype),
-            np.empty((kept, len(x), n_filters), x.dtype),
-            np.empty((learned, len(x), n_filters), x.dtype),
-            np.empty((learned, *x.shape), x.dtype),
-            np.empty((kept, *x.shape), x.dtype),
-        )
-        steps.x[0] = x
-        return steps
-
-
-class Gradients(NamedTuple):
-    """Gradients of a sum over features; those by weights are stacked as in :class:`Weights`, or ``None``.
-
-    Attributes:
-        x: By the features before all blocks, shape ``[N, F]``, or ``None``.
-        edges: By the weights h of the edges, shape ``[P, 4]``, or ``None``.
-        tables: Shape ``[T, M, K]``.
-        w0: Shape ``[T, K, F]``.
-        w1: Shape ``[T, F, K]``.
-        b1: Shape ``[T, F]``.
-        w2: Shape ``[T, F, F]``.
-        b2: Shape ``[T, F]``.
-    """
-
-    x: np.ndarray | None
-    edges: np.ndarray | None
-    tables: np.ndarray | None = None
-    w0: np.ndarray | None = None
-    w1: np.ndarray | None = None
-    b1: np.ndarray | None = None
-    w2: np.ndarray | None = None
-    b2: np.ndarray | None = None
-
-
 @njit(**PRODUCT_OPTIONS)
-def _divide(begin, end, counts, values) -> None:
+def divide(begin, end, counts, values) -> None:
+    """Divide some rows by their counts, where there are any."""
     if counts.shape[0] > 0:
         for i in range(begin, end):
             for f in range(values.shape[1]):
@@ -133,14 +48,11 @@ def _update(begin, end, counts, x, summed, w1_t, b1, w2_t, b2, outer, slope, out
     """From the convolved features of some atoms to the features after the block."""
     n_features = x.shape[1]
     inner = np.empty((TILE, n_features), x.dtype)
-    _divide(begin, end, counts, summed)
+    divide(begin, end, counts, summed)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
         product(rows, summed, i, w1_t, inner, ZERO)
-        for r in range(rows):
-            for f in range(n_features):
-                inner[r, f] += b1[f]
-            softplus_row(inner[r], outer[i + r], slope[i + r])
+        softplus_rows(rows, inner, b1, i, outer, slope)
         product(rows, outer, i, w2_t, out, i)
         for r in range(i, i + rows):
             for f in range(n_features):
@@ -148,21 +60,21 @@ def _update(begin, end, counts, x, summed, w1_t, b1, w2_t, b2, outer, slope, out
 
 
 @njit(**PRODUCT_OPTIONS)
-def _descend(begin, end, counts, grad, slope, extra, w2, w1, by_u, by_sum) -> None:
+def _descend(begin, end, counts, grad, slope, extra, w2, w1, by_outer, by_u, by_sum) -> None:
     """From the gradient by the features of some atoms after a block to that by its convolution."""
     n_features = grad.shape[1]
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, grad, i, w2, by_u, i)
+        product(rows, grad, i, w2, by_outer, i)
         for r in range(i, i + rows):
             for f in range(n_features):
-                by_u[r, f] *= slope[r, f]
+                by_u[r, f] = by_outer[r, f] * slope[r, f]
         if extra.shape[0] > 0:
             for r in range(i, i + rows):
                 for f in range(n_features):
                     by_u[r, f] += extra[r, f]
         product(rows, by_u, i, w1, by_sum, i)
-    _divide(begin, end, counts, by_sum)
+    divide(begin, end, counts, by_sum)
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -181,19 +93,24 @@ def _pass_on(begin, end, by_y, extra, w0, above, grad) -> None:
 
 
 def _make(parallel: bool) -> tuple[Callable, Callable]:
-    """Compile both passes for several threads, or for one."""
+    """Compile both passes for several threads, or for one.
+
+    They must differ in a variable from outside: numba's cache on disk does not look at ``parallel=`` itself.
+    """
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
-    def ascend(rows, columns, weights, h, bins, source, ptr, counts, steps) -> None:
+    def ascend(shares, weights, h, bins, source, ptr, counts, steps) -> None:
+        rows, _, pieces = shares
         tables, _, _, b1, _, b2, w0_t, w1_t, w2_t = weights
         x, hidden, summed, outer, slope = steps
-        n_blocks, n_parts = tables.shape[0], rows.shape[0] - 1 if parallel else 1
+        n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
         for part in prange(n_parts):
             product(rows[part + 1] - rows[part], x[0], rows[part], w0_t[0], hidden[0], rows[part])
         for t in range(n_blocks):
             y, total = hidden[t % hidden.shape[0]], summed[t % summed.shape[0]]
             for part in prange(n_parts):
-                convolve_columns(columns[part], columns[part + 1], y, tables[t], h, bins, source, ptr, total)
+                first, last, begin, end = pieces[part, 1], pieces[part, 2], pieces[part, 3], pieces[part, 4]
+                convolve_columns(begin, end, first, last, y, tables[t], h, bins, source, ptr, total)
             before, after = x[t % x.shape[0]], x[(t + 1) % x.shape[0]]
             act, inclination = outer[t % outer.shape[0]], slope[t % slope.shape[0]]
             above = hidden[(t + 1) % hidden.shape[0]]
@@ -205,10 +122,7 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
     def descend(
-        rows,
-        columns,
-        features,
-        pairs,
+        shares,
         weights,
         h,
         bins,
@@ -218,45 +132,67 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         steps,
         by_hidden,
         by_inner,
-        grads,
+        descent,
         learning,
         by_x,
         by_edges,
         by_weights,
     ) -> None:
+        rows, pairs, pieces = shares
         tables, w0, w1, _, w2, _, _, _, _ = weights
         x, hidden, summed, outer, slope = steps
         by_tables, by_w0, by_w1, by_b1, by_w2, by_b2 = by_weights
-        n_blocks, n_parts = tables.shape[0], rows.shape[0] - 1 if parallel else 1
-        by_u, by_sum, by_y = np.empty_like(grads[0]), np.empty_like(hidden[0]), np.empty_like(hidden[0])
+        n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
+        grads, all_by_outer, all_by_sum, all_by_y = descent
+        by_u = np.empty_like(grads[0])
         for t in range(n_blocks - 1, -1, -1):
-            grad, below = grads[(n_blocks - 1 - t) % 2], grads[(n_blocks - t) % 2]
+            grad, below = grads[(n_blocks - 1 - t) % grads.shape[0]], grads[(n_blocks - t) % grads.shape[0]]
             extra_u, extra_y = by_inner[t % by_inner.shape[0]], by_hidden[t % by_hidden.shape[0]]
+            layer = t % all_by_sum.shape[0]
+            by_outer, by_sum, by_y = all_by_outer[layer], all_by_sum[layer], all_by_y[layer]
             for part in prange(n_parts):
-                _descend(rows[part], rows[part + 1], counts, grad, slope[t], extra_u, w2[t], w1[t], by_u, by_sum)
+                begin, end = rows[part], rows[part + 1]
+                _descend(begin, end, counts, grad, slope[t], extra_u, w2[t], w1[t], by_outer, by_u, by_sum)
             if by_edges.shape[0] > 0:
                 for part in prange(n_parts):
                     begin, end = pairs[part], pairs[part + 1]
                     dots_of_pairs(begin, end, by_sum, hidden[t], tables[t], bins, source, ptr, by_edges)
             if t > 0 or by_x or learning:
                 for part in prange(n_parts):
-                    begin, end = columns[part], columns[part + 1]
-                    convolve_columns(begin, end, by_sum, tables[t], h, bins, source, ptr, by_y)
+                    half, first, last, begin, end = (
+                        pieces[part, 0],
+                        pieces[part, 1],
+                        pieces[part, 2],
+                        pieces[part, 3],
+                        pieces[part, 4],
+                    )
+                    convolve_columns(begin, end, first, last, by_sum, tables[t], h, bins, source, ptr, by_y)
                     if learning:
-                        coefficients_of_columns(begin, end, by_sum, hidden[t], h, bins, source, ptr, by_tables[t])
+                        by_table = by_tables[half, t]
+                        coefficients_of_columns(
+                            begin, end, first, last, by_sum, hidden[t], h, bins, source, ptr, by_table
+                        )
                 for part in prange(n_parts):
                     _pass_on(rows[part], rows[part + 1], by_y, extra_y, w0[t], grad, below)
             if learning:
                 for part in prange(n_parts):
-                    begin, end = features[part], features[part + 1]
-                    rows_of_product(begin, end, by_u, summed[t], by_w1[t], by_b1[t])
-                    rows_of_product(begin, end, grad, outer[t], by_w2[t], by_b2[t])
-                    rows_of_product(columns[part], columns[part + 1], by_y, x[t], by_w0[t], by_b1[t][:0])
+                    half, first, last, begin, end = (
+                        pieces[part, 0],
+                        pieces[part, 1],
+                        pieces[part, 2],
+                        pieces[part, 5],
+                        pieces[part, 6],
+                    )
+                    rows_of_product(begin, end, first, last, by_u, summed[t], by_w1[half, t], by_b1[half, t])
+                    rows_of_product(begin, end, first, last, grad, outer[t], by_w2[half, t], by_b2[half, t])
+                    begin, end, none = pieces[part, 3], pieces[part, 4], by_b1[half, t][:0]
+                    rows_of_product(begin, end, first, last, by_y, x[t], by_w0[half, t], none)
 
     return ascend, descend
 
 
 _serial, _parallel = _make(False), _make(True)
+_ASCEND, _DESCEND = (tuple(kernels[k] for kernels in (_serial, _parallel)) for k in range(2))
 
 
 def ascend(
@@ -281,7 +217,7 @@ def ascend(
         for_weights: Whether to keep what gradients by weights need as well.
     """
     steps = Steps.empty(array(x), weights, for_edges, for_weights)
-    _run(0, weights, h, graph, n_neighbors, steps)
+    run_blocks(_ASCEND, cut_of(graph, weights), weights, h, graph, n_neighbors, tuple(steps))
     return torch.from_numpy(steps.x[len(weights.tables) % len(steps.x)]), steps
 
 
@@ -298,8 +234,9 @@ def descend(
     by_weights: bool = False,
     by_hidden: np.ndarray | None = None,
     by_inner: np.ndarray | None = None,
-) -> Gradients:
-    """Gradients of a sum over the features after all blocks.
+    keep: bool = False,
+) -> tuple[Gradients, Descent]:
+    """Gradients of a sum over the features after all blocks, and what was gone through.
 
     Args:
         grad: Gradient by these features, shape ``[N, F]``.
@@ -313,36 +250,52 @@ def descend(
         by_weights: Whether those by weights are.
         by_hidden: More gradient by the layers y of the blocks, shape ``[T, N, K]``.
         by_inner: More gradient by the layers u, shape ``[T, N, F]``.
+        keep: Whether to keep what the gradient of the gradient by edges needs, without more gradient by y and u.
     """
     n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
-    grads = np.empty((2, *grad.shape), weights.w0.dtype)
-    grads[0] = array(grad)
+    descent = Descent.empty(array(grad), weights, keep)
+    grads = descent.grads
     if by_hidden is None:
         by_hidden = np.empty((1, 0, n_filters), grads.dtype)
     if by_inner is None:
         by_inner = np.empty((1, 0, grads.shape[2]), grads.dtype)
     edges = np.zeros((graph.bins.size(0) if by_edges else 0, 4), grads.dtype)
-    learned = [np.empty_like(value if by_weights else value[:0]) for value in weights[:6]]
-    _run(1, weights, h, graph, n_neighbors, steps, by_hidden, by_inner, grads, by_weights, by_x, edges, tuple(learned))
-    found = (grads[n_blocks % 2] if by_x else None), (edges if by_edges else None)
-    return Gradients(*found, *(learned if by_weights else ()))
+    cut = cut_of(graph, weights)
+    learned = Gradients.empty(weights, cut, by_weights)
+    rest = tuple(steps), by_hidden, by_inner, tuple(descent), by_weights, by_x, edges, learned
+    run_blocks(_DESCEND, cut, weights, h, graph, n_neighbors, *rest)
+    found = (grads[n_blocks % len(grads)] if by_x else None), (edges if by_edges else None)
+    return Gradients(*found, *(Gradients.total(learned) if by_weights else ())), descent
 
 
-def _run(
-    which: int, weights: Weights, h: Tensor, graph: SplineGraph, n_neighbors: Tensor | None, steps: Steps, *rest: Any
+def _work(graph: SplineGraph, weights: Weights) -> int:
+    return graph.bins.size(0) * weights.tables.shape[2]
+
+
+def cut_of(graph: SplineGraph, weights: Weights) -> int:
+    """Where the second half of a batch begins; 0 for one that does not fall into halves, or is not worth it."""
+    if not is_large(_work(graph, weights)):
+        return 0
+    return middle(array(graph.source), array(graph.target_ptr), weights.w1.shape[1])
+
+
+def run_blocks(
+    kernels: tuple[Callable, Callable],
+    cut: int,
+    weights: Weights,
+    h: Tensor,
+    graph: SplineGraph,
+    n_neighbors: Tensor | None,
+    *rest: Any,
 ) -> None:
-    """Call the forward (0) or backward (1) pass by as many threads as torch has."""
-    ptr, (n_atoms, n_features), n_filters = array(graph.target_ptr), steps.x.shape[1:], weights.tables.shape[2]
-    work, training = graph.bins.size(0) * n_filters, len(steps.outer) > 1
-    threads = num_threads(work // TRAINING if training else work)
-    unit = NARROW // weights.w0.itemsize
-    cuts = [evenly(n_atoms, TILE), evenly(n_filters, unit), evenly(n_features, unit), by_work(ptr)]
-    bounds = [cut(threads) for cut in (cuts if which == 1 else cuts[:2])]
+    """Call a pass through the blocks, the first one by one thread or the second one by as many as torch has."""
+    threads, ptr = num_threads(_work(graph, weights)), array(graph.target_ptr)
+    shares = share(threads, cut, ptr, *weights.w0.shape[1:], NARROW // weights.w0.itemsize)
     counts = np.empty(0, weights.w0.dtype) if n_neighbors is None else array(n_neighbors)
     edges = array(h), array(graph.bins), array(graph.source), ptr, counts
-    arguments = (*bounds, tuple(weights), *edges, tuple(steps), *rest)
+    arguments = (tuple(shares), tuple(weights), *edges, *rest)
     if threads == 1:
-        _serial[which](*arguments)
+        kernels[0](*arguments)
         return
     with several(threads):
-        _parallel[which](*arguments)
+        kernels[1](*arguments)

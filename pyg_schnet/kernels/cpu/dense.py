@@ -71,14 +71,14 @@ def product(rows, a, i, w, out, o) -> None:
 
 
 @njit(**PRODUCT_OPTIONS)
-def _outer_panel(zero, n, begin, end, first, last, a, b, out) -> None:
-    """Add the rows ``first`` to ``last`` to rows ``begin`` to ``end`` and some columns of ``a.T @ b``."""
+def _outer_panel(zero, n, begin, end, first, last, fresh, a, b, out) -> None:
+    """Add rows ``first`` to ``last`` to rows ``begin`` to ``end`` and some columns of ``a.T @ b``, or to zero."""
     n_rows, n_columns = a.shape[1], b.shape[1]
     full, following = end - (end - begin) % 4, last
     for m in range(begin, full, 4):
         q = m * n_columns + n
         s0, s1, s2, s3 = zero, zero, zero, zero
-        if first > 0:
+        if not fresh:
             s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
             s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
         for f in range(begin, end, 16):  # a row that comes next, a line of the cache at a time
@@ -98,59 +98,63 @@ def _outer_panel(zero, n, begin, end, first, last, a, b, out) -> None:
         store(out, q + 3 * n_columns, s3)
     for m in range(full, end):
         q = m * n_columns + n
-        s0 = zero if first == 0 else load(zero, out, q)
+        s0 = zero if fresh else load(zero, out, q)
         for k in range(first, last):
             s0 = fma(fill(zero, a, k * n_rows + m), load(zero, b, k * n_columns + n), s0)
         store(out, q, s0)
 
 
 @njit(**PRODUCT_OPTIONS)
-def _sum_of_columns(zero, m, a, out) -> None:
+def _sum_of_columns(zero, m, first, last, a, out) -> None:
     n_columns, s0 = a.shape[1], zero
-    for k in range(a.shape[0]):
+    for k in range(first, last):
         s0 = add(load(zero, a, k * n_columns + m), s0)
     store(out, m, s0)
 
 
 @njit(**PRODUCT_OPTIONS)
-def rows_of_product(begin, end, a, b, out, sums) -> None:
-    """Rows of ``a.T @ b``, and of the sums of the columns of a where ``sums`` has room for them."""
-    n_summed, n_columns = a.shape[0], b.shape[1]
-    if n_summed == 0:
+def rows_of_product(begin, end, first, last, a, b, out, sums) -> None:
+    """Rows of ``a.T @ b``, and of the sums of the columns of a where ``sums`` has room for them.
+
+    Summed over the rows ``first`` to ``last`` of both.
+    """
+    n_columns = b.shape[1]
+    if first == last:
         out[begin:end] = 0
-    for first in range(0, n_summed, _SUMMED_ROWS):
-        last, n = min(first + _SUMMED_ROWS, n_summed), ZERO
+    for k in range(first, last, _SUMMED_ROWS):
+        stop, n, fresh = min(k + _SUMMED_ROWS, last), ZERO, k == first
         while n + WIDE // b.itemsize <= n_columns:
-            _outer_panel(wide(b), n, begin, end, first, last, a, b, out)
+            _outer_panel(wide(b), n, begin, end, k, stop, fresh, a, b, out)
             n += WIDE // b.itemsize
         while n + NARROW // b.itemsize <= n_columns:
-            _outer_panel(narrow(b), n, begin, end, first, last, a, b, out)
+            _outer_panel(narrow(b), n, begin, end, k, stop, fresh, a, b, out)
             n += NARROW // b.itemsize
         while n < n_columns:
-            _outer_panel(one(b), n, begin, end, first, last, a, b, out)
+            _outer_panel(one(b), n, begin, end, k, stop, fresh, a, b, out)
             n += 1
     if sums.shape[0] == 0:
         return
     m = begin
     while m + NARROW // a.itemsize <= end:
-        _sum_of_columns(narrow(a), m, a, sums)
+        _sum_of_columns(narrow(a), m, first, last, a, sums)
         m += NARROW // a.itemsize
     while m < end:
-        _sum_of_columns(one(a), m, a, sums)
+        _sum_of_columns(one(a), m, first, last, a, sums)
         m += 1
 
 
 @njit(parallel=True, **PRODUCT_OPTIONS)
-def _outer_parallel(bounds, a, b, out, sums) -> None:
+def _outer_parallel(bounds, first, last, a, b, out, sums) -> None:
     for part in prange(bounds.shape[0] - 1):
-        rows_of_product(bounds[part], bounds[part + 1], a, b, out, sums)
+        rows_of_product(bounds[part], bounds[part + 1], first, last, a, b, out, sums)
 
 
 def product_of_rows(a: Tensor, b: Tensor) -> Tensor:
     """``a.T @ b`` of matrices ``[N, M]`` and ``[N, K]``, summed over the rows of both."""
     out = a.new_empty(a.size(1), b.size(1))
     cut = evenly(a.size(1), NARROW // a.element_size())
-    run(rows_of_product, _outer_parallel, cut, a.numel() * b.size(1), *arrays_of(a, b, out, a.new_empty(0)))
+    arrays = arrays_of(a, b, out, a.new_empty(0))
+    run(rows_of_product, _outer_parallel, cut, a.numel() * b.size(1), 0, a.size(0), *arrays)
     return out
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from pyg_schnet.kernels.bspline import TAPS
 from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import TRAINING, array, num_threads, several
-from pyg_schnet.kernels.cpu.softplus import softplus_row
+from pyg_schnet.kernels.cpu.run import array, num_threads, several
+from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.cpu.transpose import turned
 
 _BEYOND = 4  # samples that a table needs more than it has coefficients
@@ -31,22 +31,19 @@ _BEYOND = 4  # samples that a table needs more than it has coefficients
 @njit(**PRODUCT_OPTIONS)
 def _sample(expansion, w1_t, b1, w2_t, b2, hidden, inner_slope, filters, outer_slope) -> None:
     n_samples, n_filters = filters.shape
-    before = np.empty(n_filters, filters.dtype)
+    before = np.empty((TILE, n_filters), filters.dtype)
     for i in range(0, n_samples, TILE):
         rows = min(TILE, n_samples - i)
-        product(rows, expansion, i, w1_t, hidden, i)
-        for r in range(i, i + rows):
-            for f in range(n_filters):
-                before[f] = hidden[r, f] + b1[f]
-            softplus_row(before, hidden[r], inner_slope[r])
-        product(rows, hidden, i, w2_t, filters, i)
-        for r in range(i, i + rows):
-            for f in range(n_filters):
-                filters[r, f] += b2[f]
-            if outer_slope.shape[0] > 0:
+        product(rows, expansion, i, w1_t, before, ZERO)
+        softplus_rows(rows, before, b1, i, hidden, inner_slope)
+        if outer_slope.shape[0] > 0:
+            product(rows, hidden, i, w2_t, before, ZERO)
+            softplus_rows(rows, before, b2, i, filters, outer_slope)
+        else:
+            product(rows, hidden, i, w2_t, filters, i)
+            for r in range(i, i + rows):
                 for f in range(n_filters):
-                    before[f] = filters[r, f]
-                softplus_row(before, filters[r], outer_slope[r])
+                    filters[r, f] += b2[f]
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -66,7 +63,7 @@ def _descend(grad, outer_slope, w2, inner_slope, by_inner) -> None:
 
 
 def _make(parallel: bool) -> tuple[Callable, Callable]:
-    """Compile both passes for several threads, or for one."""
+    """Compile both passes for several threads, or for one; see blocks.py for why they differ in more than that."""
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
     def forward(expansion, window, taps, vanishing, weights, sampled, out) -> None:
@@ -87,9 +84,9 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         for t in prange(n_tables):
             filter_rows_transposed(grad[t], window[t], taps, vanishing, by_outer[t])
             _descend(by_outer[t], outer_slope[t], w2[t], inner_slope[t], by_inner[t])
-            n_filters = w2.shape[1]
-            rows_of_product(ZERO, n_filters, by_inner[t], expansion[t], by_w1[t], by_b1[t])
-            rows_of_product(ZERO, n_filters, by_outer[t], hidden[t], by_w2[t], by_b2[t])
+            n_samples, n_filters = hidden.shape[1:]
+            rows_of_product(ZERO, n_filters, ZERO, n_samples, by_inner[t], expansion[t], by_w1[t], by_b1[t])
+            rows_of_product(ZERO, n_filters, ZERO, n_samples, by_outer[t], hidden[t], by_w2[t], by_b2[t])
 
     return forward, backward
 
@@ -170,7 +167,7 @@ def table_gradient(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[
 
 def _run(which: int, sampled: Sampled, *arguments: Any) -> None:
     work = sampled.filters.size * sampled.filters.shape[2]  # products of matrices, ten times as fast as convolutions
-    threads = num_threads(work // (10 * TRAINING))
+    threads = num_threads(work // 10)
     if threads == 1:
         _serial[which](*arguments)
         return

@@ -37,12 +37,12 @@ _OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
 
 
 @njit(**_OPTIONS)
-def _convolve_columns(zero, f, x, c, h, bins, source, ptr, out) -> None:
+def _convolve_columns(zero, f, first, last, x, c, h, bins, source, ptr, out) -> None:
     """As many columns of the convolution as ``zero`` has elements, from column f on."""
-    n_atoms, n_features = x.shape
-    for i in range(n_atoms):
+    n_features = x.shape[1]
+    for i in range(first, last):
         store(out, i * n_features + f, zero)
-    for i in range(n_atoms):
+    for i in range(first, last):
         row = i * n_features + f
         x_i, sum_i = load(zero, x, row), zero
         for p in range(at(ptr, i), at(ptr, i + 1)):
@@ -57,32 +57,32 @@ def _convolve_columns(zero, f, x, c, h, bins, source, ptr, out) -> None:
 
 
 @njit(**_OPTIONS)
-def convolve_columns(begin, end, x, c, h, bins, source, ptr, out) -> None:
-    """Columns of the convolution."""
+def convolve_columns(begin, end, first, last, x, c, h, bins, source, ptr, out) -> None:
+    """Columns of the convolution, of atoms that have no pair with others than those from ``first`` to ``last``."""
     f = begin
     while f + WIDE // x.itemsize <= end:
-        _convolve_columns(wide(x), f, x, c, h, bins, source, ptr, out)
+        _convolve_columns(wide(x), f, first, last, x, c, h, bins, source, ptr, out)
         f += WIDE // x.itemsize
     while f + NARROW // x.itemsize <= end:
-        _convolve_columns(narrow(x), f, x, c, h, bins, source, ptr, out)
+        _convolve_columns(narrow(x), f, first, last, x, c, h, bins, source, ptr, out)
         f += NARROW // x.itemsize
     while f < end:
-        _convolve_columns(one(x), f, x, c, h, bins, source, ptr, out)
+        _convolve_columns(one(x), f, first, last, x, c, h, bins, source, ptr, out)
         f += 1
 
 
 @njit(parallel=True, **_OPTIONS)
-def _convolve_parallel(bounds, x, c, h, bins, source, ptr, out) -> None:
+def _convolve_parallel(bounds, first, last, x, c, h, bins, source, ptr, out) -> None:
     for part in prange(bounds.shape[0] - 1):
-        convolve_columns(bounds[part], bounds[part + 1], x, c, h, bins, source, ptr, out)
+        convolve_columns(bounds[part], bounds[part + 1], first, last, x, c, h, bins, source, ptr, out)
 
 
 @njit(**_OPTIONS)
-def _coefficient_columns(zero, f, g, x, h, bins, source, ptr, out) -> None:
-    n_atoms, n_features = x.shape
+def _coefficient_columns(zero, f, first, last, g, x, h, bins, source, ptr, out) -> None:
+    n_features = x.shape[1]
     for k in range(out.shape[0]):
         store(out, k * n_features + f, zero)
-    for i in range(n_atoms):
+    for i in range(first, last):
         row = i * n_features + f
         g_i, x_i = load(zero, g, row), load(zero, x, row)
         for p in range(at(ptr, i), at(ptr, i + 1)):
@@ -94,24 +94,24 @@ def _coefficient_columns(zero, f, g, x, h, bins, source, ptr, out) -> None:
 
 
 @njit(**_OPTIONS)
-def coefficients_of_columns(begin, end, g, x, h, bins, source, ptr, out) -> None:
-    """Columns of the gradient by coefficients."""
+def coefficients_of_columns(begin, end, first, last, g, x, h, bins, source, ptr, out) -> None:
+    """Columns of the gradient by coefficients, of the pairs of the atoms from ``first`` to ``last``."""
     f = begin
     while f + WIDE // x.itemsize <= end:
-        _coefficient_columns(wide(x), f, g, x, h, bins, source, ptr, out)
+        _coefficient_columns(wide(x), f, first, last, g, x, h, bins, source, ptr, out)
         f += WIDE // x.itemsize
     while f + NARROW // x.itemsize <= end:
-        _coefficient_columns(narrow(x), f, g, x, h, bins, source, ptr, out)
+        _coefficient_columns(narrow(x), f, first, last, g, x, h, bins, source, ptr, out)
         f += NARROW // x.itemsize
     while f < end:
-        _coefficient_columns(one(x), f, g, x, h, bins, source, ptr, out)
+        _coefficient_columns(one(x), f, first, last, g, x, h, bins, source, ptr, out)
         f += 1
 
 
 @njit(parallel=True, **_OPTIONS)
-def _coefficients_parallel(bounds, g, x, h, bins, source, ptr, out) -> None:
+def _coefficients_parallel(bounds, first, last, g, x, h, bins, source, ptr, out) -> None:
     for part in prange(bounds.shape[0] - 1):
-        coefficients_of_columns(bounds[part], bounds[part + 1], g, x, h, bins, source, ptr, out)
+        coefficients_of_columns(bounds[part], bounds[part + 1], first, last, g, x, h, bins, source, ptr, out)
 
 
 @njit(**_OPTIONS)
@@ -157,7 +157,7 @@ def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGrap
     """Derivative of the form by g, and for other arguments by x, shape ``[N, F]``."""
     out = x.new_empty(x.shape)
     arrays = arrays_of(x, coefficients, weights, graph.bins, graph.source, graph.target_ptr)
-    run(convolve_columns, _convolve_parallel, _columns(x), _work(x, graph), *arrays, out.numpy())
+    run(convolve_columns, _convolve_parallel, _columns(x), _work(x, graph), 0, x.size(0), *arrays, out.numpy())
     return out
 
 
@@ -165,7 +165,8 @@ def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients
     """Derivative of the form by C, shape ``[num_coefficients, F]``."""
     out = x.new_empty(num_coefficients, x.size(1))
     arrays = arrays_of(g, x, weights, graph.bins, graph.source, graph.target_ptr)
-    run(coefficients_of_columns, _coefficients_parallel, _columns(x), _work(x, graph), *arrays, out.numpy())
+    rows = 0, x.size(0)
+    run(coefficients_of_columns, _coefficients_parallel, _columns(x), _work(x, graph), *rows, *arrays, out.numpy())
     return out
 
 

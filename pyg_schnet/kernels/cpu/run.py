@@ -56,18 +56,19 @@ def by_work(ptr: np.ndarray) -> Cut:
     Args:
         ptr: Where the work of each row begins and ends, shape ``[rows + 1]``.
     """
+    return within(ptr, 0, ptr.shape[0] - 1)
+
+
+def within(ptr: np.ndarray, first: int, last: int) -> Cut:
+    """Ranges of as much work each, of the rows from ``first`` to ``last``."""
 
     def cut(threads: int) -> np.ndarray:
-        bounds = np.searchsorted(ptr, np.arange(threads + 1) * int(ptr[-1]) // threads)
-        bounds[0], bounds[-1] = 0, ptr.shape[0] - 1
-        return bounds
+        begin, end = int(ptr[first]), int(ptr[last])
+        bounds = np.searchsorted(ptr, begin + np.arange(threads + 1) * (end - begin) // threads)
+        bounds[0], bounds[-1] = first, last
+        return bounds.clip(first, last)
 
     return cut
-
-
-TRAINING = 10
-"""How much more work threads have to share in training, where numba's and torch's take turns and wait for each other:
-steps of 100 molecules with 128 features were 1.3 times as fast on one thread (``benchmarks/epoch.py``)."""
 
 
 def run(serial: Callable, parallel: Callable, cut: Cut, work: int, *arguments: Any) -> None:
@@ -88,9 +89,14 @@ def run(serial: Callable, parallel: Callable, cut: Cut, work: int, *arguments: A
         parallel(cut(threads), *arguments)
 
 
+def is_large(work: int) -> bool:
+    """Whether a number of products is worth threads."""
+    return work >= SERIAL_WORK
+
+
 def num_threads(work: int) -> int:
     """Threads for a number of products: as many as torch has, one in processes that were forked off."""
-    if _forked or work < SERIAL_WORK:
+    if _forked or not is_large(work):
         return 1
     return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
 
@@ -105,7 +111,10 @@ def several(threads: int) -> Iterator[None]:
 
 def array(x: Tensor | None) -> np.ndarray | None:
     """The memory of a tensor, in rows."""
-    return None if x is None else x.detach().contiguous().numpy()
+    if x is None:
+        return None
+    values = (x.detach() if x.requires_grad else x).numpy()
+    return values if values.flags.c_contiguous else np.ascontiguousarray(values)
 
 
 def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:

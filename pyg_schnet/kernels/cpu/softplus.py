@@ -75,15 +75,27 @@ softplus32 = _make(np.float32, np.int32, 23, 127, 8, 8)
 softplus64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
 
 
-def softplus_row(x, out, slope) -> None:
-    """Shifted softplus and its slope of a row of numbers, for kernels."""
+@njit(**OPTIONS)
+def _flat(begin, end, x) -> np.ndarray:
+    """Rows of a matrix, one after the other."""
+    return x.reshape(-1)[begin * x.shape[1] : end * x.shape[1]]
 
 
-@overload(softplus_row)
-def _choose_softplus(x, out, slope) -> Callable:
-    if x.dtype == types.float64:
-        return lambda x, out, slope: softplus64(x, out, slope)
-    return lambda x, out, slope: softplus32(x, out, slope)
+def softplus_rows(rows, x, bias, i, out, slope) -> None:
+    """Add a bias to the first rows of a matrix; their shifted softplus and its slope to rows from i on, for kernels."""
+
+
+@overload(softplus_rows)
+def _choose_softplus(rows, x, bias, i, out, slope) -> Callable:
+    softplus = softplus64 if x.dtype == types.float64 else softplus32
+
+    def add_and_apply(rows, x, bias, i, out, slope) -> None:
+        for r in range(rows):
+            for f in range(x.shape[1]):
+                x[r, f] += bias[f]
+        softplus(_flat(0, rows, x), _flat(i, i + rows, out), _flat(i, i + rows, slope))
+
+    return add_and_apply
 
 
 @njit(**OPTIONS)

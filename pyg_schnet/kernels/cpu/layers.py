@@ -1,0 +1,153 @@
+r"""Two dense layers with a shifted softplus between them, for many inputs and few outputs, as readouts have them.
+
+.. math::
+    \mathbf{u} = \mathrm{W}_1 \mathbf{x} + \mathbf{b}_1, \quad
+    \mathbf{y} = \mathrm{W}_2\, \mathrm{ssp}(\mathbf{u}) + \mathbf{b}_2
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
+from pyg_schnet.kernels.cpu.run import OPTIONS, Cut, arrays_of, evenly, run
+from pyg_schnet.kernels.cpu.simd import NARROW
+from pyg_schnet.kernels.cpu.softplus import softplus_rows
+from pyg_schnet.kernels.cpu.transpose import turned
+
+_PRODUCTS_AT_ONCE = 10  # work is counted in products of convolutions, which take so much longer
+
+
+class LayerGradients(NamedTuple):
+    """Gradients of a sum over the outputs; ``None`` where they are not wanted."""
+
+    x: Tensor | None
+    w1: Tensor | None = None
+    b1: Tensor | None = None
+    w2: Tensor | None = None
+    b2: Tensor | None = None
+
+
+@njit(**OPTIONS)
+def _dots(row, weight, bias, out) -> None:
+    for c in range(weight.shape[0]):
+        value = weight.dtype.type(0)
+        for f in range(weight.shape[1]):
+            value += weight[c, f] * row[f]
+        out[c] = value + bias[c]
+
+
+@njit(**PRODUCT_OPTIONS)
+def _ascend(begin, end, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
+    inner = np.empty((TILE, w1_t.shape[1]), x.dtype)
+    for i in range(begin, end, TILE):
+        rows = min(TILE, end - i)
+        product(rows, x, i, w1_t, inner, ZERO)
+        softplus_rows(rows, inner, b1, i, hidden, slope)
+        for r in range(i, i + rows):
+            _dots(hidden[r], w2, b2, out[r])
+
+
+@njit(parallel=True, **PRODUCT_OPTIONS)
+def _ascend_parallel(bounds, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _ascend(bounds[part], bounds[part + 1], x, w1_t, b1, w2, b2, hidden, slope, out)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _descend(begin, end, grad, slope, w2, w1, by_inner, by_x) -> None:
+    n_outputs, n_hidden = w2.shape
+    for i in range(begin, end, TILE):
+        rows = min(TILE, end - i)
+        for r in range(i, i + rows):
+            by_inner[r] = 0
+            for c in range(n_outputs):
+                for f in range(n_hidden):
+                    by_inner[r, f] += grad[r, c] * w2[c, f]
+            for f in range(n_hidden):
+                by_inner[r, f] *= slope[r, f]
+        if by_x.shape[0] > 0:
+            product(rows, by_inner, i, w1, by_x, i)
+
+
+@njit(parallel=True, **PRODUCT_OPTIONS)
+def _descend_parallel(bounds, grad, slope, w2, w1, by_inner, by_x) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _descend(bounds[part], bounds[part + 1], grad, slope, w2, w1, by_inner, by_x)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _learn(begin, end, x, by_inner, by_w1, by_b1) -> None:
+    rows_of_product(begin, end, ZERO, x.shape[0], by_inner, x, by_w1, by_b1)
+
+
+@njit(parallel=True, **PRODUCT_OPTIONS)
+def _learn_parallel(bounds, x, by_inner, by_w1, by_b1) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _learn(bounds[part], bounds[part + 1], x, by_inner, by_w1, by_b1)
+
+
+def two_layers(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, the softplus between the layers and its slope.
+
+    Args:
+        x: Inputs, shape ``[N, F]``.
+        w1: Weights of the first layer, shape ``[H, F]``.
+        b1: Its bias, shape ``[H]``.
+        w2: Weights of the second layer, shape ``[C, H]``.
+        b2: Its bias, shape ``[C]``.
+
+    Returns:
+        Shapes ``[N, C]``, ``[N, H]`` and ``[N, H]``.
+    """
+    hidden, out = x.new_empty(x.size(0), w1.size(0)), x.new_empty(x.size(0), w2.size(0))
+    slope = torch.empty_like(hidden)
+    rows, first, *rest = arrays_of(x, w1, b1, w2, b2, hidden, slope, out)
+    run(_ascend, _ascend_parallel, *_by_rows(x, w1), rows, turned(first[None])[0], *rest)
+    return out, hidden, slope
+
+
+def two_layers_gradient(
+    grad: Tensor,
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    hidden: Tensor,
+    slope: Tensor,
+    *,
+    by_x: bool = True,
+    by_weights: bool = True,
+) -> LayerGradients:
+    """Gradients of :func:`two_layers`.
+
+    Args:
+        grad: Gradient by the outputs, shape ``[N, C]``.
+        x: Inputs, shape ``[N, F]``.
+        w1: Weights of the first layer, shape ``[H, F]``.
+        w2: Weights of the second layer, shape ``[C, H]``.
+        hidden: Softplus between the layers, shape ``[N, H]``.
+        slope: Its slope, likewise.
+        by_x: Whether the gradient by the inputs is wanted.
+        by_weights: Whether those by weights and biases are.
+    """
+    by_inner, found = torch.empty_like(slope), x.new_empty(x.shape if by_x else (0, x.size(1)))
+    run(_descend, _descend_parallel, *_by_rows(x, w1), *arrays_of(grad, slope, w2, w1, by_inner, found))
+    if not by_weights:
+        return LayerGradients(found if by_x else None)
+    by_w1, by_b1 = torch.empty_like(w1), w1.new_empty(w1.size(0))
+    columns = evenly(w1.size(0), NARROW // x.element_size())
+    run(_learn, _learn_parallel, columns, _work(x, w1), *arrays_of(x, by_inner, by_w1, by_b1))
+    return LayerGradients(found if by_x else None, by_w1, by_b1, grad.t() @ hidden, grad.sum(0))
+
+
+def _work(x: Tensor, w1: Tensor) -> int:
+    return x.numel() * w1.size(0) // _PRODUCTS_AT_ONCE
+
+
+def _by_rows(x: Tensor, w1: Tensor) -> tuple[Cut, int]:
+    return evenly(x.size(0), TILE), _work(x, w1)

@@ -1,0 +1,150 @@
+"""What the passes through the interaction blocks start from, leave to each other and find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyg_schnet.kernels.cpu.run import array
+from pyg_schnet.kernels.cpu.transpose import turned
+
+
+class Weights(NamedTuple):
+    """Weights of T blocks, each in the order in which its rows are read.
+
+    Attributes:
+        tables: Spline coefficients, shape ``[T, M, K]``.
+        w0: First dense layer, shape ``[T, K, F]``.
+        w1: Second dense layer, shape ``[T, F, K]``.
+        b1: Its bias, shape ``[T, F]``.
+        w2: Third dense layer, shape ``[T, F, F]``.
+        b2: Its bias, shape ``[T, F]``.
+        w0_t: Transpose of each, contiguous; likewise the next two.
+        w1_t: Shape ``[T, K, F]``.
+        w2_t: Shape ``[T, F, F]``.
+    """
+
+    tables: np.ndarray
+    w0: np.ndarray
+    w1: np.ndarray
+    b1: np.ndarray
+    w2: np.ndarray
+    b2: np.ndarray
+    w0_t: np.ndarray
+    w1_t: np.ndarray
+    w2_t: np.ndarray
+
+    @classmethod
+    def pack(cls, tables: Tensor, blocks: Sequence[Sequence[Tensor]]) -> Weights:
+        """Copies of the weights of all blocks, each given as (w0, w1, b1, w2, b2), beside their tables."""
+        stacked = [torch.stack([w.detach() for w in values]).numpy() for values in zip(*blocks, strict=True)]
+        return cls(array(tables), *stacked, *(turned(stacked[k]) for k in (0, 1, 3)))
+
+
+class Steps(NamedTuple):
+    """What the forward pass leaves to the backward pass, a layer for each block, or one for all that is written over.
+
+    Attributes:
+        x: Features, before each block and after the last one, ``[T + 1, N, F]`` or ``[2, N, F]``.
+        hidden: Layers y that are convolved, ``[T, N, K]`` or ``[1, N, K]``.
+        summed: Convolved, and divided where blocks do so, likewise.
+        outer: Softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
+        slope: Its slope, likewise.
+    """
+
+    x: np.ndarray
+    hidden: np.ndarray
+    summed: np.ndarray
+    outer: np.ndarray
+    slope: np.ndarray
+
+    @classmethod
+    def empty(cls, x: np.ndarray, weights: Weights, for_edges: bool, for_weights: bool) -> Steps:
+        """Room for the steps that the gradients by edges, and by weights, need."""
+        n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
+        kept, learned = n_blocks if for_edges or for_weights else 1, n_blocks if for_weights else 1
+        steps = cls(
+            np.empty((n_blocks + 1 if for_weights else 2, *x.shape), x.dtype),
+            np.empty((kept, len(x), n_filters), x.dtype),
+            np.empty((learned, len(x), n_filters), x.dtype),
+            np.empty((learned, *x.shape), x.dtype),
+            np.empty((kept, *x.shape), x.dtype),
+        )
+        steps.x[0] = x
+        return steps
+
+
+class Descent(NamedTuple):
+    """What the backward pass goes through, a layer for each block where its own gradient is asked for.
+
+    Attributes:
+        grads: Gradients by features, after all blocks and before each one, going down, ``[T + 1, N, F]`` or
+            ``[2, N, F]``.
+        by_outer: Gradients by the softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
+        by_sum: Gradients by what was summed in convolutions, ``[T, N, K]`` or ``[1, N, K]``.
+        by_hidden: Gradients by the layers y, likewise; there is none of the first block unless it is asked for.
+    """
+
+    grads: np.ndarray
+    by_outer: np.ndarray
+    by_sum: np.ndarray
+    by_hidden: np.ndarray
+
+    @classmethod
+    def empty(cls, grad: np.ndarray, weights: Weights, keep: bool) -> Descent:
+        """Room for all layers, or for those that are needed at a time."""
+        n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
+        kept = n_blocks if keep else 1
+        descent = cls(
+            np.empty((kept + 1, *grad.shape), grad.dtype),
+            np.empty((kept, *grad.shape), grad.dtype),
+            np.empty((kept, len(grad), n_filters), grad.dtype),
+            np.empty((kept, len(grad), n_filters), grad.dtype),
+        )
+        descent.grads[0] = grad
+        return descent
+
+
+class Gradients(NamedTuple):
+    """Gradients of a sum over features; those by weights are stacked as in :class:`Weights`, or ``None``.
+
+    Attributes:
+        x: By the features before all blocks, shape ``[N, F]``, or ``None``.
+        edges: By the weights h of the edges, shape ``[P, 4]``, or ``None``.
+        tables: Shape ``[T, M, K]``.
+        w0: Shape ``[T, K, F]``.
+        w1: Shape ``[T, F, K]``.
+        b1: Shape ``[T, F]``.
+        w2: Shape ``[T, F, F]``.
+        b2: Shape ``[T, F]``.
+    """
+
+    x: np.ndarray | None
+    edges: np.ndarray | None
+    tables: np.ndarray | None = None
+    w0: np.ndarray | None = None
+    w1: np.ndarray | None = None
+    b1: np.ndarray | None = None
+    w2: np.ndarray | None = None
+    b2: np.ndarray | None = None
+
+    @staticmethod
+    def empty(weights: Weights, cut: int, wanted: bool = True) -> tuple[np.ndarray, ...]:
+        """Room for the gradients by weights, each half of the atoms on its own; none if they are not wanted.
+
+        Args:
+            weights: The weights.
+            cut: Where the second half begins; 0 for a batch that does not fall into halves.
+            wanted: Whether they are.
+        """
+        halves = 2 if cut > 0 else 1
+        return tuple(np.empty((halves, *(w if wanted else w[:0]).shape), w.dtype) for w in weights[:6])
+
+    @staticmethod
+    def total(halves: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """Sum of the halves."""
+        return tuple(np.add(*value, out=value[0]) if len(value) == 2 else value[0] for value in halves)

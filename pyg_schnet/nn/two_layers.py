@@ -1,0 +1,97 @@
+"""Two atom-wise layers, and the sum over structures that follows, in one step with gradients by hand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from pyg_schnet.kernels import cpu_kernels, linear
+from pyg_schnet.kernels._autograd import any_wanted, wanted
+from pyg_schnet.nn.activation import shifted_softplus
+
+
+def atom_values(values: Tensor, z: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> Tensor:
+    """Values of atoms ``[N, C]``, scaled, shifted and referred to the elements; zero for padding."""
+    return torch.where((z > 0).unsqueeze(-1), scale * values + shift + atomref.index_select(0, z), 0.0)
+
+
+class Pool(NamedTuple):
+    """Sum over the atoms of each structure of values that are scaled, shifted and referred to the elements.
+
+    Attributes:
+        scale: Factor s of each value, shape ``[C]``.
+        shift: Shift t, shape ``[C]``.
+        atomref: References a of the elements, shape ``[MAX_Z + 1, C]``.
+        z: Atomic numbers, shape ``[N]``; 0 is padding, which adds nothing.
+        batch: Structure of each atom, shape ``[N]``.
+        batch_size: Number of structures B.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    atomref: Tensor
+    z: Tensor
+    batch: Tensor
+    batch_size: int
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sums, shape ``[B, C]``."""
+        values = atom_values(values, self.z, self.scale, self.shift, self.atomref)
+        return scatter(values, self.batch, 0, self.batch_size, reduce="sum")
+
+    def gradient(self, grad: Tensor) -> Tensor:
+        """Gradient by the values, shape ``[N, C]``, from that by the sums."""
+        return torch.where((self.z > 0).unsqueeze(-1), (self.scale * grad).index_select(0, self.batch), 0.0)
+
+
+def two_layers(
+    x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, pool: Pool | None = None
+) -> Tensor:
+    r"""Two dense layers with a shifted softplus between them, on CPUs; differentiable any number of times.
+
+    .. math:: \mathbf{y} = \mathrm{W}_2\, \mathrm{ssp}(\mathrm{W}_1 \mathbf{x} + \mathbf{b}_1) + \mathbf{b}_2
+
+    Args:
+        x: Inputs, shape ``[N, F]``, such as :func:`pyg_schnet.kernels.is_plain`; as are all weights.
+        weight1: Shape ``[H, F]``.
+        bias1: Shape ``[H]``.
+        weight2: Shape ``[C, H]``.
+        bias2: Shape ``[C]``.
+        pool: What follows; nothing if ``None``.
+
+    Returns:
+        Shape ``[N, C]``; ``[B, C]`` with ``pool``.
+    """
+    return _TwoLayers.apply(pool, x, weight1, bias1, weight2, bias2)
+
+
+class _TwoLayers(torch.autograd.Function):
+    """Small structures spend their time in calls, and these would be ten more, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, pool: Pool | None, x: Tensor, *weights: Tensor) -> Tensor:
+        out, hidden, slope = cpu_kernels().two_layers(x, *weights)
+        ctx.save_for_backward(x, *weights)
+        ctx.pool, ctx.kept = pool, (hidden, slope)
+        return out if pool is None else pool.total(out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight1, bias1, weight2, bias2 = ctx.saved_tensors
+        by_x, by_weights = wanted(ctx, 1, 0), any_wanted(ctx, 1)
+        grad = grad if ctx.pool is None else ctx.pool.gradient(grad)
+        if not torch.is_grad_enabled():
+            chosen = {"by_x": by_x, "by_weights": by_weights}
+            return None, *cpu_kernels().two_layers_gradient(grad, x, weight1, weight2, *ctx.kept, **chosen)
+        inner = linear(x, weight1, bias1)
+        if by_x and not by_weights:  # for forces
+            slope = torch.sigmoid(inner)
+            return None, linear(linear(grad, weight2.t()) * slope, weight1.t()), None, None, None, None
+        inputs = [x, weight1, bias1, weight2, bias2]
+        chosen = [value for value in inputs if value.requires_grad]
+        out = linear(shifted_softplus(inner), weight2, bias2)
+        found = iter(torch.autograd.grad(out, chosen, grad, create_graph=True))
+        return None, *(next(found) if value.requires_grad else None for value in inputs)
