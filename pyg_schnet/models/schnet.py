@@ -127,14 +127,14 @@ class SchNet(AtomisticModel):
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
-        x = embed(self.embedding, z)
-        size = x.size(0), x.size(0)
+        size = z.size(0), z.size(0)
         spline = self.interactions[0].conv.spline_edges(edges.index, edges.dist, edges.ptr, size, edges.half)
         different = list(self.interactions._modules.values())
         blocks = [different[t % len(different)] for t in range(self.num_interactions)]
-        out = None if spline is None else self._stack(blocks, x, spline)
+        out = None if spline is None else self._stack(blocks, self.embedding, z, spline)
         if out is not None:
             return out
+        x = embed(self.embedding, z)
         for block in blocks:
             x = block(x, edges.index, edges.dist, edges.ptr, spline)
         return x

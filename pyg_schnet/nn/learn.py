@@ -7,9 +7,10 @@ A block is, with its table C and the weights h of the edges,
     \mathbf{u} = \mathrm{W}_1\, \mathrm{conv}(\mathbf{y}, C, h) + \mathbf{b}_1, \quad
     \mathbf{x}' = \mathbf{x} + \mathrm{W}_2\, \mathrm{ssp}(\mathbf{u}) + \mathbf{b}_2
 
-:class:`_Learn` goes through all blocks, and its backward through their gradient. Forces are part of the loss when one
-trains on them; then that gradient, from the top of the blocks to the edges, is a step of its own (:class:`_Slopes`),
-and has a gradient by hand as well. What is asked beyond that is left to autograd.
+The first features are the embeddings of the elements, which belong to the step. :class:`_Learn` goes through all
+blocks, and its backward through their gradient. Forces are part of the loss when one trains on them; then that
+gradient, from the top of the blocks to the edges, is a step of its own (:class:`_Slopes`), and has a gradient by hand
+as well. What is asked beyond that is left to autograd.
 """
 
 from __future__ import annotations
@@ -45,12 +46,13 @@ def weights_of(block: SchNetInteraction) -> _Weights:
     return _Weights(block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias)
 
 
-def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) -> Tensor:
+def learn(blocks: Sequence[SchNetInteraction], elements: Tensor, z: Tensor, edges: SplineEdges) -> Tensor:
     """Atom features after all blocks, differentiable any number of times.
 
     Args:
         blocks: The blocks in the order they act, such as are written out in :mod:`pyg_schnet.nn.stack`.
-        x: Embeddings, shape ``[N, F]``.
+        elements: Embedding of each kind of atom, shape ``[Z, F]``.
+        z: Kind of each atom, shape ``[N]``.
         edges: Edges as all blocks see them, undirected.
 
     Returns:
@@ -58,7 +60,7 @@ def learn(blocks: Sequence[SchNetInteraction], x: Tensor, edges: SplineEdges) ->
     """
     tables = SplineFilter.all_coefficients([block.conv.spline for block in blocks], edges.first, edges.count)
     weights = [weight for block in blocks for weight in weights_of(block)]
-    return _Learn.apply(edges, x, edges.weights, tables, *weights)[0]
+    return _Learn.apply(edges, z, elements, edges.weights, tables, *weights)[0]
 
 
 def _blocks_of(weights: Sequence[Tensor]) -> list[_Weights]:
@@ -73,13 +75,13 @@ class _Learn(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, edges: SplineEdges, x: Tensor, h: Tensor, tables: Tensor, *weights: Tensor
+        ctx: Any, edges: SplineEdges, z: Tensor, elements: Tensor, h: Tensor, tables: Tensor, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         kernels = cpu_kernels()
-        packed = kernels.Weights.pack(tables, _blocks_of(weights))
-        out, steps = kernels.ascend(x, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
+        packed = kernels.Weights.pack(tables, _blocks_of(weights), elements)
+        out, steps = kernels.ascend(z, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
         hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
-        ctx.save_for_backward(x, h, tables, *weights, *hidden, *slopes)
+        ctx.save_for_backward(z, elements, h, tables, *weights, *hidden, *slopes)
         ctx.set_materialize_grads(False)
         ctx.edges, ctx.packed, ctx.steps = edges, packed, steps
         return out, *hidden, *slopes
@@ -87,31 +89,34 @@ class _Learn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *by_steps: Tensor | None) -> tuple[Tensor | None, ...]:
         n_blocks = len(by_steps) // 2
-        x, h, tables, *rest = ctx.saved_tensors
+        z, elements, h, tables, *rest = ctx.saved_tensors
         weights, hidden, slopes = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks], rest[-n_blocks:]
         if torch.is_grad_enabled():
             plain = grad is not None and all(by_step is None for by_step in by_steps)
-            if plain and not wanted(ctx, 1, 0) and not any_wanted(ctx, 2):  # for forces
-                known = ctx.edges, ctx.packed, ctx.steps
-                by_h = _Slopes.apply(*known, grad, x, h, tables, *weights, *hidden, *slopes)
-                return None, None, by_h, None, *(None for _ in weights)
-            return None, *_by_autograd(ctx.edges, [x, h, tables, *weights], (grad, *by_steps))
+            if plain and not wanted(ctx, 2, 1) and not any_wanted(ctx, 3):  # for forces
+                known = ctx.edges, ctx.packed, ctx.steps, z
+                by_h = _Slopes.apply(*known, grad, elements, h, tables, *weights, *hidden, *slopes)
+                return None, None, None, by_h, None, *(None for _ in weights)
+            return None, None, *_by_autograd(ctx.edges, z, [elements, h, tables, *weights], (grad, *by_steps))
         found, _ = cpu_kernels().descend(
-            torch.zeros_like(x) if grad is None else grad,
+            torch.zeros_like(slopes[0]) if grad is None else grad,
+            z,
             ctx.packed,
             h,
             ctx.edges.graph,
             ctx.edges.n_neighbors,
             ctx.steps,
-            by_x=wanted(ctx, 1, 0),
-            by_edges=wanted(ctx, 2, 1),
-            by_weights=any_wanted(ctx, 2),
+            by_elements=wanted(ctx, 2, 1),
+            by_edges=wanted(ctx, 3, 2),
+            by_weights=any_wanted(ctx, 3),
             by_hidden=_stacked(by_steps[:n_blocks], hidden),
             by_inner=_stacked(by_steps[n_blocks:], slopes),
         )
-        by_x, by_h, by_tables, *by_weights = (None if value is None else torch.from_numpy(value) for value in found)
+        by_elements, by_h, by_tables, *by_weights = (
+            None if value is None else torch.from_numpy(value) for value in found
+        )
         each = (None if values is None else values[k] for k in range(n_blocks) for values in by_weights)
-        return None, by_x, by_h, by_tables, *each
+        return None, None, by_elements, by_h, by_tables, *each
 
 
 def _stacked(by_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.ndarray | None:
@@ -144,16 +149,15 @@ class _Slopes(torch.autograd.Function):
         edges: SplineEdges,
         packed: Any,
         steps: Any,
+        z: Tensor,
         grad: Tensor,
-        x: Tensor,
+        elements: Tensor,
         h: Tensor,
         tables: Tensor,
         *rest: Tensor,
     ) -> Tensor:
-        found, descent = cpu_kernels().descend(
-            grad, packed, h, edges.graph, edges.n_neighbors, steps, by_x=False, keep=True
-        )
-        ctx.save_for_backward(grad, x, h, tables, *rest)
+        found, descent = cpu_kernels().descend(grad, z, packed, h, edges.graph, edges.n_neighbors, steps, keep=True)
+        ctx.save_for_backward(z, grad, elements, h, tables, *rest)
         ctx.edges, ctx.known = edges, (steps, descent)
         ctx.packed = packed
         return torch.from_numpy(found.edges)
@@ -161,11 +165,11 @@ class _Slopes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...]:
         edges = ctx.edges
-        grad, x, h, tables, *rest = ctx.saved_tensors
+        z, grad, elements, h, tables, *rest = ctx.saved_tensors
         n_blocks = tables.size(0)
         if torch.is_grad_enabled():
-            return _slopes_by_autograd(edges, grad, x, h, tables, rest[: -2 * n_blocks], along)
-        by_edges = wanted(ctx, 5, 2)
+            return _slopes_by_autograd(edges, z, grad, elements, h, tables, rest[: -2 * n_blocks], along)
+        by_edges = wanted(ctx, 6, 3)
         found = cpu_kernels().second_ascent(
             along, ctx.packed, h, edges.graph, edges.n_neighbors, *ctx.known, by_edges=by_edges
         )
@@ -174,14 +178,14 @@ class _Slopes(torch.autograd.Function):
         )
         by_w0, by_w1, by_w2 = (value.unbind() for value in by_weights)
         each = (value for k in range(n_blocks) for value in (by_w0[k], by_w1[k], None, by_w2[k], None))
-        return None, None, None, by_grad, None, by_h, by_tables, *each, *by_hidden.unbind(), *by_inner.unbind()
+        return None, None, None, None, by_grad, None, by_h, by_tables, *each, *by_hidden.unbind(), *by_inner.unbind()
 
 
 def _by_functions(
-    edges: SplineEdges, x: Tensor, h: Tensor, tables: Tensor, weights: Sequence[Tensor]
+    edges: SplineEdges, z: Tensor, elements: Tensor, h: Tensor, tables: Tensor, weights: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """What :class:`_Learn` returns, by functions that autograd knows."""
-    hidden, inner = [], []
+    x, hidden, inner = elements.index_select(0, z), [], []
     for table, block in zip(tables, _blocks_of(weights), strict=True):
         hidden.append(linear(x, block.w0))
         summed = spline_conv(hidden[-1], table, h, edges.graph)
@@ -191,11 +195,13 @@ def _by_functions(
     return x, *hidden, *inner
 
 
-def _by_autograd(edges: SplineEdges, inputs: list[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _by_autograd(
+    edges: SplineEdges, z: Tensor, inputs: list[Tensor], grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
     """Gradients that can be differentiated again, for all inputs that have one."""
-    x, h, tables, *weights = inputs
+    elements, h, tables, *weights = inputs
     chosen = [value for value in inputs if value.requires_grad]
-    pairs = zip(_by_functions(edges, x, h, tables, weights), grads, strict=True)
+    pairs = zip(_by_functions(edges, z, elements, h, tables, weights), grads, strict=True)
     outputs, given = zip(*((output, grad) for output, grad in pairs if grad is not None), strict=True)
     found = iter(torch.autograd.grad(outputs, chosen, given, create_graph=True, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in inputs]
@@ -203,21 +209,23 @@ def _by_autograd(edges: SplineEdges, inputs: list[Tensor], grads: Sequence[Tenso
 
 def _slopes_by_autograd(
     edges: SplineEdges,
+    z: Tensor,
     grad: Tensor,
-    x: Tensor,
+    elements: Tensor,
     h: Tensor,
     tables: Tensor,
     weights: Sequence[Tensor],
     along: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of :class:`_Slopes` that can be differentiated again; y and u are taken for functions of the others."""
-    inputs = [grad, x, h, tables, *weights]
-    out = _by_functions(edges, x, h, tables, weights)[0]
+    inputs = [grad, elements, h, tables, *weights]
+    out = _by_functions(edges, z, elements, h, tables, weights)[0]
     (by_h,) = torch.autograd.grad(out, h, grad, create_graph=True)
     chosen = [value for value in inputs if value.requires_grad]
     found = iter(torch.autograd.grad(by_h, chosen, along, create_graph=True, allow_unused=True))
     steps = 2 * (len(weights) // _PER_BLOCK)
     return (
+        None,
         None,
         None,
         None,

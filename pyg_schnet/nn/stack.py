@@ -44,33 +44,39 @@ class Stack:
     def __reduce__(self) -> tuple[type[Stack], tuple[()]]:
         return Stack, ()
 
-    def __call__(self, blocks: list[nn.Module], x: Tensor, edges: SplineEdges) -> Tensor | None:
+    def __call__(
+        self, blocks: list[nn.Module], embedding: nn.Embedding, z: Tensor, edges: SplineEdges
+    ) -> Tensor | None:
         """Atom features after all blocks, those of calling one block after the other.
 
         Args:
             blocks: The blocks in the order they act.
-            x: Embeddings, shape ``[N, F]``.
+            embedding: Embedding of the elements.
+            z: Atomic numbers, shape ``[N]``.
             edges: Edges as all blocks see them.
 
         Returns:
-            Shape ``[N, F]``; ``None`` where the blocks are to be called, as with hooks, directed graphs, or on other
-            devices than CPUs.
+            Shape ``[N, F]``; ``None`` where embedding and blocks are to be called, as with hooks, directed graphs, on
+            other devices than CPUs, or for atomic numbers that have no embedding.
         """
-        if not is_plain(x) or torch.is_autocast_enabled("cpu") or not edges.graph.undirected:
+        elements = embedding.weight
+        if not is_plain(elements) or torch.is_autocast_enabled("cpu") or not edges.graph.undirected:
             return None
         if self._plan is None or self._plan.blocks != blocks or not self._plan.watch.unchanged():
             self._plan = _Plan.of(blocks)
         plan = self._plan
-        if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):
+        if not plan.usable or not _is_lookup(embedding, z) or not all(spline.fits(edges) for spline in plan.splines):
             return None
         if plan.training:
-            return learn(blocks, x, edges) if torch.is_grad_enabled() else None
-        packed = plan.kept.get(plan.weights, plan.key, lambda: _pack(blocks))
-        stack = _Stacked(blocks, _pack(blocks) if packed is None else packed, edges, plan.given)
+            return learn(blocks, elements, z, edges) if torch.is_grad_enabled() else None
+        packed = plan.kept.get([elements, *plan.weights], plan.key, lambda: _pack(blocks, elements))
+        stack = _Stacked(blocks, _pack(blocks, elements) if packed is None else packed, z, edges, plan.given)
         if not torch.is_grad_enabled():
-            return stack.forward(x, edges.weights, keep=False)[0]
-        asked = () if weights_are_fixed() else (weight for weight in plan.weights if weight.requires_grad)
-        return _Interact.apply(stack, x, edges.weights, *asked)
+            return stack.forward(edges.weights, keep=False)[0]
+        if weights_are_fixed():
+            return _Interact.apply(stack, elements.detach(), edges.weights)
+        asked = (weight for weight in plan.weights if weight.requires_grad)
+        return _Interact.apply(stack, elements, edges.weights, *asked)
 
 
 class _Plan(NamedTuple):
@@ -112,6 +118,17 @@ def _names_of(block: SchNetInteraction) -> list[str]:
     return [names[id(weight)] for weight in _weights_of(block)]
 
 
+def _is_lookup(embedding: nn.Module, z: Tensor) -> bool:
+    """Whether an embedding is nothing but rows of its weights, and has one for every atom."""
+    plain = type(embedding) is nn.Embedding and not embedding._forward_hooks and not embedding._forward_pre_hooks
+    if not plain or embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
+        return False
+    if z.numel() == 0 or not is_plain(z, (torch.int64,)):
+        return False
+    low, high = torch.aminmax(z)
+    return int(low) >= 0 and int(high) < embedding.num_embeddings
+
+
 def _is_ours(block: nn.Module) -> bool:
     """Whether a block is what is written out below and in :mod:`pyg_schnet.nn.learn`."""
     if type(block) is not SchNetInteraction:
@@ -126,55 +143,57 @@ def _is_ours(block: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _pack(blocks: Sequence[SchNetInteraction]) -> Any:
+def _pack(blocks: Sequence[SchNetInteraction], elements: Tensor) -> Any:
     tables = SplineFilter.all_coefficients([block.conv.spline for block in blocks])
-    return cpu_kernels().Weights.pack(tables, [weights_of(block) for block in blocks])
+    return cpu_kernels().Weights.pack(tables, [weights_of(block) for block in blocks], elements)
 
 
 class _Stacked(NamedTuple):
-    """The blocks, their weights packed for the kernels, the edges, and the weights as they were given."""
+    """The blocks, their weights packed for the kernels, atoms, edges, and the weights as they were given."""
 
     blocks: Sequence[SchNetInteraction]
     weights: Any
+    z: Tensor
     edges: SplineEdges
     given: dict[SchNetInteraction, list[Tensor]]
 
-    def forward(self, x: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Any]:
+    def forward(self, h: Tensor, keep: bool) -> tuple[Tensor, Any]:
         """Features, and what the gradient needs of this pass if it is to be kept."""
         graph, counts = self.edges.graph, self.edges.n_neighbors
-        return cpu_kernels().ascend(x, self.weights, h, graph, counts, for_edges=keep)
+        return cpu_kernels().ascend(self.z, self.weights, h, graph, counts, for_edges=keep)
 
-    def backward(self, h: Tensor, grad: Tensor, steps: Any, by_x: bool) -> tuple[Tensor | None, Tensor]:
+    def backward(self, h: Tensor, grad: Tensor, steps: Any, by_elements: bool) -> tuple[Tensor | None, Tensor]:
         """Gradients by embeddings, where wanted, and by the weights of the edges."""
         graph, counts = self.edges.graph, self.edges.n_neighbors
-        found, _ = cpu_kernels().descend(grad, self.weights, h, graph, counts, steps, by_x=by_x)
-        return None if found.x is None else torch.from_numpy(found.x), torch.from_numpy(found.edges)
+        found, _ = cpu_kernels().descend(grad, self.z, self.weights, h, graph, counts, steps, by_elements=by_elements)
+        return None if found.elements is None else torch.from_numpy(found.elements), torch.from_numpy(found.edges)
 
 
 class _Interact(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, stack: _Stacked, x: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(x, h, *parameters)
-        out, kept = stack.forward(x, h, keep=True)
+    def forward(ctx: Any, stack: _Stacked, elements: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(elements, h, *parameters)
+        out, kept = stack.forward(h, keep=True)
         ctx.stack, ctx.kept = stack, kept
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, *parameters = ctx.saved_tensors
+        elements, h, *parameters = ctx.saved_tensors
         by_parameters = any_wanted(ctx, 2)
         if torch.is_grad_enabled() or by_parameters:
-            return None, *_by_blocks(ctx.stack, [x, h, *parameters], grad)
-        by_x, by_edges = ctx.stack.backward(h, grad, ctx.kept, wanted(ctx, 1, 0))
-        return None, by_x, by_edges, *(None for _ in parameters)
+            return None, *_by_blocks(ctx.stack, [elements, h, *parameters], grad)
+        by_elements, by_edges = ctx.stack.backward(h, grad, ctx.kept, wanted(ctx, 1, 0))
+        return None, by_elements, by_edges, *(None for _ in parameters)
 
 
 def _by_blocks(stack: _Stacked, inputs: list[Tensor], grad: Tensor) -> list[Tensor | None]:
     """Gradients by the blocks themselves, for all inputs that have one; with the weights of the forward pass."""
     create_graph = torch.is_grad_enabled()
     chosen = [value for value in inputs if value.requires_grad]
-    x, edges = inputs[0], stack.edges._replace(weights=inputs[1])
+    edges = stack.edges._replace(weights=inputs[1])
     with torch.enable_grad():
+        x = inputs[0].index_select(0, stack.z)
         for block in stack.blocks:
             weights = dict(zip(_names_of(block), stack.given[block], strict=True))
             x = functional_call(block, weights, (x, None, None, None, edges))

@@ -145,3 +145,31 @@ def test_one_step_is_taken_for_undirected_graphs_only(training, molecules, monke
     edge_index = radius_graph(pos, model.cutoff, batch, batch_size=int(batch.max()) + 1).flip(1)
     torch.testing.assert_close(model(**molecules, edge_index=edge_index), expected, rtol=1e-11, atol=1e-11)
     assert calls.pop() is None
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("with_forces", [False, True])
+def test_embeddings_that_are_more_than_rows_of_weights_are_called(with_forces, training, molecules):
+    found = gradients(make().train(training), molecules, with_forces)
+    hooked, seen = make().train(training), []
+    hooked.embedding.register_forward_hook(lambda *_: seen.append(True))
+    expected = gradients(hooked, molecules, with_forces)
+    assert seen
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("number", [-1, 100, 10**6])
+def test_atomic_numbers_without_embedding(number, molecules):
+    with pytest.raises(ValueError, match="z must lie between 0"):
+        make()({**molecules}["z"].clone().fill_(number), molecules["pos"], molecules["batch"])
+
+
+def test_new_embeddings_act(water, tensors):
+    model, given = make().eval(), tensors(water)
+    with torch.no_grad():
+        before = model(**given)
+        model.embedding.weight.mul_(2.0)
+        after = model(**given)
+    torch.testing.assert_close(block_by_block(model)(**given), after, rtol=1e-11, atol=1e-11)
+    assert not torch.equal(before, after)

@@ -7,11 +7,12 @@ A block is, with its table C and the weights h of the edges,
     \mathbf{u} = \mathrm{W}_1\, \mathrm{conv}(\mathbf{y}, C, h) / n + \mathbf{b}_1, \quad
     \mathbf{x}' = \mathbf{x} + \mathrm{W}_2\, \mathrm{ssp}(\mathbf{u}) + \mathbf{b}_2
 
-Between two convolutions every atom is on its own: dense layers, softplus and residual run through tiles of atoms that
-stay in the cache. There, threads share the atoms. In convolutions, and gradients of weights, they share the features,
-or the halves of a batch that have no pair with each other: then, each thread stays with its atoms, and finds their
-features in its own cache. Gradients of weights are summed over each half and then added, whoever computed them, so
-results do not depend on the number of threads.
+The first features are those of the elements: there, what follows is computed for elements, and what is learned of them
+is summed over their atoms. Between two convolutions every atom is on its own: dense layers, softplus and residual run
+through tiles of atoms that stay in the cache. There, threads share the atoms. In convolutions, and gradients of
+weights, they share the features, or the halves of a batch that have no pair with each other: then, each thread stays
+with its atoms, and finds their features in its own cache. Gradients of weights are summed over each half and then
+added, whoever computed them, so results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -24,12 +25,20 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import (
+    PRODUCT_OPTIONS,
+    TILE,
+    ZERO,
+    matrix_product,
+    product,
+    product_of_rows,
+    rows_of_product,
+)
 from pyg_schnet.kernels.cpu.pairs import coefficients_of_columns, convolve_columns, dots_of_pairs
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
 from pyg_schnet.kernels.cpu.run import array, is_large, num_threads, several
 from pyg_schnet.kernels.cpu.shares import middle, share
-from pyg_schnet.kernels.cpu.simd import NARROW
+from pyg_schnet.kernels.cpu.simd import NARROW, add, at, load, narrow, one, store
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.graph import SplineGraph
 
@@ -78,18 +87,45 @@ def _descend(begin, end, counts, grad, slope, extra, w2, w1, by_outer, by_u, by_
 
 
 @njit(**PRODUCT_OPTIONS)
-def _pass_on(begin, end, by_y, extra, w0, above, grad) -> None:
-    """From the gradient by what a block convolves to that by the features before the block."""
+def _add(begin, end, extra, values) -> None:
+    """Add to some rows what there is to add."""
     if extra.shape[0] > 0:
         for i in range(begin, end):
-            for f in range(by_y.shape[1]):
-                by_y[i, f] += extra[i, f]
+            for f in range(values.shape[1]):
+                values[i, f] += extra[i, f]
+
+
+@njit(**PRODUCT_OPTIONS)
+def _pass_on(begin, end, by_y, w0, above, grad) -> None:
+    """From the gradient by what a block convolves to that by the features before the block."""
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
         product(rows, by_y, i, w0, grad, i)
         for r in range(i, i + rows):
             for f in range(grad.shape[1]):
                 grad[r, f] += above[r, f]
+
+
+@njit(**PRODUCT_OPTIONS)
+def _some_columns(zero, f, first, last, z, values, sums) -> None:
+    n_columns = sums.shape[1]
+    for k in range(sums.shape[0]):
+        store(sums, k * n_columns + f, zero)
+    for i in range(first, last):
+        place = at(z, i) * n_columns + f
+        store(sums, place, add(load(zero, values, i * n_columns + f), load(zero, sums, place)))
+
+
+@njit(**PRODUCT_OPTIONS)
+def _sum_elements(begin, end, first, last, z, values, sums) -> None:
+    """Columns of the sums over the atoms of each element, of the atoms from ``first`` to ``last``."""
+    f = begin
+    while f + NARROW // sums.itemsize <= end:
+        _some_columns(narrow(sums), f, first, last, z, values, sums)
+        f += NARROW // sums.itemsize
+    while f < end:
+        _some_columns(one(sums), f, first, last, z, values, sums)
+        f += 1
 
 
 def _make(parallel: bool) -> tuple[Callable, Callable]:
@@ -99,13 +135,15 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
     """
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
-    def ascend(shares, weights, h, bins, source, ptr, counts, steps) -> None:
+    def ascend(shares, weights, h, bins, source, ptr, counts, z, steps) -> None:
         rows, _, pieces = shares
-        tables, _, _, b1, _, b2, w0_t, w1_t, w2_t = weights
+        tables, _, _, b1, _, b2, w0_t, w1_t, w2_t, elements, started = weights
         x, hidden, summed, outer, slope = steps
         n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
         for part in prange(n_parts):
-            product(rows[part + 1] - rows[part], x[0], rows[part], w0_t[0], hidden[0], rows[part])
+            for i in range(rows[part], rows[part + 1]):
+                x[0, i] = elements[z[i]]
+                hidden[0, i] = started[z[i]]
         for t in range(n_blocks):
             y, total = hidden[t % hidden.shape[0]], summed[t % summed.shape[0]]
             for part in prange(n_parts):
@@ -129,17 +167,18 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         source,
         ptr,
         counts,
+        z,
         steps,
         by_hidden,
         by_inner,
         descent,
         learning,
-        by_x,
+        by_elements,
         by_edges,
         by_weights,
     ) -> None:
         rows, pairs, pieces = shares
-        tables, w0, w1, _, w2, _, _, _, _ = weights
+        tables, w0, w1, _, w2, _, _, _, _, _, _ = weights
         x, hidden, summed, outer, slope = steps
         by_tables, by_w0, by_w1, by_b1, by_w2, by_b2 = by_weights
         n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
@@ -157,7 +196,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
                 for part in prange(n_parts):
                     begin, end = pairs[part], pairs[part + 1]
                     dots_of_pairs(begin, end, by_sum, hidden[t], tables[t], bins, source, ptr, by_edges)
-            if t > 0 or by_x or learning:
+            starting = by_elements[0].shape[1] > 0
+            if t > 0 or starting or learning:
                 for part in prange(n_parts):
                     half, first, last, begin, end = (
                         pieces[part, 0],
@@ -173,7 +213,14 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
                             begin, end, first, last, by_sum, hidden[t], h, bins, source, ptr, by_table
                         )
                 for part in prange(n_parts):
-                    _pass_on(rows[part], rows[part + 1], by_y, extra_y, w0[t], grad, below)
+                    _add(rows[part], rows[part + 1], extra_y, by_y)
+                    if t > 0:
+                        _pass_on(rows[part], rows[part + 1], by_y, w0[t], grad, below)
+            if t == 0 and starting:
+                for part in prange(n_parts):
+                    half, first, last = pieces[part, 0], pieces[part, 1], pieces[part, 2]
+                    _sum_elements(pieces[part, 3], pieces[part, 4], first, last, z, by_y, by_elements[0][half])
+                    _sum_elements(pieces[part, 5], pieces[part, 6], first, last, z, grad, by_elements[1][half])
             if learning:
                 for part in prange(n_parts):
                     half, first, last, begin, end = (
@@ -186,7 +233,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
                     rows_of_product(begin, end, first, last, by_u, summed[t], by_w1[half, t], by_b1[half, t])
                     rows_of_product(begin, end, first, last, grad, outer[t], by_w2[half, t], by_b2[half, t])
                     begin, end, none = pieces[part, 3], pieces[part, 4], by_b1[half, t][:0]
-                    rows_of_product(begin, end, first, last, by_y, x[t], by_w0[half, t], none)
+                    if t > 0:  # the first one is learned from the sums over elements
+                        rows_of_product(begin, end, first, last, by_y, x[t], by_w0[half, t], none)
 
     return ascend, descend
 
@@ -196,7 +244,7 @@ _ASCEND, _DESCEND = (tuple(kernels[k] for kernels in (_serial, _parallel)) for k
 
 
 def ascend(
-    x: Tensor,
+    z: Tensor,
     weights: Weights,
     h: Tensor,
     graph: SplineGraph,
@@ -208,28 +256,29 @@ def ascend(
     """Features after all blocks, shape ``[N, F]``, and the steps on the way.
 
     Args:
-        x: Features before, shape ``[N, F]``.
-        weights: Weights of the blocks.
+        z: Kind of each atom, a row of ``weights.elements``, shape ``[N]``; not checked.
+        weights: Weights of the blocks, and features before them.
         h: Weights of the coefficients of each edge, shape ``[P, 4]``.
         graph: Undirected edges.
         n_neighbors: Number of neighbours by which convolutions are divided, shape ``[N]``.
         for_edges: Whether to keep what gradients by features and edges need.
         for_weights: Whether to keep what gradients by weights need as well.
     """
-    steps = Steps.empty(array(x), weights, for_edges, for_weights)
-    run_blocks(_ASCEND, cut_of(graph, weights), weights, h, graph, n_neighbors, tuple(steps))
+    steps = Steps.empty(z.size(0), weights, for_edges, for_weights)
+    run_blocks(_ASCEND, cut_of(graph, weights), weights, h, graph, n_neighbors, array(z), tuple(steps))
     return torch.from_numpy(steps.x[len(weights.tables) % len(steps.x)]), steps
 
 
 def descend(
     grad: Tensor,
+    z: Tensor,
     weights: Weights,
     h: Tensor,
     graph: SplineGraph,
     n_neighbors: Tensor | None,
     steps: Steps,
     *,
-    by_x: bool = True,
+    by_elements: bool = False,
     by_edges: bool = True,
     by_weights: bool = False,
     by_hidden: np.ndarray | None = None,
@@ -240,32 +289,43 @@ def descend(
 
     Args:
         grad: Gradient by these features, shape ``[N, F]``.
-        weights: Weights of the blocks.
+        z: Kind of each atom, shape ``[N]``.
+        weights: Weights of the blocks, and features before them.
         h: Weights of the coefficients of each edge, shape ``[P, 4]``.
         graph: Undirected edges.
         n_neighbors: Number of neighbours by which convolutions are divided, shape ``[N]``.
         steps: What :func:`ascend` kept.
-        by_x: Whether the gradient by the features before is wanted.
+        by_elements: Whether the gradient by the features before is wanted.
         by_edges: Whether that by h is.
         by_weights: Whether those by weights are.
         by_hidden: More gradient by the layers y of the blocks, shape ``[T, N, K]``.
         by_inner: More gradient by the layers u, shape ``[T, N, F]``.
         keep: Whether to keep what the gradient of the gradient by edges needs, without more gradient by y and u.
     """
-    n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
+    (n_kinds, n_features), n_filters = weights.elements.shape, weights.tables.shape[2]
     descent = Descent.empty(array(grad), weights, keep)
-    grads = descent.grads
+    real = descent.grads.dtype
     if by_hidden is None:
-        by_hidden = np.empty((1, 0, n_filters), grads.dtype)
+        by_hidden = np.empty((1, 0, n_filters), real)
     if by_inner is None:
-        by_inner = np.empty((1, 0, grads.shape[2]), grads.dtype)
-    edges = np.zeros((graph.bins.size(0) if by_edges else 0, 4), grads.dtype)
+        by_inner = np.empty((1, 0, n_features), real)
+    edges = np.zeros((graph.bins.size(0) if by_edges else 0, 4), real)
     cut = cut_of(graph, weights)
+    kinds = n_kinds if by_elements or by_weights else 0
+    sums = tuple(np.empty((2 if cut > 0 else 1, kinds, width), real) for width in (n_filters, n_features))
     learned = Gradients.empty(weights, cut, by_weights)
-    rest = tuple(steps), by_hidden, by_inner, tuple(descent), by_weights, by_x, edges, learned
-    run_blocks(_DESCEND, cut, weights, h, graph, n_neighbors, *rest)
-    found = (grads[n_blocks % len(grads)] if by_x else None), (edges if by_edges else None)
-    return Gradients(*found, *(Gradients.total(learned) if by_weights else ())), descent
+    learned[1][:, :1] = 0  # the first dense layer of the first block, learned from the sums over elements
+    rest = tuple(steps), by_hidden, by_inner, tuple(descent), by_weights, sums, edges, learned
+    run_blocks(_DESCEND, cut, weights, h, graph, n_neighbors, array(z), *rest)
+    by_first, total = Gradients.total(sums)
+    if by_elements:
+        total += matrix_product(torch.from_numpy(by_first), torch.from_numpy(weights.w0[0])).numpy()
+    found = (total if by_elements else None), (edges if by_edges else None)
+    if not by_weights:
+        return Gradients(*found), descent
+    by_tables, by_w0, *others = Gradients.total(learned)
+    by_w0[0] = product_of_rows(torch.from_numpy(by_first), torch.from_numpy(weights.elements)).numpy()
+    return Gradients(*found, by_tables, by_w0, *others), descent
 
 
 def _work(graph: SplineGraph, weights: Weights) -> int:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.dense import matrix_product
 from pyg_schnet.kernels.cpu.run import array
 from pyg_schnet.kernels.cpu.transpose import turned
 
 
 class Weights(NamedTuple):
-    """Weights of T blocks, each in the order in which its rows are read.
+    """Weights of T blocks, each in the order in which its rows are read, and the features that they start from.
 
     Attributes:
         tables: Spline coefficients, shape ``[T, M, K]``.
@@ -26,6 +27,9 @@ class Weights(NamedTuple):
         w0_t: Transpose of each, contiguous; likewise the next two.
         w1_t: Shape ``[T, K, F]``.
         w2_t: Shape ``[T, F, F]``.
+        elements: Features of each kind of atom before all blocks, shape ``[Z, F]``.
+        first: First dense layer of the first block of these, shape ``[Z, K]``: what depends on the element alone is
+            computed for elements, not for atoms.
     """
 
     tables: np.ndarray
@@ -37,12 +41,16 @@ class Weights(NamedTuple):
     w0_t: np.ndarray
     w1_t: np.ndarray
     w2_t: np.ndarray
+    elements: np.ndarray
+    first: np.ndarray
 
     @classmethod
-    def pack(cls, tables: Tensor, blocks: Sequence[Sequence[Tensor]]) -> Weights:
+    def pack(cls, tables: Tensor, blocks: Sequence[Sequence[Tensor]], elements: Tensor) -> Weights:
         """Copies of the weights of all blocks, each given as (w0, w1, b1, w2, b2), beside their tables."""
         stacked = [torch.stack([w.detach() for w in values]).numpy() for values in zip(*blocks, strict=True)]
-        return cls(array(tables), *stacked, *(turned(stacked[k]) for k in (0, 1, 3)))
+        transposed = [turned(stacked[k]) for k in (0, 1, 3)]
+        first = matrix_product(elements.detach(), torch.from_numpy(transposed[0][0])).numpy()
+        return cls(array(tables), *stacked, *transposed, array(elements.detach().clone()), first)
 
 
 class Steps(NamedTuple):
@@ -63,19 +71,18 @@ class Steps(NamedTuple):
     slope: np.ndarray
 
     @classmethod
-    def empty(cls, x: np.ndarray, weights: Weights, for_edges: bool, for_weights: bool) -> Steps:
+    def empty(cls, n_atoms: int, weights: Weights, for_edges: bool, for_weights: bool) -> Steps:
         """Room for the steps that the gradients by edges, and by weights, need."""
-        n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
+        n_blocks, n_filters, n_features = weights.w0.shape
         kept, learned = n_blocks if for_edges or for_weights else 1, n_blocks if for_weights else 1
-        steps = cls(
-            np.empty((n_blocks + 1 if for_weights else 2, *x.shape), x.dtype),
-            np.empty((kept, len(x), n_filters), x.dtype),
-            np.empty((learned, len(x), n_filters), x.dtype),
-            np.empty((learned, *x.shape), x.dtype),
-            np.empty((kept, *x.shape), x.dtype),
-        )
-        steps.x[0] = x
-        return steps
+        shapes = [
+            (n_blocks + 1 if for_weights else 2, n_atoms, n_features),
+            (kept, n_atoms, n_filters),
+            (learned, n_atoms, n_filters),
+            (learned, n_atoms, n_features),
+            (kept, n_atoms, n_features),
+        ]
+        return cls(*(np.empty(shape, weights.w0.dtype) for shape in shapes))
 
 
 class Descent(NamedTuple):
@@ -86,7 +93,8 @@ class Descent(NamedTuple):
             ``[2, N, F]``.
         by_outer: Gradients by the softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
         by_sum: Gradients by what was summed in convolutions, ``[T, N, K]`` or ``[1, N, K]``.
-        by_hidden: Gradients by the layers y, likewise; there is none of the first block unless it is asked for.
+        by_hidden: Gradients by the layers y, likewise; there is none of the first block where nothing below is asked
+            for.
     """
 
     grads: np.ndarray
@@ -113,7 +121,7 @@ class Gradients(NamedTuple):
     """Gradients of a sum over features; those by weights are stacked as in :class:`Weights`, or ``None``.
 
     Attributes:
-        x: By the features before all blocks, shape ``[N, F]``, or ``None``.
+        elements: By the features of each kind of atom before all blocks, shape ``[Z, F]``, or ``None``.
         edges: By the weights h of the edges, shape ``[P, 4]``, or ``None``.
         tables: Shape ``[T, M, K]``.
         w0: Shape ``[T, K, F]``.
@@ -123,7 +131,7 @@ class Gradients(NamedTuple):
         b2: Shape ``[T, F]``.
     """
 
-    x: np.ndarray | None
+    elements: np.ndarray | None
     edges: np.ndarray | None
     tables: np.ndarray | None = None
     w0: np.ndarray | None = None

@@ -2,6 +2,10 @@
 
 The number of threads follows torch's. A process that was forked off runs the serial functions, since OpenMP does not
 survive a fork.
+
+Threads of other libraries must rest meanwhile. Those of OpenBLAS, which numpy's ``@`` wakes, go on looking for work for
+some time, and where there are no cores left for them ours then wait for the next tick of the clock, in every kernel:
+steps took twice as long. So nothing here is multiplied by numpy.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _make(parallel: bool) -> Callable:
         by_weights,
     ) -> None:
         rows, pairs, pieces = shares
-        tables, _, _, _, _, _, w0_t, w1_t, w2_t = weights
+        tables, _, _, _, _, _, w0_t, w1_t, w2_t, _, _ = weights
         grads, by_outer, by_sum, by_y = descent
         by_tables, by_w0, by_w1, by_b1, by_w2, _ = by_weights
         n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
@@ -206,7 +206,7 @@ def second_ascent(
     """
     cut, n_blocks = cut_of(graph, weights), len(weights.tables)
     learned = Gradients.empty(weights, cut)
-    learned[1][:, 0] = 0  # the first dense layer of the first block, which has no part in it
+    learned[1][:, :1] = 0  # the first dense layer of the first block, which has no part in it
     by_grads = np.empty((2, *descent.grads.shape[1:]), weights.w0.dtype)
     by_grads[0] = 0
     edges = np.zeros((len(h) if by_edges else 0, 4), weights.w0.dtype)
