@@ -21,7 +21,7 @@ from torch import Tensor
 from pyg_schnet.kernels.bspline import TAPS
 from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import array, num_threads, several
+from pyg_schnet.kernels.cpu.run import array, num_threads, several, stacked_arrays
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.cpu.transpose import turned
 
@@ -137,8 +137,8 @@ class Networks(NamedTuple):
         weights: Sequence[Sequence[Tensor]],
     ) -> Networks:
         """Copies of the weights of all networks, each given as (w1, b1, w2, b2)."""
-        stacked = tuple(_stack(values) for values in zip(*weights, strict=True))
-        return cls(_stack(expansions), _stack(windows), vanishing, activate, stacked)
+        stacked = tuple(stacked_arrays(values) for values in zip(*weights, strict=True))
+        return cls(stacked_arrays(expansions), stacked_arrays(windows), vanishing, activate, stacked)
 
 
 def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
@@ -173,7 +173,3 @@ def _run(which: int, sampled: Sampled, *arguments: Any) -> None:
         return
     with several(threads):
         _parallel[which](*arguments)
-
-
-def _stack(values: Sequence[Tensor]) -> np.ndarray:
-    return torch.stack([value.detach() for value in values]).numpy()
