@@ -153,6 +153,6 @@ class Gradients(NamedTuple):
         return tuple(np.empty((halves, *(w if wanted else w[:0]).shape), w.dtype) for w in weights[:6])
 
     @staticmethod
-    def total(halves: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    def total(halves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Sum of the halves."""
         return tuple(np.add(*value, out=value[0]) if len(value) == 2 else value[0] for value in halves)

@@ -213,6 +213,6 @@ def second_ascent(
     by_hidden, by_inner = np.empty_like(steps.hidden), np.empty_like(steps.slope)
     rest = array(along), steps.hidden, steps.slope, tuple(descent), by_grads, edges, by_hidden, by_inner, learned
     run_blocks(_SECOND, cut, weights, h, graph, n_neighbors, *rest)
-    by_tables, by_w0, by_w1, _, by_w2, _ = Gradients.total(learned)
+    by_tables, by_w0, by_w1, by_w2 = Gradients.total([learned[k] for k in (0, 1, 2, 4)])  # biases have no part in it
     found = by_grads[n_blocks % 2], (edges if by_edges else None), by_hidden, by_inner
     return SecondGradients(*found, by_tables, by_w0, by_w1, by_w2)
