@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
@@ -27,19 +28,25 @@ class AtomNetwork(nn.Module):
         out_channels: Values for each atom.
         activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in the chapter and in PyTorch Geometric), ``"silu"``
             (SchNetPack's default) or ``"tanh"`` (deep tensor neural network).
+        dropout: Part of the features that is left out in training, drawn anew for each atom.
 
     Raises:
-        ValueError: If the activation is none of these.
+        ValueError: If the activation is none of these, or the dropout is not at least 0 and below 1.
 
     Example:
         >>> AtomNetwork(16)(torch.zeros(3, 16)).shape
         torch.Size([3, 1])
     """
 
-    def __init__(self, hidden_channels: int, out_channels: int = 1, activation: Activation = "ssp") -> None:
+    def __init__(
+        self, hidden_channels: int, out_channels: int = 1, activation: Activation = "ssp", dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must be a part of the features, at least 0 and below 1, got {dropout!r}")
+        self.dropout = dropout
         self.lin1 = dense(hidden_channels, max(hidden_channels // 2, 1))
         self.act = _ACTIVATIONS[activation]()
         self.lin2 = dense(max(hidden_channels // 2, 1), out_channels)
@@ -52,13 +59,16 @@ class AtomNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map features ``[N, F]`` to ``[N, out_channels]``."""
         out = self.in_one_step(x)
-        return self.lin2(self.act(self.lin1(x))) if out is None else out
+        return self.lin2(self.act(self.lin1(self._dropped(x)))) if out is None else out
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
 
     def in_one_step(self, x: Tensor, pool: Pool | None = None) -> Tensor | None:
         """The same, and what follows, by :func:`two_layers`; ``None`` where something is exchanged or hooked."""
         if not self._is_written_out(x):
             return None
-        return two_layers(x, self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias, pool)
+        return two_layers(self._dropped(x), self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias, pool)
 
     def _is_written_out(self, x: Tensor) -> bool:
         parts = self.lin1, self.act, self.lin2
@@ -106,6 +116,7 @@ class _PooledReadout(Readout):
         out_channels: int = 1,
         *,
         activation: Activation = "ssp",
+        dropout: float = 0.0,
         scale: float = 1.0,
         shift: float = 0.0,
         atomref: Tensor | None = None,
@@ -114,7 +125,7 @@ class _PooledReadout(Readout):
         self.hidden_channels = hidden_channels
         self.out_channels = out_channels
         self.activation = activation
-        self.network = AtomNetwork(hidden_channels, out_channels, activation)
+        self.network = AtomNetwork(hidden_channels, out_channels, activation, dropout)
         self.register_buffer("scale", torch.full((out_channels,), float(scale)))
         self.register_buffer("shift", torch.full((out_channels,), float(shift)))
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, out_channels))
@@ -128,6 +139,7 @@ class _PooledReadout(Readout):
             "hidden_channels": self.hidden_channels,
             "out_channels": self.out_channels,
             "activation": self.activation,
+            **({"dropout": self.network.dropout} if self.network.dropout > 0 else {}),
         }
 
     def set_references(self, atomref: Tensor) -> None:
@@ -211,6 +223,7 @@ class SumReadout(_PooledReadout):
         hidden_channels: Size F of the atom features.
         out_channels: Number of properties.
         activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        dropout: Part of the features that is left out in training, see :class:`AtomNetwork`.
         scale: Scale s, unit of the property.
         shift: Shift t for each atom, unit of the property.
         atomref: References a, one row for each atomic number from 0 on; see :meth:`set_references`.

@@ -367,3 +367,29 @@ def test_dtype_and_device_follow_the_module():
         assert {value.device.type for value in readout.state_dict().values()} == {"meta"}
         x, pos = torch.randn(len(Z), F), torch.randn(len(Z), 3)
         assert MAKE[name]()(x, Z, pos, BATCH, B).dtype == torch.float32
+
+
+@pytest.mark.parametrize("cls", [SumReadout, MeanReadout, MaxReadout])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_dropout_acts_in_training_alone(cls, hooked):
+    x, z, batch = torch.ones(4000, 8, dtype=F64), torch.ones(4000, dtype=torch.int64), torch.arange(4000)
+    readout, dropping = cls(8).double(), cls(8, dropout=0.25).double()
+    dropping.load_state_dict(readout.state_dict())
+    if hooked:
+        dropping.network.act.register_forward_hook(lambda *_: None)
+    with torch.no_grad():
+        for network in (readout.network, dropping.network):
+            network.lin1.weight.fill_(1e-4)  # so small that softplus is linear, and a mean of outputs one of inputs
+    expected = readout(x, z, x, batch, 4000)
+    torch.testing.assert_close(dropping.eval()(x, z, x, batch, 4000), expected, rtol=1e-12, atol=0.0)
+    found = dropping.train()(x, z, x, batch, 4000)
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found.mean(), expected.mean(), rtol=0.02, atol=0.0)
+    assert cls(**dropping.config).network.dropout == 0.25
+    assert "dropout" not in readout.config
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_bad_dropout(dropout):
+    with pytest.raises(ValueError, match="at least 0 and below 1"):
+        MeanReadout(8, dropout=dropout)
