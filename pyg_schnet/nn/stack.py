@@ -59,13 +59,13 @@ class Stack:
             Shape ``[N, F]``; ``None`` where embedding and blocks are to be called, as with hooks, directed graphs, on
             other devices than CPUs, or for atomic numbers that have no embedding.
         """
-        elements = embedding.weight
-        if not is_plain(elements) or torch.is_autocast_enabled("cpu") or not edges.graph.undirected:
+        if torch.is_autocast_enabled("cpu") or not edges.graph.undirected or not _is_lookup(embedding, z):
             return None
+        elements = embedding.weight
         if self._plan is None or self._plan.blocks != blocks or not self._plan.watch.unchanged():
             self._plan = _Plan.of(blocks)
         plan = self._plan
-        if not plan.usable or not _is_lookup(embedding, z) or not all(spline.fits(edges) for spline in plan.splines):
+        if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):
             return None
         if plan.training:
             return learn(blocks, elements, z, edges) if torch.is_grad_enabled() else None
@@ -123,7 +123,7 @@ def _is_lookup(embedding: nn.Module, z: Tensor) -> bool:
     plain = type(embedding) is nn.Embedding and not embedding._forward_hooks and not embedding._forward_pre_hooks
     if not plain or embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
         return False
-    if z.numel() == 0 or not is_plain(z, (torch.int64,)):
+    if z.numel() == 0 or not is_plain(z, (torch.int64,)) or not is_plain(embedding.weight):
         return False
     low, high = torch.aminmax(z)
     return int(low) >= 0 and int(high) < embedding.num_embeddings

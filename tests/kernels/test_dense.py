@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pyg_schnet.kernels.cpu import SERIAL_WORK, dense, matrix_product, product_of_rows
-from pyg_schnet.kernels.cpu.transpose import transpose, turned
+from pyg_schnet.kernels.cpu.run import empty, zeros
+from pyg_schnet.kernels.cpu.transpose import transpose, transposes
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-14}
 # rows, summands, columns: less than a tile, ragged in all three, several passes, nothing at all
@@ -74,4 +75,18 @@ def test_transposes(shape):
     x = draw(*shape, torch.float32)
     assert torch.equal(transpose(x), x.t())
     many = np.random.default_rng(0).normal(size=(3, *shape))
-    np.testing.assert_array_equal(turned(many), many.transpose(0, 2, 1))
+    np.testing.assert_array_equal(transposes(many), many.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 16), (1, 1), (0, 5), (2, 7, 33), (1000,)], ids=str)
+def test_arrays_begin_with_a_line_of_the_cache(shape, dtype):
+    for make in (empty, zeros):
+        values = make(shape, np.dtype(dtype))
+        assert values.shape == shape
+        assert values.dtype == dtype
+        assert values.flags.c_contiguous
+        assert values.nbytes < 64 or values.ctypes.data % 64 == 0
+    assert (values == 0).all()
+    tile = dense.aligned_tile(5, np.zeros(1, dtype))
+    assert (tile.shape, tile.dtype, tile.ctypes.data % 64) == ((dense.TILE, 5), dtype, 0)

@@ -173,3 +173,10 @@ def test_new_embeddings_act(water, tensors):
         after = model(**given)
     torch.testing.assert_close(block_by_block(model)(**given), after, rtol=1e-11, atol=1e-11)
     assert not torch.equal(before, after)
+
+
+def test_exchanged_embeddings_are_called(molecules):
+    model = make()
+    expected = model(**molecules)
+    model.embedding = torch.nn.Sequential(model.embedding)
+    torch.testing.assert_close(model(**molecules), expected, rtol=1e-11, atol=1e-11)

@@ -29,6 +29,7 @@ from pyg_schnet.kernels.cpu.dense import (
     PRODUCT_OPTIONS,
     TILE,
     ZERO,
+    aligned_tile,
     matrix_product,
     product,
     product_of_rows,
@@ -36,7 +37,7 @@ from pyg_schnet.kernels.cpu.dense import (
 )
 from pyg_schnet.kernels.cpu.pairs import coefficients_of_columns, convolve_columns, dots_of_pairs
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
-from pyg_schnet.kernels.cpu.run import array, is_large, num_threads, several
+from pyg_schnet.kernels.cpu.run import array, empty, is_large, num_threads, several, zeros
 from pyg_schnet.kernels.cpu.shares import middle, share
 from pyg_schnet.kernels.cpu.simd import NARROW, add, at, load, narrow, one, store
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
@@ -56,7 +57,7 @@ def divide(begin, end, counts, values) -> None:
 def _update(begin, end, counts, x, summed, w1_t, b1, w2_t, b2, outer, slope, out) -> None:
     """From the convolved features of some atoms to the features after the block."""
     n_features = x.shape[1]
-    inner = np.empty((TILE, n_features), x.dtype)
+    inner = aligned_tile(n_features, x)
     divide(begin, end, counts, summed)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
@@ -182,8 +183,7 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         x, hidden, summed, outer, slope = steps
         by_tables, by_w0, by_w1, by_b1, by_w2, by_b2 = by_weights
         n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
-        grads, all_by_outer, all_by_sum, all_by_y = descent
-        by_u = np.empty_like(grads[0])
+        grads, all_by_outer, all_by_sum, all_by_y, by_u = descent
         for t in range(n_blocks - 1, -1, -1):
             grad, below = grads[(n_blocks - 1 - t) % grads.shape[0]], grads[(n_blocks - t) % grads.shape[0]]
             extra_u, extra_y = by_inner[t % by_inner.shape[0]], by_hidden[t % by_hidden.shape[0]]
@@ -309,10 +309,10 @@ def descend(
         by_hidden = np.empty((1, 0, n_filters), real)
     if by_inner is None:
         by_inner = np.empty((1, 0, n_features), real)
-    edges = np.zeros((graph.bins.size(0) if by_edges else 0, 4), real)
+    edges = zeros((graph.bins.size(0) if by_edges else 0, 4), real)
     cut = cut_of(graph, weights)
     kinds = n_kinds if by_elements or by_weights else 0
-    sums = tuple(np.empty((2 if cut > 0 else 1, kinds, width), real) for width in (n_filters, n_features))
+    sums = tuple(empty((2 if cut > 0 else 1, kinds, width), real) for width in (n_filters, n_features))
     learned = Gradients.empty(weights, cut, by_weights)
     learned[1][:, :1] = 0  # the first dense layer of the first block, learned from the sums over elements
     rest = tuple(steps), by_hidden, by_inner, tuple(descent), by_weights, sums, edges, learned

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, aligned_tile, product, rows_of_product
 from pyg_schnet.kernels.cpu.run import OPTIONS, Cut, arrays_of, evenly, run
 from pyg_schnet.kernels.cpu.simd import NARROW
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
-from pyg_schnet.kernels.cpu.transpose import turned
+from pyg_schnet.kernels.cpu.transpose import transposes
 
 _PRODUCTS_AT_ONCE = 10  # work is counted in products of convolutions, which take so much longer
 
@@ -44,7 +43,7 @@ def _dots(row, weight, bias, out) -> None:
 
 @njit(**PRODUCT_OPTIONS)
 def _ascend(begin, end, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
-    inner = np.empty((TILE, w1_t.shape[1]), x.dtype)
+    inner = aligned_tile(w1_t.shape[1], x)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
         product(rows, x, i, w1_t, inner, ZERO)
@@ -108,7 +107,7 @@ def two_layers(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tup
     hidden, out = x.new_empty(x.size(0), w1.size(0)), x.new_empty(x.size(0), w2.size(0))
     slope = torch.empty_like(hidden)
     rows, first, *rest = arrays_of(x, w1, b1, w2, b2, hidden, slope, out)
-    run(_ascend, _ascend_parallel, *_by_rows(x, w1), rows, turned(first[None])[0], *rest)
+    run(_ascend, _ascend_parallel, *_by_rows(x, w1), rows, transposes(first[None])[0], *rest)
     return out, hidden, slope
 
 

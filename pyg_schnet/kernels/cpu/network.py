@@ -19,11 +19,11 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.bspline import TAPS
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, aligned_tile, product, rows_of_product
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import array, num_threads, several, stacked_arrays
+from pyg_schnet.kernels.cpu.run import array, empty, num_threads, several, stacked_arrays
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
-from pyg_schnet.kernels.cpu.transpose import turned
+from pyg_schnet.kernels.cpu.transpose import transposes
 
 _BEYOND = 4  # samples that a table needs more than it has coefficients
 
@@ -31,7 +31,7 @@ _BEYOND = 4  # samples that a table needs more than it has coefficients
 @njit(**PRODUCT_OPTIONS)
 def _sample(expansion, w1_t, b1, w2_t, b2, hidden, inner_slope, filters, outer_slope) -> None:
     n_samples, n_filters = filters.shape
-    before = np.empty((TILE, n_filters), filters.dtype)
+    before = aligned_tile(n_filters, filters)
     for i in range(0, n_samples, TILE):
         rows = min(TILE, n_samples - i)
         product(rows, expansion, i, w1_t, before, ZERO)
@@ -66,10 +66,10 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
     """Compile both passes for several threads, or for one; see blocks.py for why they differ in more than that."""
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
-    def forward(expansion, window, taps, vanishing, weights, sampled, out) -> None:
-        w1, b1, w2, b2 = weights
+    def forward(expansion, window, taps, vanishing, weights, transposed, sampled, out) -> None:
+        _, b1, _, b2 = weights
+        w1_t, w2_t = transposed
         filters, hidden, inner_slope, outer_slope = sampled
-        w1_t, w2_t = turned(w1), turned(w2)
         n_tables = out.shape[0] if parallel else len(out)
         for t in prange(n_tables):
             _sample(expansion[t], w1_t[t], b1[t], w2_t[t], b2[t], hidden[t], inner_slope[t], filters[t], outer_slope[t])
@@ -147,19 +147,30 @@ def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
     n_tables, n_samples = expansion.shape[:2]
     n_filters = weights[0].shape[1]
     shape, dtype = (n_tables, n_samples, n_filters), expansion.dtype
-    kept = [np.empty(shape, dtype) for _ in range(3)]
-    sampled = Sampled(*kept, np.empty(shape if activate else (n_tables, 0, n_filters), dtype))
-    out = np.empty((n_tables, n_samples - _BEYOND, n_filters), dtype)
+    kept = [empty(shape, dtype) for _ in range(3)]
+    sampled = Sampled(*kept, empty(shape if activate else (n_tables, 0, n_filters), dtype))
+    out = empty((n_tables, n_samples - _BEYOND, n_filters), dtype)
     taps = np.array([*TAPS, -0.5, 1.0], dtype)
-    _run(0, sampled, expansion, window, taps, vanishing, weights, tuple(sampled), out)
+    _run(
+        0,
+        sampled,
+        expansion,
+        window,
+        taps,
+        vanishing,
+        weights,
+        tuple(map(transposes, weights[::2])),
+        tuple(sampled),
+        out,
+    )
     return torch.from_numpy(out), sampled
 
 
 def table_gradient(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[Tensor, ...]:
     """Gradients by the weights of all networks, from that by their tables, shape ``[T, M - 4, F]``."""
     expansion, window, vanishing, _, weights = networks
-    by_outer, by_inner = np.empty_like(sampled.filters), np.empty_like(sampled.filters)
-    found, taps = tuple(np.empty_like(value) for value in weights), np.array(TAPS, expansion.dtype)
+    by_outer, by_inner = (empty(sampled.filters.shape, sampled.filters.dtype) for _ in range(2))
+    found, taps = tuple(empty(value.shape, value.dtype) for value in weights), np.array(TAPS, expansion.dtype)
     samples = expansion, window, taps, vanishing
     _run(1, sampled, array(grad), *samples, weights, tuple(sampled), by_outer, by_inner, found)
     return tuple(torch.from_numpy(value) for value in found)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.dense import matrix_product
-from pyg_schnet.kernels.cpu.run import array, stacked_arrays
-from pyg_schnet.kernels.cpu.transpose import turned
+from pyg_schnet.kernels.cpu.run import array, empty, stacked_arrays
+from pyg_schnet.kernels.cpu.transpose import transposes
 
 
 class Weights(NamedTuple):
@@ -48,7 +48,7 @@ class Weights(NamedTuple):
     def pack(cls, tables: Tensor, blocks: Sequence[Sequence[Tensor]], elements: Tensor) -> Weights:
         """Copies of the weights of all blocks, each given as (w0, w1, b1, w2, b2), beside their tables."""
         stacked = [stacked_arrays(values) for values in zip(*blocks, strict=True)]
-        transposed = [turned(stacked[k]) for k in (0, 1, 3)]
+        transposed = [transposes(stacked[k]) for k in (0, 1, 3)]
         first = matrix_product(elements.detach(), torch.from_numpy(transposed[0][0])).numpy()
         return cls(array(tables), *stacked, *transposed, array(elements.detach().clone()), first)
 
@@ -82,7 +82,7 @@ class Steps(NamedTuple):
             (learned, n_atoms, n_features),
             (kept, n_atoms, n_features),
         ]
-        return cls(*(np.empty(shape, weights.w0.dtype) for shape in shapes))
+        return cls(*(empty(shape, weights.w0.dtype) for shape in shapes))
 
 
 class Descent(NamedTuple):
@@ -95,12 +95,14 @@ class Descent(NamedTuple):
         by_sum: Gradients by what was summed in convolutions, ``[T, N, K]`` or ``[1, N, K]``.
         by_hidden: Gradients by the layers y, likewise; there is none of the first block where nothing below is asked
             for.
+        by_inner: Gradients by the layers u of the block at hand, ``[N, F]``.
     """
 
     grads: np.ndarray
     by_outer: np.ndarray
     by_sum: np.ndarray
     by_hidden: np.ndarray
+    by_inner: np.ndarray
 
     @classmethod
     def empty(cls, grad: np.ndarray, weights: Weights, keep: bool) -> Descent:
@@ -108,10 +110,11 @@ class Descent(NamedTuple):
         n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
         kept = n_blocks if keep else 1
         descent = cls(
-            np.empty((kept + 1, *grad.shape), grad.dtype),
-            np.empty((kept, *grad.shape), grad.dtype),
-            np.empty((kept, len(grad), n_filters), grad.dtype),
-            np.empty((kept, len(grad), n_filters), grad.dtype),
+            empty((kept + 1, *grad.shape), grad.dtype),
+            empty((kept, *grad.shape), grad.dtype),
+            empty((kept, len(grad), n_filters), grad.dtype),
+            empty((kept, len(grad), n_filters), grad.dtype),
+            empty(grad.shape, grad.dtype),
         )
         descent.grads[0] = grad
         return descent
@@ -150,7 +153,7 @@ class Gradients(NamedTuple):
             wanted: Whether they are.
         """
         halves = 2 if cut > 0 else 1
-        return tuple(np.empty((halves, *(w if wanted else w[:0]).shape), w.dtype) for w in weights[:6])
+        return tuple(empty((halves, *(w if wanted else w[:0]).shape), w.dtype) for w in weights[:6])
 
     @staticmethod
     def total(halves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

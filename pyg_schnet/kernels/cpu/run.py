@@ -11,6 +11,7 @@ steps took twice as long. So nothing here is multiplied by numpy.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -128,4 +129,28 @@ def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
 
 def stacked_arrays(tensors: Iterable[Tensor]) -> np.ndarray:
     """A copy of some tensors of one shape, by one thread: torch would wake its own for so little."""
-    return np.stack([array(x) for x in tensors])
+    arrays = [array(x) for x in tensors]
+    return np.stack(arrays, out=empty((len(arrays), *arrays[0].shape), arrays[0].dtype))
+
+
+_LINE = 64  # bytes
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that begins where a line of the cache does, as torch's do.
+
+    Numpy's begin anywhere in a line, and most vectors then lie in two of them: convolutions took 1.6 times as long.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _LINE:
+        return np.empty(shape, dtype)
+    memory = np.empty(size + _LINE, np.uint8)
+    begin = -memory.ctypes.data % _LINE
+    return memory[begin : begin + size].view(dtype).reshape(shape)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Likewise, full of zeros."""
+    values = empty(shape, dtype)
+    values.fill(0)
+    return values

@@ -27,7 +27,7 @@ from pyg_schnet.kernels.cpu.blocks import cut_of, divide, run_blocks
 from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, product, rows_of_product
 from pyg_schnet.kernels.cpu.pairs import dots_of_pairs
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
-from pyg_schnet.kernels.cpu.run import array
+from pyg_schnet.kernels.cpu.run import array, empty, zeros
 from pyg_schnet.kernels.cpu.simd import NARROW, add, at, fill, fma, load, multiply, narrow, one, store
 from pyg_schnet.kernels.graph import SplineGraph
 
@@ -135,6 +135,7 @@ def _make(parallel: bool) -> Callable:
         hidden,
         slope,
         descent,
+        scratch,
         by_grads,
         by_edges,
         by_hidden,
@@ -143,11 +144,10 @@ def _make(parallel: bool) -> Callable:
     ) -> None:
         rows, pairs, pieces = shares
         tables, _, _, _, _, _, w0_t, w1_t, w2_t, _, _ = weights
-        grads, by_outer, by_sum, by_y = descent
+        grads, by_outer, by_sum, by_y, p = descent
         by_tables, by_w0, by_w1, by_b1, by_w2, _ = by_weights
         n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
-        by_r, by_s = np.zeros_like(hidden[0]), np.empty_like(hidden[0])
-        p, by_q = np.empty_like(grads[0]), np.empty_like(grads[0])
+        by_r, by_s, by_q = scratch
         for t in range(n_blocks):
             y, s, q, g = hidden[t], by_sum[t], by_outer[t], grads[n_blocks - 1 - t]
             below, above = by_grads[t % 2], by_grads[(t + 1) % 2]
@@ -207,11 +207,13 @@ def second_ascent(
     cut, n_blocks = cut_of(graph, weights), len(weights.tables)
     learned = Gradients.empty(weights, cut)
     learned[1][:, :1] = 0  # the first dense layer of the first block, which has no part in it
-    by_grads = np.empty((2, *descent.grads.shape[1:]), weights.w0.dtype)
+    real, hidden, slope = weights.w0.dtype, steps.hidden, steps.slope
+    by_grads = empty((2, *descent.grads.shape[1:]), real)
     by_grads[0] = 0
-    edges = np.zeros((len(h) if by_edges else 0, 4), weights.w0.dtype)
-    by_hidden, by_inner = np.empty_like(steps.hidden), np.empty_like(steps.slope)
-    rest = array(along), steps.hidden, steps.slope, tuple(descent), by_grads, edges, by_hidden, by_inner, learned
+    edges = zeros((len(h) if by_edges else 0, 4), real)
+    by_hidden, by_inner = empty(hidden.shape, real), empty(slope.shape, real)
+    scratch = zeros(hidden[0].shape, real), empty(hidden[0].shape, real), empty(slope[0].shape, real)
+    rest = array(along), hidden, slope, tuple(descent), scratch, by_grads, edges, by_hidden, by_inner, learned
     run_blocks(_SECOND, cut, weights, h, graph, n_neighbors, *rest)
     by_tables, by_w0, by_w1, by_w2 = Gradients.total([learned[k] for k in (0, 1, 2, 4)])  # biases have no part in it
     found = by_grads[n_blocks % 2], (edges if by_edges else None), by_hidden, by_inner

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import OPTIONS, array, evenly, run
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, empty, evenly, run
 
 _TILE = 16
 
@@ -33,12 +33,17 @@ def _transpose_parallel(bounds, x, out) -> None:
 
 
 @njit(**OPTIONS)
-def turned(matrices) -> np.ndarray:
+def turn(matrices, out) -> None:
+    """Write the transpose of each of several matrices."""
+    for t in range(matrices.shape[0]):
+        _transpose(0, (matrices.shape[1] + _TILE - 1) // _TILE, matrices[t], out[t])
+
+
+def transposes(matrices: np.ndarray) -> np.ndarray:
     """Transpose of each of several matrices."""
     n, n_rows, n_columns = matrices.shape
-    out = np.empty((n, n_columns, n_rows), matrices.dtype)
-    for t in range(n):
-        _transpose(0, (n_rows + _TILE - 1) // _TILE, matrices[t], out[t])
+    out = empty((n, n_columns, n_rows), matrices.dtype)
+    turn(matrices, out)
     return out
 
 
