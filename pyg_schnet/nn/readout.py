@@ -15,6 +15,7 @@ from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.dense import Dense, dense
 from pyg_schnet.nn.reference import MAX_Z
 from pyg_schnet.nn.two_layers import Pool, atom_values, two_layers
+from pyg_schnet.nn.watch import is_hooked
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -75,7 +76,9 @@ class AtomNetwork(nn.Module):
         return (
             is_plain(x)
             and tuple(map(type, parts)) == (Dense, ShiftedSoftplus, Dense)
-            and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+            and not is_hooked(*parts)
+            and self.lin1.bias is not None
+            and self.lin2.bias is not None
             and x.dim() == 2
             and x.dtype == self.lin1.weight.dtype
             and x.size(1) == self.lin1.weight.size(1)
@@ -198,8 +201,8 @@ class _PooledReadout(Readout):
     def _is_hooked(self) -> bool:
         """Whether somebody looks at the atom-wise network, or learns what is a statistic of the data."""
         network, statistics = self.network, (self.scale, self.shift, self.atomref)
-        hooked = network._forward_hooks or network._forward_pre_hooks or type(network) is not AtomNetwork
-        return bool(hooked) or any(value.requires_grad for value in statistics)
+        exchanged = type(network) is not AtomNetwork
+        return exchanged or is_hooked(network) or any(value.requires_grad for value in statistics)
 
 
 def _largest(values: Tensor, real: Tensor, batch: Tensor, batch_size: int) -> Tensor:

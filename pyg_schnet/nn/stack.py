@@ -21,7 +21,7 @@ from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.learn import learn, weights_of
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 from pyg_schnet.nn.table import is_written_out
-from pyg_schnet.nn.watch import Watch
+from pyg_schnet.nn.watch import Watch, is_hooked
 
 
 class Stack:
@@ -120,8 +120,9 @@ def _names_of(block: SchNetInteraction) -> list[str]:
 
 def _is_lookup(embedding: nn.Module, z: Tensor) -> bool:
     """Whether an embedding is nothing but rows of its weights, and has one for every atom."""
-    plain = type(embedding) is nn.Embedding and not embedding._forward_hooks and not embedding._forward_pre_hooks
-    if not plain or embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
+    if type(embedding) is not nn.Embedding or is_hooked(embedding):
+        return False
+    if embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
         return False
     if z.numel() == 0 or not is_plain(z, (torch.int64,)) or not is_plain(embedding.weight):
         return False

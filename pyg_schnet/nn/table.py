@@ -12,6 +12,7 @@ from pyg_schnet.kernels import cpu_kernels, is_plain, linear, spline_coefficient
 from pyg_schnet.nn.activation import ShiftedSoftplus, shifted_softplus
 from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.watch import is_hooked
 
 
 class Grid(NamedTuple):
@@ -73,7 +74,8 @@ def is_written_out(network: FilterNetwork) -> bool:
     return (
         type(network) is FilterNetwork
         and type(network.act) is ShiftedSoftplus
-        and all(type(layer) is Dense and not layer._forward_hooks and not layer._forward_pre_hooks for layer in layers)
+        and all(type(layer) is Dense for layer in layers)
+        and not is_hooked(*layers)
         and is_plain(network.lin1.weight)
     )
 

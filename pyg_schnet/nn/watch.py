@@ -20,6 +20,14 @@ _ATTRIBUTES = (
 )
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_hooked(*modules: nn.Module) -> bool:
+    """Whether somebody has to be called when one of the modules is, or its gradient."""
+    return any(getattr(module, name) for module in modules for name in _HOOKS)
+
+
 class Watch:
     """Parts, weights, options and hooks of modules, as they were.
 

@@ -95,6 +95,22 @@ def test_hooks_are_called(cls):
         handle.remove()
 
 
+@pytest.mark.parametrize("name", ["network", "network.lin1", "network.lin2"])
+def test_hooks_of_gradients_are_called(name):
+    readout, seen = SumReadout(4).double(), []
+    readout.get_submodule(name).register_full_backward_hook(lambda *_: seen.append(True))
+    x, z, batch = torch.randn(3, 4, dtype=F64, requires_grad=True), torch.tensor([1, 6, 8]), torch.tensor([0, 0, 1])
+    readout(x, z, x, batch, 2).sum().backward()
+    assert seen == [True]
+
+
+def test_layers_without_bias():
+    network = AtomNetwork(4).double()
+    network.lin2.bias = None
+    x = torch.randn(3, 4, dtype=F64)
+    torch.testing.assert_close(network(x), network.act(network.lin1(x)) @ network.lin2.weight.T)
+
+
 def test_exchanged_parts_act():
     network = AtomNetwork(4).double()
     x = torch.randn(3, 4, dtype=F64)

@@ -166,7 +166,6 @@ def _make(parallel: bool) -> Callable:
             for part in prange(n_parts):
                 begin, end, by_u = rows[part], rows[part + 1], by_inner[t]
                 _ascend(begin, end, counts, by_s, slope[t], q, w1_t[t], w2_t[t], p, by_q, by_u, below, above)
-
             for part in prange(n_parts):
                 half, first, last = pieces[part, 0], pieces[part, 1], pieces[part, 2]
                 begin, end, none = pieces[part, 5], pieces[part, 6], by_b1[half, t][:0]
