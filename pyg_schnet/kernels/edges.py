@@ -108,7 +108,8 @@ class _Weights(torch.autograd.Function):
         from pyg_schnet.kernels import cpu
 
         bins = torch.empty(dist.size(0), dtype=torch.int64)
-        weights, slopes = dist.new_empty(dist.size(0), 4), dist.new_empty(dist.size(0), 4)
+        weights = dist.new_empty(dist.size(0), 4)
+        slopes = torch.empty_like(weights) if ctx.needs_input_grad[0] else weights.new_empty(0, 4)
         cpu.weigh(dist, cutoff, num_intervals, bins, weights, slopes)
         ctx.mark_non_differentiable(bins)
         ctx.save_for_backward(dist, slopes)

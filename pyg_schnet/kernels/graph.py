@@ -85,7 +85,21 @@ def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return index2ptr(ordered, size), order
 
 
-def half_edges(edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, num_atoms: int) -> Tensor | None:
+class Pairs(NamedTuple):
+    """One edge of each pair of directions.
+
+    Attributes:
+        edges: Which edges these are, ascending, shape ``[P]``.
+        index: Their ends ``(j, i)``, shape ``[2, P]``.
+        ptr: Begin and end of each target's, shape ``[N + 1]``.
+    """
+
+    edges: Tensor
+    index: Tensor
+    ptr: Tensor
+
+
+def pair_edges(edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, num_atoms: int) -> Pairs | None:
     """One edge of each pair of directions, of a graph that has every edge in both.
 
     Edges from an atom to itself, not to an image of it, belong to no pair.
@@ -97,12 +111,11 @@ def half_edges(edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, nu
         num_atoms: Number of atoms N.
 
     Returns:
-        Positions in ``edge_index``, ascending, shape ``[P]``; ``None`` for directed graphs, for edges that are not
-        sorted by target and source (images of one atom so that reversal turns them round, as this package's own are),
-        and for other devices than CPUs, where nobody asks.
+        ``None`` for directed graphs, for edges that are not sorted by target and source (images of one atom so that
+        reversal turns them round, as this package's own are), and for other devices than CPUs, where nobody asks.
 
     Example:
-        >>> half_edges(torch.tensor([[1, 2, 0, 0], [0, 0, 1, 2]]), None, None, 3)
+        >>> pair_edges(torch.tensor([[1, 2, 0, 0], [0, 0, 1, 2]]), None, None, 3).edges
         tensor([0, 1])
     """
     if not is_plain(edge_index, (torch.int64,)) or not (offset is None or is_plain(offset)):
@@ -110,7 +123,8 @@ def half_edges(edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, nu
     from pyg_schnet.kernels import cpu
 
     ptr = cpu.pointer_of_sorted(edge_index[1], num_atoms) if ptr is None else ptr
-    return None if ptr is None else cpu.half_of(edge_index[0], ptr, offset)
+    found = None if ptr is None else cpu.pairs_of(edge_index[0], ptr, offset)
+    return None if found is None else Pairs(*found)
 
 
 def spline_graph(

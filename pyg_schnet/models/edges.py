@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,26 +11,52 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from pyg_schnet.geometry import edge_offsets
-from pyg_schnet.kernels import edge_lengths, half_edges, is_plain
+from pyg_schnet.kernels import edge_lengths, is_plain, pair_edges
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MAX_Z
 
 
-class Edges(NamedTuple):
-    """Edges of a batch of structures.
+class UndirectedEdges(NamedTuple):
+    """One edge for both directions.
 
     Attributes:
-        index: ``(j, i)``, shape ``[2, E]``.
-        dist: Distances in Å, differentiable in positions and cell, shape ``[E]``.
-        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
-        half: One edge of each pair of directions, shape ``[P]``, see :func:`pyg_schnet.kernels.half_edges`; ``None``
-            where not all have both.
+        index: ``(j, i)``, sorted by i, shape ``[2, P]``.
+        dist: Distances in Å, differentiable in positions and cell, shape ``[P]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
     """
 
     index: Tensor
     dist: Tensor
-    ptr: Tensor | None
-    half: Tensor | None = None
+    ptr: Tensor
+
+
+class Edges:
+    """Edges of a batch of structures.
+
+    Args:
+        index: ``(j, i)``, shape ``[2, E]``.
+        dist: Distances in Å, differentiable in positions and cell, shape ``[E]``; or what computes them when they are
+            asked for.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        undirected: The same edges, one for both directions; ``None`` where not all have both.
+    """
+
+    def __init__(
+        self,
+        index: Tensor,
+        dist: Tensor | Callable[[], Tensor],
+        ptr: Tensor | None = None,
+        undirected: UndirectedEdges | None = None,
+    ) -> None:
+        self.index, self.ptr, self.undirected = index, ptr, undirected
+        self._dist = dist
+
+    @property
+    def dist(self) -> Tensor:
+        """Distances in Å, shape ``[E]``."""
+        if not isinstance(self._dist, Tensor):
+            self._dist = self._dist()
+        return self._dist
 
 
 def prepare_edges(
@@ -77,11 +105,15 @@ def prepare_edges(
             edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)
         ptr = index2ptr(edge_index[1], z.size(0))
     offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
-    dist = edge_lengths(pos, edge_index[0], edge_index[1], offset, cutoff)
-    if not is_plain(pos) or bool((z == 0).any()):  # elsewhere than in the memory at hand, looking would wait
-        dist = torch.where(z.index_select(0, edge_index[0]) == 0, cutoff, dist)
-        return Edges(edge_index, dist, ptr)
-    return Edges(edge_index, dist, ptr, half_edges(edge_index, ptr, offset, z.size(0)))
+    if is_plain(pos) and not bool((z == 0).any()):  # elsewhere than in the memory at hand, looking would wait
+        pairs = pair_edges(edge_index, ptr, offset, z.size(0))
+        if pairs is not None:
+            crossed = None if offset is None else offset.index_select(0, pairs.edges)
+            undirected = UndirectedEdges(pairs.index, edge_lengths(pos, *pairs.index, crossed, cutoff), pairs.ptr)
+            return Edges(edge_index, partial(edge_lengths, pos, *edge_index, offset, cutoff), ptr, undirected)
+        return Edges(edge_index, edge_lengths(pos, *edge_index, offset, cutoff), ptr)
+    dist = edge_lengths(pos, *edge_index, offset, cutoff)
+    return Edges(edge_index, torch.where(z.index_select(0, edge_index[0]) == 0, cutoff, dist), ptr)
 
 
 def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:

@@ -127,8 +127,11 @@ class SchNet(AtomisticModel):
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
-        size = z.size(0), z.size(0)
-        spline = self.interactions[0].conv.spline_edges(edges.index, edges.dist, edges.ptr, size, edges.half)
+        size, conv = (z.size(0), z.size(0)), self.interactions[0].conv
+        if edges.undirected is None:
+            spline = conv.spline_edges(edges.index, edges.dist, edges.ptr, size)
+        else:
+            spline = conv.spline_edges(*edges.undirected, size, undirected=True)
         different = list(self.interactions._modules.values())
         blocks = [different[t % len(different)] for t in range(self.num_interactions)]
         out = None if spline is None else self._stack(blocks, self.embedding, z, spline)

@@ -197,7 +197,7 @@ class CFConv(MessagePassing):
         edge_dist: Tensor,
         edge_ptr: Tensor | None,
         size: tuple[int, int],
-        half: Tensor | None = None,
+        undirected: bool = False,
     ) -> SplineEdges | None:
         """Edges for the fused way, or ``None`` where the exact one is to be taken.
 
@@ -206,16 +206,18 @@ class CFConv(MessagePassing):
             edge_dist: Distances in Å, shape ``[E]``; those of atoms to themselves at the cutoff.
             edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
             size: ``(N_src, N_dst)``.
-            half: One edge of each pair of directions, see :meth:`SplineFilter.edges`.
+            undirected: Whether each edge stands for both directions; they are sorted by target then.
         """
         if self.spline is None or self._is_observed() or torch.compiler.is_compiling():
             return None
         if torch._C._functorch.maybe_current_level() is not None:
             return None
-        if self.filters == "auto" and not self._prefers_spline(edge_dist):
+        if self.filters == "auto" and not self._prefers_spline(edge_dist, (1 + undirected) * edge_dist.size(0)):
             return None
-        edges = self.spline.edges(edge_index, edge_dist, edge_ptr, size, half)
+        edges = self.spline.edges(edge_index, edge_dist, edge_ptr, size, undirected)
         if self.normalize:
+            if undirected:
+                edge_index, edge_dist = torch.cat([edge_index, edge_index.flip(0)], 1), torch.cat([edge_dist] * 2)
             edges = edges._replace(n_neighbors=neighbor_counts(edge_index, edge_dist, self.spline.cutoff, size[1]))
         return edges
 
@@ -228,10 +230,10 @@ class CFConv(MessagePassing):
             and not self._is_observed()
         )
 
-    def _prefers_spline(self, edge_dist: Tensor) -> bool:
+    def _prefers_spline(self, edge_dist: Tensor, num_edges: int) -> bool:
         if edge_dist.device.type != "cpu" or edge_dist.dtype not in (torch.float32, torch.float64):
             return False  # the fused kernels are those of the CPU
-        return not self.training or edge_dist.size(0) > self.spline.num_nodes
+        return not self.training or num_edges > self.spline.num_nodes_at(edge_dist)
 
     def _is_observed(self) -> bool:
         """Whether somebody looks at the messages."""
@@ -256,7 +258,7 @@ class CFConv(MessagePassing):
 
     def message_and_aggregate(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
-        coefficients = self.spline.coefficients(spline.first, spline.count)
+        coefficients = self.spline.coefficients(spline.span)
         out = spline_conv(x_src, coefficients, spline.weights, spline.graph)
         return out / spline.n_neighbors.unsqueeze(-1) if self.normalize else out
 

@@ -26,7 +26,8 @@ from pyg_schnet.kernels import cpu_kernels, linear, spline_conv
 from pyg_schnet.kernels._autograd import any_wanted, wanted
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.interaction import SchNetInteraction
-from pyg_schnet.nn.spline import SplineEdges, SplineFilter
+from pyg_schnet.nn.spline import SplineEdges
+from pyg_schnet.nn.tables import Tables
 
 _PER_BLOCK = 5
 
@@ -41,16 +42,22 @@ class _Weights(NamedTuple):
     b2: Tensor
 
 
-def weights_of(block: SchNetInteraction) -> _Weights:
-    """Weights of the dense layers of a block."""
-    return _Weights(block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias)
+def dense_layers(block: SchNetInteraction) -> list[Tensor]:
+    """Weights of the dense layers of a block, see :func:`by_block`."""
+    return [block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias]
 
 
-def learn(blocks: Sequence[SchNetInteraction], elements: Tensor, z: Tensor, edges: SplineEdges) -> Tensor:
+def by_block(weights: Sequence[Tensor]) -> list[_Weights]:
+    """The :func:`dense_layers` of several blocks, which come one after the other."""
+    return [_Weights(*weights[k : k + _PER_BLOCK]) for k in range(0, len(weights), _PER_BLOCK)]
+
+
+def learn(tables: Tables, dense: Sequence[Tensor], elements: Tensor, z: Tensor, edges: SplineEdges) -> Tensor:
     """Atom features after all blocks, differentiable any number of times.
 
     Args:
-        blocks: The blocks in the order they act, such as are written out in :mod:`pyg_schnet.nn.stack`.
+        tables: Of the filters of the blocks, such as are written out in :mod:`pyg_schnet.nn.stack`.
+        dense: The :func:`dense_layers` of the blocks, in the order they act.
         elements: Embedding of each kind of atom, shape ``[Z, F]``.
         z: Kind of each atom, shape ``[N]``.
         edges: Edges as all blocks see them, undirected.
@@ -58,19 +65,15 @@ def learn(blocks: Sequence[SchNetInteraction], elements: Tensor, z: Tensor, edge
     Returns:
         Shape ``[N, F]``.
     """
-    tables = SplineFilter.all_coefficients([block.conv.spline for block in blocks], edges.first, edges.count)
-    weights = [weight for block in blocks for weight in weights_of(block)]
-    return _Learn.apply(edges, z, elements, edges.weights, tables, *weights)[0]
-
-
-def _blocks_of(weights: Sequence[Tensor]) -> list[_Weights]:
-    return [_Weights(*weights[k : k + _PER_BLOCK]) for k in range(0, len(weights), _PER_BLOCK)]
+    coefficients = tables(edges.span)
+    return _Learn.apply(edges, z, elements, edges.weights, coefficients, *dense)[0]
 
 
 class _Learn(torch.autograd.Function):
     """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there.
 
-    What is returned in the place of u are the slopes of its softplus: nobody needs the values of u.
+    Those are gradients of the gradient by edges, so y and u are returned only where that is asked for. What is returned
+    in the place of u are the slopes of its softplus: nobody needs the values of u.
     """
 
     @staticmethod
@@ -78,9 +81,11 @@ class _Learn(torch.autograd.Function):
         ctx: Any, edges: SplineEdges, z: Tensor, elements: Tensor, h: Tensor, tables: Tensor, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         kernels = cpu_kernels()
-        packed = kernels.Weights.pack(tables, _blocks_of(weights), elements)
+        packed = kernels.Weights.pack(tables, by_block(weights), elements)
         out, steps = kernels.ascend(z, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
-        hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
+        hidden, slopes = (), ()
+        if ctx.needs_input_grad[3]:
+            hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
         ctx.save_for_backward(z, elements, h, tables, *weights, *hidden, *slopes)
         ctx.set_materialize_grads(False)
         ctx.edges, ctx.packed, ctx.steps = edges, packed, steps
@@ -88,9 +93,10 @@ class _Learn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *by_steps: Tensor | None) -> tuple[Tensor | None, ...]:
-        n_blocks = len(by_steps) // 2
+        n_steps = len(by_steps) // 2
         z, elements, h, tables, *rest = ctx.saved_tensors
-        weights, hidden, slopes = rest[: -2 * n_blocks], rest[-2 * n_blocks : -n_blocks], rest[-n_blocks:]
+        n_weights = len(rest) - 2 * n_steps
+        weights, hidden, slopes = rest[:n_weights], rest[n_weights : n_weights + n_steps], rest[n_weights + n_steps :]
         if torch.is_grad_enabled():
             plain = grad is not None and all(by_step is None for by_step in by_steps)
             if plain and not wanted(ctx, 2, 1) and not any_wanted(ctx, 3):  # for forces
@@ -99,7 +105,7 @@ class _Learn(torch.autograd.Function):
                 return None, None, None, by_h, None, *(None for _ in weights)
             return None, None, *_by_autograd(ctx.edges, z, [elements, h, tables, *weights], (grad, *by_steps))
         found, _ = cpu_kernels().descend(
-            torch.zeros_like(slopes[0]) if grad is None else grad,
+            torch.zeros(z.size(0), elements.size(1), dtype=elements.dtype) if grad is None else grad,
             z,
             ctx.packed,
             h,
@@ -109,14 +115,16 @@ class _Learn(torch.autograd.Function):
             by_elements=wanted(ctx, 2, 1),
             by_edges=wanted(ctx, 3, 2),
             by_weights=any_wanted(ctx, 3),
-            by_hidden=_stacked(by_steps[:n_blocks], hidden),
-            by_inner=_stacked(by_steps[n_blocks:], slopes),
+            by_hidden=_stacked(by_steps[:n_steps], hidden),
+            by_inner=_stacked(by_steps[n_steps:], slopes),
         )
         by_elements, by_h, by_tables, *by_weights = (
             None if value is None else torch.from_numpy(value) for value in found
         )
-        each = (None if values is None else values[k] for k in range(n_blocks) for values in by_weights)
-        return None, None, by_elements, by_h, by_tables, *each
+        if by_tables is None:
+            return None, None, by_elements, by_h, None, *(None for _ in weights)
+        each = zip(*(values.unbind() for values in by_weights), strict=True)
+        return None, None, by_elements, by_h, by_tables, *(value for one in each for value in one)
 
 
 def _stacked(by_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.ndarray | None:
@@ -186,7 +194,7 @@ def _by_functions(
 ) -> tuple[Tensor, ...]:
     """What :class:`_Learn` returns, by functions that autograd knows."""
     x, hidden, inner = elements.index_select(0, z), [], []
-    for table, block in zip(tables, _blocks_of(weights), strict=True):
+    for table, block in zip(tables, by_block(weights), strict=True):
         hidden.append(linear(x, block.w0))
         summed = spline_conv(hidden[-1], table, h, edges.graph)
         summed = summed if edges.n_neighbors is None else summed / edges.n_neighbors.unsqueeze(-1)
@@ -201,7 +209,7 @@ def _by_autograd(
     """Gradients that can be differentiated again, for all inputs that have one."""
     elements, h, tables, *weights = inputs
     chosen = [value for value in inputs if value.requires_grad]
-    pairs = zip(_by_functions(edges, z, elements, h, tables, weights), grads, strict=True)
+    pairs = zip(_by_functions(edges, z, elements, h, tables, weights)[: len(grads)], grads, strict=True)
     outputs, given = zip(*((output, grad) for output, grad in pairs if grad is not None), strict=True)
     found = iter(torch.autograd.grad(outputs, chosen, given, create_graph=True, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in inputs]

@@ -190,13 +190,9 @@ class _PooledReadout(Readout):
         """
         if self.reduce == "max":
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
-        pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size)
+        pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size, mean=self.reduce == "mean")
         out = None if self._is_hooked() else self.network.in_one_step(x, pool)
-        out = pool.total(self.network(x)) if out is None else out
-        if self.reduce == "mean":
-            n_atoms = scatter((z > 0).to(out.dtype), batch, 0, batch_size, reduce="sum")
-            out = out / n_atoms.clamp(min=1.0).unsqueeze(-1)
-        return out
+        return pool(self.network(x)) if out is None else out
 
     def _is_hooked(self) -> bool:
         """Whether somebody looks at the atom-wise network, or learns what is a statistic of the data."""

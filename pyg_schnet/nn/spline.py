@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_grap
 from pyg_schnet.kernels.bspline import OVERHANG, interpolate
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.table import Grid, is_written_out, tabulate, tabulate_all
+from pyg_schnet.nn.table import Grid, is_written_out, tabulate
 
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at in evaluation, relative to the largest force."""
@@ -22,9 +22,30 @@ TOLERANCE = 1e-5
 TRAINING_TOLERANCE = 1e-4
 """The same in training, where batches scatter by far more than that."""
 
+VALUE_TOLERANCE = 1e-5
+"""Error of the values, relative to the largest one, that is aimed at in training where nothing is differentiated by
+distances."""
+
 _ERROR_AT_WIDTH = 0.06
 """Relative error of forces with one node for each width of the Gaussians, extrapolated by the third power; measured by
 ``benchmarks/spline_error.py`` over random and trained models, and rounded up."""
+
+_VALUE_ERROR_AT_WIDTH = 0.006
+"""Likewise that of energies, by the fourth power."""
+
+
+class Span(NamedTuple):
+    """Intervals of a grid that a table is needed for.
+
+    Attributes:
+        num_nodes: Nodes of the whole grid.
+        first: First interval.
+        count: Number of intervals; ``None`` for all from the first one on.
+    """
+
+    num_nodes: int
+    first: int = 0
+    count: int | None = None
 
 
 class SplineEdges(NamedTuple):
@@ -32,35 +53,33 @@ class SplineEdges(NamedTuple):
 
     Attributes:
         weights: Weights of the four coefficients of each edge, differentiable in the distances, shape ``[E, 4]``.
-        graph: The edges in the orders of the kernels.
+        graph: The edges in the orders of the kernels; ``graph.bins`` count from the first interval of the span.
         cutoff: End of the grid in Å.
-        num_nodes: Nodes of the grid.
-        first: First interval that a table is needed for; ``graph.bins`` count from there.
-        count: Number of intervals a table is needed for; ``None`` for all.
+        span: What tables are needed for.
         n_neighbors: Number of neighbours of each target, shape ``[N_dst]``, where layers divide by it.
     """
 
     weights: Tensor
     graph: SplineGraph
     cutoff: float
-    num_nodes: int
-    first: int = 0
-    count: int | None = None
+    span: Span
     n_neighbors: Tensor | None = None
 
 
-def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE) -> int:
-    r"""Number of nodes for a wanted error of the forces.
+def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE, *, forces: bool = True) -> int:
+    r"""Number of nodes for a wanted error of the forces, or of the energies.
 
-    .. math:: G = 1 + \frac{r_c}{\sigma} \sqrt[3]{\kappa / \varepsilon}
+    .. math:: G = 1 + \frac{r_c}{\sigma} \sqrt[3]{\kappa_3 / \varepsilon}
+        \qquad \text{or} \qquad G = 1 + \frac{r_c}{\sigma} \sqrt[4]{\kappa_4 / \varepsilon}
 
     Slopes of a cubic spline err by the third power of the spacing over the finest detail σ, values by the fourth; the
-    factor κ is measured.
+    factors κ are measured.
 
     Args:
         resolution: Finest detail σ of the filters in Å, the width of the Gaussians.
         cutoff: End of the grid in Å.
-        tolerance: Error ε of the forces, relative to the largest one.
+        tolerance: Error ε, relative to the largest force or energy.
+        forces: Whether that of forces is meant, and not that of energies.
 
     Raises:
         ValueError: If the tolerance is not positive.
@@ -70,8 +89,9 @@ def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE
         True
     """
     if not tolerance > 0:
-        raise ValueError(f"tolerance must be a positive relative error of forces, got {tolerance!r}")
-    return max(8, 1 + math.ceil(cutoff / resolution * (_ERROR_AT_WIDTH / tolerance) ** (1 / 3)))
+        raise ValueError(f"tolerance must be a positive relative error of forces or energies, got {tolerance!r}")
+    factor, power = (_ERROR_AT_WIDTH, 3) if forces else (_VALUE_ERROR_AT_WIDTH, 4)
+    return max(8, 1 + math.ceil(cutoff / resolution * (factor / tolerance) ** (1 / power)))
 
 
 class SplineFilter:
@@ -93,13 +113,14 @@ class SplineFilter:
 
     This is no module and holds no weights: it is another way to evaluate ``network``.
 
-    In training mode the grid is coarser, since it is evaluated in every step.
+    In training mode the grid is coarser, since it is evaluated in every step, and coarser still where no gradient by
+    distances is recorded, since values err by less than slopes.
 
     Args:
         network: Filter network, whose basis has a ``resolution`` unless ``num_nodes`` is given.
-        num_nodes: Nodes G of the grid in both modes; ``None`` takes :func:`num_nodes_for` the tolerances.
+        num_nodes: Nodes G of all grids; ``None`` takes :func:`num_nodes_for` the tolerances.
         tolerance: Error of forces that is aimed at in evaluation mode, relative to the largest one; in training mode
-            it is at least 1e-4.
+            it is at least 1e-4, and that of values at least 1e-5.
 
     Raises:
         ValueError: If the number of nodes is too small, or cannot be found because the basis has no ``resolution``.
@@ -120,19 +141,28 @@ class SplineFilter:
                     f"the number of nodes for {network.basis} is not known, as it has no fixed resolution (Å); give "
                     "num_nodes, or take the exact filters"
                 )
-            tolerances = tolerance, max(tolerance, TRAINING_TOLERANCE)
-            self._nodes = tuple(num_nodes_for(resolution, network.cutoff, error) for error in tolerances)
+            sizes = resolution, network.cutoff
+            self._nodes = num_nodes_for(*sizes, tolerance)
+            slopes, values = max(tolerance, TRAINING_TOLERANCE), max(tolerance, VALUE_TOLERANCE)
+            self._training_nodes = num_nodes_for(*sizes, slopes)
+            self._value_nodes = min(self._training_nodes, num_nodes_for(*sizes, values, forces=False))
         elif num_nodes < 8:
             raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
         else:
-            self._nodes = int(num_nodes), int(num_nodes)
+            self._nodes = self._training_nodes = self._value_nodes = int(num_nodes)
         self.network = network
         self._table, self._samples = Kept(), Kept()
 
     @property
     def num_nodes(self) -> int:
-        """Nodes G of the grid in the mode that the network is in."""
-        return self._nodes[self.network.training]
+        """Nodes G of the grid in the mode that the network is in, where distances are differentiated."""
+        return self._training_nodes if self.network.training else self._nodes
+
+    def num_nodes_at(self, dist: Tensor) -> int:
+        """Nodes of the grid for these distances: fewer in training if no gradient by them is recorded."""
+        if self.network.training and not (dist.requires_grad and torch.is_grad_enabled()):
+            return self._value_nodes
+        return self.num_nodes
 
     @property
     def cutoff(self) -> float:
@@ -146,9 +176,9 @@ class SplineFilter:
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """What coefficients depend on beside weights."""
+        """What coefficients depend on beside weights and the number of nodes."""
         network = self.network
-        return self.num_nodes, network.activate_filters, network.window, network.basis
+        return self._nodes, network.activate_filters, network.window, network.basis
 
     def forget(self) -> None:
         """Compute the coefficients anew when they are needed next."""
@@ -160,7 +190,7 @@ class SplineFilter:
         edge_dist: Tensor,
         edge_ptr: Tensor | None,
         size: tuple[int, int],
-        half: Tensor | None = None,
+        undirected: bool = False,
     ) -> SplineEdges:
         """Edges for the kernels, where gradients are recorded also in the orders that these need.
 
@@ -169,80 +199,69 @@ class SplineFilter:
             edge_dist: Distances in Å, shape ``[E]``.
             edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
             size: ``(N_src, N_dst)``.
-            half: One edge of each pair of directions where all edges have both, see
-                :func:`pyg_schnet.kernels.half_edges`; their distances then receive the gradients of both.
+            undirected: Whether each edge stands for both directions; they are sorted by target then.
         """
-        if half is not None:
-            edge_index, edge_dist, edge_ptr = edge_index[:, half], edge_dist.index_select(0, half), None
-        bins, weights = spline_weights(edge_dist, self.cutoff, self.num_nodes - 1)
-        first, count = 0, None
+        span = Span(self.num_nodes_at(edge_dist))
+        bins, weights = spline_weights(edge_dist, self.cutoff, span.num_nodes - 1)
         if self.network.training and is_plain(edge_dist) and bins.numel() > 0:
             low, high = (int(end) for end in torch.aminmax(bins))
-            bins, first, count = bins - low, low, high - low + 1  # no atoms are closer than their bonds
-        graph = spline_graph(bins, edge_index, size[1], edge_ptr, undirected=half is not None)
+            bins, span = bins - low, Span(span.num_nodes, low, high - low + 1)  # no atoms are closer than their bonds
+        graph = spline_graph(bins, edge_index, size[1], edge_ptr, undirected=undirected)
         if torch.is_grad_enabled():
             graph = graph.with_sources(size[0])
             if self.network.training:
-                graph = graph.with_bins(self.num_nodes - 1 if count is None else count)
+                graph = graph.with_bins(span.num_nodes - 1 if span.count is None else span.count)
         else:
             check_sources(edge_index[0], size[0])
-        return SplineEdges(weights, graph, self.cutoff, self.num_nodes, first, count)
+        return SplineEdges(weights, graph, self.cutoff, span)
 
     def fits(self, edges: SplineEdges) -> bool:
         """Whether edges were prepared for this grid."""
-        return edges.num_nodes == self.num_nodes and edges.cutoff == self.cutoff
+        nodes = (self._training_nodes, self._value_nodes) if self.network.training else (self._nodes,)
+        return edges.span.num_nodes in nodes and edges.cutoff == self.cutoff
 
-    def coefficients(self, first: int = 0, count: int | None = None) -> Tensor:
+    def coefficients(self, span: Span | None = None) -> Tensor:
         """Spline coefficients that act on some of the intervals, differentiable in the weights of the network.
 
         Args:
-            first: First interval.
-            count: Number of intervals; ``None`` takes all from the first one on.
+            span: The intervals, of a grid that the network has in its mode; ``None`` takes all of :attr:`num_nodes`.
 
         Returns:
             Shape ``[count + 3, num_filters]``.
         """
         network = self.network
+        span = Span(self.num_nodes) if span is None else span
         if network.training:
-            return self.compute(first, count)
+            return self.compute(span)
         weights = [*network.parameters(), *network.buffers()]
         values = self._table.get(weights, self.key, self.compute_precisely)
         if values is None:
-            return self.compute(first, count)
+            return self.compute(span)
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             if not is_written_out(network) or list(network.basis.parameters()):
-                return self.compute(first, count)
-            values = tabulate(network, self._kept_grid(), values)
-        return values if (first, count) == (0, None) else values[first : None if count is None else first + count + 3]
+                return self.compute(span)
+            values = tabulate(network, self._kept_grid(span.num_nodes), values)
+        return values if span.count is None else values[span.first : span.first + span.count + 3]
 
-    def compute(self, first: int = 0, count: int | None = None) -> Tensor:
+    def compute(self, span: Span) -> Tensor:
         """The coefficients that act on some of the intervals, computed now.
 
         Args:
-            first: First interval.
-            count: Number of intervals; ``None`` takes all from the first one on.
+            span: The intervals.
 
         Returns:
             Coefficients in the precision of the weights, shape ``[count + 3, num_filters]``.
         """
-        return tabulate(self.network, self._rows(self._kept_grid(), first, count))
+        return tabulate(self.network, self.rows(self._kept_grid(span.num_nodes), span))
 
-    @staticmethod
-    def all_coefficients(splines: Sequence[SplineFilter], first: int = 0, count: int | None = None) -> Tensor:
-        """:meth:`coefficients` of several networks in one tensor, shape ``[T, count + 3, num_filters]``."""
-        if not all(spline.network.training for spline in splines):
-            return torch.stack([spline.coefficients(first, count) for spline in splines])
-        grids = [spline._rows(spline._kept_grid(), first, count) for spline in splines]
-        return tabulate_all([spline.network for spline in splines], grids)
-
-    def _kept_grid(self) -> Grid:
-        """All samples of the grid; kept where they do not depend on weights."""
+    def _kept_grid(self, num_nodes: int) -> Grid:
+        """All samples of a grid; kept where they do not depend on weights."""
         network, weight = self.network, self.network.lin1.weight
         grid = None
         if not list(network.basis.parameters()):
-            key = (*self.key, weight.dtype, weight.device)
-            grid = self._samples.get(list(network.basis.buffers()), key, lambda: self.grid(network))
-        return self.grid(network) if grid is None else grid
+            key = (num_nodes, *self.key, weight.dtype, weight.device)
+            grid = self._samples.get(list(network.basis.buffers()), key, lambda: self.grid(network, num_nodes))
+        return self.grid(network, num_nodes) if grid is None else grid
 
     def compute_precisely(self) -> Tensor:
         """The coefficients without gradients, computed in float64 where the device has it, and then rounded.
@@ -251,22 +270,26 @@ class SplineFilter:
         """
         weight = self.network.lin1.weight
         if weight.dtype == torch.float64 or weight.device.type == "mps":
-            return self.compute()
+            return self.compute(Span(self._nodes))
         network = copy.deepcopy(self.network).to(torch.float64)
-        return tabulate(network, self.grid(network)).to(weight.dtype)
+        return tabulate(network, self.grid(network, self._nodes)).to(weight.dtype)
 
-    def grid(self, network: FilterNetwork) -> Grid:
-        """All samples of the grid, in the precision of a network."""
+    def grid(self, network: FilterNetwork, num_nodes: int) -> Grid:
+        """All samples of a grid, in the precision of a network."""
         weight = network.lin1.weight
         wide = torch.float32 if weight.device.type == "mps" else torch.float64
-        nodes = self.spacing * torch.arange(-OVERHANG, self.num_nodes + OVERHANG, device=weight.device, dtype=wide)
+        steps = torch.arange(-OVERHANG, num_nodes + OVERHANG, device=weight.device, dtype=wide)
+        nodes = self.cutoff / (num_nodes - 1) * steps
         window = self._window(nodes).to(weight.dtype).unsqueeze(-1)
         return Grid(network.basis(nodes.to(weight.dtype)), window, getattr(network.window, "vanishes", False))
 
-    def _rows(self, grid: Grid, first: int, count: int | None) -> Grid:
-        n_samples = self.num_nodes + 2 * OVERHANG
-        end = n_samples if count is None else first + count + 1 + 2 * OVERHANG
-        return Grid(grid.expansion[first:end], grid.window[first:end], grid.vanishing and end == n_samples)
+    @staticmethod
+    def rows(grid: Grid, span: Span) -> Grid:
+        """The samples of a grid that some of its intervals depend on."""
+        n_samples = span.num_nodes + 2 * OVERHANG
+        end = n_samples if span.count is None else span.first + span.count + 1 + 2 * OVERHANG
+        rows = slice(span.first, end)
+        return Grid(grid.expansion[rows], grid.window[rows], grid.vanishing and end == n_samples)
 
     def _window(self, nodes: Tensor) -> Tensor:
         """The window continued as its mirror image beyond both ends."""
@@ -276,8 +299,9 @@ class SplineFilter:
 
     def __call__(self, dist: Tensor) -> Tensor:
         """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
-        bins, weights = spline_weights(dist, self.cutoff, self.num_nodes - 1)
-        return interpolate(self.coefficients(), weights, bins)
+        span = Span(self.num_nodes_at(dist))
+        bins, weights = spline_weights(dist, self.cutoff, span.num_nodes - 1)
+        return interpolate(self.coefficients(span), weights, bins)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.network}, num_nodes={self.num_nodes})"

@@ -18,9 +18,10 @@ from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.fixed import weights_are_fixed
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.learn import learn, weights_of
+from pyg_schnet.nn.learn import by_block, dense_layers, learn
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 from pyg_schnet.nn.table import is_written_out
+from pyg_schnet.nn.tables import Tables
 from pyg_schnet.nn.watch import Watch, is_hooked
 
 
@@ -68,9 +69,9 @@ class Stack:
         if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):
             return None
         if plan.training:
-            return learn(blocks, elements, z, edges) if torch.is_grad_enabled() else None
-        packed = plan.kept.get([elements, *plan.weights], plan.key, lambda: _pack(blocks, elements))
-        stack = _Stacked(blocks, _pack(blocks, elements) if packed is None else packed, z, edges, plan.given)
+            return learn(plan.tables, plan.dense, elements, z, edges) if torch.is_grad_enabled() else None
+        packed = plan.kept.get([elements, *plan.weights], plan.key, lambda: plan.pack(elements))
+        stack = _Stacked(blocks, plan.pack(elements) if packed is None else packed, z, edges, plan.given)
         if not torch.is_grad_enabled():
             return stack.forward(edges.weights, keep=False)[0]
         if weights_are_fixed():
@@ -87,6 +88,8 @@ class _Plan(NamedTuple):
     usable: bool
     training: bool
     splines: list[SplineFilter]
+    tables: Tables | None
+    dense: list[Tensor]
     given: dict[SchNetInteraction, list[Tensor]]
     weights: list[Tensor]
     key: Hashable
@@ -95,13 +98,20 @@ class _Plan(NamedTuple):
     @classmethod
     def of(cls, blocks: list[nn.Module]) -> _Plan:
         watch, different = Watch(blocks), list(dict.fromkeys(blocks))
-        if not (watch.unchanged() and all(_is_ours(block) for block in different)):
-            return cls(blocks, watch, False, False, [], {}, [], None, Kept())
+        if not (watch.unchanged() and all(_is_ours(block) for block in different) and _are_alike(different)):
+            return cls(blocks, watch, False, False, [], None, [], {}, [], None, Kept())
         given = {block: _weights_of(block) for block in different}
         splines = [block.conv.spline for block in different]
         weights = [weight for values in given.values() for weight in values]
         key, training = tuple(spline.key for spline in splines), any(block.training for block in different)
-        return cls(blocks, watch, True, training, splines, given, weights, key, Kept())
+        tables = Tables([block.conv.spline for block in blocks])
+        dense = [weight for block in blocks for weight in dense_layers(block)]
+        return cls(blocks, watch, True, training, splines, tables, dense, given, weights, key, Kept())
+
+    @torch.no_grad()
+    def pack(self, elements: Tensor) -> Any:
+        """Weights as the kernels take them."""
+        return cpu_kernels().Weights.pack(self.tables(), by_block(self.dense), elements)
 
 
 def _weights_of(block: SchNetInteraction) -> list[Tensor]:
@@ -143,10 +153,9 @@ def _is_ours(block: nn.Module) -> bool:
     )
 
 
-@torch.no_grad()
-def _pack(blocks: Sequence[SchNetInteraction], elements: Tensor) -> Any:
-    tables = SplineFilter.all_coefficients([block.conv.spline for block in blocks])
-    return cpu_kernels().Weights.pack(tables, [weights_of(block) for block in blocks], elements)
+def _are_alike(blocks: Sequence[SchNetInteraction]) -> bool:
+    """Whether the layers of all blocks have the same shapes and types."""
+    return len({tuple((weight.shape, weight.dtype) for weight in dense_layers(block)) for block in blocks}) == 1
 
 
 class _Stacked(NamedTuple):

@@ -47,21 +47,21 @@ def tabulate(network: FilterNetwork, grid: Grid, known: Tensor | None = None) ->
     """
     if is_written_out(network) and not grid.expansion.requires_grad:
         known = None if known is None else known.unsqueeze(0)
-        return _Tables.apply([grid], network.activate_filters, known, *_weights_of(network))[0]
+        return _Tables.apply(grid, network.activate_filters, known, *_weights_of(network))[0]
     return spline_coefficients(network.amplitude(grid.expansion) * grid.window, grid.vanishing)
 
 
-def tabulate_all(networks: Sequence[FilterNetwork], grids: Sequence[Grid]) -> Tensor:
-    """Coefficients of several networks, shape ``[T, M - 4, num_filters]``, at once where they are alike."""
-    alike = {
-        (network.activate_filters, grid.vanishing, network.lin1.weight.shape, network.lin1.weight.dtype)
-        for network, grid in zip(networks, grids, strict=True)
-    }
-    at_once = len(alike) == 1 and not any(grid.expansion.requires_grad for grid in grids)
-    if not (at_once and all(map(is_written_out, networks))):
-        return torch.stack([tabulate(network, grid) for network, grid in zip(networks, grids, strict=True)])
+def are_alike(networks: Sequence[FilterNetwork]) -> bool:
+    """Whether several networks differ in their weights only, so that :func:`tabulate_alike` can take them at once."""
+    kinds = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
+    dtypes = {weight.dtype for one in networks for weight in _weights_of(one)}
+    return len(kinds) == len(dtypes) == 1 and all(map(is_written_out, networks))
+
+
+def tabulate_alike(networks: Sequence[FilterNetwork], grid: Grid) -> Tensor:
+    """Coefficients of several networks that :func:`are_alike`, at the same samples, ``[T, M - 4, num_filters]``."""
     weights = [weight for network in networks for weight in _weights_of(network)]
-    return _Tables.apply(grids, networks[0].activate_filters, None, *weights)
+    return _Tables.apply(grid, networks[0].activate_filters, None, *weights)
 
 
 def _weights_of(network: FilterNetwork) -> list[Tensor]:
@@ -84,37 +84,38 @@ class _Tables(torch.autograd.Function):
     """The tables in one step, with their gradient by weights by hand; thirty small operations are as many calls."""
 
     @staticmethod
-    def forward(ctx: Any, grids: Sequence[Grid], activate: bool, known: Tensor | None, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, grid: Grid, activate: bool, known: Tensor | None, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(*weights)
-        ctx.grids, ctx.activate, ctx.kept = grids, activate, None
+        ctx.grid, ctx.activate, ctx.kept = grid, activate, None
         if known is not None:
             return known.view_as(known)
-        networks = _pack(grids, activate, weights)
+        networks = _pack(grid, activate, weights)
         tables, sampled = cpu_kernels().tabulate(networks)
         ctx.kept = networks, sampled
         return tables
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grids, weights = ctx.grids, ctx.saved_tensors
+        grid, weights = ctx.grid, ctx.saved_tensors
         if torch.is_grad_enabled():
-            each = zip(grids, _by_network(weights), grad, strict=True)
-            return None, None, None, *(by_weight for one in each for by_weight in _differentiable(ctx.activate, *one))
+            each = zip(_by_network(weights), grad, strict=True)
+            found = (by_weight for one in each for by_weight in _differentiable(ctx.activate, grid, *one))
+            return None, None, None, *found
         kernels = cpu_kernels()
         if ctx.kept is None:
-            networks = _pack(grids, ctx.activate, weights)
+            networks = _pack(grid, ctx.activate, weights)
             ctx.kept = networks, kernels.tabulate(networks)[1]
         found = kernels.table_gradient(grad, *ctx.kept)
-        return None, None, None, *(values[t] for t in range(len(grids)) for values in found)
+        each = zip(*(values.unbind() for values in found), strict=True)
+        return None, None, None, *(value for one in each for value in one)
 
 
 def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     return [weights[k : k + 4] for k in range(0, len(weights), 4)]
 
 
-def _pack(grids: Sequence[Grid], activate: bool, weights: Sequence[Tensor]) -> Any:
-    samples = [grid.expansion for grid in grids], [grid.window for grid in grids], grids[0].vanishing
-    return cpu_kernels().Networks.pack(*samples, activate, _by_network(weights))
+def _pack(grid: Grid, activate: bool, weights: Sequence[Tensor]) -> Any:
+    return cpu_kernels().Networks.pack(*grid, activate, _by_network(weights))
 
 
 def _differentiable(activate: bool, grid: Grid, weights: Sequence[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:

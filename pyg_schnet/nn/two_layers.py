@@ -1,4 +1,4 @@
-"""Two atom-wise layers, and the sum over structures that follows, in one step with gradients by hand."""
+"""Two atom-wise layers, and the sum or mean over structures that follows, in one step with gradients by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def atom_values(values: Tensor, z: Tensor, scale: Tensor, shift: Tensor, atomref
 
 
 class Pool(NamedTuple):
-    """Sum over the atoms of each structure of values that are scaled, shifted and referred to the elements.
+    """Sum or mean over the atoms of each structure of values that are scaled, shifted and referred to the elements.
 
     Attributes:
         scale: Factor s of each value, shape ``[C]``.
@@ -28,6 +28,7 @@ class Pool(NamedTuple):
         z: Atomic numbers, shape ``[N]``; 0 is padding, which adds nothing.
         batch: Structure of each atom, shape ``[N]``.
         batch_size: Number of structures B.
+        mean: Whether sums are divided by the number of atoms; by 1 where there is none.
     """
 
     scale: Tensor
@@ -36,15 +37,36 @@ class Pool(NamedTuple):
     z: Tensor
     batch: Tensor
     batch_size: int
+    mean: bool = False
 
-    def total(self, values: Tensor) -> Tensor:
-        """Sums, shape ``[B, C]``."""
+    def __call__(self, values: Tensor) -> Tensor:
+        """Sums or means, shape ``[B, C]``, of values of shape ``[N, C]``."""
         values = atom_values(values, self.z, self.scale, self.shift, self.atomref)
-        return scatter(values, self.batch, 0, self.batch_size, reduce="sum")
+        total = scatter(values, self.batch, 0, self.batch_size, reduce="sum")
+        if not self.mean:
+            return total
+        real = (self.z > 0).to(values.dtype)
+        return total / _at_least_one(scatter(real, self.batch, 0, self.batch_size, reduce="sum"))
 
-    def gradient(self, grad: Tensor) -> Tensor:
-        """Gradient by the values, shape ``[N, C]``, from that by the sums."""
+    def in_one_pass(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same on CPUs, not differentiable, and what it was divided by, shape ``[B, 1]``."""
+        statistics = self.scale, self.shift, self.atomref
+        total, counts = cpu_kernels().pool(values, *statistics, self.z, self.batch, self.batch_size)
+        if not self.mean:
+            return total, None
+        counts = _at_least_one(counts)
+        return total / counts, counts
+
+    def gradient(self, grad: Tensor, counts: Tensor | None) -> Tensor:
+        """Gradient by the values, shape ``[N, C]``, from that by the sums or means."""
+        grad = grad if counts is None else grad / counts
+        if not torch.is_grad_enabled():
+            return cpu_kernels().unpool(grad, self.scale, self.z, self.batch)
         return torch.where((self.z > 0).unsqueeze(-1), (self.scale * grad).index_select(0, self.batch), 0.0)
+
+
+def _at_least_one(counts: Tensor) -> Tensor:
+    return counts.clamp(min=1.0).unsqueeze(-1)
 
 
 def two_layers(
@@ -75,14 +97,15 @@ class _TwoLayers(torch.autograd.Function):
     def forward(ctx: Any, pool: Pool | None, x: Tensor, *weights: Tensor) -> Tensor:
         out, hidden, slope = cpu_kernels().two_layers(x, *weights)
         ctx.save_for_backward(x, *weights)
-        ctx.pool, ctx.kept = pool, (hidden, slope)
-        return out if pool is None else pool.total(out)
+        out, counts = (out, None) if pool is None else pool.in_one_pass(out)
+        ctx.pool, ctx.counts, ctx.kept = pool, counts, (hidden, slope)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight1, bias1, weight2, bias2 = ctx.saved_tensors
         by_x, by_weights = wanted(ctx, 1, 0), any_wanted(ctx, 1)
-        grad = grad if ctx.pool is None else ctx.pool.gradient(grad)
+        grad = grad if ctx.pool is None else ctx.pool.gradient(grad, ctx.counts)
         if not torch.is_grad_enabled():
             chosen = {"by_x": by_x, "by_weights": by_weights}
             return None, *cpu_kernels().two_layers_gradient(grad, x, weight1, weight2, *ctx.kept, **chosen)

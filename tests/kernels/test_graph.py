@@ -6,7 +6,7 @@ import torch
 
 from pyg_schnet.data import to_data
 from pyg_schnet.geometry import edge_offsets
-from pyg_schnet.kernels import half_edges
+from pyg_schnet.kernels import pair_edges
 from pyg_schnet.neighbors import radius_graph
 
 
@@ -48,9 +48,12 @@ def as_set(edge_index, offset):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_half_and_its_reversal_are_the_whole(name):
     edge_index, offset, n_atoms = GRAPHS[name]()
-    half = half_edges(edge_index, None, offset, n_atoms)
+    pairs = pair_edges(edge_index, None, offset, n_atoms)
+    half = pairs.edges
     assert half.numel() == edge_index.size(1) // 2 > 0
     assert (half.diff() > 0).all()
+    assert torch.equal(pairs.index, edge_index[:, half])
+    assert torch.equal(pairs.ptr, torch.searchsorted(pairs.index[1].contiguous(), torch.arange(n_atoms + 1)))
     chosen, crossed = edge_index[:, half], None if offset is None else offset[half]
     reversal = as_set(chosen.flip(0), None if crossed is None else -crossed)
     assert as_set(chosen, crossed).isdisjoint(reversal)
@@ -63,27 +66,27 @@ def test_without_one_edge_a_graph_is_directed(name):
     for missing in (0, edge_index.size(1) // 2, edge_index.size(1) - 1):
         kept = torch.arange(edge_index.size(1)) != missing
         left = None if offset is None else offset[kept]
-        assert half_edges(edge_index[:, kept], None, left, n_atoms) is None
+        assert pair_edges(edge_index[:, kept], None, left, n_atoms) is None
 
 
 def test_images_must_be_the_opposite_ones():
     edge_index, offset, n_atoms = GRAPHS["small cell"]()
     moved = offset.clone()
     moved[3] += torch.tensor([5.6, 0.0, 0.0])
-    assert half_edges(edge_index, None, moved, n_atoms) is None
+    assert pair_edges(edge_index, None, moved, n_atoms) is None
 
 
 def test_atoms_themselves_belong_to_no_pair():
     edge_index = torch.tensor([[0, 1, 0, 1, 2], [0, 0, 1, 1, 2]])
-    assert half_edges(edge_index, None, None, 3).tolist() == [1]
+    assert pair_edges(edge_index, None, None, 3).edges.tolist() == [1]
     images = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1.0, 0, 0]])
-    assert half_edges(torch.zeros(2, 3, dtype=torch.int64), None, images, 1).tolist() == [0]
+    assert pair_edges(torch.zeros(2, 3, dtype=torch.int64), None, images, 1).edges.tolist() == [0]
 
 
 def test_edges_given_twice_stay_two():
     edge_index = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]])
-    assert half_edges(edge_index, None, None, 2).tolist() == [0, 1]
-    assert half_edges(edge_index[:, 1:], None, None, 2) is None
+    assert pair_edges(edge_index, None, None, 2).edges.tolist() == [0, 1]
+    assert pair_edges(edge_index[:, 1:], None, None, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -92,12 +95,12 @@ def test_edges_given_twice_stay_two():
     ids=["targets unsorted", "sources unsorted", "no such target", "no such source", "negative source"],
 )
 def test_other_edges_are_taken_as_they_are(edge_index):
-    assert half_edges(torch.tensor(edge_index), None, None, 3) is None
+    assert pair_edges(torch.tensor(edge_index), None, None, 3) is None
 
 
 def test_no_edges_are_no_pairs():
-    assert half_edges(torch.empty(2, 0, dtype=torch.int64), None, None, 3).tolist() == []
+    assert pair_edges(torch.empty(2, 0, dtype=torch.int64), None, None, 3).edges.tolist() == []
 
 
 def test_nobody_looks_at_other_devices():
-    assert half_edges(torch.empty(2, 4, dtype=torch.int64, device="meta"), None, None, 3) is None
+    assert pair_edges(torch.empty(2, 4, dtype=torch.int64, device="meta"), None, None, 3) is None

@@ -17,12 +17,12 @@ def draw(n_atoms=70, n_features=7, n_hidden=5, n_outputs=3, dtype=F64):
     return [torch.randn(*shape, generator=random, dtype=F64).to(dtype).requires_grad_() for shape in shapes]
 
 
-def pool_of(n_atoms, n_outputs, dtype=F64):
+def pool_of(n_atoms, n_outputs, dtype=F64, mean=False):
     random = torch.Generator().manual_seed(1)
     scale, shift = torch.rand(2, n_outputs, generator=random, dtype=F64).to(dtype)
     z = torch.randint(0, 4, (n_atoms,), generator=random)
     batch = torch.randint(0, 5, (n_atoms,), generator=random).sort()[0]
-    return Pool(scale, shift, torch.rand(4, n_outputs, generator=random, dtype=F64).to(dtype), z, batch, 6)
+    return Pool(scale, shift, torch.rand(4, n_outputs, generator=random, dtype=F64).to(dtype), z, batch, 6, mean)
 
 
 def by_torch(x, w1, b1, w2, b2, pool=None):
@@ -31,15 +31,17 @@ def by_torch(x, w1, b1, w2, b2, pool=None):
     if pool is None:
         return values
     values = (pool.scale * values + pool.shift + pool.atomref[pool.z]) * (pool.z > 0)[:, None]
-    return torch.stack([values[pool.batch == k].sum(0) for k in range(pool.batch_size)])
+    total = torch.stack([values[pool.batch == k].sum(0) for k in range(pool.batch_size)])
+    counts = [max(int(((pool.batch == k) & (pool.z > 0)).sum()), 1) for k in range(pool.batch_size)]
+    return total / torch.tensor(counts)[:, None] if pool.mean else total
 
 
-@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("pooled", [None, "sum", "mean"])
 @pytest.mark.parametrize("shape", [(70, 7, 5, 3), (200, 128, 64, 1), (1, 3, 1, 1), (0, 4, 2, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_values_and_gradients(shape, dtype, pooled):
     inputs, exact = draw(*shape, dtype=dtype), draw(*shape)
-    pools = (pool_of(shape[0], shape[3], dtype), pool_of(shape[0], shape[3])) if pooled else (None, None)
+    pools = [pool_of(shape[0], shape[3], real, pooled == "mean") if pooled else None for real in (dtype, F64)]
     found, expected = two_layers(*inputs, pools[0]), by_torch(*exact, pools[1])
     tolerance = {torch.float32: 1e-4, F64: 1e-11}[dtype]
     torch.testing.assert_close(found.to(F64), expected, rtol=tolerance, atol=tolerance)
@@ -49,10 +51,10 @@ def test_values_and_gradients(shape, dtype, pooled):
         torch.testing.assert_close(a.to(F64), b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("pooled", [None, "sum", "mean"])
 def test_derivatives_of_any_order(pooled):
     inputs = draw(6)
-    pool = pool_of(6, 3) if pooled else None
+    pool = pool_of(6, 3, mean=pooled == "mean") if pooled else None
     assert torch.autograd.gradcheck(lambda *x: two_layers(*x, pool), inputs)
     assert torch.autograd.gradgradcheck(lambda *x: two_layers(*x, pool), inputs)
 
@@ -66,6 +68,17 @@ def test_gradient_by_inputs_alone_can_be_differentiated():
 
     for a, b in zip(squared_slope(two_layers), squared_slope(by_torch), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_atoms_of_no_structure_or_element_are_refused():
+    inputs, pool = draw(), pool_of(70, 3)
+    for wrong in (
+        pool._replace(batch=pool.batch + 4),
+        pool._replace(batch=pool.batch - 1),
+        pool._replace(z=pool.z + 1),
+    ):
+        with pytest.raises(IndexError, match=r"z must lie between 0 and 3 and batch between 0 and 5; got z from"):
+            two_layers(*inputs, wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

@@ -6,11 +6,12 @@ from pyg_schnet.kernels.cpu.dense import matrix_product, product_of_rows
 from pyg_schnet.kernels.cpu.edges import measure, push, weigh
 from pyg_schnet.kernels.cpu.layers import two_layers, two_layers_gradient
 from pyg_schnet.kernels.cpu.network import Networks, table_gradient, tabulate
+from pyg_schnet.kernels.cpu.pooling import pool, unpool
 from pyg_schnet.kernels.cpu.records import Weights
 from pyg_schnet.kernels.cpu.run import SERIAL_WORK
 from pyg_schnet.kernels.cpu.second import second_ascent
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
-from pyg_schnet.kernels.cpu.sort import half_of, pointer_of_sorted, sort_edges
+from pyg_schnet.kernels.cpu.sort import pairs_of, pointer_of_sorted, sort_edges
 from pyg_schnet.kernels.cpu.transpose import transpose
 
 __all__ = [
@@ -21,10 +22,11 @@ __all__ = [
     "coefficient_gradient",
     "convolve",
     "descend",
-    "half_of",
     "matrix_product",
     "measure",
+    "pairs_of",
     "pointer_of_sorted",
+    "pool",
     "product_of_rows",
     "push",
     "second_ascent",
@@ -35,6 +37,7 @@ __all__ = [
     "transpose",
     "two_layers",
     "two_layers_gradient",
+    "unpool",
     "weigh",
     "weight_gradient",
 ]

@@ -66,14 +66,16 @@ def _weigh(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
         weights[e, 1] = sixth * (three * t * t * (t - two) + real(4))
         weights[e, 2] = sixth * (three * s * s * (s - two) + real(4))
         weights[e, 3] = sixth * t * t * t
+        if not inside:
+            weights[e] = real(0) if r >= cutoff else r  # keep what is not a number
+        if slopes.shape[0] == 0:
+            continue
         slopes[e, 0] = -half * s * s * scale
         slopes[e, 1] = half * t * (three * t - real(4)) * scale
         slopes[e, 2] = -half * s * (three * s - real(4)) * scale
         slopes[e, 3] = half * t * t * scale
         if not inside:
-            for m in range(4):
-                weights[e, m] = real(0) if r >= cutoff else r  # keep what is not a number
-                slopes[e, m] = 0
+            slopes[e] = 0
 
 
 def measure(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float, out: Tensor) -> bool:
@@ -97,5 +99,5 @@ def push(
 
 
 def weigh(dist: Tensor, cutoff: float, num_intervals: int, bins: Tensor, weights: Tensor, slopes: Tensor) -> None:
-    """Write intervals ``[E]``, spline weights and their derivatives ``[E, 4]``."""
+    """Write intervals ``[E]``, spline weights and, unless there is no room, their derivatives ``[E, 4]``."""
     _weigh(array(dist), cutoff, num_intervals, array(bins), array(weights), array(slopes))

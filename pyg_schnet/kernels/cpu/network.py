@@ -72,8 +72,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         filters, hidden, inner_slope, outer_slope = sampled
         n_tables = out.shape[0] if parallel else len(out)
         for t in prange(n_tables):
-            _sample(expansion[t], w1_t[t], b1[t], w2_t[t], b2[t], hidden[t], inner_slope[t], filters[t], outer_slope[t])
-            filter_rows(filters[t], window[t], taps, vanishing, out[t])
+            _sample(expansion, w1_t[t], b1[t], w2_t[t], b2[t], hidden[t], inner_slope[t], filters[t], outer_slope[t])
+            filter_rows(filters[t], window, taps, vanishing, out[t])
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
     def backward(grad, expansion, window, taps, vanishing, weights, sampled, by_outer, by_inner, found) -> None:
@@ -82,10 +82,10 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         by_w1, by_b1, by_w2, by_b2 = found
         n_tables = grad.shape[0] if parallel else len(grad)
         for t in prange(n_tables):
-            filter_rows_transposed(grad[t], window[t], taps, vanishing, by_outer[t])
+            filter_rows_transposed(grad[t], window, taps, vanishing, by_outer[t])
             _descend(by_outer[t], outer_slope[t], w2[t], inner_slope[t], by_inner[t])
             n_samples, n_filters = hidden.shape[1:]
-            rows_of_product(ZERO, n_filters, ZERO, n_samples, by_inner[t], expansion[t], by_w1[t], by_b1[t])
+            rows_of_product(ZERO, n_filters, ZERO, n_samples, by_inner[t], expansion, by_w1[t], by_b1[t])
             rows_of_product(ZERO, n_filters, ZERO, n_samples, by_outer[t], hidden[t], by_w2[t], by_b2[t])
 
     return forward, backward
@@ -111,11 +111,11 @@ class Sampled(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """Weights of T filter networks, the samples they are evaluated at, and what is done with their filters.
+    """Weights of T filter networks, the samples all are evaluated at, and what is done with their filters.
 
     Attributes:
-        expansion: Radial expansion of the samples, shape ``[T, M, num_gaussians]``.
-        window: Window at the samples, shape ``[T, M, 1]``.
+        expansion: Radial expansion of the samples, shape ``[M, num_gaussians]``.
+        window: Window at the samples, shape ``[M, 1]``.
         vanishing: Whether the samples reach the cutoff, where value and slope are zero.
         activate: Whether there is an outer softplus.
         weights: Weights ``[T, F, num_gaussians]``, bias ``[T, F]``, weights ``[T, F, F]``, bias ``[T, F]``.
@@ -130,22 +130,22 @@ class Networks(NamedTuple):
     @classmethod
     def pack(
         cls,
-        expansions: Sequence[Tensor],
-        windows: Sequence[Tensor],
+        expansion: Tensor,
+        window: Tensor,
         vanishing: bool,
         activate: bool,
         weights: Sequence[Sequence[Tensor]],
     ) -> Networks:
         """Copies of the weights of all networks, each given as (w1, b1, w2, b2)."""
         stacked = tuple(stacked_arrays(values) for values in zip(*weights, strict=True))
-        return cls(stacked_arrays(expansions), stacked_arrays(windows), vanishing, activate, stacked)
+        return cls(array(expansion), array(window), vanishing, activate, stacked)
 
 
 def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
     """Spline coefficients of all networks, shape ``[T, M - 4, F]``, and what the gradient needs."""
     expansion, window, vanishing, activate, weights = networks
-    n_tables, n_samples = expansion.shape[:2]
-    n_filters = weights[0].shape[1]
+    n_tables, n_filters = weights[1].shape
+    n_samples = len(expansion)
     shape, dtype = (n_tables, n_samples, n_filters), expansion.dtype
     kept = [empty(shape, dtype) for _ in range(3)]
     sampled = Sampled(*kept, empty(shape if activate else (n_tables, 0, n_filters), dtype))

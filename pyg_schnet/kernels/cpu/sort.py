@@ -6,6 +6,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.run import arrays_of
+
 
 @njit(cache=True)
 def _sort(key, ptr, order) -> None:
@@ -34,10 +36,11 @@ def _count_sorted(key, ptr) -> bool:
 
 
 @njit(cache=True)
-def _halve(source, ptr, offset, chosen) -> int:
-    """Write one edge of each pair to ``chosen``; returns their number, -1 if an edge has no partner.
+def _halve(source, ptr, offset, chosen, sources, targets, chosen_ptr) -> int:
+    """Write one edge of each pair, its ends, and where those of each target begin; returns their number.
 
-    Edges of a target are in the order of their sources, images of one source in an order that reversal turns round.
+    It is -1 if an edge has no partner. Edges of a target are in the order of their sources, images of one source in an
+    order that reversal turns round.
     """
     n_atoms = ptr.shape[0] - 1
     place, count = ptr[:-1].copy(), 0  # where the edges of each target that have no partner yet begin
@@ -63,17 +66,19 @@ def _halve(source, ptr, offset, chosen) -> int:
                         if offset[e, d] != -offset[f, d]:
                             return -1
                 if e < f:
-                    chosen[count] = e
+                    chosen[count], sources[count], targets[count] = e, j, i
                     count += 1
             begin = end
+        chosen_ptr[i + 1] = count
     return count
 
 
-def half_of(source: Tensor, ptr: Tensor, offset: Tensor | None) -> Tensor | None:
-    """One edge of each pair of directions, ``[P]``; see :func:`pyg_schnet.kernels.graph.half_edges`."""
-    chosen = torch.empty_like(source)
-    count = _halve(*(None if x is None else x.detach().contiguous().numpy() for x in (source, ptr, offset, chosen)))
-    return chosen[:count] if count >= 0 else None
+def pairs_of(source: Tensor, ptr: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """One edge of each pair of directions, its ends and their ``ptr``; see :func:`pyg_schnet.kernels.pair_edges`."""
+    room = source.size(0) // 2
+    chosen, ends, chosen_ptr = source.new_empty(room), source.new_empty(2, room), torch.zeros_like(ptr)
+    count = _halve(*arrays_of(source, ptr, offset, chosen, ends[0], ends[1], chosen_ptr))
+    return (chosen[:count], ends[:, :count], chosen_ptr) if count >= 0 else None
 
 
 def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:

@@ -1,0 +1,65 @@
+"""Sums and means over the atoms of each structure, atom by atom."""
+
+from __future__ import annotations
+
+import torch
+from numba import njit
+from torch import Tensor
+
+from pyg_schnet.kernels.cpu.run import OPTIONS, arrays_of
+
+
+@njit(**OPTIONS)
+def _pool(values, scale, shift, references, z, batch, out, counts) -> bool:
+    for i in range(values.shape[0]):
+        b, kind = batch[i], z[i]
+        if not (0 <= b < out.shape[0] and 0 <= kind < references.shape[0]):
+            return False
+        if kind > 0:
+            counts[b] += 1
+            for c in range(out.shape[1]):
+                out[b, c] += scale[c] * values[i, c] + shift[c] + references[kind, c]
+    return True
+
+
+@njit(**OPTIONS)
+def _unpool(grad, scale, z, batch, out) -> None:
+    for i in range(out.shape[0]):
+        for c in range(out.shape[1]):
+            out[i, c] = scale[c] * grad[batch[i], c] if z[i] > 0 else 0
+
+
+def pool(
+    values: Tensor, scale: Tensor, shift: Tensor, references: Tensor, z: Tensor, batch: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """Sums over the atoms of each structure, and the number of these; padding, ``z == 0``, is none.
+
+    Args:
+        values: Values of atoms, shape ``[N, C]``.
+        scale: Factor of each, shape ``[C]``.
+        shift: What is added, shape ``[C]``.
+        references: What is added for each kind of atom, shape ``[Z, C]``.
+        z: Kind of each atom, shape ``[N]``.
+        batch: Structure of each atom, shape ``[N]``.
+        size: Number of structures B.
+
+    Returns:
+        Shapes ``[B, C]`` and ``[B]``.
+
+    Raises:
+        IndexError: If an atom is of no kind or structure that is there.
+    """
+    out, counts = values.new_zeros(size, values.size(1)), values.new_zeros(size)
+    if not _pool(*arrays_of(values, scale, shift, references, z, batch, out, counts)):
+        raise IndexError(
+            f"z must lie between 0 and {references.size(0) - 1} and batch between 0 and {size - 1}; got z from "
+            f"{z.min()} to {z.max()} and batch from {batch.min()} to {batch.max()}"
+        )
+    return out, counts
+
+
+def unpool(grad: Tensor, scale: Tensor, z: Tensor, batch: Tensor) -> Tensor:
+    """Gradient by the values, shape ``[N, C]``, from that by the sums, ``[B, C]``; indices are not checked."""
+    out = torch.empty(z.size(0), grad.size(1), dtype=grad.dtype)
+    _unpool(*arrays_of(grad, scale, z, batch, out))
+    return out
