@@ -11,6 +11,7 @@ from typing_extensions import override
 from pyg_schnet import SchNet
 from pyg_schnet.geometry import edge_vectors
 from pyg_schnet.nn import respond
+from pyg_schnet.optim import FusedAdamW
 
 
 def pyg_model(cutoff, features=128, interaction_graph=None, seed=0):
@@ -144,7 +145,7 @@ class Ours(Peer):
 
     @override
     def optimizer(self):
-        return torch.optim.Adam(self.model.parameters(), fused=True)
+        return FusedAdamW(self.model.parameters(), weight_decay=0.0)
 
     @override
     def gradients(self):

@@ -3,7 +3,17 @@
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
 from pyg_schnet.models.dtnn import DTNN
-from pyg_schnet.models.edges import Edges, prepare_edges
+from pyg_schnet.models.edges import Edges, UndirectedEdges, prepare_edges
 from pyg_schnet.models.schnet import SchNet
 
-__all__ = ["DTNN", "AtomisticModel", "CheckpointMixin", "Edges", "SchNet", "load", "prepare_edges", "read_header"]
+__all__ = [
+    "DTNN",
+    "AtomisticModel",
+    "CheckpointMixin",
+    "Edges",
+    "SchNet",
+    "UndirectedEdges",
+    "load",
+    "prepare_edges",
+    "read_header",
+]

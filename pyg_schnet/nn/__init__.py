@@ -19,7 +19,7 @@ from pyg_schnet.nn.readout import (
 )
 from pyg_schnet.nn.reference import MAX_Z, composition, fit_atom_references, sum_references
 from pyg_schnet.nn.response import Response, hessian, respond
-from pyg_schnet.nn.spline import SplineEdges, SplineFilter, num_nodes_for
+from pyg_schnet.nn.spline import Span, SplineEdges, SplineFilter, num_nodes_for
 
 __all__ = [
     "MAX_Z",
@@ -40,6 +40,7 @@ __all__ = [
     "Response",
     "SchNetInteraction",
     "ShiftedSoftplus",
+    "Span",
     "SplineEdges",
     "SplineFilter",
     "SumReadout",

@@ -18,6 +18,7 @@ from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, fit_atom_references, sum_references
+from pyg_schnet.optim import FusedAdamW
 from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
@@ -271,7 +272,8 @@ class PropertyTask(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (AdamW with weight decay) and the schedule, set anew before every step."""
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+        adam = FusedAdamW if fused else torch.optim.AdamW
+        optimizer = adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

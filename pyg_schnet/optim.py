@@ -1,0 +1,142 @@
+"""Adam without overhead, for models of many small weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class _Ready(NamedTuple):
+    """Weights of one group, their moments, and the steps that all of them have made."""
+
+    weights: list[Tensor]
+    means: list[Tensor]
+    squares: list[Tensor]
+    step: Tensor
+
+
+class FusedAdamW(torch.optim.AdamW):
+    """Torch's fused AdamW, which counts the steps of all weights together.
+
+    Numbers, options and ``state_dict`` are those of :class:`torch.optim.AdamW` with ``fused=True``. Torch counts the
+    steps of each weight on its own and sorts all weights anew in every step, which takes longer than Adam itself where
+    weights are small, as SchNet's are. Here that is done once. Where some weights have no gradient, or gradients are
+    scaled, torch's own step is taken.
+
+    Args:
+        params: Weights, or groups of them, on one device and of one type each.
+        **options: As of :class:`torch.optim.AdamW`, without ``fused``; ``weight_decay=0.0`` is Adam.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> optimizer = FusedAdamW([weight], lr=0.1, weight_decay=0.0)
+        >>> weight.square().sum().backward()
+        >>> optimizer.step()
+        >>> weight.data
+        tensor([ 0.9000, -0.9000])
+    """
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        self._ready: list[_Ready] | None = None
+        super().__init__(params, **options, fused=True)
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Change the weights by their gradients.
+
+        Args:
+            closure: Computes the gradients and returns the loss, if they are not there yet.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self._ready is None:
+            self._ready = self._prepare()
+        gradients = None if self._ready is None else self._gradients()
+        if gradients is None:
+            self._forget()
+            super().step()
+            return loss
+        with torch.no_grad():
+            for group, ready, grads in zip(self.param_groups, self._ready, gradients, strict=True):
+                ready.step.add_(1)
+                torch._fused_adamw_(
+                    ready.weights,
+                    grads,
+                    ready.means,
+                    ready.squares,
+                    [],
+                    [ready.step] * len(grads),
+                    lr=group["lr"],
+                    beta1=group["betas"][0],
+                    beta2=group["betas"][1],
+                    weight_decay=group["weight_decay"],
+                    eps=group["eps"],
+                    amsgrad=False,
+                    maximize=group["maximize"],
+                )
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """State as of torch's own, the count of each weight on its own."""
+        self._forget()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of this or of torch's own."""
+        self._ready = None
+        super().load_state_dict(state_dict)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add weights with options of their own."""
+        self._forget()
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._forget()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._ready = None
+        super().__setstate__(state)
+
+    def _gradients(self) -> list[list[Tensor]] | None:
+        """Gradients of each group; ``None`` unless all are there and as they come."""
+        if getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None:
+            return None
+        gradients = [[weight.grad for weight in ready.weights] for ready in self._ready]
+        given = (grad is not None and not grad.is_sparse for grads in gradients for grad in grads)
+        return gradients if all(given) else None
+
+    def _prepare(self) -> list[_Ready] | None:
+        """What all steps need; ``None`` before the first one, and for options and weights that it is not made for."""
+        if not all(map(self._is_simple, self.param_groups)):
+            return None
+        ready = []
+        for group in self.param_groups:
+            states = [self.state[weight] for weight in group["params"]]
+            step = states[0]["step"].clone()
+            for state in states:
+                state["step"] = step
+            means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+            ready.append(_Ready(group["params"], means, squares, step))
+        return ready
+
+    def _is_simple(self, group: dict[str, Any]) -> bool:
+        """Whether the weights of a group have made as many steps and differ in shape only."""
+        states = [self.state.get(weight) for weight in group["params"]]
+        if not all(states) or any(group[name] for name in ("amsgrad", "capturable", "differentiable")):
+            return False
+        alike = len({(weight.device, weight.dtype) for weight in group["params"]}) == 1
+        step = states[0]["step"]
+        return alike and not isinstance(group["lr"], Tensor) and all(torch.equal(one["step"], step) for one in states)
+
+    def _forget(self) -> None:
+        """Count the steps of each weight on its own again, as all of torch does."""
+        for ready in self._ready or ():
+            for weight in ready.weights:
+                self.state[weight]["step"] = ready.step.clone()
+        self._ready = None
