@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,9 +111,15 @@ def _is_plain(dataset: Any) -> bool:
     return True
 
 
+@lru_cache(maxsize=16)
+def _empty_batch(base: type[Data]) -> Batch:
+    """Batch without anything; PyG makes a new class for each, which takes as long as a selection."""
+    return Batch(_base_cls=base)
+
+
 def _gather(data: Data, slices: dict[str, Tensor], index: Tensor, exclude: frozenset[str]) -> Batch:
     size = index.numel()
-    out = Batch(_base_cls=type(data))
+    out = copy.copy(_empty_batch(type(data)))
     slice_dict: dict[str, Tensor] = {}
     inc_dict: dict[str, Tensor | None] = {}
     plans: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # columns that share one slices tensor are planned once

@@ -26,6 +26,7 @@ from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
+_SHOWN_EVERY = 10  # steps, as the progress bar is drawn
 _OPTIONAL_INPUTS = ("cell", "pbc", "batch_size")
 
 
@@ -210,8 +211,17 @@ class PropertyTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         loss = self.total_loss(self.compare(batch))
-        self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
+        if self._is_shown():
+            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
         return loss
+
+    def _is_shown(self) -> bool:
+        """Whether the progress bar or a logger is going to show this step; noting a value takes a while."""
+        every = getattr(self._trainer, "log_every_n_steps", None)
+        if every is None:  # not in a fit
+            return True
+        number = self._trainer.global_step + 1
+        return number % _SHOWN_EVERY == 1 or (every > 0 and number % every == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation errors."""
@@ -268,6 +278,21 @@ class PropertyTask(LightningModule):
         fold_statistics(model, self.scale, self.atomref)
         model.card.update(target=self.property.name, unit=self.property.unit)
         return model
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip gradients as Lightning does; on CPUs, where looking is cheap, only those that are too large."""
+        by_norm = gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm")
+        if by_norm and self.device.type == "cpu":
+            weights = (weight for group in optimizer.param_groups for weight in group["params"])
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            if gradients and torch.stack(torch._foreach_norm(gradients)).norm() <= gradient_clip_val:
+                return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (AdamW with weight decay) and the schedule, set anew before every step."""

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
@@ -152,6 +153,23 @@ def test_losses_are_those_of_torch(qm9_sample, loss):
     huber = torch.where(error < 0.05, 0.5 * error**2, 0.05 * (error - 0.025))
     expected = {"mse": (error**2).mean(), "mae": error.mean(), "huber": huber.mean()}[loss]
     torch.testing.assert_close(task.training_step(batch, 0), expected)
+
+
+@pytest.mark.parametrize(("limit", "algorithm"), [(1e-3, None), (1e-3, "norm"), (1e-4, "value"), (1e6, "norm")])
+def test_gradients_are_clipped_as_by_lightning(qm9_sample, limit, algorithm, monkeypatch):
+    found = []
+    for cls in (PropertyTask, LightningModule):
+        monkeypatch.setattr(PropertyTask, "configure_gradient_clipping", cls.configure_gradient_clipping)
+        task = fitted_task(qm9_sample, small_schnet())
+        task.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        task.total_loss(task.compare(collate_indices(qm9_sample, range(10)))).backward()
+        before = [weight.grad.clone() for weight in task.parameters()]
+        task.configure_gradient_clipping(torch.optim.SGD(task.parameters()), limit, algorithm)
+        found.append([weight.grad for weight in task.parameters()])
+        same = all(torch.equal(a, b) for a, b in zip(before, found[-1], strict=True))
+        assert same == (limit == 1e6)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
 
 def test_structures_without_label_do_not_count(qm9_sample):
