@@ -42,22 +42,33 @@ class _Weights(NamedTuple):
     b2: Tensor
 
 
-def dense_layers(block: SchNetInteraction) -> list[Tensor]:
-    """Weights of the dense layers of a block, see :func:`by_block`."""
-    return [block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias]
+class DenseLayers:
+    """The dense layers of some blocks.
+
+    Args:
+        blocks: The blocks in the order they act.
+
+    Attributes:
+        weights: Weights of the first block, then those of the next one.
+        stacks: The same for the kernels.
+    """
+
+    def __init__(self, blocks: Sequence[SchNetInteraction]) -> None:
+        self.weights = [weight for block in blocks for weight in dense_layers(block)]
+        self.stacks = cpu_kernels().Stacks(zip(*_by_block(self.weights), strict=True))
 
 
-def by_block(weights: Sequence[Tensor]) -> list[_Weights]:
-    """The :func:`dense_layers` of several blocks, which come one after the other."""
-    return [_Weights(*weights[k : k + _PER_BLOCK]) for k in range(0, len(weights), _PER_BLOCK)]
+def dense_layers(block: SchNetInteraction) -> _Weights:
+    """The dense layers of one block."""
+    return _Weights(block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias)
 
 
-def learn(tables: Tables, dense: Sequence[Tensor], elements: Tensor, z: Tensor, edges: SplineEdges) -> Tensor:
+def learn(tables: Tables, dense: DenseLayers, elements: Tensor, z: Tensor, edges: SplineEdges) -> Tensor:
     """Atom features after all blocks, differentiable any number of times.
 
     Args:
         tables: Of the filters of the blocks, such as are written out in :mod:`pyg_schnet.nn.stack`.
-        dense: The :func:`dense_layers` of the blocks, in the order they act.
+        dense: The dense layers of the blocks.
         elements: Embedding of each kind of atom, shape ``[Z, F]``.
         z: Kind of each atom, shape ``[N]``.
         edges: Edges as all blocks see them, undirected.
@@ -66,7 +77,11 @@ def learn(tables: Tables, dense: Sequence[Tensor], elements: Tensor, z: Tensor, 
         Shape ``[N, F]``.
     """
     coefficients = tables(edges.span)
-    return _Learn.apply(edges, z, elements, edges.weights, coefficients, *dense)[0]
+    return _Learn.apply(edges, dense.stacks, z, elements, edges.weights, coefficients, *dense.weights)[0]
+
+
+def _by_block(weights: Sequence[Tensor]) -> list[_Weights]:
+    return [_Weights(*weights[k : k + _PER_BLOCK]) for k in range(0, len(weights), _PER_BLOCK)]
 
 
 class _Learn(torch.autograd.Function):
@@ -78,13 +93,20 @@ class _Learn(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, edges: SplineEdges, z: Tensor, elements: Tensor, h: Tensor, tables: Tensor, *weights: Tensor
+        ctx: Any,
+        edges: SplineEdges,
+        stacks: Any,
+        z: Tensor,
+        elements: Tensor,
+        h: Tensor,
+        tables: Tensor,
+        *weights: Tensor,
     ) -> tuple[Tensor, ...]:
         kernels = cpu_kernels()
-        packed = kernels.Weights.pack(tables, by_block(weights), elements)
+        packed = kernels.Weights.pack(tables, stacks, elements)
         out, steps = kernels.ascend(z, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
         hidden, slopes = (), ()
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[4]:
             hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
         ctx.save_for_backward(z, elements, h, tables, *weights, *hidden, *slopes)
         ctx.set_materialize_grads(False)
@@ -99,11 +121,11 @@ class _Learn(torch.autograd.Function):
         weights, hidden, slopes = rest[:n_weights], rest[n_weights : n_weights + n_steps], rest[n_weights + n_steps :]
         if torch.is_grad_enabled():
             plain = grad is not None and all(by_step is None for by_step in by_steps)
-            if plain and not wanted(ctx, 2, 1) and not any_wanted(ctx, 3):  # for forces
+            if plain and not wanted(ctx, 3, 1) and not any_wanted(ctx, 3):  # for forces
                 known = ctx.edges, ctx.packed, ctx.steps, z
                 by_h = _Slopes.apply(*known, grad, elements, h, tables, *weights, *hidden, *slopes)
-                return None, None, None, by_h, None, *(None for _ in weights)
-            return None, None, *_by_autograd(ctx.edges, z, [elements, h, tables, *weights], (grad, *by_steps))
+                return None, None, None, None, by_h, None, *(None for _ in weights)
+            return None, None, None, *_by_autograd(ctx.edges, z, [elements, h, tables, *weights], (grad, *by_steps))
         found, _ = cpu_kernels().descend(
             torch.zeros(z.size(0), elements.size(1), dtype=elements.dtype) if grad is None else grad,
             z,
@@ -112,8 +134,8 @@ class _Learn(torch.autograd.Function):
             ctx.edges.graph,
             ctx.edges.n_neighbors,
             ctx.steps,
-            by_elements=wanted(ctx, 2, 1),
-            by_edges=wanted(ctx, 3, 2),
+            by_elements=wanted(ctx, 3, 1),
+            by_edges=wanted(ctx, 4, 2),
             by_weights=any_wanted(ctx, 3),
             by_hidden=_stacked(by_steps[:n_steps], hidden),
             by_inner=_stacked(by_steps[n_steps:], slopes),
@@ -122,9 +144,9 @@ class _Learn(torch.autograd.Function):
             None if value is None else torch.from_numpy(value) for value in found
         )
         if by_tables is None:
-            return None, None, by_elements, by_h, None, *(None for _ in weights)
+            return None, None, None, by_elements, by_h, None, *(None for _ in weights)
         each = zip(*(values.unbind() for values in by_weights), strict=True)
-        return None, None, by_elements, by_h, by_tables, *(value for one in each for value in one)
+        return None, None, None, by_elements, by_h, by_tables, *(value for one in each for value in one)
 
 
 def _stacked(by_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.ndarray | None:
@@ -194,7 +216,7 @@ def _by_functions(
 ) -> tuple[Tensor, ...]:
     """What :class:`_Learn` returns, by functions that autograd knows."""
     x, hidden, inner = elements.index_select(0, z), [], []
-    for table, block in zip(tables, by_block(weights), strict=True):
+    for table, block in zip(tables, _by_block(weights), strict=True):
         hidden.append(linear(x, block.w0))
         summed = spline_conv(hidden[-1], table, h, edges.graph)
         summed = summed if edges.n_neighbors is None else summed / edges.n_neighbors.unsqueeze(-1)

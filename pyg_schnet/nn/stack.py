@@ -18,7 +18,7 @@ from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.fixed import weights_are_fixed
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.learn import by_block, dense_layers, learn
+from pyg_schnet.nn.learn import DenseLayers, dense_layers, learn
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
 from pyg_schnet.nn.table import is_written_out
 from pyg_schnet.nn.tables import Tables
@@ -89,7 +89,7 @@ class _Plan(NamedTuple):
     training: bool
     splines: list[SplineFilter]
     tables: Tables | None
-    dense: list[Tensor]
+    dense: DenseLayers | None
     given: dict[SchNetInteraction, list[Tensor]]
     weights: list[Tensor]
     key: Hashable
@@ -99,19 +99,18 @@ class _Plan(NamedTuple):
     def of(cls, blocks: list[nn.Module]) -> _Plan:
         watch, different = Watch(blocks), list(dict.fromkeys(blocks))
         if not (watch.unchanged() and all(_is_ours(block) for block in different) and _are_alike(different)):
-            return cls(blocks, watch, False, False, [], None, [], {}, [], None, Kept())
+            return cls(blocks, watch, False, False, [], None, None, {}, [], None, Kept())
         given = {block: _weights_of(block) for block in different}
         splines = [block.conv.spline for block in different]
         weights = [weight for values in given.values() for weight in values]
         key, training = tuple(spline.key for spline in splines), any(block.training for block in different)
         tables = Tables([block.conv.spline for block in blocks])
-        dense = [weight for block in blocks for weight in dense_layers(block)]
-        return cls(blocks, watch, True, training, splines, tables, dense, given, weights, key, Kept())
+        return cls(blocks, watch, True, training, splines, tables, DenseLayers(blocks), given, weights, key, Kept())
 
     @torch.no_grad()
     def pack(self, elements: Tensor) -> Any:
         """Weights as the kernels take them."""
-        return cpu_kernels().Weights.pack(self.tables(), by_block(self.dense), elements)
+        return cpu_kernels().Weights.pack(self.tables(), self.dense.stacks, elements)
 
 
 def _weights_of(block: SchNetInteraction) -> list[Tensor]:

@@ -47,25 +47,41 @@ def tabulate(network: FilterNetwork, grid: Grid, known: Tensor | None = None) ->
     """
     if is_written_out(network) and not grid.expansion.requires_grad:
         known = None if known is None else known.unsqueeze(0)
-        return _Tables.apply(grid, network.activate_filters, known, *_weights_of(network))[0]
+        weights = _weights_of(network)
+        return _Tables.apply(grid, network.activate_filters, _stacks(weights), known, *weights)[0]
     return spline_coefficients(network.amplitude(grid.expansion) * grid.window, grid.vanishing)
 
 
 def are_alike(networks: Sequence[FilterNetwork]) -> bool:
-    """Whether several networks differ in their weights only, so that :func:`tabulate_alike` can take them at once."""
+    """Whether several networks differ in their weights only, so that :class:`AlikeNetworks` can take them."""
     kinds = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
     dtypes = {weight.dtype for one in networks for weight in _weights_of(one)}
     return len(kinds) == len(dtypes) == 1 and all(map(is_written_out, networks))
 
 
-def tabulate_alike(networks: Sequence[FilterNetwork], grid: Grid) -> Tensor:
-    """Coefficients of several networks that :func:`are_alike`, at the same samples, ``[T, M - 4, num_filters]``."""
-    weights = [weight for network in networks for weight in _weights_of(network)]
-    return _Tables.apply(grid, networks[0].activate_filters, None, *weights)
+class AlikeNetworks:
+    """Several networks that :func:`are_alike`, to be tabulated in one step again and again.
+
+    Args:
+        networks: The networks, whose weights are looked up once.
+    """
+
+    def __init__(self, networks: Sequence[FilterNetwork]) -> None:
+        self._activate = networks[0].activate_filters
+        self._weights = [weight for network in networks for weight in _weights_of(network)]
+        self._stacks = _stacks(self._weights)
+
+    def tabulate(self, grid: Grid) -> Tensor:
+        """Coefficients at the same samples, shape ``[T, M - 4, num_filters]``."""
+        return _Tables.apply(grid, self._activate, self._stacks, None, *self._weights)
 
 
 def _weights_of(network: FilterNetwork) -> list[Tensor]:
     return [value for layer in (network.lin1, network.lin2) for value in (layer.weight, layer.bias)]
+
+
+def _stacks(weights: Sequence[Tensor]) -> Any:
+    return cpu_kernels().Stacks(zip(*_by_network(weights), strict=True))
 
 
 def is_written_out(network: FilterNetwork) -> bool:
@@ -84,13 +100,14 @@ class _Tables(torch.autograd.Function):
     """The tables in one step, with their gradient by weights by hand; thirty small operations are as many calls."""
 
     @staticmethod
-    def forward(ctx: Any, grid: Grid, activate: bool, known: Tensor | None, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, grid: Grid, activate: bool, stacks: Any, known: Tensor | None, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(*weights)
         ctx.grid, ctx.activate, ctx.kept = grid, activate, None
         if known is not None:
             return known.view_as(known)
-        networks = _pack(grid, activate, weights)
-        tables, sampled = cpu_kernels().tabulate(networks)
+        kernels = cpu_kernels()
+        networks = kernels.Networks.pack(*grid, activate, stacks)
+        tables, sampled = kernels.tabulate(networks)
         ctx.kept = networks, sampled
         return tables
 
@@ -100,22 +117,18 @@ class _Tables(torch.autograd.Function):
         if torch.is_grad_enabled():
             each = zip(_by_network(weights), grad, strict=True)
             found = (by_weight for one in each for by_weight in _differentiable(ctx.activate, grid, *one))
-            return None, None, None, *found
+            return None, None, None, None, *found
         kernels = cpu_kernels()
         if ctx.kept is None:
-            networks = _pack(grid, ctx.activate, weights)
+            networks = kernels.Networks.pack(*grid, ctx.activate, _stacks(weights))
             ctx.kept = networks, kernels.tabulate(networks)[1]
         found = kernels.table_gradient(grad, *ctx.kept)
         each = zip(*(values.unbind() for values in found), strict=True)
-        return None, None, None, *(value for one in each for value in one)
+        return None, None, None, None, *(value for one in each for value in one)
 
 
 def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     return [weights[k : k + 4] for k in range(0, len(weights), 4)]
-
-
-def _pack(grid: Grid, activate: bool, weights: Sequence[Tensor]) -> Any:
-    return cpu_kernels().Networks.pack(*grid, activate, _by_network(weights))
 
 
 def _differentiable(activate: bool, grid: Grid, weights: Sequence[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.spline import Span, SplineFilter
-from pyg_schnet.nn.table import Grid, are_alike, tabulate_alike
+from pyg_schnet.nn.table import AlikeNetworks, Grid, are_alike
 
 
 class Tables:
@@ -28,7 +28,8 @@ class Tables:
         self._networks = [spline.network for spline in splines]
         bases = [network.basis for network in self._networks]
         self._buffers = [buffer for basis in bases for buffer in basis.buffers()]
-        self._alike = are_alike(self._networks) and not any(list(basis.parameters()) for basis in bases)
+        fixed = not any(list(basis.parameters()) for basis in bases)
+        self._alike = AlikeNetworks(self._networks) if fixed and are_alike(self._networks) else None
         self._samples = Kept()
 
     def __call__(self, span: Span | None = None) -> Tensor:
@@ -44,11 +45,11 @@ class Tables:
         samples = self._common_samples(span.num_nodes) if training and span is not None else None
         if samples is None:
             return torch.stack([spline.coefficients(span) for spline in self._splines])
-        return tabulate_alike(self._networks, SplineFilter.rows(samples, span))
+        return self._alike.tabulate(SplineFilter.rows(samples, span))
 
     def _common_samples(self, num_nodes: int) -> Grid | None:
         """The samples of all filters; ``None`` where they differ, or networks do."""
-        if not self._alike:
+        if self._alike is None:
             return None
         weight = self._networks[0].lin1.weight
         key = (num_nodes, *(spline.key for spline in self._splines), weight.dtype, weight.device)

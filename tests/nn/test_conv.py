@@ -326,7 +326,7 @@ def test_splined_filters_are_close_to_the_exact_ones(normalize, training, with_p
     conv.filters = "spline"
     for arguments in inputs.values():
         difference = largest(conv(*arguments) - exact)
-        assert 1e-12 * largest(exact) < difference < 3e-6 * largest(exact)
+        assert 1e-12 * largest(exact) < difference < (2e-5 if training else 3e-6) * largest(exact)
 
 
 REGISTER = [

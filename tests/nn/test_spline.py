@@ -86,6 +86,18 @@ def test_order_of_the_error(window):
     assert ((slope > 2.5) & (slope < 4.0)).all()
 
 
+@pytest.mark.parametrize("activate_filters", [True, False])
+@pytest.mark.parametrize("window", [CosineCutoff, HardCutoff])
+@pytest.mark.parametrize("basis", BASES)
+def test_values_alone_are_still_precise_in_training(basis, window, activate_filters):
+    for seed in range(3):
+        network = make_network(seed, basis, window, activate_filters=activate_filters)
+        dist = torch.linspace(0.5, 1.05 * CUTOFF, 1501, dtype=F64)
+        spline = SplineFilter(network.train())
+        error = (spline(dist) - network(dist)).abs().max() / network(dist).abs().max()
+        assert 1e-8 < error < 5e-5  # of filters, not yet summed over neighbours
+
+
 def test_zero_at_and_beyond_the_cutoff():
     network = make_network()
     value, slope = value_and_slope(SplineFilter(network), torch.tensor([CUTOFF, 5.5, 100.0], dtype=F64))
@@ -413,7 +425,7 @@ def test_weights_changed_between_forward_and_backward_are_an_error():
 
 
 def test_window_with_another_cutoff_than_the_basis():
-    network = FilterNetwork(4, GaussianBasis(20, 6.0), CosineCutoff(4.0)).to(F64)
+    network = FilterNetwork(4, GaussianBasis(20, 6.0), CosineCutoff(4.0)).to(F64).eval()
     spline = SplineFilter(network)
     assert spline.cutoff == 4.0
     dist = torch.linspace(0.0, 7.0, 300, dtype=F64)
@@ -473,10 +485,23 @@ def test_number_of_nodes():
     network = make_network()
     training, evaluating = SplineFilter(network).num_nodes, SplineFilter(network.eval()).num_nodes
     assert evaluating - 1 == pytest.approx(10 ** (1 / 3) * (training - 1), rel=0.01)
+    dist = torch.tensor([1.0, 2.0], dtype=F64)
+    spline = SplineFilter(network.train())
+    assert spline.num_nodes_at(dist) == num_nodes_for(network.basis.resolution, CUTOFF, 1e-5, forces=False) < training
+    assert spline.num_nodes_at(dist.clone().requires_grad_()) == training
+    with torch.no_grad():
+        assert spline.num_nodes_at(dist.clone().requires_grad_()) < training
+    assert SplineFilter(network.eval()).num_nodes_at(dist) == evaluating
+    assert SplineFilter(network.train(), 101).num_nodes_at(dist) == 101
     coarse = [SplineFilter(network.train(mode), tolerance=1e-3).num_nodes for mode in (False, True)]
     assert coarse[0] == coarse[1] < training
+    assert SplineFilter(network, tolerance=1e-3).num_nodes_at(dist) < spline.num_nodes_at(dist)
+    assert num_nodes_for(0.1, 5.0, 1e-7, forces=False) == pytest.approx(
+        10 * num_nodes_for(0.1, 5.0, 1e-3, forces=False), rel=0.05
+    )
     finer = SplineFilter(make_network().eval(), tolerance=1e-7)
     assert errors(finer, finer.network)[1] < 1e-6
+    spline = SplineFilter(make_network(), 101)
     assert repr(spline).startswith("SplineFilter(FilterNetwork(6, ")
     assert repr(spline).endswith("num_nodes=101)")
 

@@ -8,7 +8,7 @@ from pyg_schnet.kernels.cpu.layers import two_layers, two_layers_gradient
 from pyg_schnet.kernels.cpu.network import Networks, table_gradient, tabulate
 from pyg_schnet.kernels.cpu.pooling import pool, unpool
 from pyg_schnet.kernels.cpu.records import Weights
-from pyg_schnet.kernels.cpu.run import SERIAL_WORK
+from pyg_schnet.kernels.cpu.run import SERIAL_WORK, Stacks
 from pyg_schnet.kernels.cpu.second import second_ascent
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
 from pyg_schnet.kernels.cpu.sort import pairs_of, pointer_of_sorted, sort_edges
@@ -17,6 +17,7 @@ from pyg_schnet.kernels.cpu.transpose import transpose
 __all__ = [
     "SERIAL_WORK",
     "Networks",
+    "Stacks",
     "Weights",
     "ascend",
     "coefficient_gradient",

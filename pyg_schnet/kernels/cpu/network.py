@@ -10,7 +10,7 @@ or the same without the outer softplus. Window and prefilter follow. Each table 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from pyg_schnet.kernels.bspline import TAPS
 from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, aligned_tile, product, rows_of_product
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import array, empty, num_threads, several, stacked_arrays
+from pyg_schnet.kernels.cpu.run import Stacks, array, empty, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.cpu.transpose import transposes
 
@@ -128,17 +128,9 @@ class Networks(NamedTuple):
     weights: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
     @classmethod
-    def pack(
-        cls,
-        expansion: Tensor,
-        window: Tensor,
-        vanishing: bool,
-        activate: bool,
-        weights: Sequence[Sequence[Tensor]],
-    ) -> Networks:
-        """Copies of the weights of all networks, each given as (w1, b1, w2, b2)."""
-        stacked = tuple(stacked_arrays(values) for values in zip(*weights, strict=True))
-        return cls(array(expansion), array(window), vanishing, activate, stacked)
+    def pack(cls, expansion: Tensor, window: Tensor, vanishing: bool, activate: bool, weights: Stacks) -> Networks:
+        """Copies of the weights of all networks: w1, b1, w2 and b2."""
+        return cls(array(expansion), array(window), vanishing, activate, tuple(weights()))
 
 
 def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.dense import matrix_product
-from pyg_schnet.kernels.cpu.run import array, empty, stacked_arrays
+from pyg_schnet.kernels.cpu.run import Stacks, array, empty
 from pyg_schnet.kernels.cpu.transpose import transposes
 
 
@@ -45,9 +45,9 @@ class Weights(NamedTuple):
     first: np.ndarray
 
     @classmethod
-    def pack(cls, tables: Tensor, blocks: Sequence[Sequence[Tensor]], elements: Tensor) -> Weights:
-        """Copies of the weights of all blocks, each given as (w0, w1, b1, w2, b2), beside their tables."""
-        stacked = [stacked_arrays(values) for values in zip(*blocks, strict=True)]
+    def pack(cls, tables: Tensor, dense: Stacks, elements: Tensor) -> Weights:
+        """Copies of the dense layers of all blocks, w0, w1, b1, w2 and b2, beside their tables."""
+        stacked = dense()
         transposed = [transposes(stacked[k]) for k in (0, 1, 3)]
         first = matrix_product(elements.detach(), torch.from_numpy(transposed[0][0])).numpy()
         return cls(array(tables), *stacked, *transposed, array(elements.detach().clone()), first)

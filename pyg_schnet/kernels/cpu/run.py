@@ -127,12 +127,6 @@ def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
     return [array(x) for x in tensors]
 
 
-def stacked_arrays(tensors: Iterable[Tensor]) -> np.ndarray:
-    """A copy of some tensors of one shape, by one thread: torch would wake its own for so little."""
-    arrays = [array(x) for x in tensors]
-    return np.stack(arrays, out=empty((len(arrays), *arrays[0].shape), arrays[0].dtype))
-
-
 _LINE = 64  # bytes
 
 
@@ -154,3 +148,31 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     values = empty(shape, dtype)
     values.fill(0)
     return values
+
+
+class Stacks:
+    """Tensors copied into one array for each kind, again and again, by one thread.
+
+    Torch would wake its own threads for so little.
+
+    Where they lie is looked up once, and anew when one of them lies elsewhere.
+
+    Args:
+        kinds: Tensors of one shape for each kind.
+    """
+
+    def __init__(self, kinds: Iterable[Iterable[Tensor]]) -> None:
+        self._kinds = [list(tensors) for tensors in kinds]
+        self._places: list[int] | None = None
+        self._views: list[list[np.ndarray]] = []
+
+    def __call__(self) -> list[np.ndarray]:
+        """One array ``[T, ...]`` for each kind."""
+        places = [tensor.data_ptr() for tensors in self._kinds for tensor in tensors]
+        if places != self._places:
+            self._views = [[array(tensor)[None] for tensor in tensors] for tensors in self._kinds]
+            in_rows = all(tensor.is_contiguous() for tensors in self._kinds for tensor in tensors)
+            self._places = places if in_rows else None  # other views are copies, of what there was
+        return [
+            np.concatenate(views, out=empty((len(views), *views[0].shape[1:]), views[0].dtype)) for views in self._views
+        ]
