@@ -338,7 +338,7 @@ def test_without_memory(readout):
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiles_in_one_graph(molecules):
-    model = make(cutoff=CUTOFF)
+    model = make(cutoff=CUTOFF, filters="exact")
     edge_index = radius_graph(molecules["pos"], CUTOFF, molecules["batch"])
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     given = {**molecules, "edge_index": edge_index, "batch_size": 3}
