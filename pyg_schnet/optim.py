@@ -80,6 +80,15 @@ class FusedAdamW(torch.optim.AdamW):
                 )
         return loss
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all weights."""
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+            return
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
+
     def state_dict(self) -> dict[str, Any]:
         """State as of torch's own, the count of each weight on its own."""
         self._forget()

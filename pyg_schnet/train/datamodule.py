@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
-from torch_geometric.data import Batch, Dataset
+from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
 from pyg_schnet.data import Property, Split, StructureLoader, collate_indices, find_property, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
@@ -143,10 +143,11 @@ class StructureDataModule(LightningDataModule):
             yield collate_indices(self.train_set, range(start, min(start + _PIECE, len(self.train_set))))
 
     def train_dataloader(self) -> StructureLoader:
-        """Batches of training structures in a new order in every epoch."""
+        """Batches of training structures in a new order in every epoch; without texts such as names."""
         return StructureLoader(
             self.train_set,
             self.batch_size,
+            exclude_keys=_texts(self.dataset),
             sampler=EpochShuffle(len(self.train_set), self.seed),
             drop_last=len(self.train_set) >= self.batch_size,
             num_workers=self.num_workers,
@@ -171,3 +172,11 @@ def _draw(dataset: Dataset, num_train: int | None, num_val: int, num_test: int |
             raise ValueError("give num_train or num_test; the other one takes what is left")
         num_train = len(dataset) - num_val - num_test
     return random_split(dataset, num_train, num_val, num_test, seed)
+
+
+def _texts(dataset: Dataset) -> list[str]:
+    """Attributes of a data set in memory that are lists of texts, which are slow to collect and teach nothing."""
+    data = getattr(dataset, "_data", None)
+    if not isinstance(dataset, InMemoryDataset) or data is None:
+        return []
+    return [key for key, value in data.items() if isinstance(value, list) and all(type(text) is str for text in value)]

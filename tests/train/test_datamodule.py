@@ -90,3 +90,10 @@ def test_order_depends_on_seed_and_epoch_alone(qm9_sample):
     assert not torch.equal(order(0, 3), order(0, 4))
     assert not torch.equal(order(0, 3), order(1, 3))
     assert torch.equal(order(0, 3).sort()[0], order(1, 4).sort()[0])
+
+
+def test_batches_of_training_have_no_names(qm9_sample):
+    data = StructureDataModule(qm9_sample, "U0", num_train=20, num_val=4, batch_size=5)
+    batch, evaluated = next(iter(data.train_dataloader())), next(iter(data.test_dataloader()))
+    assert "name" in qm9_sample[0]
+    assert set(evaluated.keys()) - set(batch.keys()) == {"name"}
