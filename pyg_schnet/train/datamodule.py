@@ -162,6 +162,10 @@ class StructureDataModule(LightningDataModule):
         """Batches of test structures."""
         return self._ordered(self.test_set)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch as Lightning does, unless it is there; asking each of its tensors takes a while."""
+        return batch if batch.pos.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def _ordered(self, structures: Dataset) -> StructureLoader:
         return StructureLoader(structures, self.eval_batch_size, num_workers=self.num_workers)
 

@@ -279,10 +279,6 @@ class PropertyTask(LightningModule):
         model.card.update(target=self.property.name, unit=self.property.unit)
         return model
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch as Lightning does, unless it is there; asking each of its tensors takes a while."""
-        return batch if batch.pos.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,

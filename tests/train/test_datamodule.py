@@ -97,3 +97,10 @@ def test_batches_of_training_have_no_names(qm9_sample):
     batch, evaluated = next(iter(data.train_dataloader())), next(iter(data.test_dataloader()))
     assert "name" in qm9_sample[0]
     assert set(evaluated.keys()) - set(batch.keys()) == {"name"}
+
+
+def test_batches_stay_where_they_are(qm9_sample):
+    data = StructureDataModule(qm9_sample, "U0", num_train=20, num_val=4, batch_size=5)
+    batch = next(iter(data.train_dataloader()))
+    assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    assert data.transfer_batch_to_device(batch, torch.device("meta"), 0).pos.is_meta

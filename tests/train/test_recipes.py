@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import ase.build
+import ase.io
 import pytest
 import yaml
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet.cli import main
 
@@ -25,11 +29,12 @@ FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "qm9_u0_small": None,
     "ethanol": "ethanol",
 }
+GENERATED = ["xtb_aspirin_1k", "xtb_aspirin_1k_no_cutoff", "xtb_aspirin_50k", "xtb_aspirin_50k_no_cutoff"]
 
 
 def test_every_recipe_is_tested_and_explains_itself():
     recipes = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
-    assert {path.stem for path in recipes} == set(FOLDERS)
+    assert {path.stem for path in recipes} == {*FOLDERS, *GENERATED}
     for path in recipes:
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
@@ -40,13 +45,32 @@ def test_every_recipe_is_tested_and_explains_itself():
 @pytest.mark.skipif(not SHARED.exists(), reason="needs published data files in ../shared/data")
 @pytest.mark.parametrize("recipe", FOLDERS)
 def test_recipe_runs(recipe, tmp_path, capsys):
-    files = [f"--data_dir={SHARED / FOLDERS[recipe]}"] if FOLDERS[recipe] else []
+    check_run(recipe, tmp_path, capsys, *([f"--data_dir={SHARED / FOLDERS[recipe]}"] if FOLDERS[recipe] else []))
+
+
+@pytest.mark.parametrize("recipe", GENERATED)
+def test_recipe_of_generated_frames_runs(recipe, tmp_path, capsys):
+    frames = []
+    for seed in range(24):
+        atoms = ase.build.molecule("CH3CH2OH")
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    ase.io.write(tmp_path / "aspirin.extxyz", frames)
+    sizes = ["--data.num_train=16", "--data.num_val=4", "--data.batch_size=4"]
+    check_run(recipe, tmp_path, capsys, f"--data_dir={tmp_path}", *sizes)
+
+
+def check_run(recipe, folder, capsys, *options):
+    """Train for a few steps."""
     main(
         [
             "train",
             f"--config={ROOT / 'examples' / 'recipes' / recipe}.yaml",
-            *files,
-            f"--run_dir={tmp_path / 'run'}",
+            *options,
+            f"--run_dir={folder / 'run'}",
             "--trainer.max_time=null",
             "--trainer.max_epochs=1",
             "--trainer.limit_train_batches=3",
@@ -55,7 +79,8 @@ def test_recipe_runs(recipe, tmp_path, capsys):
         ]
     )
     assert "Errors on" in capsys.readouterr().out
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((folder / "run" / "result.json").read_text())
     assert all(error["mae"] for error in result["errors"].values())
     assert result["recipe"] == recipe
     assert str(SHARED) not in json.dumps(result)
+    assert str(folder) not in json.dumps(result)

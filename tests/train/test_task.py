@@ -178,9 +178,3 @@ def test_structures_without_label_do_not_count(qm9_sample):
     batch.has_y = torch.tensor([True, False, True, False])
     predicted, target = task.compare(batch)["U0"]
     assert predicted.shape == target.shape == (2,)
-
-
-def test_batches_stay_where_they_are(qm9_sample):
-    task, batch = fitted_task(qm9_sample, small_schnet()), collate_indices(qm9_sample, range(3))
-    assert task.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
-    assert task.transfer_batch_to_device(batch, torch.device("meta"), 0).pos.is_meta
