@@ -26,7 +26,6 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.dense import (
-    PRODUCT_OPTIONS,
     TILE,
     ZERO,
     aligned_tile,
@@ -37,7 +36,7 @@ from pyg_schnet.kernels.cpu.dense import (
 )
 from pyg_schnet.kernels.cpu.pairs import coefficients_of_columns, convolve_columns, dots_of_pairs
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
-from pyg_schnet.kernels.cpu.run import array, empty, is_large, num_threads, several, zeros
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empty, is_large, num_threads, several, zeros
 from pyg_schnet.kernels.cpu.shares import middle, share
 from pyg_schnet.kernels.cpu.simd import NARROW, add, at, load, narrow, one, store
 from pyg_schnet.kernels.cpu.softplus import softplus_rows

@@ -10,10 +10,8 @@ import numpy as np
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import arrays_of, evenly, run
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, arrays_of, evenly, run
 from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, add, fill, fma, load, narrow, one, prefetch, store, wide
-
-PRODUCT_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
 
 TILE = 48
 """Rows that are multiplied before the next thing is done with them; a multiple of the rows of a tile."""

@@ -13,9 +13,9 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, aligned_tile, product, rows_of_product
-from pyg_schnet.kernels.cpu.run import OPTIONS, Cut, arrays_of, evenly, run
-from pyg_schnet.kernels.cpu.simd import NARROW
+from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, rows_of_product
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Cut, arrays_of, evenly, run
+from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, fma, lanes, load, narrow, one, total, wide
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.cpu.transpose import transposes
 
@@ -32,13 +32,24 @@ class LayerGradients(NamedTuple):
     b2: Tensor | None = None
 
 
-@njit(**OPTIONS)
-def _dots(row, weight, bias, out) -> None:
+@njit(**PRODUCT_OPTIONS)
+def _dot(zero, first, last, a, i, b, j) -> float:
+    """Product of some columns of row i of one matrix with those of row j of another."""
+    s0, i, j = zero, i * a.shape[1], j * b.shape[1]
+    for f in range(first, last, lanes(zero)):
+        s0 = fma(load(zero, a, i + f), load(zero, b, j + f), s0)
+    return total(s0)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _dots(i, hidden, weight, bias, out) -> None:
+    n_features = weight.shape[1]
+    after_wide = n_features - n_features % (WIDE // weight.itemsize)
+    after_narrow = n_features - n_features % (NARROW // weight.itemsize)
     for c in range(weight.shape[0]):
-        value = weight.dtype.type(0)
-        for f in range(weight.shape[1]):
-            value += weight[c, f] * row[f]
-        out[c] = value + bias[c]
+        value = bias[c] + _dot(wide(weight), ZERO, after_wide, hidden, i, weight, c)
+        value += _dot(narrow(weight), after_wide, after_narrow, hidden, i, weight, c)
+        out[i, c] = value + _dot(one(weight), after_narrow, n_features, hidden, i, weight, c)
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -49,7 +60,7 @@ def _ascend(begin, end, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
         product(rows, x, i, w1_t, inner, ZERO)
         softplus_rows(rows, inner, b1, i, hidden, slope)
         for r in range(i, i + rows):
-            _dots(hidden[r], w2, b2, out[r])
+            _dots(r, hidden, w2, b2, out)
 
 
 @njit(parallel=True, **PRODUCT_OPTIONS)

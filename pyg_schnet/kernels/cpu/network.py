@@ -19,9 +19,9 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.bspline import TAPS
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, ZERO, aligned_tile, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, rows_of_product
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import Stacks, array, empty, num_threads, several
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Stacks, array, empty, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.cpu.transpose import transposes
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import Cut, array, arrays_of, by_work, evenly, run
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Cut, array, arrays_of, by_work, evenly, run
 from pyg_schnet.kernels.cpu.simd import (
     NARROW,
     WIDE,
@@ -33,10 +33,8 @@ from pyg_schnet.kernels.cpu.simd import (
 )
 from pyg_schnet.kernels.graph import SplineGraph
 
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
 
-
-@njit(**_OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def _convolve_columns(zero, f, first, last, x, c, h, bins, source, ptr, out) -> None:
     """As many columns of the convolution as ``zero`` has elements, from column f on."""
     n_features = x.shape[1]
@@ -56,7 +54,7 @@ def _convolve_columns(zero, f, first, last, x, c, h, bins, source, ptr, out) -> 
         store(out, row, add(sum_i, load(zero, out, row)))
 
 
-@njit(**_OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def convolve_columns(begin, end, first, last, x, c, h, bins, source, ptr, out) -> None:
     """Columns of the convolution, of atoms that have no pair with others than those from ``first`` to ``last``."""
     f = begin
@@ -71,13 +69,13 @@ def convolve_columns(begin, end, first, last, x, c, h, bins, source, ptr, out) -
         f += 1
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **PRODUCT_OPTIONS)
 def _convolve_parallel(bounds, first, last, x, c, h, bins, source, ptr, out) -> None:
     for part in prange(bounds.shape[0] - 1):
         convolve_columns(bounds[part], bounds[part + 1], first, last, x, c, h, bins, source, ptr, out)
 
 
-@njit(**_OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def _coefficient_columns(zero, f, first, last, g, x, h, bins, source, ptr, out) -> None:
     n_features = x.shape[1]
     for k in range(out.shape[0]):
@@ -93,7 +91,7 @@ def _coefficient_columns(zero, f, first, last, g, x, h, bins, source, ptr, out) 
                 k += n_features
 
 
-@njit(**_OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def coefficients_of_columns(begin, end, first, last, g, x, h, bins, source, ptr, out) -> None:
     """Columns of the gradient by coefficients, of the pairs of the atoms from ``first`` to ``last``."""
     f = begin
@@ -108,13 +106,13 @@ def coefficients_of_columns(begin, end, first, last, g, x, h, bins, source, ptr,
         f += 1
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **PRODUCT_OPTIONS)
 def _coefficients_parallel(bounds, first, last, g, x, h, bins, source, ptr, out) -> None:
     for part in prange(bounds.shape[0] - 1):
         coefficients_of_columns(bounds[part], bounds[part + 1], first, last, g, x, h, bins, source, ptr, out)
 
 
-@njit(**_OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def _dots_of_columns(zero, first, last, i, p, g, x, c, bins, source, out) -> None:
     """Add the products of some columns of pair p, of atom i, to ``out``."""
     n_features = x.shape[1]
@@ -132,7 +130,7 @@ def _dots_of_columns(zero, first, last, i, p, g, x, c, bins, source, out) -> Non
     out[p, 3] += total(s3)
 
 
-@njit(**_OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def dots_of_pairs(begin, end, g, x, c, bins, source, ptr, out) -> None:
     """Add the gradient by the weights of the pairs of some rows to ``out``."""
     n_features = x.shape[1]
@@ -147,7 +145,7 @@ def dots_of_pairs(begin, end, g, x, c, bins, source, ptr, out) -> None:
                 _dots_of_columns(one(x), after_narrow, n_features, i, p, g, x, c, bins, source, out)
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **PRODUCT_OPTIONS)
 def _dots_parallel(bounds, g, x, c, bins, source, ptr, out) -> None:
     for part in prange(bounds.shape[0] - 1):
         dots_of_pairs(bounds[part], bounds[part + 1], g, x, c, bins, source, ptr, out)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from numba import njit
 
-from pyg_schnet.kernels.cpu.run import OPTIONS
+from pyg_schnet.kernels.cpu.run import EXACT_OPTIONS
 
 
-@njit(**OPTIONS)
+@njit(**EXACT_OPTIONS)
 def filter_rows(samples, window, taps, vanishing, out) -> None:
     """Coefficients of ``window * samples``, from shape ``[G + 6, F]`` to ``[G + 2, F]``."""
     n_rows, n_features = out.shape
@@ -33,7 +33,7 @@ def filter_rows(samples, window, taps, vanishing, out) -> None:
             )
 
 
-@njit(**OPTIONS)
+@njit(**EXACT_OPTIONS)
 def filter_rows_transposed(grad, window, taps, vanishing, out) -> None:
     """Transpose of :func:`filter_rows`, from shape ``[G + 2, F]`` to ``[G + 6, F]``."""
     n_features = grad.shape[1]

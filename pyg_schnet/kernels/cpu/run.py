@@ -25,6 +25,13 @@ from torch import Tensor
 OPTIONS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
 """Sums may be reordered and fused; nothing is assumed of NaN and infinity."""
 
+PRODUCT_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
+"""Sums keep their order, and fuse with products. For what several kernels are made of, such as those for one thread and
+for more: where a function is compiled into must not change its numbers."""
+
+EXACT_OPTIONS = {"error_model": "numpy", "cache": True}
+"""Likewise where a sum of two products leaves open which of them is fused."""
+
 SERIAL_WORK = 200_000
 """Products of edges and features below which threads cost more than they bring."""
 

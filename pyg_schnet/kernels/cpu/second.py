@@ -24,10 +24,10 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.blocks import cut_of, divide, run_blocks
-from pyg_schnet.kernels.cpu.dense import PRODUCT_OPTIONS, TILE, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import TILE, product, rows_of_product
 from pyg_schnet.kernels.cpu.pairs import dots_of_pairs
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
-from pyg_schnet.kernels.cpu.run import array, empty, zeros
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empty, zeros
 from pyg_schnet.kernels.cpu.simd import NARROW, add, at, fill, fma, load, multiply, narrow, one, store
 from pyg_schnet.kernels.graph import SplineGraph
 

@@ -11,7 +11,7 @@ from numba import njit, prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import OPTIONS, array, evenly, run
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, evenly, run
 
 _WORK = 8  # products that cost as much as one softplus
 
@@ -37,7 +37,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
     low = real(math.log(2.0) - 355.0 / 512.0)
     shift, offset = integer(mantissa), integer(bias)
 
-    @njit(**OPTIONS)
+    @njit(**PRODUCT_OPTIONS)
     def decay(x: float) -> float:
         y = -abs(x)
         n = max(np.floor(y * log2e + half), lowest)
@@ -49,7 +49,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
         q = p * bits.view(real)  # 2^n by its exponent
         return q if n > lowest else zero
 
-    @njit(**OPTIONS)
+    @njit(**PRODUCT_OPTIONS)
     def value(x: float, q: float) -> float:
         s = (q - one) / (q + three)
         s2 = s * s
@@ -58,7 +58,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
             series = odd[k] + s2 * series
         return max(x, zero) + two * s * series
 
-    @njit(**OPTIONS)
+    @njit(**PRODUCT_OPTIONS)
     def softplus(x: np.ndarray, out: np.ndarray, slope: np.ndarray) -> None:
         for i in range(x.shape[0]):  # two loops, since compilers vectorise short ones only
             slope[i] = decay(x[i])
@@ -75,7 +75,7 @@ softplus32 = _make(np.float32, np.int32, 23, 127, 8, 8)
 softplus64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
 
 
-@njit(**OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def _flat(begin, end, x) -> np.ndarray:
     """Rows of a matrix, one after the other."""
     return x.reshape(-1)[begin * x.shape[1] : end * x.shape[1]]
@@ -98,23 +98,23 @@ def _choose_softplus(rows, x, bias, i, out, slope) -> Callable:
     return add_and_apply
 
 
-@njit(**OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def _softplus32(begin, end, x, out, slope) -> None:
     softplus32(x[begin:end], out[begin:end], slope[begin:end])
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **PRODUCT_OPTIONS)
 def _softplus32_parallel(bounds, x, out, slope) -> None:
     for part in prange(bounds.shape[0] - 1):
         _softplus32(bounds[part], bounds[part + 1], x, out, slope)
 
 
-@njit(**OPTIONS)
+@njit(**PRODUCT_OPTIONS)
 def _softplus64(begin, end, x, out, slope) -> None:
     softplus64(x[begin:end], out[begin:end], slope[begin:end])
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **PRODUCT_OPTIONS)
 def _softplus64_parallel(bounds, x, out, slope) -> None:
     for part in prange(bounds.shape[0] - 1):
         _softplus64(bounds[part], bounds[part + 1], x, out, slope)
