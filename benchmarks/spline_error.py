@@ -26,7 +26,7 @@ from pyg_schnet.nn import num_gaussians_for_spacing, respond
 NODES = (65, 129, 257, 513, 1025, 2049)
 DTYPES = {torch.float64: "float64", torch.float32: "float32"}
 _LABELS = [f"{nodes} nodes" for nodes in NODES]
-_MEASURES = ("energy", "forces", "energy_float64", "forces_float64", "at_width")
+_MEASURES = ("energy", "forces", "energy_float64", "forces_float64", "at_width", "energy_at_width")
 _ROUNDING = 1e-13  # errors in float64 below are not those of the spline
 
 
@@ -79,6 +79,7 @@ def study(name, model, system):
                 "per_width": per_width,
                 **found,
                 "at_width": found["forces"] * per_width**3,
+                "energy_at_width": found["energy"] * per_width**4,
             }
 
 
@@ -167,6 +168,7 @@ def main():
             "E, float64": "{float64[energy]:.1e}",
             "F, float64": "{float64[forces]:.1e}",
             "F at one node per width": "{float64[at_width]:.4f}",
+            "E at one node per width": "{float64[energy_at_width]:.4f}",
             "E, float32": "{float32[energy]:.1e}",
             "F, float32": "{float32[forces]:.1e}",
             "E, float32 from exact float64": "{float32[energy_float64]:.1e}",

@@ -90,7 +90,7 @@ class CFConv(MessagePassing):
             training for graphs of more edges than nodes, in evaluation always, so that energies do not depend on the
             number of edges.
         num_nodes: Nodes of the spline's grid; ``None`` takes as many as an error of the forces of 1e-5 needs, in
-            training 1e-4.
+            training 1e-4, or one of the values of 1e-5 where nothing is differentiated by distances.
 
     Raises:
         ValueError: If ``filters`` is none of these, or ``"spline"`` and the network cannot be splined.

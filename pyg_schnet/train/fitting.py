@@ -25,7 +25,7 @@ from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SP
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
 from pyg_schnet.train.record import RunRecord
 from pyg_schnet.train.report import Errors, format_errors
-from pyg_schnet.train.task import PropertyTask
+from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
 from pyg_schnet.train.transfer import start_from
 
 _QUICK_NETWORK = {
@@ -125,7 +125,7 @@ def train_model(args: list[str]) -> None:
             "log_every_n_steps": 20,
             "enable_model_summary": False,
             "inference_mode": False,
-            "callbacks": [TQDMProgressBar(refresh_rate=10)],
+            "callbacks": [TQDMProgressBar(refresh_rate=SHOWN_EVERY)],
         },
         save_config_callback=None,
         subclass_mode_model=True,

@@ -26,7 +26,8 @@ from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
-_SHOWN_EVERY = 10  # steps, as the progress bar is drawn
+SHOWN_EVERY = 10
+"""Steps from one drawing of the progress bar to the next."""
 _OPTIONAL_INPUTS = ("cell", "pbc", "batch_size")
 
 
@@ -221,7 +222,7 @@ class PropertyTask(LightningModule):
         if every is None:  # not in a fit
             return True
         number = self._trainer.global_step + 1
-        return number % _SHOWN_EVERY == 1 or (every > 0 and number % every == 0)
+        return number % SHOWN_EVERY == 1 or (every > 0 and number % every == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation errors."""
