@@ -2,6 +2,7 @@
 
 Both ways describe the candidates of every target as ranges of consecutive points. The ranges are written out chunk by
 chunk and filtered at once, so memory is bounded by the chunk and the pairs found, and the pairs come sorted by target.
+On CPUs a compiled loop goes through the ranges instead.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels import cpu_kernels, is_plain
 from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
 
 DENSE_PAIRS = 64  # all pairs are faster than bins up to this many candidates for each point and target
@@ -77,10 +79,11 @@ def pairs_within(
         points = points.index_select(0, ranges.order)
         if omit is not None:
             omit = torch.empty_like(ranges.order).scatter_(0, ranges.order, arange_like(ranges.order))[omit]
-    points, targets = points.T.contiguous(), targets.T.contiguous()
-    total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
-    pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
-    edges = pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)
+    if is_plain(points) and is_plain(targets):
+        start, count, row, _ = ranges
+        edges = cpu_kernels().close_pairs(points, targets, start, count, row, omit, cutoff * cutoff)
+    else:
+        edges = _filter_all(points.T.contiguous(), targets.T.contiguous(), ranges, cutoff, omit)
     if ranges.order is not None:
         edges[0] = ranges.order.index_select(0, edges[0])
     return edges
@@ -150,6 +153,13 @@ def bin_ranges(
 def arange_like(index: Tensor) -> Tensor:
     """Numbers 0 to ``index.size(0) - 1`` on the device of ``index``."""
     return torch.arange(index.size(0), device=index.device)
+
+
+def _filter_all(points: Tensor, targets: Tensor, ranges: Ranges, cutoff: float, omit: Tensor | None) -> Tensor:
+    """Pairs closer than the cutoff among all candidates, by operations that every device has; points are ``[3, M]``."""
+    total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
+    pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
+    return pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)
 
 
 def _filter(

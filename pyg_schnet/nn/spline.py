@@ -14,7 +14,7 @@ from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_grap
 from pyg_schnet.kernels.bspline import OVERHANG, interpolate
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.table import Grid, is_written_out, tabulate
+from pyg_schnet.nn.tabulate import Grid, is_written_out, tabulate
 
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at in evaluation, relative to the largest force."""

@@ -20,8 +20,8 @@ from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.learn import DenseLayers, dense_layers, learn
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
-from pyg_schnet.nn.table import is_written_out
 from pyg_schnet.nn.tables import Tables
+from pyg_schnet.nn.tabulate import is_written_out
 from pyg_schnet.nn.watch import Watch, is_hooked
 
 

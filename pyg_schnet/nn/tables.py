@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.spline import Span, SplineFilter
-from pyg_schnet.nn.table import AlikeNetworks, Grid, are_alike
+from pyg_schnet.nn.tabulate import AlikeNetworks, Grid, are_alike
 
 
 class Tables:

@@ -4,6 +4,7 @@ from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
 from pyg_schnet.train.potential import PotentialTask
+from pyg_schnet.train.relaxed import RelaxedTask, Slopes
 from pyg_schnet.train.report import Errors, format_errors, report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.task import PropertyTask
@@ -14,6 +15,8 @@ __all__ = [
     "LastCheckpoint",
     "PotentialTask",
     "PropertyTask",
+    "RelaxedTask",
+    "Slopes",
     "StructureDataModule",
     "cosine_factor",
     "format_errors",

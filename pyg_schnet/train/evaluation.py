@@ -17,6 +17,7 @@ from pyg_schnet.pretrained import find
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.files import CONFIG_FILE, RUN, SPLIT_FILE, locate_data
 from pyg_schnet.train.potential import PotentialTask
+from pyg_schnet.train.relaxed import RelaxedTask
 from pyg_schnet.train.report import Errors, format_errors
 from pyg_schnet.train.task import PropertyTask
 
@@ -80,7 +81,7 @@ def _run_of(
         eval_batch_size=batch_size,
         test_dataset=made.get("test_dataset"),
     )
-    tasks = {cls.__name__: cls for cls in (PropertyTask, PotentialTask)}
+    tasks = {cls.__name__: cls for cls in (PropertyTask, PotentialTask, RelaxedTask)}
     return data, tasks[given["model"]["class_path"].rsplit(".", 1)[-1]]
 
 

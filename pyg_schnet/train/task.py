@@ -211,10 +211,14 @@ class PropertyTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        loss = self.total_loss(self.compare(batch))
+        loss = self.loss_of_batch(batch)
         if self._is_shown():
             self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
         return loss
+
+    def loss_of_batch(self, batch: Batch) -> Tensor:
+        """What is made small in training."""
+        return self.total_loss(self.compare(batch))
 
     def _is_shown(self) -> bool:
         """Whether the progress bar or a logger is going to show this step; noting a value takes a while."""

@@ -1,0 +1,109 @@
+import pytest
+import torch
+from ase.build import bulk, molecule
+
+from pyg_schnet import SchNet
+from pyg_schnet.data import AtomsDataset, collate_indices
+from pyg_schnet.train import PropertyTask, RelaxedTask, StructureDataModule
+
+
+def structures(periodic):
+    kinds = [bulk("NaCl", "rocksalt", a=5.6, cubic=True), bulk("MgO", "rocksalt", a=4.2, cubic=True)]
+    found = []
+    for seed in range(6):
+        atoms = kinds[seed % 2].copy() if periodic else molecule(["H2O", "CH4", "CH3OH"][seed % 3])
+        atoms.rattle(0.1, seed=seed)
+        atoms.info["e_form"] = float(seed)
+        found.append(atoms)
+    return AtomsDataset(found, properties={"e_form": "eV"})
+
+
+def make_task(dataset, cls=RelaxedTask, **options):
+    torch.manual_seed(0)
+    task = cls(SchNet(16, 16, 2, 10, 4.0, readout="mean"), **options)
+    data = StructureDataModule(dataset, "e_form", num_train=len(dataset) - 1, num_val=1)
+    task.trainer = type("Trainer", (), {"datamodule": data, "ckpt_path": None})()
+    task.log = lambda *args, **kwargs: None
+    task.setup("fit")
+    return task.double()
+
+
+def make_batch(dataset):
+    batch = collate_indices(dataset, range(4))
+    batch.pos = batch.pos.double()
+    if "cell" in batch:
+        batch.cell = batch.cell.double()
+    return batch
+
+
+def numerical(value_at, step=1e-4):
+    return (value_at(step) - value_at(-step)) / (2 * step)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_slopes_are_finite_differences(periodic):
+    dataset = structures(periodic)
+    task, batch = make_task(dataset), make_batch(dataset)
+    found = task.slopes(batch)
+    torch.testing.assert_close(found.value, task(batch), rtol=1e-5, atol=1e-5)  # values alone take another grid
+    found = task.eval().slopes(batch)
+
+    def moved(step):
+        other = batch.clone()
+        other.pos[2, 1] += step
+        return task(other).sum()
+
+    def scaled(step):
+        other = batch.clone()
+        other.pos = batch.pos * (1 + step)
+        if periodic:
+            other.cell = batch.cell * (1 + step)
+        return task(other)
+
+    with torch.no_grad():
+        assert found.by_pos[2, 1].item() == pytest.approx(numerical(moved).item(), rel=1e-5)
+        torch.testing.assert_close(found.by_size, numerical(scaled), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_loss_is_the_weighted_sum(periodic):
+    dataset = structures(periodic)
+    task = make_task(dataset, loss="mae", forces_weight=0.7, pressure_weight=0.2)
+    batch = make_batch(dataset)
+    plain = make_task(dataset, PropertyTask, loss="mae").loss_of_batch(batch)
+    found = task.slopes(batch)
+    expected = plain + 0.7 * found.by_pos.norm(dim=1).mean() + 0.2 * found.by_size.abs().mean()
+    assert task.loss_of_batch(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_training_flattens_the_energy_and_reaches_all_weights():
+    dataset = structures(periodic=True)
+    steep = {}
+    for weights in ({"forces_weight": 0.0, "pressure_weight": 0.0}, {"forces_weight": 0.5, "pressure_weight": 0.5}):
+        task, batch = make_task(dataset, loss="mae", **weights), make_batch(dataset)
+        optimizer = torch.optim.Adam(task.parameters(), lr=3e-3)
+        for _ in range(60):
+            optimizer.zero_grad()
+            task.backward(task.training_step(batch, 0))
+            optimizer.step()
+        found = task.slopes(batch)
+        steep[weights["forces_weight"]] = (found.by_pos.norm(dim=1).mean() + found.by_size.abs().mean()).item()
+    assert steep[0.5] < 0.3 * steep[0.0]
+    assert all(weight.grad is not None for weight in task.parameters())
+
+
+def test_atoms_at_rest_by_symmetry_spoil_no_gradient():
+    dataset = structures(periodic=True)
+    batch = make_batch(dataset)
+    perfect = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    batch.pos[:8] = torch.from_numpy(perfect.positions)
+    batch.cell[0] = torch.from_numpy(perfect.cell.array)
+    task = make_task(dataset)
+    task.backward(task.training_step(batch, 0))
+    assert all(torch.isfinite(weight.grad).all() for weight in task.parameters())
+
+
+@pytest.mark.parametrize("option", ["forces_weight", "pressure_weight"])
+def test_negative_weights_are_refused(option):
+    with pytest.raises(ValueError, match="weights must not be negative"):
+        RelaxedTask(SchNet(16, 16, 1, 10, 4.0), **{option: -1.0})
