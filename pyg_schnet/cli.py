@@ -1,4 +1,4 @@
-"""The command ``pyg-schnet``: train, test, predict and analyze."""
+"""The command ``pyg-schnet``: train, test, predict, merge and analyze."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 
-COMMANDS = ("train", "test", "predict", "analyze")
+COMMANDS = ("train", "test", "predict", "merge", "analyze")
 
-_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,analyze} ...
+_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,merge,analyze} ...
 
 SchNet for molecules and materials.
 
@@ -18,6 +18,7 @@ commands:
   train     train a model; without options, SchNet on QM9 for five minutes
   test      error of a saved model on the test structures of its run
   predict   property of the structures in any file that ASE reads
+  merge     one model, the mean of those of several runs
   analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
 
 pyg-schnet COMMAND --help explains the options of each.

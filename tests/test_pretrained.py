@@ -19,7 +19,7 @@ from pyg_schnet.models import read_header
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 MODELS = {  # name -> recipe, folder of the data
-    "qm9-u0": ("qm9_u0", None),
+    "qm9-u0": ("qm9_u0_3h", None),
     "qm9-mu": ("qm9_mu", None),
     "rmd17-aspirin": ("rmd17_aspirin", "rmd17_aspirin"),
     "rmd17-aspirin-no-cutoff": ("rmd17_aspirin_no_cutoff", "rmd17_aspirin"),

@@ -22,16 +22,21 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def read_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Results of all runs by recipe, in the order of their names."""
+    """Results of all runs by :func:`series`, in the order of their names."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        found.setdefault(result["recipe"], []).append(result)
+        found.setdefault(series(result), []).append(result)
     return found
 
 
+def series(result: dict[str, Any]) -> str:
+    """Which results one belongs to: those of its recipe, or of models merged from its runs."""
+    return f"{result['recipe']} merged" if "merged" in result else result["recipe"]
+
+
 def add_result(run_dir: Path, folder: Path) -> Path:
-    """Take in the result of a run, as ``RECIPE-SEED.json``.
+    """Take in the result of a run, as ``RECIPE-SEED.json`` or ``RECIPE-merged.json``.
 
     Raises:
         ValueError: If the run is of no recipe of the table.
@@ -42,7 +47,7 @@ def add_result(run_dir: Path, folder: Path) -> Path:
     if result["recipe"] not in known:
         raise ValueError(f"{run_dir} is a run of {result['recipe']!r}, expected one of {', '.join(sorted(known))}")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result['recipe']}-{result['seed']}.json"
+    path = folder / f"{result['recipe']}-{'merged' if 'merged' in result else result['seed']}.json"
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -108,7 +113,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     columns = ["", "unit", "published MAE", "source", "our MAE", "our RMSE", "runs", "epochs", "minutes"]
     columns += ["structures/s", "commit"]
     lines = [columns, ["---"] * len(columns)]
-    lines += [row(experiment, results.get(experiment.recipe, [])) for experiment in EXPERIMENTS]
+    lines += [row(experiment, results.get(experiment.series, [])) for experiment in EXPERIMENTS]
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return text + "\n\n" + "\n".join(f"- {verdict(claim, results)}" for claim in CLAIMS)
 

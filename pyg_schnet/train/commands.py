@@ -1,4 +1,4 @@
-"""Training, test and prediction by name; every option is a parameter of a function or class, and explained there."""
+"""Commands by their names; every option is a parameter of a function or class, and explained there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 
 from pyg_schnet.train.evaluation import evaluate_model
 from pyg_schnet.train.fitting import train_model
+from pyg_schnet.train.merging import merge_runs
 from pyg_schnet.train.prediction import predict_file
 
 
@@ -16,5 +17,5 @@ def run(command: str, args: list[str]) -> None:
     if command == "train":
         train_model(args)
     else:
-        function = {"test": evaluate_model, "predict": predict_file}[command]
+        function = {"test": evaluate_model, "predict": predict_file, "merge": merge_runs}[command]
         jsonargparse.auto_cli(function, args=args, prog=f"pyg-schnet {command}")

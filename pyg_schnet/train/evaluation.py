@@ -41,6 +41,18 @@ def evaluate_model(
         data_dir: Folder of the files that the data sets name.
         batch_size: Structures in a batch.
     """
+    print(format_errors(*errors_of(model, config=config, split=split, data_dir=data_dir, batch_size=batch_size)))
+
+
+def errors_of(
+    model: str | Path,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    batch_size: int = 250,
+) -> tuple[list[Errors], int]:
+    """Errors of each quantity, and the number of test structures; see :func:`evaluate_model`."""
     network = load(model)
     folder = find(model).parent
     given = _configuration(network, Path(config) if config else folder / CONFIG_FILE, required=config is not None)
@@ -50,7 +62,7 @@ def evaluate_model(
     _check_target(network, data.property)
     if split is None:
         _check_split(network, data.split)
-    print(format_errors(test_errors(task_class.from_model(network, data.property), data), len(data.test_set)))
+    return test_errors(task_class.from_model(network, data.property), data), len(data.test_set)
 
 
 def _configuration(network: AtomisticModel, path: Path, *, required: bool) -> dict[str, Any]:

@@ -63,6 +63,10 @@ def test_runs_are_taken_in_by_recipe_and_seed(paper, tmp_path):
     file.write_text(json.dumps(result(seed=2)))
     assert paper.add_result(tmp_path / "run", tmp_path / "results").name == "qm9_u0-2.json"
     assert paper.read_results(tmp_path / "results") == {"qm9_u0": [result(seed=2)]}
+    merged = {**result(), "merged": [0, 2]}
+    file.write_text(json.dumps(merged))
+    assert paper.add_result(tmp_path / "run", tmp_path / "results").name == "qm9_u0-merged.json"
+    assert paper.read_results(tmp_path / "results") == {"qm9_u0": [result(seed=2)], "qm9_u0 merged": [merged]}
     file.write_text(json.dumps(result(recipe=None)))
     with pytest.raises(ValueError, match="expected one of"):
         paper.add_result(tmp_path / "run", tmp_path / "results")
@@ -71,11 +75,11 @@ def test_runs_are_taken_in_by_recipe_and_seed(paper, tmp_path):
 def test_stored_results_belong_to_the_table(paper):
     """Every row finds its error in every stored result, and every result says with which code it was made."""
     results = paper.read_results(paper.RESULTS)
-    assert set(results) <= {experiment.recipe for experiment in paper.EXPERIMENTS}
+    assert set(results) <= {experiment.series for experiment in paper.EXPERIMENTS}
     text = paper.table(results)
     for experiment in paper.EXPERIMENTS:
         assert experiment.row in text
-        for run in results.get(experiment.recipe, []):
+        for run in results.get(experiment.series, []):
             assert paper.error(run, experiment.quantity, "mae", experiment.unit) > 0
             assert all(start["commit"] for start in run["training"]["starts"])
 

@@ -149,6 +149,42 @@ def test_a_run_that_stopped_early_can_be_given_more(tmp_path, capsys):
     assert json.loads(result.read_text())["training"]["epochs"] == 5
 
 
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory):
+    """A run that started from other weights."""
+    return train_briefly(tmp_path_factory.mktemp("other"), "--seed_everything=1", epochs=20)
+
+
+def test_merged_model_is_the_mean_and_is_tested(run, other_run, tmp_path, capsys):
+    merged = tmp_path / "merged"
+    main(["merge", f'["{run}", "{other_run}"]', f"--run_dir={merged}"])
+    models = [SchNet.load(folder / "model.safetensors").double() for folder in (run, other_run, merged)]
+    z, pos = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], dtype=torch.float64)
+    values = [model(z, pos).item() for model in models]
+    assert values[2] == pytest.approx((values[0] + values[1]) / 2, rel=1e-6)
+    result = json.loads((merged / "result.json").read_text())
+    assert result["merged"] == [0, 1]
+    assert result["training"]["epochs"] == 40
+    assert len(result["training"]["starts"]) == 2
+    assert models[2].card["test"] == result["errors"]
+    assert models[2].card["training"] == result["training"]
+    printed = [float(found) for found in re.findall(r"MAE +([\d.]+) meV", capsys.readouterr().out)]
+    main(["test", str(merged / "model.safetensors")])
+    printed += [float(found) for found in re.findall(r"MAE +([\d.]+) meV", capsys.readouterr().out)]
+    assert printed == [pytest.approx(result["errors"]["U0"]["mae"]["meV"], rel=2e-3)] * 2
+    with pytest.raises(SystemExit, match="is there already"):
+        main(["merge", f'["{run}", "{other_run}"]', f"--run_dir={merged}"])
+
+
+def test_runs_that_saw_the_test_structures_are_not_merged(run, tmp_path):
+    other = train_briefly(tmp_path, "--data.seed=1", epochs=1)
+    with pytest.raises(SystemExit, match="has learned from test structures of"):
+        main(["merge", f'["{run}", "{other}"]', f"--run_dir={tmp_path / 'merged'}"])
+    with pytest.raises(SystemExit, match="no finished run in"):
+        main(["merge", f'["{run}", "{tmp_path}"]', f"--run_dir={tmp_path / 'merged'}"])
+    assert not (tmp_path / "merged").exists()
+
+
 def test_predict_prints_and_writes(run, tmp_path, capsys):
     import ase.io
     from ase.build import molecule
@@ -202,10 +238,12 @@ def test_a_finished_run_is_not_overwritten(run):
         (["train", "--help"], "--model.help CLASS explains"),
         (["train", "--model.help=PropertyTask"], "Largest learning rate"),
         (["train", "--model.help=PotentialTask"], "of forces in eV/Å"),
+        (["train", "--model.help=RelaxedTask"], "atoms were relaxed in cells that were not"),
         (["train", "--model.init_args.network.help=pyg_schnet.SchNet"], "Cutoff in Å"),
         (["train", "--data.dataset.help=pyg_schnet.data.QM9"], "Folder"),
         (["test", "--help"], "Saved split"),
         (["predict", "--help"], "positions in Å"),
+        (["merge", "--help"], "mean of those of several runs"),
     ],
 )
 def test_help_explains_options(arguments, text, capsys):

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "qm9_u0": None,
+    "qm9_u0_3h": None,
     "qm9_mu": None,
     "rmd17_aspirin": "rmd17_aspirin",
     "perovskites": "perovskites_castelli",

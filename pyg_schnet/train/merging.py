@@ -1,0 +1,79 @@
+"""``pyg-schnet merge``: the models of several runs as one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyg_schnet.data import Split
+from pyg_schnet.models import load, merge
+from pyg_schnet.train.evaluation import errors_of
+from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE
+from pyg_schnet.train.report import format_errors
+
+
+def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, batch_size: int = 250) -> None:
+    """One model whose output is the mean of those of several runs, tested on the structures that none has learned from.
+
+    Args:
+        runs: Folders of the runs, which differ in their seeds.
+        run_dir: Folder for model, result and what is needed to test it again; a new one.
+        data_dir: Folder of the files that the data sets name.
+        batch_size: Structures in a batch.
+    """
+    folders = [Path(run) for run in runs]
+    for folder in folders:
+        if not (folder / MODEL_FILE).is_file() or not (folder / RESULT_FILE).is_file():
+            raise FileNotFoundError(f"no finished run in {folder}")
+    out = Path(run_dir)
+    if out.exists():
+        raise ValueError(f"{run_dir} is there already; choose another --run_dir")
+    results = [json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")) for folder in folders]
+    _check(folders, results)
+    model = merge([load(folder / MODEL_FILE) for folder in folders])
+    out.mkdir(parents=True)
+    for name in (CONFIG_FILE, SPLIT_FILE):
+        shutil.copy(folders[0] / name, out / name)
+    training = _together([result["training"] for result in results])
+    training["parameters"] = sum(weight.numel() for weight in model.parameters())
+    path = model.save(out / MODEL_FILE, training=training)
+    errors, size = errors_of(path, data_dir=data_dir, batch_size=batch_size)
+    print(format_errors(errors, size))
+    model.save(path, test={row.name: row.as_dict() for row in errors})
+    result = {**results[0], "merged": [result["seed"] for result in results], "training": training}
+    result["errors"] = model.card["test"]
+    (out / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"Model saved to {path}")
+
+
+def _check(folders: list[Path], results: list[dict[str, Any]]) -> None:
+    """Raise unless all runs are of one recipe, and the test structures of the first were kept from all of them."""
+    first, split = results[0], Split.load(folders[0] / SPLIT_FILE)
+    for folder, result in zip(folders, results, strict=True):
+        if result["recipe"] != first["recipe"]:
+            raise ValueError(f"{folder} is a run of {result['recipe']}, {folders[0]} one of {first['recipe']}")
+        tests = [one[RUN]["data"].get("test_dataset") for one in (first, result)]
+        other = Split.load(folder / SPLIT_FILE)
+        if tests[0] != tests[1] or split.fingerprint != other.fingerprint:
+            raise ValueError(f"{folder} is a run on other data than {folders[0]}")
+        if tests[0] is None and np.isin(split.test, np.concatenate([other.train, other.val])).any():
+            raise ValueError(
+                f"{folder} has learned from test structures of {folders[0]}; merge runs of one split (data.seed)"
+            )
+
+
+def _together(training: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts of all runs."""
+    seconds = sum(run["seconds"] for run in training)
+    structures = sum(run["structures_per_second"] * run["seconds"] for run in training)
+    return {
+        "epochs": sum(run["epochs"] for run in training),
+        "steps": sum(run["steps"] for run in training),
+        "seconds": round(seconds, 3),
+        "structures_per_second": round(structures / max(seconds, 1e-9), 1),
+        "starts": [start for run in training for start in run["starts"]],
+    }
