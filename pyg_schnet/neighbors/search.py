@@ -16,7 +16,7 @@ from torch import Tensor
 from pyg_schnet.kernels import cpu_kernels, is_plain
 from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
 
-DENSE_PAIRS = 64  # all pairs are faster than bins up to this many candidates for each point and target
+DENSE_PAIRS = 400  # all pairs are faster than bins up to this many candidates for each point and target
 REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
 MAX_BINS = 2**16  # bins along one axis, so that bin numbers fit in 64 bits for atoms at any distance
 
