@@ -25,7 +25,7 @@ class EMA(WeightAveraging):
         ValueError: If ``decay`` is not between 0 and 1, or ``every`` below 1.
     """
 
-    def __init__(self, decay: float = 0.999, every: int = 8) -> None:
+    def __init__(self, decay: float = 0.999, every: int = 4) -> None:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
         if every < 1:
