@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels import cpu_kernels, is_plain
+
 
 class Structures(NamedTuple):
     """Checked points: which structure each belongs to, and where the points of a structure start."""
@@ -45,8 +47,10 @@ def check_positions(pos: Tensor, name: str = "pos") -> Tensor:
     if pos.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{name} must be float32 or float64, got {pos.dtype}; convert it with {name}.to(...)")
     pos = pos.detach()
-    finite = torch.isfinite(pos)
-    if not bool(finite.all()):
+    if not math.isfinite(float(pos.sum())):  # one pass where all is well; sums of large numbers may overflow
+        finite = torch.isfinite(pos)
+        if bool(finite.all()):
+            return pos
         atom = int(torch.nonzero(~finite)[0, 0])
         raise ValueError(
             f"{name} must be finite, got {pos[atom].tolist()} at index {atom}; check where it was computed"
@@ -87,6 +91,10 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
     batch = batch.long()
     if n == 0:
         return Structures(pos, batch, torch.zeros(int(batch_size or 0) + 1, dtype=torch.int64, device=pos.device))
+    if batch_size is not None and is_plain(batch, (torch.int64,)):
+        ptr = cpu_kernels().pointer_of_sorted(batch, int(batch_size))
+        if ptr is not None:
+            return Structures(pos, batch, ptr)
     # one transfer from the device instead of three
     first, last, n_descents = torch.stack([batch[0], batch[-1], (batch[1:] < batch[:-1]).sum()]).tolist()
     if n_descents > 0:

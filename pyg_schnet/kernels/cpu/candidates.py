@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import EXACT_OPTIONS, array, arrays_of, by_work, run
+from pyg_schnet.kernels.cpu.run import EXACT_OPTIONS, arrays_of, by_work, num_threads, several
 
 _PRODUCTS = 8  # for each candidate, in units of those of a convolution
 
@@ -43,16 +44,43 @@ def _write(begin, end, points, targets, start, count, row, omit, limit, ptr, edg
                     e += 1
 
 
+@njit(**EXACT_OPTIONS)
+def _accumulate(counts) -> None:
+    """Replace counts by where they begin and end; the first entry is zero."""
+    for i in range(1, counts.shape[0]):
+        counts[i] += counts[i - 1]
+
+
+@njit(**EXACT_OPTIONS)
+def _candidates(count, row) -> np.ndarray:
+    """Where the candidates of each target begin and end in a list of all."""
+    ptr = np.zeros(row.shape[0] + 1, np.int64)
+    for i in range(row.shape[0]):
+        ptr[i + 1] = ptr[i] + count[row[i]].sum()
+    return ptr
+
+
+@njit(**EXACT_OPTIONS)
+def _find(points, targets, start, count, row, omit, limit) -> np.ndarray:
+    n_targets = row.shape[0]
+    ptr = np.zeros(n_targets + 1, np.int64)
+    _count(0, n_targets, points, targets, start, count, row, omit, limit, ptr[1:])
+    _accumulate(ptr)
+    edges = np.empty((2, ptr[-1]), np.int64)
+    _write(0, n_targets, points, targets, start, count, row, omit, limit, ptr, edges)
+    return edges
+
+
 @njit(parallel=True, **EXACT_OPTIONS)
-def _count_parallel(bounds, points, targets, start, count, row, omit, limit, found) -> None:
+def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> np.ndarray:
+    ptr = np.zeros(row.shape[0] + 1, np.int64)
     for part in prange(bounds.shape[0] - 1):
-        _count(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, found)
-
-
-@njit(parallel=True, **EXACT_OPTIONS)
-def _write_parallel(bounds, points, targets, start, count, row, omit, limit, ptr, edges) -> None:
+        _count(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr[1:])
+    _accumulate(ptr)
+    edges = np.empty((2, ptr[-1]), np.int64)
     for part in prange(bounds.shape[0] - 1):
         _write(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr, edges)
+    return edges
 
 
 def close_pairs(
@@ -74,14 +102,11 @@ def close_pairs(
     Returns:
         Points (row 0) and targets (row 1), int64, shape ``[2, E]``.
     """
-    candidates = row.new_zeros(row.size(0) + 1)
-    torch.cumsum(count.sum(1).index_select(0, row), 0, out=candidates[1:])
-    work, cut = _PRODUCTS * int(candidates[-1]), by_work(array(candidates))
     arrays = arrays_of(points, targets, start, count, row, omit)
     arguments = (*arrays, arrays[0].dtype.type(limit))
-    ptr = torch.zeros_like(candidates)
-    run(_count, _count_parallel, cut, work, *arguments, array(ptr[1:]))
-    torch.cumsum(ptr, 0, out=ptr)
-    edges = row.new_empty(2, int(ptr[-1]))
-    run(_write, _write_parallel, cut, work, *arguments, array(ptr), array(edges))
-    return edges
+    candidates = _candidates(arrays[3], arrays[4])
+    threads = num_threads(_PRODUCTS * int(candidates[-1]))
+    if threads == 1:
+        return torch.from_numpy(_find(*arguments))
+    with several(threads):
+        return torch.from_numpy(_find_parallel(by_work(candidates)(threads), *arguments))

@@ -83,7 +83,7 @@ def pairs_of(source: Tensor, ptr: Tensor, offset: Tensor | None) -> tuple[Tensor
 
 def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:
     """Where the edges of each key begin and end, ``[size + 1]``; ``None`` if unsorted, or if a key lies outside."""
-    ptr = torch.zeros(size + 1, dtype=torch.int64)
+    ptr = key.new_zeros(size + 1)
     return ptr if _count_sorted(key.contiguous().numpy(), ptr.numpy()) else None
 
 
