@@ -4,7 +4,7 @@ from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
 from pyg_schnet.train.potential import PotentialTask
-from pyg_schnet.train.relaxed import RelaxedTask, Slopes
+from pyg_schnet.train.relaxed import RelaxedTask
 from pyg_schnet.train.report import Errors, format_errors, report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.task import PropertyTask
@@ -16,7 +16,6 @@ __all__ = [
     "PotentialTask",
     "PropertyTask",
     "RelaxedTask",
-    "Slopes",
     "StructureDataModule",
     "cosine_factor",
     "format_errors",

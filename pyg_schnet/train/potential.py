@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, find_property, target_mask, target_values
-from pyg_schnet.nn import Response, respond
-from pyg_schnet.train.task import Pair, PropertyTask
+from pyg_schnet.train.derivative import DerivativeTask
+from pyg_schnet.train.task import Pair
 
 
-class PotentialTask(PropertyTask):
+class PotentialTask(DerivativeTask):
     r"""Learn energies with their derivatives.
 
     .. math::
@@ -78,27 +78,6 @@ class PotentialTask(PropertyTask):
         per_atom = {"energy_per_atom": "eV/atom"} if unit == "eV" else {}
         return {"energy": unit, **per_atom, **{name: target.unit for name, target in self.derivatives.items()}}
 
-    def respond(self, batch: Batch, *, stress: bool) -> Response:
-        """Energies relative to the references, forces, and stress of a batch."""
-        pos, index, extra = self.inputs(batch)
-        size = batch.num_graphs
-
-        def energy(z: Tensor, pos: Tensor, batch: Tensor, **given: Any) -> Tensor:
-            given = {name: value for name, value in given.items() if name in extra}
-            return self.difference(z, pos, batch, given)
-
-        return respond(
-            energy,
-            batch.z,
-            pos,
-            index,
-            cell=extra.get("cell"),
-            pbc=extra.get("pbc"),
-            batch_size=size,
-            stress=stress,
-            create_graph=self.training,
-        )
-
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true energies (without references), forces and stress, for what has a label."""
         response = self.respond(batch, stress=self.stress_weight > 0)
@@ -110,10 +89,6 @@ class PotentialTask(PropertyTask):
         for name, derivative in self.derivatives.items():
             pairs[name] = _labelled(getattr(response, name), batch, derivative)
         return pairs
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Gradients by weights alone; those by positions would be computed for nothing."""
-        loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
 
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Weighted sum over energies, forces and stress."""

@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from pyg_schnet.geometry import safe_norm
-from pyg_schnet.train.task import PropertyTask
+from pyg_schnet.train.derivative import DerivativeTask
 
 
-class Slopes(NamedTuple):
-    """A property and its gradients.
-
-    Attributes:
-        value: Difference of the property from its references, in its unit U, shape ``[B]``.
-        by_pos: Gradient by positions in U/Å, shape ``[N, 3]``.
-        by_size: Gradient by the relative size of a structure, of positions and cell together, in U, shape ``[B]``.
-    """
-
-    value: Tensor
-    by_pos: Tensor
-    by_size: Tensor
-
-
-class RelaxedTask(PropertyTask):
+class RelaxedTask(DerivativeTask):
     r"""Learn an energy of relaxed structures, and that its gradients vanish there.
 
     .. math::
         \ell = L(P, \hat P) + \frac{w_F}{N} \sum_i \left\lVert \frac{\partial P}{\partial \mathbf{r}_i} \right\rVert
         + \frac{w_p}{B} \sum_b \left\lvert \frac{\partial P_b}{\partial s_b} \right\rvert_{s_b = 1}
 
-    where s scales positions and cell of a structure. Data sets of relaxed structures have one number for each, the
-    energy at the minimum. That it is one tells the network how energies depend on distances, and keeps it from telling
-    structures apart by their distances alone, which helps where there are few. So do other properties that differ
-    from the energy by what belongs to the elements, such as heats of formation; others (dipoles, gaps, frequencies)
-    have no minimum there.
+    where s scales positions and cell of a structure, so the last gradient is the trace of the virial. Data sets of
+    relaxed structures have one number for each, the energy at the minimum. That it is one tells the network how
+    energies depend on distances; of perovskites (``examples/recipes/perovskites.yaml``) it then learns more. The same
+    holds for properties that differ from the energy by what belongs to the elements, such as heats of formation;
+    others (dipoles, gaps, frequencies) have no minimum there.
 
     Args:
         network: See :class:`PropertyTask`.
         forces_weight: Weight :math:`w_F` in Å.
-        pressure_weight: Weight :math:`w_p`; 0 where atoms were relaxed in cells that were not.
+        pressure_weight: Weight :math:`w_p`; 0 for molecules, and where atoms were relaxed in cells that were not.
         **kwargs: Options of :class:`PropertyTask`.
 
     Raises:
-        ValueError: If a weight is negative.
+        ValueError: If a weight is negative; in training, if there is a weight of the pressure and a structure is not
+            periodic in three directions.
     """
 
     def __init__(
@@ -58,24 +44,11 @@ class RelaxedTask(PropertyTask):
         self.forces_weight = forces_weight
         self.pressure_weight = pressure_weight
 
-    def slopes(self, batch: Batch) -> Slopes:
-        """The property of a batch and its gradients, all of which can be differentiated by weights."""
-        pos, index, extra = self.inputs(batch)
-        pos = pos.detach().requires_grad_(True)
-        size = pos.new_ones(batch.num_graphs, 1, requires_grad=True)
-        if "cell" in extra:
-            extra["cell"] = extra["cell"] * size.unsqueeze(-1)
-        value = self.difference(batch.z, pos * size.index_select(0, index), index, extra)
-        by_pos, by_size = torch.autograd.grad(value.sum(), [pos, size], create_graph=True)
-        return Slopes(value, by_pos, by_size.squeeze(-1))
-
     def loss_of_batch(self, batch: Batch) -> Tensor:
         """Loss of the property and of its gradients."""
-        found = self.slopes(batch)
-        loss = self.loss_of(self.pair(found.value, batch))
-        loss = loss + self.forces_weight * safe_norm(found.by_pos).mean()
-        return loss + self.pressure_weight * found.by_size.abs().mean()
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Gradients by weights alone; those by positions would be computed for nothing."""
-        loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
+        found = self.respond(batch, stress=self.pressure_weight > 0)
+        loss = self.loss_of(self.pair(found.energy, batch)) + self.forces_weight * safe_norm(found.forces).mean()
+        if self.pressure_weight > 0:
+            by_size = found.virial(batch.cell.to(found.energy.dtype)).diagonal(dim1=1, dim2=2).sum(1)
+            loss = loss + self.pressure_weight * by_size.abs().mean()
+        return loss
