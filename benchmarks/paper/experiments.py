@@ -33,8 +33,13 @@ class Experiment:
 
     @property
     def series(self) -> str:
-        """Name of its results among all; see :func:`table.series`."""
-        return f"{self.recipe} merged" if self.merged else self.recipe
+        """Name of its results among all."""
+        return series(self.recipe, self.merged)
+
+
+def series(recipe: str, merged: bool) -> str:
+    """Which results belong together: those of a recipe, or of models merged from its runs."""
+    return f"{recipe} merged" if merged else recipe
 
 
 EXPERIMENTS = [

@@ -16,23 +16,18 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from experiments import CLAIMS, EXPERIMENTS, Claim, Experiment
+from experiments import CLAIMS, EXPERIMENTS, Claim, Experiment, series
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def read_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Results of all runs by :func:`series`, in the order of their names."""
+    """Results of all runs by series, in the order of their names."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        found.setdefault(series(result), []).append(result)
+        found.setdefault(series(result["recipe"], "merged" in result), []).append(result)
     return found
-
-
-def series(result: dict[str, Any]) -> str:
-    """Which results one belongs to: those of its recipe, or of models merged from its runs."""
-    return f"{result['recipe']} merged" if "merged" in result else result["recipe"]
 
 
 def add_result(run_dir: Path, folder: Path) -> Path:
