@@ -12,6 +12,7 @@ that connect no network with another, they are a SchNet again, which is evaluate
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def merge(models: Sequence[SchNet]) -> SchNet:
 
     Returns:
         Model with the features and filters of all together, in the precision of the first one and in evaluation mode.
-        Its card is that of the first model.
+        Its card has what the cards of all have in common, and the elements that all of them know.
 
     Raises:
         ValueError: If there are no models, or they differ in more than that; the message says in what.
@@ -50,7 +51,8 @@ def merge(models: Sequence[SchNet]) -> SchNet:
     hidden = sum(model.hidden_channels for model in models)
     inner = sum(model.readout.network.lin1.weight.size(0) for model in models)
     if inner != hidden // 2:
-        raise ValueError(f"models with an odd number of features ({first.hidden_channels}) cannot be merged")
+        sizes = ", ".join(str(model.hidden_channels) for model in models)
+        raise ValueError(f"models with an odd number of features cannot be merged, got {sizes}")
     merged = SchNet(
         **{
             **first.config,
@@ -74,8 +76,16 @@ def merge(models: Sequence[SchNet]) -> SchNet:
     merged.readout.network.lin2.bias.copy_(torch.stack([layer.bias * scale for layer, scale in pairs]).sum(0))
     for name in ("shift", "atomref"):
         getattr(merged.readout, name).copy_(torch.stack([getattr(model.readout, name) for model in models]).mean(0))
-    merged.card = dict(first.card)
+    merged.card = _common_card([model.card for model in models])
     return merged.eval()
+
+
+def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first, *others = cards
+    card = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+    if all("elements" in one for one in cards):
+        card["elements"] = [symbol for symbol in first["elements"] if all(symbol in one["elements"] for one in cards)]
+    return card
 
 
 def _check(models: Sequence[SchNet]) -> None:

@@ -41,23 +41,26 @@ def evaluate_model(
         data_dir: Folder of the files that the data sets name.
         batch_size: Structures in a batch.
     """
-    print(format_errors(*errors_of(model, config=config, split=split, data_dir=data_dir, batch_size=batch_size)))
-
-
-def errors_of(
-    model: str | Path,
-    *,
-    config: str | None = None,
-    split: str | None = None,
-    data_dir: str | None = None,
-    batch_size: int = 250,
-) -> tuple[list[Errors], int]:
-    """Errors of each quantity, and the number of test structures; see :func:`evaluate_model`."""
     network = load(model)
     folder = find(model).parent
     given = _configuration(network, Path(config) if config else folder / CONFIG_FILE, required=config is not None)
     if split is None and (folder / SPLIT_FILE).is_file():
         split = str(folder / SPLIT_FILE)
+    print(format_errors(*errors_of(network, given, split, data_dir, batch_size)))
+
+
+def errors_of(
+    network: AtomisticModel, given: dict[str, Any], split: str | None, data_dir: str | None, batch_size: int
+) -> tuple[list[Errors], int]:
+    """Errors of each quantity on the test structures of a run, and the number of these.
+
+    Args:
+        network: Model; its references are taken out.
+        given: Configuration of the run.
+        split: Saved split; ``None`` takes the one that the configuration draws.
+        data_dir: Folder of the files that the data sets name.
+        batch_size: Structures in a batch.
+    """
     data, task_class = _run_of(given, split, data_dir, batch_size)
     _check_target(network, data.property)
     if split is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from pyg_schnet.data import Split
 from pyg_schnet.models import load, merge
@@ -35,17 +37,18 @@ def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, ba
     results = [json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")) for folder in folders]
     _check(folders, results)
     model = merge([load(folder / MODEL_FILE) for folder in folders])
-    out.mkdir(parents=True)
-    for name in (CONFIG_FILE, SPLIT_FILE):
-        shutil.copy(folders[0] / name, out / name)
     training = _together([result["training"] for result in results])
     training["parameters"] = sum(weight.numel() for weight in model.parameters())
-    path = model.save(out / MODEL_FILE, training=training)
-    errors, size = errors_of(path, data_dir=data_dir, batch_size=batch_size)
+    given = yaml.safe_load((folders[0] / CONFIG_FILE).read_text(encoding="utf-8"))
+    errors, size = errors_of(copy.deepcopy(model), given, str(folders[0] / SPLIT_FILE), data_dir, batch_size)
     print(format_errors(errors, size))
-    model.save(path, test={row.name: row.as_dict() for row in errors})
-    result = {**results[0], "merged": [result["seed"] for result in results], "training": training}
-    result["errors"] = model.card["test"]
+    first = load(folders[0] / MODEL_FILE).card  # says where the test structures are
+    card = {RUN: first[RUN], "split": first["split"], "merged": [result["seed"] for result in results]}
+    card |= {"training": training, "test": {row.name: row.as_dict() for row in errors}}
+    path = model.save(out / MODEL_FILE, **card)
+    for name in (CONFIG_FILE, SPLIT_FILE):
+        shutil.copy(folders[0] / name, out / name)
+    result = {**results[0], "merged": card["merged"], "training": training, "errors": card["test"]}
     (out / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"Model saved to {path}")
 

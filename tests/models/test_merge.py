@@ -58,6 +58,13 @@ def test_one_model_is_itself_and_files_are_read(tmp_path):
     torch.testing.assert_close(again(*batch()), model(*batch()), rtol=1e-12, atol=1e-12)
 
 
+def test_card_has_what_all_have_in_common():
+    models = [make(0), make(1)]
+    models[0].card = {"unit": "eV", "elements": ["H", "C", "O"], "test": {"E": 1.0}}
+    models[1].card = {"unit": "eV", "elements": ["H", "O", "F"], "test": {"E": 2.0}}
+    assert merge(models).card == {"unit": "eV", "elements": ["H", "O"]}
+
+
 def test_padding_stays_padding():
     merged = merge([make(0), make(1)])
     z, pos, index = batch()
@@ -75,7 +82,7 @@ def test_padding_stays_padding():
         ([make(0, trainable_gaussians=True)], "trainable_gaussians"),
         ([make(0), SchNet(8, 6, 2, 10, 4.5, "max")], "a sum or a mean as readout"),
         ([DTNN(8, 6, 2, 10, 4.5)], "got a DTNN"),
-        ([make(0, 7), make(1, 7)], "odd number of features"),
+        ([make(0, 7), make(1, 7)], "odd number of features cannot be merged, got 7, 7"),
     ],
 )
 def test_what_does_not_fit_is_refused(others, message):
