@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from pyg_schnet.optim import FusedAdamW
+from pyg_schnet.optim import FusedAdamW, total_norm
 
 
 def make_weights(dtype=torch.float32):
@@ -156,3 +156,25 @@ def test_no_gradients_at_all():
     before = [weight.detach().clone() for weight in weights]
     optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: one,
+        torch.Tensor.double,
+        torch.Tensor.bfloat16,
+        lambda one: one.t() if one.dim() == 2 else one,
+        lambda one: one.double() if one.dim() == 1 else one,  # some of another type
+    ],
+    ids=["float32", "float64", "bfloat16", "strided", "mixed"],
+)
+def test_norm_of_all_gradients_is_that_of_torch(change):
+    gradients = [change(weight.detach()) for weight in make_weights()]
+    expected = torch.nn.utils.get_total_norm([grad.double() for grad in gradients])
+    tolerance = 1e-2 if gradients[0].dtype == torch.bfloat16 else 1e-6
+    assert float(total_norm(gradients)) == pytest.approx(float(expected), rel=tolerance)
+
+
+def test_norm_of_nothing():
+    assert float(total_norm([])) == 0.0

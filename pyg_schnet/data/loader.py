@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset, OnDiskDataset
 
+from pyg_schnet.kernels import cpu_kernels
+
 _NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
 _SPECIAL_KEYS = ("num_nodes", "ptr", "feat", "node_type", "n_id")  # those that PyG treats in ways of their own
 
@@ -65,10 +67,10 @@ def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys:
 
 
 def _in_range(index: Tensor, size: int) -> Tensor:
-    if int(index.min()) < -size or int(index.max()) >= size:
-        lowest, highest = int(index.min()), int(index.max())
+    lowest, highest = (int(end) for end in torch.aminmax(index))
+    if lowest < -size or highest >= size:
         raise IndexError(f"indices run from {lowest} to {highest}; the data set has {size} structures")
-    return torch.where(index < 0, index + size, index)
+    return torch.where(index < 0, index + size, index) if lowest < 0 else index
 
 
 def _unwrap(dataset: Any, index: Tensor) -> tuple[Any, Tensor]:
@@ -125,19 +127,14 @@ def _gather(data: Data, slices: dict[str, Tensor], index: Tensor, exclude: froze
     plans: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # columns that share one slices tensor are planned once
 
     def plan(key: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows to take, rows of each structure, and where these start in the batch."""
+        """Rows to take, the place of their structure in the batch, and where the rows of each place begin."""
         bounds = slices[key]
         if id(bounds) not in plans:
-            start = bounds[index]
-            counts = bounds[index + 1] - start
-            ptr = torch.zeros(size + 1, dtype=torch.int64)
-            torch.cumsum(counts, 0, out=ptr[1:])
-            rows = torch.arange(int(ptr[-1])) + torch.repeat_interleave(start - ptr[:-1], counts)
-            plans[id(bounds)] = rows, counts, ptr
+            plans[id(bounds)] = cpu_kernels().rows_of(bounds, index)
         return plans[id(bounds)]
 
     node_key = next(key for key in slices if key in _NODE_KEYS)
-    _, n_atoms, ptr = plan(node_key)
+    _, batch, ptr = plan(node_key)
     first_atom = ptr[:-1]
     no_increment = torch.zeros(size, dtype=torch.int64)
     for key in slices:
@@ -148,16 +145,15 @@ def _gather(data: Data, slices: dict[str, Tensor], index: Tensor, exclude: froze
             out[key] = [value[i] for i in index.tolist()]
             slice_dict[key], inc_dict[key] = torch.arange(size + 1), None
             continue
-        rows, counts, key_ptr = plan(key)
+        rows, owner, key_ptr = plan(key)
         dim = data.__cat_dim__(key, value)
         if dim == 0:  # rows on the last dimension are those whose name PyG takes for an index of nodes
             out[key], inc_dict[key] = value.index_select(0, rows), no_increment
         else:
-            out[key] = value.index_select(dim, rows) + torch.repeat_interleave(first_atom, counts)
+            out[key] = value.index_select(dim, rows) + first_atom.index_select(0, owner)
             inc_dict[key] = first_atom
         slice_dict[key] = key_ptr
-    out.batch = torch.repeat_interleave(torch.arange(size), n_atoms)
-    out.ptr = ptr
+    out.batch, out.ptr = batch, ptr
     out._num_graphs, out._slice_dict, out._inc_dict = size, slice_dict, inc_dict
     return out
 

@@ -55,7 +55,7 @@ class DenseLayers:
 
     def __init__(self, blocks: Sequence[SchNetInteraction]) -> None:
         self.weights = [weight for block in blocks for weight in dense_layers(block)]
-        self.stacks = cpu_kernels().Stacks(zip(*_by_block(self.weights), strict=True))
+        self.stacks = cpu_kernels().Stacks(zip(*_by_block(self.weights), strict=True), turned=(0, 1, 3))
 
 
 def dense_layers(block: SchNetInteraction) -> _Weights:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from pyg_schnet.kernels import cpu_kernels, is_plain
+
 MAX_Z = 99
 """Largest atomic number with an embedding, as in the SchNet of PyTorch Geometric; 0 is padding."""
 
@@ -48,12 +50,18 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
     Returns:
         References in float64, shape ``[B, out_channels]``.
 
+    Raises:
+        IndexError: On CPUs, if an atom is of no element or structure that is there.
+
     Example:
         >>> atomref = torch.zeros(MAX_Z + 1, 1)
         >>> atomref[1], atomref[8] = -13.5, -2041.25
         >>> sum_references(atomref, torch.tensor([8, 1, 1]), torch.tensor([0, 0, 0]), 1)
         tensor([[-2068.2500]], dtype=torch.float64)
     """
+    if is_plain(atomref) and is_plain(z, (torch.int64,)) and is_plain(batch, (torch.int64,)):
+        total, counts = cpu_kernels().sum_kinds(atomref, z, batch, batch_size)
+        return total / counts.clamp(min=1.0).unsqueeze(-1) if mean else total
     return composition(z, batch, batch_size, mean=mean) @ atomref.to(torch.float64)
 
 

@@ -81,7 +81,7 @@ def _weights_of(network: FilterNetwork) -> list[Tensor]:
 
 
 def _stacks(weights: Sequence[Tensor]) -> Any:
-    return cpu_kernels().Stacks(zip(*_by_network(weights), strict=True))
+    return cpu_kernels().Stacks(zip(*_by_network(weights), strict=True), turned=(0, 2))
 
 
 def is_written_out(network: FilterNetwork) -> bool:

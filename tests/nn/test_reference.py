@@ -125,3 +125,9 @@ def test_sum_equals_a_loop():
     np.testing.assert_allclose(sum_references(atomref, z, batch, 20, mean=True), total / sizes, rtol=1e-12, atol=1e-12)
     assert sum_references(atomref.float(), z, batch, 21).shape == (21, 2)
     assert not sum_references(atomref, z, batch, 21)[20].any()
+
+
+@pytest.mark.parametrize(("z", "batch"), [([MAX_Z + 1], [0]), ([-1], [0]), ([1], [2]), ([1], [-1])])
+def test_atoms_that_are_of_no_element_or_structure(z, batch):
+    with pytest.raises(IndexError, match="z must lie between 0 and 99 and batch between 0 and 1"):
+        sum_references(torch.zeros(MAX_Z + 1, 1), torch.tensor(z), torch.tensor(batch), 2)

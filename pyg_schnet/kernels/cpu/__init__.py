@@ -6,10 +6,12 @@ from pyg_schnet.kernels.cpu.convolution import coefficient_gradient, convolve, w
 from pyg_schnet.kernels.cpu.dense import matrix_product, product_of_rows
 from pyg_schnet.kernels.cpu.edges import measure, push, weigh
 from pyg_schnet.kernels.cpu.layers import two_layers, two_layers_gradient
+from pyg_schnet.kernels.cpu.many import Stacks, norm
 from pyg_schnet.kernels.cpu.network import Networks, table_gradient, tabulate
-from pyg_schnet.kernels.cpu.pooling import pool, unpool
+from pyg_schnet.kernels.cpu.pooling import pool, sum_kinds, unpool
 from pyg_schnet.kernels.cpu.records import Weights
-from pyg_schnet.kernels.cpu.run import SERIAL_WORK, Stacks
+from pyg_schnet.kernels.cpu.rows import rows_of
+from pyg_schnet.kernels.cpu.run import SERIAL_WORK
 from pyg_schnet.kernels.cpu.second import second_ascent
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
 from pyg_schnet.kernels.cpu.sort import pairs_of, pointer_of_sorted, sort_edges
@@ -27,14 +29,17 @@ __all__ = [
     "descend",
     "matrix_product",
     "measure",
+    "norm",
     "pairs_of",
     "pointer_of_sorted",
     "pool",
     "product_of_rows",
     "push",
+    "rows_of",
     "second_ascent",
     "shifted_softplus",
     "sort_edges",
+    "sum_kinds",
     "table_gradient",
     "tabulate",
     "transpose",

@@ -263,8 +263,8 @@ def ascend(
         for_edges: Whether to keep what gradients by features and edges need.
         for_weights: Whether to keep what gradients by weights need as well.
     """
-    steps = Steps.empty(z.size(0), weights, for_edges, for_weights)
-    run_blocks(_ASCEND, cut_of(graph, weights), weights, h, graph, n_neighbors, array(z), tuple(steps))
+    steps = Steps.empty(z.size(0), weights, cut_of(graph, weights), for_edges, for_weights)
+    run_blocks(_ASCEND, steps.cut, weights, h, graph, n_neighbors, array(z), steps.layers)
     return torch.from_numpy(steps.x[len(weights.tables) % len(steps.x)]), steps
 
 
@@ -309,12 +309,12 @@ def descend(
     if by_inner is None:
         by_inner = np.empty((1, 0, n_features), real)
     edges = zeros((graph.bins.size(0) if by_edges else 0, 4), real)
-    cut = cut_of(graph, weights)
+    cut = steps.cut
     kinds = n_kinds if by_elements or by_weights else 0
     sums = tuple(empty((2 if cut > 0 else 1, kinds, width), real) for width in (n_filters, n_features))
     learned = Gradients.empty(weights, cut, by_weights)
     learned[1][:, :1] = 0  # the first dense layer of the first block, learned from the sums over elements
-    rest = tuple(steps), by_hidden, by_inner, tuple(descent), by_weights, sums, edges, learned
+    rest = steps.layers, by_hidden, by_inner, tuple(descent), by_weights, sums, edges, learned
     run_blocks(_DESCEND, cut, weights, h, graph, n_neighbors, array(z), *rest)
     by_first, total = Gradients.total(sums)
     if by_elements:

@@ -61,18 +61,18 @@ def _candidates(count, row) -> np.ndarray:
 
 
 @njit(**EXACT_OPTIONS)
-def _find(points, targets, start, count, row, omit, limit) -> np.ndarray:
+def _find(points, targets, start, count, row, omit, limit) -> tuple[np.ndarray, np.ndarray]:
     n_targets = row.shape[0]
     ptr = np.zeros(n_targets + 1, np.int64)
     _count(0, n_targets, points, targets, start, count, row, omit, limit, ptr[1:])
     _accumulate(ptr)
     edges = np.empty((2, ptr[-1]), np.int64)
     _write(0, n_targets, points, targets, start, count, row, omit, limit, ptr, edges)
-    return edges
+    return edges, ptr
 
 
 @njit(parallel=True, **EXACT_OPTIONS)
-def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> np.ndarray:
+def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> tuple[np.ndarray, np.ndarray]:
     ptr = np.zeros(row.shape[0] + 1, np.int64)
     for part in prange(bounds.shape[0] - 1):
         _count(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr[1:])
@@ -80,12 +80,12 @@ def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> n
     edges = np.empty((2, ptr[-1]), np.int64)
     for part in prange(bounds.shape[0] - 1):
         _write(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr, edges)
-    return edges
+    return edges, ptr
 
 
 def close_pairs(
     points: Tensor, targets: Tensor, start: Tensor, count: Tensor, row: Tensor, omit: Tensor | None, limit: float
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Pairs of a point and a target whose squared distance is below a limit, sorted by target.
 
     The candidates of target ``t`` are ranges of consecutive points, those of ``row[t]``.
@@ -100,13 +100,16 @@ def close_pairs(
         limit: In Å².
 
     Returns:
-        Points (row 0) and targets (row 1), int64, shape ``[2, E]``.
+        Points (row 0) and targets (row 1), int64, shape ``[2, E]``; and where the pairs of each target begin and end,
+        shape ``[N + 1]``.
     """
     arrays = arrays_of(points, targets, start, count, row, omit)
     arguments = (*arrays, arrays[0].dtype.type(limit))
     candidates = _candidates(arrays[3], arrays[4])
     threads = num_threads(_PRODUCTS * int(candidates[-1]))
     if threads == 1:
-        return torch.from_numpy(_find(*arguments))
-    with several(threads):
-        return torch.from_numpy(_find_parallel(by_work(candidates)(threads), *arguments))
+        found = _find(*arguments)
+    else:
+        with several(threads):
+            found = _find_parallel(by_work(candidates)(threads), *arguments)
+    return tuple(map(torch.from_numpy, found))

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from pyg_schnet.kernels.bspline import TAPS
 from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, rows_of_product
+from pyg_schnet.kernels.cpu.many import Stacks
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Stacks, array, empty, num_threads, several
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empty, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
-from pyg_schnet.kernels.cpu.transpose import transposes
 
 _BEYOND = 4  # samples that a table needs more than it has coefficients
 
@@ -119,6 +119,7 @@ class Networks(NamedTuple):
         vanishing: Whether the samples reach the cutoff, where value and slope are zero.
         activate: Whether there is an outer softplus.
         weights: Weights ``[T, F, num_gaussians]``, bias ``[T, F]``, weights ``[T, F, F]``, bias ``[T, F]``.
+        transposed: Transposes of the weights, ``[T, num_gaussians, F]`` and ``[T, F, F]``.
     """
 
     expansion: np.ndarray
@@ -126,16 +127,17 @@ class Networks(NamedTuple):
     vanishing: bool
     activate: bool
     weights: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    transposed: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def pack(cls, expansion: Tensor, window: Tensor, vanishing: bool, activate: bool, weights: Stacks) -> Networks:
-        """Copies of the weights of all networks: w1, b1, w2 and b2."""
-        return cls(array(expansion), array(window), vanishing, activate, tuple(weights()))
+        """Copies of the weights of all networks: w1, b1, w2 and b2, with transposes of w1 and w2."""
+        return cls(array(expansion), array(window), vanishing, activate, *map(tuple, weights()))
 
 
 def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
     """Spline coefficients of all networks, shape ``[T, M - 4, F]``, and what the gradient needs."""
-    expansion, window, vanishing, activate, weights = networks
+    expansion, window, vanishing, activate, weights, transposed = networks
     n_tables, n_filters = weights[1].shape
     n_samples = len(expansion)
     shape, dtype = (n_tables, n_samples, n_filters), expansion.dtype
@@ -151,7 +153,7 @@ def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
         taps,
         vanishing,
         weights,
-        tuple(map(transposes, weights[::2])),
+        transposed,
         tuple(sampled),
         out,
     )
@@ -160,7 +162,7 @@ def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
 
 def table_gradient(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[Tensor, ...]:
     """Gradients by the weights of all networks, from that by their tables, shape ``[T, M - 4, F]``."""
-    expansion, window, vanishing, _, weights = networks
+    expansion, window, vanishing, _, weights, _ = networks
     by_outer, by_inner = (empty(sampled.filters.shape, sampled.filters.dtype) for _ in range(2))
     found, taps = tuple(empty(value.shape, value.dtype) for value in weights), np.array(TAPS, expansion.dtype)
     samples = expansion, window, taps, vanishing

@@ -23,6 +23,19 @@ def _pool(values, scale, shift, references, z, batch, out, counts) -> bool:
 
 
 @njit(**OPTIONS)
+def _sum_kinds(values, z, batch, sums, counts) -> bool:
+    for i in range(z.shape[0]):
+        b, kind = batch[i], z[i]
+        if not (0 <= b < sums.shape[0] and 0 <= kind < values.shape[0]):
+            return False
+        if kind > 0:
+            counts[b] += 1
+            for c in range(sums.shape[1]):
+                sums[b, c] += values[kind, c]
+    return True
+
+
+@njit(**OPTIONS)
 def _unpool(grad, scale, z, batch, out) -> None:
     for i in range(out.shape[0]):
         for c in range(out.shape[1]):
@@ -51,11 +64,37 @@ def pool(
     """
     out, counts = values.new_zeros(size, values.size(1)), values.new_zeros(size)
     if not _pool(*arrays_of(values, scale, shift, references, z, batch, out, counts)):
-        raise IndexError(
-            f"z must lie between 0 and {references.size(0) - 1} and batch between 0 and {size - 1}; got z from "
-            f"{z.min()} to {z.max()} and batch from {batch.min()} to {batch.max()}"
-        )
+        raise _out_of_range(z, batch, references.size(0), size)
     return out, counts
+
+
+def sum_kinds(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sums in float64 of what each atom has by its kind, and the number of atoms; padding, ``z == 0``, is none.
+
+    Args:
+        values: Value of each kind, shape ``[Z, C]``.
+        z: Kind of each atom, shape ``[N]``.
+        batch: Structure of each atom, shape ``[N]``.
+        size: Number of structures B.
+
+    Returns:
+        Shapes ``[B, C]`` and ``[B]``.
+
+    Raises:
+        IndexError: If an atom is of no kind or structure that is there.
+    """
+    sums = torch.zeros(size, values.size(1), dtype=torch.float64)
+    counts = torch.zeros(size, dtype=torch.float64)
+    if not _sum_kinds(*arrays_of(values, z, batch, sums, counts)):
+        raise _out_of_range(z, batch, values.size(0), size)
+    return sums, counts
+
+
+def _out_of_range(z: Tensor, batch: Tensor, n_kinds: int, size: int) -> IndexError:
+    return IndexError(
+        f"z must lie between 0 and {n_kinds - 1} and batch between 0 and {size - 1}; got z from "
+        f"{z.min()} to {z.max()} and batch from {batch.min()} to {batch.max()}"
+    )
 
 
 def unpool(grad: Tensor, scale: Tensor, z: Tensor, batch: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.dense import matrix_product
-from pyg_schnet.kernels.cpu.run import Stacks, array, empty
-from pyg_schnet.kernels.cpu.transpose import transposes
+from pyg_schnet.kernels.cpu.many import Stacks
+from pyg_schnet.kernels.cpu.run import array, empty
 
 
 class Weights(NamedTuple):
@@ -46,9 +46,14 @@ class Weights(NamedTuple):
 
     @classmethod
     def pack(cls, tables: Tensor, dense: Stacks, elements: Tensor) -> Weights:
-        """Copies of the dense layers of all blocks, w0, w1, b1, w2 and b2, beside their tables."""
-        stacked = dense()
-        transposed = [transposes(stacked[k]) for k in (0, 1, 3)]
+        """Copies of the dense layers of all blocks, w0, w1, b1, w2 and b2, beside their tables.
+
+        Args:
+            tables: Spline coefficients, shape ``[T, M, K]``.
+            dense: Gives the dense layers, and the transposes of w0, w1 and w2.
+            elements: Features of each kind of atom before all blocks, shape ``[Z, F]``.
+        """
+        stacked, transposed = dense()
         first = matrix_product(elements.detach(), torch.from_numpy(transposed[0][0])).numpy()
         return cls(array(tables), *stacked, *transposed, array(elements.detach().clone()), first)
 
@@ -62,6 +67,7 @@ class Steps(NamedTuple):
         summed: Convolved, and divided where blocks do so, likewise.
         outer: Softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
         slope: Its slope, likewise.
+        cut: Where the second half of the batch begins, as found by :func:`pyg_schnet.kernels.cpu.blocks.cut_of`.
     """
 
     x: np.ndarray
@@ -69,9 +75,10 @@ class Steps(NamedTuple):
     summed: np.ndarray
     outer: np.ndarray
     slope: np.ndarray
+    cut: int
 
     @classmethod
-    def empty(cls, n_atoms: int, weights: Weights, for_edges: bool, for_weights: bool) -> Steps:
+    def empty(cls, n_atoms: int, weights: Weights, cut: int, for_edges: bool, for_weights: bool) -> Steps:
         """Room for the steps that the gradients by edges, and by weights, need."""
         n_blocks, n_filters, n_features = weights.w0.shape
         kept, learned = n_blocks if for_edges or for_weights else 1, n_blocks if for_weights else 1
@@ -82,7 +89,12 @@ class Steps(NamedTuple):
             (learned, n_atoms, n_features),
             (kept, n_atoms, n_features),
         ]
-        return cls(*(empty(shape, weights.w0.dtype) for shape in shapes))
+        return cls(*(empty(shape, weights.w0.dtype) for shape in shapes), cut)
+
+    @property
+    def layers(self) -> tuple[np.ndarray, ...]:
+        """What kernels take."""
+        return self[:5]
 
 
 class Descent(NamedTuple):

@@ -11,10 +11,9 @@ steps took twice as long. So nothing here is multiplied by numpy.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -134,20 +133,16 @@ def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
     return [array(x) for x in tensors]
 
 
-_LINE = 64  # bytes
+_CPU = torch.device("cpu")
+_TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that begins where a line of the cache does, as torch's do.
+    """An array of real numbers that begins where a line of the cache does, as torch's do.
 
     Numpy's begin anywhere in a line, and most vectors then lie in two of them: convolutions took 1.6 times as long.
     """
-    size = math.prod(shape) * dtype.itemsize
-    if size < _LINE:
-        return np.empty(shape, dtype)
-    memory = np.empty(size + _LINE, np.uint8)
-    begin = -memory.ctypes.data % _LINE
-    return memory[begin : begin + size].view(dtype).reshape(shape)
+    return torch.empty(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -155,31 +150,3 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     values = empty(shape, dtype)
     values.fill(0)
     return values
-
-
-class Stacks:
-    """Tensors copied into one array for each kind, again and again, by one thread.
-
-    Torch would wake its own threads for so little.
-
-    Where they lie is looked up once, and anew when one of them lies elsewhere.
-
-    Args:
-        kinds: Tensors of one shape for each kind.
-    """
-
-    def __init__(self, kinds: Iterable[Iterable[Tensor]]) -> None:
-        self._kinds = [list(tensors) for tensors in kinds]
-        self._places: list[int] | None = None
-        self._views: list[list[np.ndarray]] = []
-
-    def __call__(self) -> list[np.ndarray]:
-        """One array ``[T, ...]`` for each kind."""
-        places = [tensor.data_ptr() for tensors in self._kinds for tensor in tensors]
-        if places != self._places:
-            self._views = [[array(tensor)[None] for tensor in tensors] for tensors in self._kinds]
-            in_rows = all(tensor.is_contiguous() for tensors in self._kinds for tensor in tensors)
-            self._places = places if in_rows else None  # other views are copies, of what there was
-        return [
-            np.concatenate(views, out=empty((len(views), *views[0].shape[1:]), views[0].dtype)) for views in self._views
-        ]

@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.blocks import cut_of, divide, run_blocks
+from pyg_schnet.kernels.cpu.blocks import divide, run_blocks
 from pyg_schnet.kernels.cpu.dense import TILE, product, rows_of_product
 from pyg_schnet.kernels.cpu.pairs import dots_of_pairs
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
@@ -203,7 +203,7 @@ def second_ascent(
         descent: What :func:`pyg_schnet.kernels.cpu.descend` kept.
         by_edges: Whether the gradient by h is wanted.
     """
-    cut, n_blocks = cut_of(graph, weights), len(weights.tables)
+    cut, n_blocks = steps.cut, len(weights.tables)
     learned = Gradients.empty(weights, cut)
     learned[1][:, :1] = 0  # the first dense layer of the first block, which has no part in it
     real, hidden, slope = weights.w0.dtype, steps.hidden, steps.slope

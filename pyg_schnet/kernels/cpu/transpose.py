@@ -12,7 +12,14 @@ _TILE = 16
 
 
 @njit(**OPTIONS)
-def _transpose(begin, end, x, out) -> None:
+def whole_tiles(n_rows) -> int:
+    """Number of tiles that some rows are in, the last of which may be cut short."""
+    return (n_rows + _TILE - 1) // _TILE
+
+
+@njit(**OPTIONS)
+def transpose_tiles(begin, end, x, out) -> None:
+    """Write the transpose of some tiles of rows."""
     n_rows, n_columns = x.shape
     for tile in range(begin, end):
         row = tile * _TILE
@@ -29,14 +36,14 @@ def _transpose(begin, end, x, out) -> None:
 @njit(parallel=True, **OPTIONS)
 def _transpose_parallel(bounds, x, out) -> None:
     for part in prange(bounds.shape[0] - 1):
-        _transpose(bounds[part], bounds[part + 1], x, out)
+        transpose_tiles(bounds[part], bounds[part + 1], x, out)
 
 
 @njit(**OPTIONS)
 def turn(matrices, out) -> None:
     """Write the transpose of each of several matrices."""
     for t in range(matrices.shape[0]):
-        _transpose(0, (matrices.shape[1] + _TILE - 1) // _TILE, matrices[t], out[t])
+        transpose_tiles(0, whole_tiles(matrices.shape[1]), matrices[t], out[t])
 
 
 def transposes(matrices: np.ndarray) -> np.ndarray:
@@ -51,5 +58,5 @@ def transpose(x: Tensor) -> Tensor:
     """Transpose of a matrix, in memory of its own."""
     out = x.new_empty(x.size(1), x.size(0))
     n_tiles = -(-x.size(0) // _TILE)
-    run(_transpose, _transpose_parallel, evenly(n_tiles), x.numel(), array(x), array(out))
+    run(transpose_tiles, _transpose_parallel, evenly(n_tiles), x.numel(), array(x), array(out))
     return out

@@ -1,0 +1,110 @@
+"""Many small tensors in one call, found by where they lie in memory; a call for each takes longer than its sums.
+
+Torch would also wake its own threads for so little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import carray, njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, empty, evenly, run
+from pyg_schnet.kernels.cpu.transpose import transpose_tiles, whole_tiles
+
+
+@intrinsic
+def _pointer(typing: Any, address: types.Integer) -> tuple[Any, Callable]:
+    """What lies at an address."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), build
+
+
+@njit(**OPTIONS)
+def _stack(begin, end, places, stacked, turned) -> None:
+    for k in range(len(stacked)):
+        out, out_t = stacked[k], turned[k]
+        n_rows, n_columns = out.shape[1:]
+        for t in range(begin, end):
+            matrix = carray(_pointer(places[k, t]), (n_rows, n_columns), out.dtype)
+            out[t] = matrix
+            if out_t.shape[0] > 0:
+                transpose_tiles(0, whole_tiles(n_rows), matrix, out_t[t])
+
+
+@njit(parallel=True, **OPTIONS)
+def _stack_parallel(bounds, places, stacked, turned) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _stack(bounds[part], bounds[part + 1], places, stacked, turned)
+
+
+class Stacks:
+    """Tensors copied into one array for each kind, and their transposes into another, again and again.
+
+    Where they lie is looked up once, and anew when one of them lies elsewhere.
+
+    Args:
+        kinds: Tensors of one shape for each kind, vectors or matrices; as many of each kind.
+        turned: Kinds, by their number, whose transposes are wanted.
+    """
+
+    def __init__(self, kinds: Iterable[Iterable[Tensor]], turned: Collection[int] = ()) -> None:
+        self._kinds = [list(tensors) for tensors in kinds]
+        self._tensors = [tensor for tensors in self._kinds for tensor in tensors]
+        self._turned = turned
+        self._places: list[int] = []
+        self._addresses: np.ndarray | None = None
+
+    def __call__(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """One array ``[T, ...]`` for each kind, and transposes of those that are turned."""
+        places = [tensor.data_ptr() for tensor in self._tensors]
+        if places != self._places:
+            in_rows = all(tensor.is_contiguous() for tensor in self._tensors)
+            self._places, self._addresses = places, self._in_order(places) if in_rows else None
+        if self._addresses is not None:
+            return self._copy(self._addresses)
+        rows = [tensor.detach().contiguous() for tensor in self._tensors]
+        return self._copy(self._in_order([tensor.data_ptr() for tensor in rows]))
+
+    def _in_order(self, places: Sequence[int]) -> np.ndarray:
+        return np.array(places, np.int64).reshape(len(self._kinds), -1)
+
+    def _copy(self, addresses: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        n, dtype = addresses.shape[1], array(self._tensors[0]).dtype
+        shapes = [tensors[0].shape for tensors in self._kinds]
+        matrices = [(n, *(shape if len(shape) == 2 else (1, *shape))) for shape in shapes]
+        stacked = [empty(shape, dtype) for shape in matrices]
+        turned = [empty((n * (k in self._turned), *shape[:0:-1]), dtype) for k, shape in enumerate(matrices)]
+        work = sum(values.size for values in stacked)
+        run(_stack, _stack_parallel, evenly(n), work, addresses, tuple(stacked), tuple(turned))
+        found = [values.reshape(n, *shape) for values, shape in zip(stacked, shapes, strict=True)]
+        return found, [turned[k] for k in self._turned]
+
+
+@njit(**OPTIONS)
+def _squares(places, sizes, like) -> float:
+    """Sum of the squares of all numbers of some tensors, of the type of ``like``."""
+    total = 0.0
+    for k in range(places.shape[0]):
+        values = carray(_pointer(places[k]), (sizes[k],), like.dtype)
+        for i in range(sizes[k]):
+            total += np.float64(values[i]) * np.float64(values[i])
+    return total
+
+
+def norm(tensors: Sequence[Tensor]) -> float:
+    """Root of the sum of all squares, of tensors of one type that fill their memory."""
+    sizes = [tensor.numel() for tensor in tensors]
+    places = [tensor.data_ptr() for tensor in tensors]
+    like = torch.empty(0, dtype=tensors[0].dtype).numpy()
+    return float(np.sqrt(_squares(np.array(places, np.int64), np.array(sizes, np.int64), like)))
