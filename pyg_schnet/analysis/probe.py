@@ -159,7 +159,7 @@ class _Probe:
         self.blocks = [network.interactions[t % len(network.interactions)] for t in range(network.num_interactions)]
         self.features = [embed(network.embedding, data.z)]
         for block in self.blocks[:-1]:
-            self.features.append(block(self.features[-1], edges.index, edges.dist, edges.ptr))
+            self.features.append(block(self.features[-1], *edges.directed))
         self.around = Surroundings(data.pos, data.cell, data.pbc, network.cutoff)
         self.chunk = self._chunk(memory)
 

@@ -185,7 +185,7 @@ class _Member:
     def _atom_energies(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
         """Contribution of each atom in float64, shape ``[N]``; they add up to the energy."""
         dist = edge_distances(pos, graph["edge_index"], graph.get("edge_shift"), graph.get("cell"))
-        x = self.model.represent(z, Edges(graph["edge_index"], dist, None))
+        x = self.model.represent(z, Edges(graph["edge_index"], dist))
         values = self.model.readout.atom_values(x, z)[:, 0].to(torch.float64)
         return values + self.atomref[z, 0]
 

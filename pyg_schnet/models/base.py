@@ -118,5 +118,5 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         """
         x = embed(self.embedding, z)
         for t in range(self.num_interactions):
-            x = self.interactions[t % len(self.interactions)](x, edges.index, edges.dist, edges.ptr)
+            x = self.interactions[t % len(self.interactions)](x, *edges.directed)
         return x

@@ -13,6 +13,7 @@ from torch_geometric.index import index2ptr
 from pyg_schnet.geometry import edge_offsets
 from pyg_schnet.kernels import edge_lengths, is_plain, pair_edges
 from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
 
 
@@ -30,33 +31,70 @@ class UndirectedEdges(NamedTuple):
     ptr: Tensor
 
 
+class DirectedEdges(NamedTuple):
+    """Edges as they are.
+
+    Attributes:
+        index: ``(j, i)``, shape ``[2, E]``.
+        dist: Distances in Å, differentiable in positions and cell, shape ``[E]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+    """
+
+    index: Tensor
+    dist: Tensor
+    ptr: Tensor | None = None
+
+
 class Edges:
     """Edges of a batch of structures.
 
     Args:
         index: ``(j, i)``, shape ``[2, E]``.
-        dist: Distances in Å, differentiable in positions and cell, shape ``[E]``; or what computes them when they are
-            asked for.
+        dist: Distances in Å, differentiable in positions and cell, shape ``[E]``.
         ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
-        undirected: The same edges, one for both directions; ``None`` where not all have both.
+
+    Attributes:
+        undirected: The same edges, one for both directions; ``None`` where not all are known to have both.
     """
 
-    def __init__(
-        self,
-        index: Tensor,
-        dist: Tensor | Callable[[], Tensor],
-        ptr: Tensor | None = None,
-        undirected: UndirectedEdges | None = None,
-    ) -> None:
-        self.index, self.ptr, self.undirected = index, ptr, undirected
-        self._dist = dist
+    def __init__(self, index: Tensor, dist: Tensor, ptr: Tensor | None = None) -> None:
+        self.undirected: UndirectedEdges | None = None
+        self._directed: DirectedEdges | None = DirectedEdges(index, dist, ptr)
+        self._find: Callable[[], DirectedEdges] | None = None
+
+    @classmethod
+    def in_pairs(cls, undirected: UndirectedEdges, find: Callable[[], DirectedEdges]) -> Edges:
+        """Edges that all have both directions.
+
+        Args:
+            undirected: One edge for both.
+            find: Finds all of them, in case somebody asks.
+        """
+        edges = cls.__new__(cls)
+        edges.undirected, edges._directed, edges._find = undirected, None, find
+        return edges
+
+    @property
+    def directed(self) -> DirectedEdges:
+        """All edges."""
+        if self._directed is None:
+            self._directed = self._find()
+        return self._directed
+
+    @property
+    def index(self) -> Tensor:
+        """``(j, i)``, shape ``[2, E]``."""
+        return self.directed.index
 
     @property
     def dist(self) -> Tensor:
         """Distances in Å, shape ``[E]``."""
-        if not isinstance(self._dist, Tensor):
-            self._dist = self._dist()
-        return self._dist
+        return self.directed.dist
+
+    @property
+    def ptr(self) -> Tensor | None:
+        """Begin and end of each target's edges, shape ``[N + 1]``."""
+        return self.directed.ptr
 
 
 def prepare_edges(
@@ -95,25 +133,43 @@ def prepare_edges(
     """
     if cell is not None and cell.dtype != pos.dtype:
         raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
+    if edge_index is None and edge_shift is not None:
+        raise ValueError("edge_shift belongs to given edges; pass edge_index as well, or leave both out")
+    in_pairs = is_plain(pos) and not bool((z == 0).any())  # elsewhere than in the memory at hand, looking would wait
     ptr = None
     if edge_index is None:
-        if edge_shift is not None:
-            raise ValueError("edge_shift belongs to given edges; pass edge_index as well, or leave both out")
         if cell is None and pbc is None:
+            found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if in_pairs else None
+            if found is not None:
+                index, ptr = found
+                undirected = UndirectedEdges(index, edge_lengths(pos, *index, None, cutoff), ptr)
+                return Edges.in_pairs(undirected, partial(_radius_edges, pos, cutoff, batch, batch_size))
             edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
         else:
             edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)
         ptr = index2ptr(edge_index[1], z.size(0))
     offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
-    if is_plain(pos) and not bool((z == 0).any()):  # elsewhere than in the memory at hand, looking would wait
-        pairs = pair_edges(edge_index, ptr, offset, z.size(0))
-        if pairs is not None:
-            crossed = None if offset is None else offset.index_select(0, pairs.edges)
-            undirected = UndirectedEdges(pairs.index, edge_lengths(pos, *pairs.index, crossed, cutoff), pairs.ptr)
-            return Edges(edge_index, partial(edge_lengths, pos, *edge_index, offset, cutoff), ptr, undirected)
-        return Edges(edge_index, edge_lengths(pos, *edge_index, offset, cutoff), ptr)
-    dist = edge_lengths(pos, *edge_index, offset, cutoff)
-    return Edges(edge_index, torch.where(z.index_select(0, edge_index[0]) == 0, cutoff, dist), ptr)
+    directed = partial(_directed, pos, edge_index, ptr, offset, cutoff)
+    if not in_pairs:
+        padded = z.index_select(0, edge_index[0]) == 0
+        return Edges(edge_index, torch.where(padded, cutoff, directed().dist), ptr)
+    pairs = pair_edges(edge_index, ptr, offset, z.size(0))
+    if pairs is None:
+        return Edges(*directed())
+    crossed = None if offset is None else offset.index_select(0, pairs.edges)
+    undirected = UndirectedEdges(pairs.index, edge_lengths(pos, *pairs.index, crossed, cutoff), pairs.ptr)
+    return Edges.in_pairs(undirected, directed)
+
+
+def _directed(
+    pos: Tensor, edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, cutoff: float
+) -> DirectedEdges:
+    return DirectedEdges(edge_index, edge_lengths(pos, *edge_index, offset, cutoff), ptr)
+
+
+def _radius_edges(pos: Tensor, cutoff: float, batch: Tensor, batch_size: int) -> DirectedEdges:
+    edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
+    return _directed(pos, edge_index, index2ptr(edge_index[1], pos.size(0)), None, cutoff)
 
 
 def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:

@@ -129,7 +129,7 @@ class SchNet(AtomisticModel):
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
         size, conv = (z.size(0), z.size(0)), self.interactions[0].conv
         if edges.undirected is None:
-            spline = conv.spline_edges(edges.index, edges.dist, edges.ptr, size)
+            spline = conv.spline_edges(*edges.directed, size)
         else:
             spline = conv.spline_edges(*edges.undirected, size, undirected=True)
         different = list(self.interactions._modules.values())
@@ -139,7 +139,7 @@ class SchNet(AtomisticModel):
             return out
         x = embed(self.embedding, z)
         for block in blocks:
-            x = block(x, edges.index, edges.dist, edges.ptr, spline)
+            x = block(x, *edges.directed, spline)
         return x
 
     @classmethod

@@ -19,6 +19,17 @@ def test_edges_are_built_sorted(molecules):
     assert (molecules["batch"][edges.index[0]] == molecules["batch"][edges.index[1]]).all()
 
 
+def test_pairs_and_edges_are_the_same(molecules):
+    edges = prepare_edges(**molecules, cutoff=2.0, batch_size=3)
+    (source, target), dist, ptr = edges.undirected
+    directed = zip(*edges.index.tolist(), edges.dist.tolist(), strict=True)
+    assert list(zip(source.tolist(), target.tolist(), dist.tolist(), strict=True)) == sorted(
+        (edge for edge in directed if edge[0] > edge[1]), key=lambda edge: (edge[1], edge[0])
+    )
+    assert 2 * len(source) == edges.index.size(1)
+    assert torch.equal(ptr, index2ptr(target, len(molecules["z"])))
+
+
 def test_given_edges_are_kept(molecules):
     edge_index = radius_graph(molecules["pos"], 2.0, molecules["batch"])[:, ::2].flip(1)
     edges = prepare_edges(**molecules, cutoff=2.0, edge_index=edge_index, batch_size=3)

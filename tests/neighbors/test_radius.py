@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from pyg_schnet.neighbors import brute_radius_graph, edge_tuples, radius, radius_graph, search
+from pyg_schnet.neighbors.radius import radius_pairs
 
 from .structures import random_molecules
 
@@ -130,3 +131,30 @@ def test_bipartite_search(monkeypatch, all_pairs, dtype):
 def test_bipartite_search_keeps_equal_indices():
     pos = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]])
     assert radius(pos, pos, 1.0).tolist() == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pairs_are_the_edges_in_one_direction(dtype):
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        pos, batch, n_structures = random_molecules(rng, dtype)
+        cutoff = float(rng.uniform(0.1, 10.0))
+        pairs, ptr = radius_pairs(pos, cutoff, batch, batch_size=n_structures)
+        expected = sorted((i, j) for j, i in edge_tuples(brute_radius_graph(pos, cutoff, batch)[0]) if i < j)
+        assert list(zip(*pairs.flip(0).tolist(), strict=True)) == expected
+        assert ptr.tolist() == [sum(i < atom for i, _ in expected) for atom in range(len(pos) + 1)]
+
+
+def test_pairs_are_left_to_bins_where_these_are_faster(monkeypatch):
+    pos = torch.rand(30, 3, generator=torch.Generator().manual_seed(0))
+    assert radius_pairs(pos, 0.5) is not None
+    monkeypatch.setattr(search, "DENSE_PAIRS", 3)
+    assert radius_pairs(pos, 0.5) is None
+    assert radius_pairs(torch.empty(0, 3), 0.5)[0].shape == (2, 0)
+
+
+def test_pairs_of_what_is_no_batch():
+    with pytest.raises(ValueError, match="sorted in ascending order"):
+        radius_pairs(torch.zeros(3, 3), 5.0, torch.tensor([0, 1, 0]))
+    with pytest.raises(ValueError, match="must be finite"):
+        radius_pairs(torch.full((3, 3), torch.nan), 5.0)
