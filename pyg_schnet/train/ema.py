@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -33,6 +36,8 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._average, use_buffers=False)
         self.decay = decay
         self.every = every
+        self._weights: tuple[list[Tensor], list[Tensor]] = [], []
+        self._buffers: tuple[list[Tensor], list[Tensor]] = [], []
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether to update the average after the step with this number, counted from zero."""
@@ -43,6 +48,26 @@ class EMA(WeightAveraging):
         step = self._latest_update_step
         return min(self.decay, (1 + step) / (10 + step)) ** self.every
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look up what is averaged, and what is copied; walking through all modules takes longer than an update."""
+        average = self._average_model.module
+        self._weights = list(average.parameters()), list(pl_module.parameters())
+        self._buffers = list(average.buffers()), list(pl_module.buffers())
+
     @torch.no_grad()
-    def _average(self, averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average; the first time it is a copy, by Lightning."""
+        if self._latest_update_step == 0:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        elif trainer.global_step > self._latest_update_step and self.should_update(trainer.global_step - 1):
+            self._average(*self._weights)
+            if self._buffers[0]:
+                torch._foreach_copy_(*self._buffers)
+            self._average_model.n_averaged += 1
+            self._latest_update_step = trainer.global_step
+
+    @torch.no_grad()
+    def _average(self, averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int = 0) -> None:
         torch._foreach_lerp_(averages, weights, 1.0 - self.current_decay())

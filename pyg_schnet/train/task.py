@@ -18,7 +18,7 @@ from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, fit_atom_references, sum_references
-from pyg_schnet.optim import FusedAdamW
+from pyg_schnet.optim import FusedAdamW, total_norm
 from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
@@ -294,8 +294,7 @@ class PropertyTask(LightningModule):
         by_norm = gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm")
         if by_norm and self.device.type == "cpu":
             weights = (weight for group in optimizer.param_groups for weight in group["params"])
-            gradients = [weight.grad for weight in weights if weight.grad is not None]
-            if gradients and torch.stack(torch._foreach_norm(gradients)).norm() <= gradient_clip_val:
+            if total_norm([grad for weight in weights if (grad := weight.grad) is not None]) <= gradient_clip_val:
                 return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

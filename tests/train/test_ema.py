@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pyg_schnet.train import EMA
 
@@ -36,3 +37,61 @@ def test_updates_that_never_come_are_refused():
 def test_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match="decay must be at least 0 and below 1"):
         EMA(decay)
+
+
+class Regression(LightningModule):
+    """Linear regression with a buffer that changes in every step."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(2, 1)
+        self.register_buffer("count", torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        self.count += 1
+        return (self.layer(batch[0]) - 1.0).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Follow(Callback):
+    """The formula, applied by hand after every step that is averaged."""
+
+    def __init__(self, decay, every):
+        self.decay, self.every, self.average, self.count = decay, every, None, None
+
+    def on_train_batch_end(self, trainer, module, *_):
+        step, weights = trainer.global_step - 1, [weight.detach().clone() for weight in module.parameters()]
+        if step % self.every:
+            return
+        self.count = module.count.clone()
+        if self.average is None:
+            self.average, self.last = weights, step + 1
+            return
+        kept = min(self.decay, (1 + self.last) / (10 + self.last)) ** self.every
+        self.average = [kept * a + (1 - kept) * w for a, w in zip(self.average, weights, strict=True)]
+        self.last = step + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
+@pytest.mark.parametrize("every", [1, 3])
+def test_average_of_a_run(every, tmp_path):
+    ema, follow, module = EMA(decay=0.8, every=every), Follow(0.8, every), Regression()
+    data = torch.utils.data.TensorDataset(torch.randn(40, 2, generator=torch.Generator().manual_seed(1)))
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        callbacks=[follow, ema],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4))
+    for weight, expected in zip(module.parameters(), follow.average, strict=True):
+        torch.testing.assert_close(weight.detach(), expected)
+    assert ema._average_model.n_averaged == -(-20 // every)
+    assert ema._average_model.module.count == follow.count
