@@ -119,7 +119,7 @@ class FusedAdamW(torch.optim.AdamW):
         if getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None:
             return None
         gradients = [[weight.grad for weight in ready.weights] for ready in self._ready]
-        given = (grad is not None and not grad.is_sparse for grads in gradients for grad in grads)
+        given = [grad is not None and not grad.is_sparse for grads in gradients for grad in grads]
         return gradients if all(given) else None
 
     def _prepare(self) -> list[_Ready] | None:

@@ -16,6 +16,7 @@ as well. What is asked beyond that is left to autograd.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,13 +141,13 @@ class _Learn(torch.autograd.Function):
             by_hidden=_stacked(by_steps[:n_steps], hidden),
             by_inner=_stacked(by_steps[n_steps:], slopes),
         )
-        by_elements, by_h, by_tables, *by_weights = (
+        by_elements, by_h, by_tables, *by_weights = [
             None if value is None else torch.from_numpy(value) for value in found
-        )
+        ]
         if by_tables is None:
             return None, None, None, by_elements, by_h, None, *(None for _ in weights)
-        each = zip(*(values.unbind() for values in by_weights), strict=True)
-        return None, None, None, by_elements, by_h, by_tables, *(value for one in each for value in one)
+        each = zip(*[values.unbind() for values in by_weights], strict=True)
+        return None, None, None, by_elements, by_h, by_tables, *chain.from_iterable(each)
 
 
 def _stacked(by_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.ndarray | None:

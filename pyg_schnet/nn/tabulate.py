@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -123,8 +124,8 @@ class _Tables(torch.autograd.Function):
             networks = kernels.Networks.pack(*grid, ctx.activate, _stacks(weights))
             ctx.kept = networks, kernels.tabulate(networks)[1]
         found = kernels.table_gradient(grad, *ctx.kept)
-        each = zip(*(values.unbind() for values in found), strict=True)
-        return None, None, None, None, *(value for one in each for value in one)
+        each = zip(*[values.unbind() for values in found], strict=True)
+        return None, None, None, None, *chain.from_iterable(each)
 
 
 def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:

@@ -43,7 +43,7 @@ class EpochShuffle(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        yield from generator.permutation(self.size).tolist()
+        return iter(generator.permutation(self.size).tolist())
 
 
 class StructureDataModule(LightningDataModule):

@@ -293,8 +293,8 @@ class PropertyTask(LightningModule):
         """Clip gradients as Lightning does; on CPUs, where looking is cheap, only those that are too large."""
         by_norm = gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm")
         if by_norm and self.device.type == "cpu":
-            weights = (weight for group in optimizer.param_groups for weight in group["params"])
-            if total_norm([grad for weight in weights if (grad := weight.grad) is not None]) <= gradient_clip_val:
+            gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+            if total_norm([grad for grad in gradients if grad is not None]) <= gradient_clip_val:
                 return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
