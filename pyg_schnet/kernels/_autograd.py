@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
+
+
+def is_recorded(x: torch.Tensor) -> bool:
+    """Whether autograd follows what is computed from a tensor, backward or forward; a Function costs time otherwise."""
+    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
 
 
 def wanted(ctx: Any, position: int, tensors_before: int | None = None) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.geometry import safe_norm
+from pyg_schnet.kernels._autograd import is_recorded
 from pyg_schnet.kernels.bspline import bspline_weights, locate
 from pyg_schnet.kernels.plain import is_plain
 
@@ -38,7 +39,9 @@ def edge_lengths(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | N
         tensor([1.5000, 5.0000])
     """
     if is_plain(pos):
-        return _Lengths.apply(pos, source, target, offset, ignored)
+        if is_recorded(pos) or (offset is not None and is_recorded(offset)):
+            return _Lengths.apply(pos, source, target, offset, ignored)
+        return _measured(pos, source, target, offset, ignored)
     return _lengths(pos, source, target, offset, ignored)
 
 
@@ -54,7 +57,9 @@ def spline_weights(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Ten
         num_intervals: Number of intervals.
     """
     if is_plain(dist):
-        return _Weights.apply(dist, cutoff, num_intervals)
+        if is_recorded(dist):
+            return _Weights.apply(dist, cutoff, num_intervals)
+        return _weighed(dist, cutoff, num_intervals)[:2]
     return _weights(dist, cutoff, num_intervals)
 
 
@@ -69,17 +74,36 @@ def _weights(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, T
     return interval, bspline_weights(fraction, dist < cutoff)
 
 
+def _measured(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
+    """:func:`_lengths` in one pass, not differentiable."""
+    from pyg_schnet.kernels import cpu
+
+    dist = pos.new_empty(source.size(0))
+    if not cpu.measure(pos, source, target, offset, ignored, dist):
+        raise IndexError(
+            f"edges must name atoms 0 to {pos.size(0) - 1}; got sources {source.min()} to {source.max()} and "
+            f"targets {target.min()} to {target.max()}"
+        )
+    return dist
+
+
+def _weighed(
+    dist: Tensor, cutoff: float, num_intervals: int, with_slopes: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`_weights` in one pass, not differentiable, and the slopes of the weights, ``[E, 4]``, or ``[0, 4]``."""
+    from pyg_schnet.kernels import cpu
+
+    bins = torch.empty(dist.size(0), dtype=torch.int64)
+    weights = dist.new_empty(dist.size(0), 4)
+    slopes = dist.new_empty(dist.size(0) if with_slopes else 0, 4)
+    cpu.weigh(dist, cutoff, num_intervals, bins, weights, slopes)
+    return bins, weights, slopes
+
+
 class _Lengths(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
-        from pyg_schnet.kernels import cpu
-
-        dist = pos.new_empty(source.size(0))
-        if not cpu.measure(pos, source, target, offset, ignored, dist):
-            raise IndexError(
-                f"edges must name atoms 0 to {pos.size(0) - 1}; got sources {source.min()} to {source.max()} and "
-                f"targets {target.min()} to {target.max()}"
-            )
+        dist = _measured(pos, source, target, offset, ignored)
         ctx.save_for_backward(pos, source, target, offset, dist)
         ctx.ignored = ignored
         return dist
@@ -105,12 +129,7 @@ class _Lengths(torch.autograd.Function):
 class _Weights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
-        from pyg_schnet.kernels import cpu
-
-        bins = torch.empty(dist.size(0), dtype=torch.int64)
-        weights = dist.new_empty(dist.size(0), 4)
-        slopes = torch.empty_like(weights) if ctx.needs_input_grad[0] else weights.new_empty(0, 4)
-        cpu.weigh(dist, cutoff, num_intervals, bins, weights, slopes)
+        bins, weights, slopes = _weighed(dist, cutoff, num_intervals, with_slopes=ctx.needs_input_grad[0])
         ctx.mark_non_differentiable(bins)
         ctx.save_for_backward(dist, slopes)
         ctx.grid = cutoff, num_intervals

@@ -28,6 +28,11 @@ def is_hooked(*modules: nn.Module) -> bool:
     return any(getattr(module, name) for module in modules for name in _HOOKS)
 
 
+def _is_of_calls(name: str) -> bool:
+    """Whether an attribute holds hooks that calls or gradients run; hooks of saving and loading change neither."""
+    return name.endswith("_hooks") and "state_dict" not in name
+
+
 class Watch:
     """Parts, weights, options and hooks of modules, as they were.
 
@@ -45,7 +50,7 @@ class Watch:
                 self._entries += [(table, name, value) for name, value in table.items()]
             own = module.__dict__
             self._entries += [(own, name, own[name]) for name in _ATTRIBUTES if name in own]
-            self._hooks += [own[name] for name in own if name.endswith("_hooks") and isinstance(own[name], dict)]
+            self._hooks += [own[name] for name in own if _is_of_calls(name) and isinstance(own[name], dict)]
 
     def unchanged(self) -> bool:
         """Whether everything is still in its place, and nobody has hooked anything to it."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from pyg_schnet.kernels import bspline_weights, edge_lengths, locate, spline_weights
 
@@ -121,3 +122,13 @@ def test_derivatives_of_weights():
     assert torch.autograd.gradgradcheck(function, (dist,))
     beyond = torch.tensor([CUTOFF, math.inf], dtype=F64, requires_grad=True)
     assert torch.autograd.grad(function(beyond).sum(), beyond)[0].tolist() == [0.0, 0.0]
+
+
+def test_forward_derivatives_are_not_lost_in_silence():
+    pos, index = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]), torch.tensor([[1, 0], [0, 1]])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(pos, torch.ones_like(pos))
+        with pytest.raises(RuntimeError, match="forward mode AD"):
+            edge_lengths(dual, *index, None, 5.0)
+        with pytest.raises(RuntimeError, match="forward mode AD"):
+            spline_weights(dual[:, 2], 5.0, 8)
