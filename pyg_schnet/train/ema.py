@@ -48,7 +48,7 @@ class EMA(WeightAveraging):
         step = self._latest_update_step
         return min(self.decay, (1 + step) / (10 + step)) ** self.every
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up what is averaged, and what is copied; walking through all modules takes longer than an update."""
         average = self._average_model.module
         self._weights = list(average.parameters()), list(pl_module.parameters())

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -75,22 +77,59 @@ class Follow(Callback):
         self.last = step + 1
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
-@pytest.mark.parametrize("every", [1, 3])
-def test_average_of_a_run(every, tmp_path):
-    ema, follow, module = EMA(decay=0.8, every=every), Follow(0.8, every), Regression()
+def fit(module, callbacks, folder, checkpoint=None):
+    """Two epochs of ten steps each."""
     data = torch.utils.data.TensorDataset(torch.randn(40, 2, generator=torch.Generator().manual_seed(1)))
     trainer = Trainer(
         max_epochs=2,
         accelerator="cpu",
-        callbacks=[follow, ema],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=tmp_path,
+        default_root_dir=folder,
     )
-    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4))
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4), ckpt_path=checkpoint, weights_only=False)
+
+
+class Save(Callback):
+    """A checkpoint in the middle of the first epoch."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 5:
+            trainer.save_checkpoint(self.path)
+
+
+class Averages(Callback):
+    """The average of the first weights after each step, by the number of the step."""
+
+    def __init__(self, ema):
+        self.ema, self.found = ema, {}
+
+    def on_train_batch_end(self, trainer, *_):
+        self.found[trainer.global_step] = next(self.ema._average_model.module.parameters()).detach().clone()
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*ended before the epoch ended")
+def test_average_goes_on_where_a_run_is_resumed_within_an_epoch(tmp_path):
+    first, second = EMA(decay=0.8, every=1), EMA(decay=0.8, every=1)
+    fit(Regression(), [first, before := Averages(first), Save(tmp_path / "mid.ckpt")], tmp_path)
+    fit(Regression(), [second, after := Averages(second)], tmp_path, tmp_path / "mid.ckpt")
+    assert set(after.found) == set(range(6, 21))
+    values = [before.found[5], *(after.found[step] for step in sorted(after.found))]
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(values))
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
+@pytest.mark.parametrize("every", [1, 3])
+def test_average_of_a_run(every, tmp_path):
+    ema, follow, module = EMA(decay=0.8, every=every), Follow(0.8, every), Regression()
+    fit(module, [follow, ema], tmp_path)
     for weight, expected in zip(module.parameters(), follow.average, strict=True):
         torch.testing.assert_close(weight.detach(), expected)
     assert ema._average_model.n_averaged == -(-20 // every)
