@@ -47,6 +47,21 @@ def test_stacks_follow_their_tensors(dtype, threads):
     torch.set_num_threads(before)
 
 
+def test_tensors_that_are_not_alike_are_not_read():
+    kinds = make_kinds(torch.float32)
+    stacks = Stacks(kinds)
+    stacks()
+    whole = kinds[0][1].data
+    kinds[0][1].data = draw(3, 16)
+    with pytest.raises(ValueError, match=r"of one shape; got .*3, 16"):
+        stacks()
+    kinds[0][1].data = whole.double()
+    with pytest.raises(ValueError, match=r"of one type; got .*float32.*float64"):
+        stacks()
+    kinds[0][1].data = whole
+    assert_stacked(stacks, kinds, ())
+
+
 def test_stacks_of_large_tensors_by_several_threads():
     kinds = [[draw(300, 301, seed=t) for t in range(5)]]
     assert_stacked(Stacks(kinds, (0,)), kinds, (0,))

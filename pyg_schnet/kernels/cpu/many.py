@@ -54,8 +54,11 @@ class Stacks:
     Where they lie is looked up once, and anew when one of them lies elsewhere.
 
     Args:
-        kinds: Tensors of one shape for each kind, vectors or matrices; as many of each kind.
+        kinds: Tensors of one shape for each kind, vectors or matrices of one type; as many of each kind.
         turned: Kinds, by their number, whose transposes are wanted.
+
+    Raises:
+        ValueError: When called, if the tensors of a kind have come to differ in shape or type.
     """
 
     def __init__(self, kinds: Iterable[Iterable[Tensor]], turned: Collection[int] = ()) -> None:
@@ -64,11 +67,13 @@ class Stacks:
         self._turned = turned
         self._places: list[int] = []
         self._addresses: np.ndarray | None = None
+        self._shapes: list[torch.Size] = []
 
     def __call__(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """One array ``[T, ...]`` for each kind, and transposes of those that are turned."""
         places = [tensor.data_ptr() for tensor in self._tensors]
         if places != self._places:
+            self._shapes = self._common_shapes()  # the memory of these tensors is read without further checks
             in_rows = all(tensor.is_contiguous() for tensor in self._tensors)
             self._places, self._addresses = places, self._in_order(places) if in_rows else None
         if self._addresses is not None:
@@ -76,12 +81,19 @@ class Stacks:
         rows = [tensor.detach().contiguous() for tensor in self._tensors]
         return self._copy(self._in_order([tensor.data_ptr() for tensor in rows]))
 
+    def _common_shapes(self) -> list[torch.Size]:
+        for tensors in self._kinds:
+            if len({tensor.shape for tensor in tensors}) > 1:
+                raise ValueError(f"tensors must be of one shape; got {[list(tensor.shape) for tensor in tensors]}")
+        if len({tensor.dtype for tensor in self._tensors}) > 1:
+            raise ValueError(f"tensors must be of one type; got {sorted({str(one.dtype) for one in self._tensors})}")
+        return [tensors[0].shape for tensors in self._kinds]
+
     def _in_order(self, places: Sequence[int]) -> np.ndarray:
         return np.array(places, np.int64).reshape(len(self._kinds), -1)
 
     def _copy(self, addresses: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        n, dtype = addresses.shape[1], array(self._tensors[0]).dtype
-        shapes = [tensors[0].shape for tensors in self._kinds]
+        n, dtype, shapes = addresses.shape[1], array(self._tensors[0]).dtype, self._shapes
         matrices = [(n, *(shape if len(shape) == 2 else (1, *shape))) for shape in shapes]
         stacked = [empty(shape, dtype) for shape in matrices]
         turned = [empty((n * (k in self._turned), *shape[:0:-1]), dtype) for k, shape in enumerate(matrices)]
