@@ -83,15 +83,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         Raises:
             ValueError: If shapes, types or values do not fit; the message says what was expected.
         """
-        check_atoms(z, pos, batch)
-        if pos.dtype != self.embedding.weight.dtype:
-            raise ValueError(
-                f"pos is {pos.dtype} but the weights are {self.embedding.weight.dtype}; convert pos, or the model by "
-                "model.to(dtype)"
-            )
-        if batch_size is None:
-            batch_size = 1 if batch is None else count_structures(batch)
-        batch = torch.zeros_like(z) if batch is None else batch
+        batch, batch_size = self._check(z, pos, batch, batch_size)
         edges = prepare_edges(
             z,
             pos,
@@ -105,6 +97,18 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         )
         x = self.represent(z, edges)
         return self.readout(x, z, pos, batch, batch_size)
+
+    def _check(self, z: Tensor, pos: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Tensor, int]:
+        """Structure of each atom and number of structures, where the input fits; see :meth:`forward`."""
+        check_atoms(z, pos, batch)
+        if pos.dtype != self.embedding.weight.dtype:
+            raise ValueError(
+                f"pos is {pos.dtype} but the weights are {self.embedding.weight.dtype}; convert pos, or the model by "
+                "model.to(dtype)"
+            )
+        if batch_size is None:
+            batch_size = 1 if batch is None else count_structures(batch)
+        return torch.zeros_like(z) if batch is None else batch, batch_size
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions.

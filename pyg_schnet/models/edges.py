@@ -17,6 +17,20 @@ from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
 
 
+class UndirectedGraph(NamedTuple):
+    """One edge for both directions, not yet measured.
+
+    Attributes:
+        index: ``(j, i)``, sorted by i, shape ``[2, P]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
+        offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
+    """
+
+    index: Tensor
+    ptr: Tensor
+    offset: Tensor | None = None
+
+
 class UndirectedEdges(NamedTuple):
     """One edge for both directions.
 
@@ -131,6 +145,40 @@ def prepare_edges(
     Raises:
         ValueError: If a graph cannot be built from what is given, see :func:`pyg_schnet.neighbors.radius_graph`.
     """
+    graph, directed = find_edges(
+        z,
+        pos,
+        batch,
+        cutoff,
+        edge_index=edge_index,
+        edge_shift=edge_shift,
+        cell=cell,
+        pbc=pbc,
+        batch_size=batch_size,
+    )
+    if graph is None:
+        return Edges(*directed())
+    dist = edge_lengths(pos, *graph.index, graph.offset, cutoff)
+    return Edges.in_pairs(UndirectedEdges(graph.index, dist, graph.ptr), directed)
+
+
+def find_edges(
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor,
+    cutoff: float,
+    *,
+    edge_index: Tensor | None,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    pbc: Tensor | None,
+    batch_size: int,
+) -> tuple[UndirectedGraph | None, Callable[[], DirectedEdges]]:
+    """Edges of a batch, one for both directions, not yet measured; arguments and errors of :func:`prepare_edges`.
+
+    Returns:
+        The edges, ``None`` where not all are known to have both directions; and what finds all of them.
+    """
     if cell is not None and cell.dtype != pos.dtype:
         raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
     if edge_index is None and edge_shift is not None:
@@ -141,9 +189,7 @@ def prepare_edges(
         if cell is None and pbc is None:
             found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if in_pairs else None
             if found is not None:
-                index, ptr = found
-                undirected = UndirectedEdges(index, edge_lengths(pos, *index, None, cutoff), ptr)
-                return Edges.in_pairs(undirected, partial(_radius_edges, pos, cutoff, batch, batch_size))
+                return UndirectedGraph(*found), partial(_radius_edges, pos, cutoff, batch, batch_size)
             edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
         else:
             edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)
@@ -151,14 +197,18 @@ def prepare_edges(
     offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
     directed = partial(_directed, pos, edge_index, ptr, offset, cutoff)
     if not in_pairs:
-        padded = z.index_select(0, edge_index[0]) == 0
-        return Edges(edge_index, torch.where(padded, cutoff, directed().dist), ptr)
+        return None, partial(_without_padding, directed, z, cutoff)
     pairs = pair_edges(edge_index, ptr, offset, z.size(0))
     if pairs is None:
-        return Edges(*directed())
+        return None, directed
     crossed = None if offset is None else offset.index_select(0, pairs.edges)
-    undirected = UndirectedEdges(pairs.index, edge_lengths(pos, *pairs.index, crossed, cutoff), pairs.ptr)
-    return Edges.in_pairs(undirected, directed)
+    return UndirectedGraph(pairs.index, pairs.ptr, crossed), directed
+
+
+def _without_padding(directed: Callable[[], DirectedEdges], z: Tensor, cutoff: float) -> DirectedEdges:
+    """Edges that start from padding are moved to the cutoff."""
+    index, dist, ptr = directed()
+    return DirectedEdges(index, torch.where(z.index_select(0, index[0]) == 0, cutoff, dist), ptr)
 
 
 def _directed(

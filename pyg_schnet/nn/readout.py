@@ -67,11 +67,12 @@ class AtomNetwork(nn.Module):
 
     def in_one_step(self, x: Tensor, pool: Pool | None = None) -> Tensor | None:
         """The same, and what follows, by :func:`two_layers`; ``None`` where something is exchanged or hooked."""
-        if not self._is_written_out(x):
+        if not self.is_written_out(x):
             return None
         return two_layers(self._dropped(x), self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias, pool)
 
-    def _is_written_out(self, x: Tensor) -> bool:
+    def is_written_out(self, x: Tensor) -> bool:
+        """Whether it is what :func:`two_layers` computes, beside dropout; for features ``[N, F]``."""
         parts = self.lin1, self.act, self.lin2
         return (
             is_plain(x)
@@ -193,6 +194,12 @@ class _PooledReadout(Readout):
         pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size, mean=self.reduce == "mean")
         out = None if self._is_hooked() else self.network.in_one_step(x, pool)
         return pool(self.network(x)) if out is None else out
+
+    def is_written_out(self, x: Tensor) -> bool:
+        """Whether the atom-wise network is what :func:`two_layers` computes for features ``[N, F]``."""
+        network = self.network
+        drops = network.training and network.dropout > 0
+        return type(network) is AtomNetwork and not drops and network.is_written_out(x)
 
     def _is_hooked(self) -> bool:
         """Whether somebody looks at the atom-wise network, or learns what is a statistic of the data."""

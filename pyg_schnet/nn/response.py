@@ -38,6 +38,20 @@ class Response(NamedTuple):
         return -self.stress * volume(cell)[:, None, None]
 
 
+class Slopes(NamedTuple):
+    """Energies and their gradients, as a model may know them without autograd.
+
+    Attributes:
+        energy: Energies in U, shape ``[B]``.
+        by_pos: Gradient by positions in U/Å, shape ``[N, 3]``.
+        by_strain: Gradient by a strain of each structure in U, shape ``[B, 3, 3]``; ``None`` where not asked for.
+    """
+
+    energy: Tensor
+    by_pos: Tensor
+    by_strain: Tensor | None
+
+
 def respond(
     model: EnergyModel,
     z: Tensor,
@@ -63,6 +77,9 @@ def respond(
     for a symmetric strain ε on positions and cell together (`Knuth et al. (2015)
     <https://doi.org/10.1016/j.cpc.2015.01.003>`_, eq. 9). A strain does not change which lattice images are
     neighbours, so ``edge_index`` and ``edge_shift`` stay what they are.
+
+    A model whose class has a method ``energy_and_slopes``, as :meth:`pyg_schnet.SchNet.energy_and_slopes`, is asked for
+    both at once where nobody differentiates the results; autograd is used where that gives ``None``.
 
     Args:
         model: Energy model, see :data:`EnergyModel`; it has to be differentiable in ``pos`` (and ``cell`` for stress).
@@ -93,6 +110,15 @@ def respond(
     """
     if stress:
         _check_periodic(cell, pbc)
+    if not create_graph and (forces or stress):
+        keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+        found = _by_hand(model, z, pos, batch, batch_size, keywords, stress)
+        if found is not None:
+            return Response(
+                found.energy,
+                -found.by_pos if forces else None,
+                found.by_strain / volume(cell)[:, None, None] if stress else None,
+            )
     with torch.enable_grad(), fixed_weights(not create_graph):
         pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
         inputs, moved, lattice, strain = [pos], pos, cell, None
@@ -159,6 +185,23 @@ def hessian(
     ).forces.reshape(-1)
     rows = [torch.autograd.grad(-component, pos, retain_graph=True, materialize_grads=True)[0] for component in forces]
     return torch.stack(rows).view(*pos.shape, *pos.shape)
+
+
+def _by_hand(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    batch_size: int | None,
+    keywords: dict[str, Tensor | None],
+    strain: bool,
+) -> Slopes | None:
+    """Energies and gradients by the model itself, if it has a way without autograd for what it is called with."""
+    ways = getattr(type(model), "energy_and_slopes", None)  # of the class: wrappers pass on what is asked of objects
+    if ways is None:
+        return None
+    with torch.no_grad():
+        return model.energy_and_slopes(z, pos, batch, batch_size=batch_size, strain=strain, **keywords)
 
 
 def _call(model: EnergyModel, z: Tensor, pos: Tensor, batch: Tensor | None, **keywords: Tensor | int | None) -> Tensor:

@@ -40,7 +40,7 @@ class Stack:
     """
 
     def __init__(self) -> None:
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
 
     def __reduce__(self) -> tuple[type[Stack], tuple[()]]:
         return Stack, ()
@@ -62,15 +62,12 @@ class Stack:
         """
         if torch.is_autocast_enabled("cpu") or not edges.graph.undirected or not _is_lookup(embedding, z):
             return None
-        elements = embedding.weight
-        if self._plan is None or self._plan.blocks != blocks or not self._plan.watch.unchanged():
-            self._plan = _Plan.of(blocks)
-        plan = self._plan
+        elements, plan = embedding.weight, self.plan(blocks)
         if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):
             return None
         if plan.training:
             return learn(plan.tables, plan.dense, elements, z, edges) if torch.is_grad_enabled() else None
-        packed = plan.kept.get([elements, *plan.weights], plan.key, lambda: plan.pack(elements))
+        packed = plan.packed(elements)
         stack = _Stacked(blocks, plan.pack(elements) if packed is None else packed, z, edges, plan.given)
         if not torch.is_grad_enabled():
             return stack.forward(edges.weights, keep=False)[0]
@@ -79,9 +76,30 @@ class Stack:
         asked = (weight for weight in plan.weights if weight.requires_grad)
         return _Interact.apply(stack, elements, edges.weights, *asked)
 
+    def plan(self, blocks: list[nn.Module]) -> Plan:
+        """What is known of blocks, found out anew where they have changed."""
+        if self._plan is None or self._plan.blocks != blocks or not self._plan.watch.unchanged():
+            self._plan = Plan.of(blocks)
+        return self._plan
 
-class _Plan(NamedTuple):
-    """What is known of blocks until they change."""
+
+class Plan(NamedTuple):
+    """What is known of blocks until they change.
+
+    Attributes:
+        blocks: The blocks in the order they act.
+        watch: Sees changes.
+        usable: Whether they are such as are written out here; the rest means nothing otherwise.
+        training: Whether one of them is in training mode.
+        splines: Splined filters of the blocks, each once.
+        tables: Makes the tables of all blocks.
+        dense: Their dense layers.
+        given: Weights and buffers of each block.
+        weights: All of these.
+        key: What packed weights depend on beside weights.
+        kept: Packed weights.
+        grid: Grid of the tables in evaluation mode, for kernels; ``None`` in training, or where blocks differ in it.
+    """
 
     blocks: list[nn.Module]
     watch: Watch
@@ -94,9 +112,11 @@ class _Plan(NamedTuple):
     weights: list[Tensor]
     key: Hashable
     kept: Kept
+    grid: Any = None
 
     @classmethod
-    def of(cls, blocks: list[nn.Module]) -> _Plan:
+    def of(cls, blocks: list[nn.Module]) -> Plan:
+        """Find out what there is to know."""
         watch, different = Watch(blocks), list(dict.fromkeys(blocks))
         if not (watch.unchanged() and all(_is_ours(block) for block in different) and _are_alike(different)):
             return cls(blocks, watch, False, False, [], None, None, {}, [], None, Kept())
@@ -104,8 +124,15 @@ class _Plan(NamedTuple):
         splines = [block.conv.spline for block in different]
         weights = [weight for values in given.values() for weight in values]
         key, training = tuple(spline.key for spline in splines), any(block.training for block in different)
-        tables = Tables([block.conv.spline for block in blocks])
-        return cls(blocks, watch, True, training, splines, tables, DenseLayers(blocks), given, weights, key, Kept())
+        tables, dense = Tables([block.conv.spline for block in blocks]), DenseLayers(blocks)
+        grids = {(spline.num_nodes - 1, spline.cutoff, different[0].conv.normalize) for spline in splines}
+        evaluated = not any(module.training for block in different for module in block.modules())
+        grid = cpu_kernels().Grid(*grids.pop()) if len(grids) == 1 and evaluated else None
+        return cls(blocks, watch, True, training, splines, tables, dense, given, weights, key, Kept(), grid)
+
+    def packed(self, elements: Tensor) -> Any:
+        """Weights as the kernels take them, packed anew if they have changed; ``None`` where that cannot be seen."""
+        return self.kept.get([elements, *self.weights], self.key, lambda: self.pack(elements))
 
     @torch.no_grad()
     def pack(self, elements: Tensor) -> Any:
@@ -153,8 +180,9 @@ def _is_ours(block: nn.Module) -> bool:
 
 
 def _are_alike(blocks: Sequence[SchNetInteraction]) -> bool:
-    """Whether the layers of all blocks have the same shapes and types."""
-    return len({tuple((weight.shape, weight.dtype) for weight in dense_layers(block)) for block in blocks}) == 1
+    """Whether the layers of all blocks have the same shapes and types, and what they sum is treated alike."""
+    shapes = {tuple((weight.shape, weight.dtype) for weight in dense_layers(block)) for block in blocks}
+    return len(shapes) == 1 and len({block.conv.normalize for block in blocks}) == 1
 
 
 class _Stacked(NamedTuple):

@@ -17,6 +17,8 @@ _ATTRIBUTES = (
     "activate_filters",
     "gamma",
     "cutoff",
+    "dropout",
+    "max_norm",
 )
 
 
@@ -26,6 +28,11 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def is_hooked(*modules: nn.Module) -> bool:
     """Whether somebody has to be called when one of the modules is, or its gradient."""
     return any(getattr(module, name) for module in modules for name in _HOOKS)
+
+
+def is_any_hooked() -> bool:
+    """Whether somebody has to be called when any module is."""
+    return nn.modules.module._has_any_global_hook()
 
 
 def _is_of_calls(name: str) -> bool:

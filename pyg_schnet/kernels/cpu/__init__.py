@@ -11,14 +11,17 @@ from pyg_schnet.kernels.cpu.network import Networks, table_gradient, tabulate
 from pyg_schnet.kernels.cpu.pooling import pool, sum_kinds, unpool
 from pyg_schnet.kernels.cpu.records import Weights
 from pyg_schnet.kernels.cpu.rows import rows_of
-from pyg_schnet.kernels.cpu.run import SERIAL_WORK
+from pyg_schnet.kernels.cpu.run import SERIAL_WORK, is_large
 from pyg_schnet.kernels.cpu.second import second_ascent
+from pyg_schnet.kernels.cpu.small import Grid, Head, energy_and_slopes
 from pyg_schnet.kernels.cpu.softplus import shifted_softplus
 from pyg_schnet.kernels.cpu.sort import pairs_of, pointer_of_sorted, sort_edges
 from pyg_schnet.kernels.cpu.transpose import transpose
 
 __all__ = [
     "SERIAL_WORK",
+    "Grid",
+    "Head",
     "Networks",
     "Stacks",
     "Weights",
@@ -27,6 +30,8 @@ __all__ = [
     "coefficient_gradient",
     "convolve",
     "descend",
+    "energy_and_slopes",
+    "is_large",
     "matrix_product",
     "measure",
     "norm",

@@ -238,8 +238,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
     return ascend, descend
 
 
-_serial, _parallel = _make(False), _make(True)
-_ASCEND, _DESCEND = (tuple(kernels[k] for kernels in (_serial, _parallel)) for k in range(2))
+SERIAL, _PARALLEL = _make(False), _make(True)
+_ASCEND, _DESCEND = (tuple(kernels[k] for kernels in (SERIAL, _PARALLEL)) for k in range(2))
 
 
 def ascend(

@@ -21,11 +21,17 @@ ZERO = np.intp(0)
 
 
 @njit(**PRODUCT_OPTIONS)
-def aligned_tile(n_columns, like) -> np.ndarray:
-    """Room for a tile of rows that begins where a line of the cache does, of the type of another array."""
-    memory = np.empty(TILE * n_columns + 64 // like.itemsize, like.dtype)
+def aligned(size, like) -> np.ndarray:
+    """Room for some numbers that begins where a line of the cache does, of the type of another array."""
+    memory = np.empty(size + 64 // like.itemsize, like.dtype)
     begin = (-memory.ctypes.data % 64) // like.itemsize
-    return memory[begin : begin + TILE * n_columns].reshape(TILE, n_columns)
+    return memory[begin : begin + size]
+
+
+@njit(**PRODUCT_OPTIONS)
+def aligned_tile(n_columns, like) -> np.ndarray:
+    """Likewise for a tile of rows."""
+    return aligned(TILE * n_columns, like).reshape(TILE, n_columns)
 
 
 _SUMMED_ROWS = 32  # of products that sum over rows, at a time, so that both factors stay in the first cache

@@ -10,7 +10,8 @@ from pyg_schnet.kernels.cpu.run import OPTIONS, array
 
 
 @njit(**OPTIONS)
-def _measure(pos, source, target, offset, ignored, out) -> bool:
+def measure_edges(pos, source, target, offset, ignored, out) -> bool:
+    """See :func:`measure`."""
     n_atoms = pos.shape[0]
     for e in range(out.shape[0]):
         i, j = target[e], source[e]
@@ -27,7 +28,8 @@ def _measure(pos, source, target, offset, ignored, out) -> bool:
 
 
 @njit(**OPTIONS)
-def _push(grad, pos, source, target, offset, dist, by_pos, by_offset) -> None:
+def push_edges(grad, pos, source, target, offset, dist, by_pos, by_offset) -> None:
+    """See :func:`push`."""
     for e in range(grad.shape[0]):
         i, j = target[e], source[e]
         if dist[e] == 0 or (offset is None and i == j):
@@ -44,7 +46,8 @@ def _push(grad, pos, source, target, offset, dist, by_pos, by_offset) -> None:
 
 
 @njit(**OPTIONS)
-def _weigh(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
+def weigh_edges(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
+    """See :func:`weigh`."""
     real = weights.dtype.type
     scale, one, two, three, half, sixth = (
         real(num_intervals / cutoff),
@@ -81,7 +84,7 @@ def _weigh(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
 def measure(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float, out: Tensor) -> bool:
     """Write the lengths of edges to ``out`` ``[E]``; false if an edge names an atom that is not there."""
     arrays = [array(x) for x in (pos, source, target, offset)]
-    return _measure(*arrays, arrays[0].dtype.type(ignored), out.numpy())
+    return measure_edges(*arrays, arrays[0].dtype.type(ignored), out.numpy())
 
 
 def push(
@@ -95,9 +98,9 @@ def push(
     by_offset: Tensor | None,
 ) -> None:
     """Add the gradient of lengths, ``[E]``, to that of positions, ``[N, 3]``, and offsets, ``[E, 3]``."""
-    _push(*(array(x) for x in (grad, pos, source, target, offset, dist, by_pos, by_offset)))
+    push_edges(*(array(x) for x in (grad, pos, source, target, offset, dist, by_pos, by_offset)))
 
 
 def weigh(dist: Tensor, cutoff: float, num_intervals: int, bins: Tensor, weights: Tensor, slopes: Tensor) -> None:
     """Write intervals ``[E]``, spline weights and, unless there is no room, their derivatives ``[E, 4]``."""
-    _weigh(array(dist), cutoff, num_intervals, array(bins), array(weights), array(slopes))
+    weigh_edges(array(dist), cutoff, num_intervals, array(bins), array(weights), array(slopes))

@@ -53,7 +53,8 @@ def _dots(i, hidden, weight, bias, out) -> None:
 
 
 @njit(**PRODUCT_OPTIONS)
-def _ascend(begin, end, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
+def ascend_rows(begin, end, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
+    """See :func:`two_layers`; for rows from ``begin`` to ``end``."""
     inner = aligned_tile(w1_t.shape[1], x)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
@@ -66,11 +67,12 @@ def _ascend(begin, end, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
 @njit(parallel=True, **PRODUCT_OPTIONS)
 def _ascend_parallel(bounds, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
     for part in prange(bounds.shape[0] - 1):
-        _ascend(bounds[part], bounds[part + 1], x, w1_t, b1, w2, b2, hidden, slope, out)
+        ascend_rows(bounds[part], bounds[part + 1], x, w1_t, b1, w2, b2, hidden, slope, out)
 
 
 @njit(**PRODUCT_OPTIONS)
-def _descend(begin, end, grad, slope, w2, w1, by_inner, by_x) -> None:
+def descend_rows(begin, end, grad, slope, w2, w1, by_inner, by_x) -> None:
+    """Gradients by the layer between, before its softplus, and by inputs, unless there is no room for these."""
     n_outputs, n_hidden = w2.shape
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
@@ -88,7 +90,7 @@ def _descend(begin, end, grad, slope, w2, w1, by_inner, by_x) -> None:
 @njit(parallel=True, **PRODUCT_OPTIONS)
 def _descend_parallel(bounds, grad, slope, w2, w1, by_inner, by_x) -> None:
     for part in prange(bounds.shape[0] - 1):
-        _descend(bounds[part], bounds[part + 1], grad, slope, w2, w1, by_inner, by_x)
+        descend_rows(bounds[part], bounds[part + 1], grad, slope, w2, w1, by_inner, by_x)
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -118,7 +120,7 @@ def two_layers(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tup
     hidden, out = x.new_empty(x.size(0), w1.size(0)), x.new_empty(x.size(0), w2.size(0))
     slope = torch.empty_like(hidden)
     rows, first, *rest = arrays_of(x, w1, b1, w2, b2, hidden, slope, out)
-    run(_ascend, _ascend_parallel, *_by_rows(x, w1), rows, transposes(first[None])[0], *rest)
+    run(ascend_rows, _ascend_parallel, *_by_rows(x, w1), rows, transposes(first[None])[0], *rest)
     return out, hidden, slope
 
 
@@ -146,7 +148,7 @@ def two_layers_gradient(
         by_weights: Whether those by weights and biases are.
     """
     by_inner, found = torch.empty_like(slope), x.new_empty(x.shape if by_x else (0, x.size(1)))
-    run(_descend, _descend_parallel, *_by_rows(x, w1), *arrays_of(grad, slope, w2, w1, by_inner, found))
+    run(descend_rows, _descend_parallel, *_by_rows(x, w1), *arrays_of(grad, slope, w2, w1, by_inner, found))
     if not by_weights:
         return LayerGradients(found if by_x else None)
     by_w1, by_b1 = torch.empty_like(w1), w1.new_empty(w1.size(0))

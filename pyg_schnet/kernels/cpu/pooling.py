@@ -10,7 +10,8 @@ from pyg_schnet.kernels.cpu.run import OPTIONS, arrays_of
 
 
 @njit(**OPTIONS)
-def _pool(values, scale, shift, references, z, batch, out, counts) -> bool:
+def pool_atoms(values, scale, shift, references, z, batch, out, counts) -> bool:
+    """See :func:`pool`; false if an atom is of no kind or structure that is there."""
     for i in range(values.shape[0]):
         b, kind = batch[i], z[i]
         if not (0 <= b < out.shape[0] and 0 <= kind < references.shape[0]):
@@ -36,7 +37,8 @@ def _sum_kinds(values, z, batch, sums, counts) -> bool:
 
 
 @njit(**OPTIONS)
-def _unpool(grad, scale, z, batch, out) -> None:
+def unpool_atoms(grad, scale, z, batch, out) -> None:
+    """See :func:`unpool`."""
     for i in range(out.shape[0]):
         for c in range(out.shape[1]):
             out[i, c] = scale[c] * grad[batch[i], c] if z[i] > 0 else 0
@@ -63,7 +65,7 @@ def pool(
         IndexError: If an atom is of no kind or structure that is there.
     """
     out, counts = values.new_zeros(size, values.size(1)), values.new_zeros(size)
-    if not _pool(*arrays_of(values, scale, shift, references, z, batch, out, counts)):
+    if not pool_atoms(*arrays_of(values, scale, shift, references, z, batch, out, counts)):
         raise _out_of_range(z, batch, references.size(0), size)
     return out, counts
 
@@ -100,5 +102,5 @@ def _out_of_range(z: Tensor, batch: Tensor, n_kinds: int, size: int) -> IndexErr
 def unpool(grad: Tensor, scale: Tensor, z: Tensor, batch: Tensor) -> Tensor:
     """Gradient by the values, shape ``[N, C]``, from that by the sums, ``[B, C]``; indices are not checked."""
     out = torch.empty(z.size(0), grad.size(1), dtype=grad.dtype)
-    _unpool(*arrays_of(grad, scale, z, batch, out))
+    unpool_atoms(*arrays_of(grad, scale, z, batch, out))
     return out

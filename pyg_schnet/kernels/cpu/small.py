@@ -1,0 +1,259 @@
+r"""Energy and forces of small structures in one call, which spend more time between kernels than in them.
+
+From positions to lengths, spline weights, interaction blocks, readout and sum over atoms, and back by hand:
+
+.. math::
+    \frac{\partial E}{\partial \mathbf{r}_i} = \sum_e \frac{\partial E}{\partial r_e}
+    \frac{\partial r_e}{\partial \mathbf{r}_i}, \qquad
+    \frac{\partial E}{\partial \varepsilon_{ab}} = \sum_e \frac{\partial E}{\partial r_e}
+    \frac{v_{e,a} v_{e,b}}{r_e}
+
+with the vector :math:`\mathbf{v}_e` of an edge, and a strain that acts on positions and cell. It is made of the kernels
+that make the same steps one by one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from pyg_schnet.kernels.cpu.blocks import SERIAL
+from pyg_schnet.kernels.cpu.dense import ZERO, aligned
+from pyg_schnet.kernels.cpu.edges import measure_edges, push_edges, weigh_edges
+from pyg_schnet.kernels.cpu.layers import ascend_rows, descend_rows
+from pyg_schnet.kernels.cpu.pooling import pool_atoms, unpool_atoms
+from pyg_schnet.kernels.cpu.records import Weights
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, arrays_of
+from pyg_schnet.kernels.cpu.shares import share
+from pyg_schnet.kernels.cpu.simd import NARROW
+from pyg_schnet.kernels.cpu.transpose import transposes
+
+_ascend_blocks, _descend_blocks = SERIAL
+
+
+class Head(NamedTuple):
+    """A readout of two layers for one property, as its rows are read; see :class:`pyg_schnet.nn.two_layers.Pool`.
+
+    Attributes:
+        w1: Weights of the first layer, shape ``[H, F]``.
+        w1_t: Their transpose, contiguous.
+        b1: Its bias, shape ``[H]``.
+        w2: Weights of the second layer, shape ``[1, H]``.
+        b2: Its bias, shape ``[1]``.
+        scale: Factor of each atom's value, shape ``[1]``.
+        shift: What is added, shape ``[1]``.
+        references: What is added for each kind of atom, shape ``[Z, 1]``.
+    """
+
+    w1: np.ndarray
+    w1_t: np.ndarray
+    b1: np.ndarray
+    w2: np.ndarray
+    b2: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    references: np.ndarray
+
+    @classmethod
+    def pack(cls, w1: Tensor, *rest: Tensor) -> Head:
+        """Copies of all but the transpose."""
+        first, *others = arrays_of(*(value.detach().clone() for value in (w1, *rest)))
+        return cls(first, transposes(first[None])[0], *others)
+
+
+class Grid(NamedTuple):
+    """Grid of the tables, and what blocks do with sums.
+
+    Attributes:
+        num_intervals: Number of intervals.
+        cutoff: End of the grid in Å.
+        normalize: Whether blocks divide by the number of neighbours.
+    """
+
+    num_intervals: int
+    cutoff: float
+    normalize: bool
+
+
+@njit(**PRODUCT_OPTIONS)
+def _rooms(n_layers, n_rows, n_columns, like) -> np.ndarray:
+    return aligned(n_layers * n_rows * n_columns, like).reshape(n_layers, n_rows, n_columns)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _count_neighbors(dist, source, target, cutoff, counts) -> None:
+    """Number of neighbours within the cutoff, at least 1; for the directions of each edge."""
+    for e in range(dist.shape[0]):
+        if dist[e] < cutoff:
+            counts[source[e]] += 1
+            counts[target[e]] += 1
+    for i in range(counts.shape[0]):
+        counts[i] = max(counts[i], counts.dtype.type(1))
+
+
+@njit(**PRODUCT_OPTIONS)
+def _strain(grad, pos, source, target, offset, dist, batch, by_strain) -> None:
+    """Add what edges give to the gradient by the strain of their structure."""
+    for e in range(grad.shape[0]):
+        i, j = target[e], source[e]
+        if dist[e] == 0 or (offset is None and i == j):
+            continue
+        slope = grad[e] / dist[e]
+        for a in range(3):
+            for b in range(a, 3):
+                first, second = pos[j, a] - pos[i, a], pos[j, b] - pos[i, b]
+                if offset is not None:
+                    first += offset[e, a]
+                    second += offset[e, b]
+                by_strain[batch[i], a, b] += slope * first * second
+    for s in range(by_strain.shape[0]):
+        for a in range(3):
+            for b in range(a):
+                by_strain[s, a, b] = by_strain[s, b, a]
+
+
+@njit(**PRODUCT_OPTIONS)
+def _are_kinds(z, n_kinds) -> bool:
+    ours = True
+    for kind in z:
+        ours = ours and 0 <= kind < n_kinds
+    return ours
+
+
+@njit(**PRODUCT_OPTIONS)
+def _evaluate(
+    pos, z, batch, source, target, ptr, offset, grid, mean, shares, weights, head, energy, by_pos, by_strain
+) -> bool:
+    _, w0, _, _, _, _, _, _, _, elements, _ = weights
+    w1, w1_t, b1, w2, b2, scale, shift, references = head
+    num_intervals, cutoff, normalize = grid
+    n_atoms, n_pairs, n_structures, real = pos.shape[0], source.shape[0], energy.shape[0], pos.dtype
+    n_blocks, n_filters, n_features = w0.shape
+    n_hidden = w1.shape[0]
+    dist, bins = np.empty(n_pairs, real), np.empty(n_pairs, np.int64)
+    h, slopes = aligned(4 * n_pairs, pos).reshape(n_pairs, 4), aligned(4 * n_pairs, pos).reshape(n_pairs, 4)
+    if not (_are_kinds(z, elements.shape[0]) and measure_edges(pos, source, target, offset, real.type(cutoff), dist)):
+        return False
+    weigh_edges(dist, cutoff, num_intervals, bins, h, slopes)
+    counts = np.zeros(n_atoms if normalize else 0, real)
+    if normalize:
+        _count_neighbors(dist, source, target, real.type(cutoff), counts)
+
+    x, hidden = _rooms(2, n_atoms, n_features, pos), _rooms(n_blocks, n_atoms, n_filters, pos)
+    summed, outer = _rooms(1, n_atoms, n_filters, pos), _rooms(1, n_atoms, n_features, pos)
+    slope = _rooms(n_blocks, n_atoms, n_features, pos)
+    steps = x, hidden, summed, outer, slope
+    _ascend_blocks(shares, weights, h, bins, source, ptr, counts, z, steps)
+
+    act, inclination, by_inner = (
+        _rooms(1, n_atoms, n_hidden, pos)[0],
+        _rooms(1, n_atoms, n_hidden, pos)[0],
+        _rooms(1, n_atoms, n_hidden, pos)[0],
+    )
+    values, grad, n_real = np.empty((n_atoms, 1), real), np.ones((n_structures, 1), real), np.zeros(n_structures, real)
+    ascend_rows(ZERO, n_atoms, x[n_blocks % 2], w1_t, b1, w2, b2, act, inclination, values)
+    if not pool_atoms(values, scale, shift, references, z, batch, energy, n_real):
+        return False
+    if mean:
+        for b in range(n_structures):
+            grad[b] /= max(n_real[b], real.type(1))
+            energy[b] *= grad[b]
+    unpool_atoms(grad, scale, z, batch, values)
+
+    grads, by_sum, by_y = (
+        _rooms(2, n_atoms, n_features, pos),
+        _rooms(1, n_atoms, n_filters, pos),
+        _rooms(1, n_atoms, n_filters, pos),
+    )
+    descend_rows(ZERO, n_atoms, values, inclination, w2, w1, by_inner, grads[0])
+    by_outer, by_u = _rooms(1, n_atoms, n_features, pos), _rooms(1, n_atoms, n_features, pos)[0]
+    descent = grads, by_outer, by_sum, by_y, by_u
+    no_hidden, no_inner = np.empty((1, 0, n_filters), real), np.empty((1, 0, n_features), real)
+    none3, none4 = np.empty((1, 0, 0), real), np.empty((1, 0, 0, 0), real)
+    no_weights = none4, none4, none4, none3, none4, none3
+    by_edges, no_kinds = np.zeros((n_pairs, 4), real), (no_hidden, no_inner)
+    _descend_blocks(
+        shares,
+        weights,
+        h,
+        bins,
+        source,
+        ptr,
+        counts,
+        z,
+        steps,
+        no_hidden,
+        no_inner,
+        descent,
+        False,
+        no_kinds,
+        by_edges,
+        no_weights,
+    )
+    by_dist = np.empty(n_pairs, real)
+    for e in range(n_pairs):
+        by_dist[e] = (
+            by_edges[e, 0] * slopes[e, 0]
+            + by_edges[e, 1] * slopes[e, 1]
+            + by_edges[e, 2] * slopes[e, 2]
+            + by_edges[e, 3] * slopes[e, 3]
+        )
+    push_edges(by_dist, pos, source, target, offset, dist, by_pos, None)
+    if by_strain.shape[0] > 0:
+        _strain(by_dist, pos, source, target, offset, dist, batch, by_strain)
+    return True
+
+
+def energy_and_slopes(
+    pos: Tensor,
+    z: Tensor,
+    batch: Tensor,
+    batch_size: int,
+    index: Tensor,
+    ptr: Tensor,
+    offset: Tensor | None,
+    grid: Grid,
+    weights: Weights,
+    head: Head,
+    *,
+    mean: bool = False,
+    strain: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Energies and their gradients, by one thread.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        z: Kind of each atom, shape ``[N]``; 0 is padding, which adds nothing.
+        batch: Structure of each atom, shape ``[N]``.
+        batch_size: Number of structures B.
+        index: ``(j, i)``, one edge for both directions, sorted by i, shape ``[2, P]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
+        offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
+        grid: Grid of the tables.
+        weights: Weights of the blocks, and features before them.
+        head: Weights of the readout.
+        mean: Whether sums over atoms are divided by their number.
+        strain: Whether gradients by strains are wanted.
+
+    Returns:
+        Energies ``[B]``, gradients by positions ``[N, 3]`` and by strains ``[B, 3, 3]``; ``None`` where an index of a
+        kind, structure or atom names none that is there.
+    """
+    energy, by_pos = torch.zeros(batch_size, 1, dtype=pos.dtype), torch.zeros(pos.shape, dtype=pos.dtype)
+    by_strain = torch.zeros(batch_size if strain else 0, 3, 3, dtype=pos.dtype)
+    arrays = arrays_of(pos, z, batch, index[0], index[1], ptr, offset)
+    shares = share(1, 0, arrays[5], *weights.w0.shape[1:], NARROW // weights.w0.itemsize)
+    found = _evaluate(
+        *arrays,
+        tuple(grid),
+        mean,
+        tuple(shares),
+        tuple(weights),
+        tuple(head),
+        *arrays_of(energy, by_pos, by_strain),
+    )
+    return (energy[:, 0], by_pos, by_strain if strain else None) if found else None
