@@ -12,23 +12,26 @@ from torch_geometric.index import index2ptr
 
 from pyg_schnet.geometry import edge_offsets
 from pyg_schnet.kernels import edge_lengths, is_plain, pair_edges
+from pyg_schnet.kernels._autograd import is_recorded
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
 
 
 class UndirectedGraph(NamedTuple):
-    """One edge for both directions, not yet measured.
+    """One edge for both directions, not yet measured in a way that can be differentiated.
 
     Attributes:
         index: ``(j, i)``, sorted by i, shape ``[2, P]``.
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.
         offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
+        dist: Distances in Å, not differentiable, shape ``[P]``; ``None`` where they are not known.
     """
 
     index: Tensor
     ptr: Tensor
     offset: Tensor | None = None
+    dist: Tensor | None = None
 
 
 class UndirectedEdges(NamedTuple):
@@ -158,7 +161,9 @@ def prepare_edges(
     )
     if graph is None:
         return Edges(*directed())
-    dist = edge_lengths(pos, *graph.index, graph.offset, cutoff)
+    dist = graph.dist
+    if dist is None or is_recorded(pos):
+        dist = edge_lengths(pos, *graph.index, graph.offset, cutoff)
     return Edges.in_pairs(UndirectedEdges(graph.index, dist, graph.ptr), directed)
 
 
@@ -189,7 +194,8 @@ def find_edges(
         if cell is None and pbc is None:
             found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if in_pairs else None
             if found is not None:
-                return UndirectedGraph(*found), partial(_radius_edges, pos, cutoff, batch, batch_size)
+                index, ptr, dist = found
+                return UndirectedGraph(index, ptr, None, dist), partial(_radius_edges, pos, cutoff, batch, batch_size)
             edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
         else:
             edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)

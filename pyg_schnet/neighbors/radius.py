@@ -122,7 +122,7 @@ def radius_graph(
 @torch.no_grad()
 def radius_pairs(
     pos: Tensor, cutoff: float, batch: Tensor | None = None, *, batch_size: int | None = None
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, Tensor, Tensor] | None:
     """One edge for both directions of :func:`radius_graph` with open boundaries, from the later to the earlier atom.
 
     Args:
@@ -132,9 +132,9 @@ def radius_pairs(
         batch_size: Number of structures, if empty ones may follow the last atom.
 
     Returns:
-        ``edge_index``, int64, shape ``[2, P]``, sorted by target and source, and where the edges of each target begin
-        and end, shape ``[N + 1]``; ``None`` where all edges are found faster: on other devices than CPUs, and for large
-        structures.
+        ``edge_index``, int64, shape ``[2, P]``, sorted by target and source; where the edges of each target begin and
+        end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` where all edges are found faster: on other
+        devices than CPUs, and for large structures.
 
     Raises:
         ValueError: If an argument has a wrong shape, dtype or value, or ``batch`` is not sorted.
@@ -147,7 +147,7 @@ def radius_pairs(
     """
     cutoff = check_cutoff(cutoff)
     structures = check_batch(check_positions(pos), batch, batch_size)
-    return pairs_once(*structures, cutoff)
+    return pairs_once(structures.pos, structures.ptr, cutoff)
 
 
 @torch.no_grad()

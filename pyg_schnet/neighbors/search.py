@@ -89,34 +89,28 @@ def pairs_within(
     return edges
 
 
-def pairs_once(pos: Tensor, batch: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor] | None:
+def pairs_once(pos: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor] | None:
     """Each pair of atoms of the same structure closer than the cutoff once, with the second one as the source.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
-        batch: Structure of each atom, shape ``[N]``.
         ptr: First atom of each structure and ``N``, shape ``[B + 1]``.
         cutoff: Cutoff in Å.
 
     Returns:
-        Sources (row 0) and targets (row 1), int64, shape ``[2, P]``, sorted by target and source, and where those of
-        each target begin and end, shape ``[N + 1]``; ``None`` for structures so large that bins are faster, and for
-        other devices than CPUs, where all edges serve as well.
+        Sources (row 0) and targets (row 1), int64, shape ``[2, P]``, sorted by target and source; where those of each
+        target begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` for structures so large that
+        bins are faster, and for other devices than CPUs, where all edges serve as well.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 5.0]])
-        >>> pairs_once(pos, torch.zeros(3, dtype=torch.int64), torch.tensor([0, 3]), cutoff=2.0)
+        >>> pairs_once(pos, torch.tensor([0, 3]), cutoff=2.0)
         (tensor([[1],
-                [0]]), tensor([0, 1, 1, 1]))
+                [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
     """
     if not is_plain(pos):
         return None
-    atoms = arange_like(pos)
-    after = atoms + 1
-    count = ptr.index_select(0, batch + 1) - after
-    if int(count.sum()) > DENSE_PAIRS * pos.size(0):
-        return None
-    return cpu_kernels().close_pairs(pos, pos, after[:, None], count[:, None], atoms, None, cutoff * cutoff)
+    return cpu_kernels().close_pairs_once(pos, ptr, cutoff * cutoff, DENSE_PAIRS * pos.size(0))
 
 
 def bin_ranges(

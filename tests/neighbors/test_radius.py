@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from pyg_schnet.geometry import edge_distances
 from pyg_schnet.neighbors import brute_radius_graph, edge_tuples, radius, radius_graph, search
 from pyg_schnet.neighbors.radius import radius_pairs
 
@@ -139,10 +140,11 @@ def test_pairs_are_the_edges_in_one_direction(dtype):
     for _ in range(60):
         pos, batch, n_structures = random_molecules(rng, dtype)
         cutoff = float(rng.uniform(0.1, 10.0))
-        pairs, ptr = radius_pairs(pos, cutoff, batch, batch_size=n_structures)
+        pairs, ptr, dist = radius_pairs(pos, cutoff, batch, batch_size=n_structures)
         expected = sorted((i, j) for j, i in edge_tuples(brute_radius_graph(pos, cutoff, batch)[0]) if i < j)
         assert list(zip(*pairs.flip(0).tolist(), strict=True)) == expected
         assert ptr.tolist() == [sum(i < atom for i, _ in expected) for atom in range(len(pos) + 1)]
+        torch.testing.assert_close(dist, edge_distances(pos, pairs))
 
 
 def test_pairs_are_left_to_bins_where_these_are_faster(monkeypatch):

@@ -1,7 +1,7 @@
 """The kernels in numba, for float32 and float64 on CPUs; compiled when first called, and kept on disk from then on."""
 
 from pyg_schnet.kernels.cpu.blocks import ascend, descend
-from pyg_schnet.kernels.cpu.candidates import close_pairs
+from pyg_schnet.kernels.cpu.candidates import close_pairs, close_pairs_once
 from pyg_schnet.kernels.cpu.convolution import coefficient_gradient, convolve, weight_gradient
 from pyg_schnet.kernels.cpu.dense import matrix_product, product_of_rows
 from pyg_schnet.kernels.cpu.edges import measure, push, weigh
@@ -27,6 +27,7 @@ __all__ = [
     "Weights",
     "ascend",
     "close_pairs",
+    "close_pairs_once",
     "coefficient_gradient",
     "convolve",
     "descend",

@@ -171,6 +171,7 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         steps,
         by_hidden,
         by_inner,
+        top,
         descent,
         learning,
         by_elements,
@@ -184,7 +185,8 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
         grads, all_by_outer, all_by_sum, all_by_y, by_u = descent
         for t in range(n_blocks - 1, -1, -1):
-            grad, below = grads[(n_blocks - 1 - t) % grads.shape[0]], grads[(n_blocks - t) % grads.shape[0]]
+            grad = top if t == n_blocks - 1 else grads[(n_blocks - 1 - t) % grads.shape[0]]
+            below = grads[(n_blocks - t) % grads.shape[0]]
             extra_u, extra_y = by_inner[t % by_inner.shape[0]], by_hidden[t % by_hidden.shape[0]]
             layer = t % all_by_sum.shape[0]
             by_outer, by_sum, by_y = all_by_outer[layer], all_by_sum[layer], all_by_y[layer]
@@ -302,8 +304,10 @@ def descend(
         keep: Whether to keep what the gradient of the gradient by edges needs, without more gradient by y and u.
     """
     (n_kinds, n_features), n_filters = weights.elements.shape, weights.tables.shape[2]
-    descent = Descent.empty(array(grad), weights, keep)
+    top, descent = array(grad), Descent.empty(len(grad), weights, keep)
     real = descent.grads.dtype
+    if keep:
+        descent.grads[0] = top
     if by_hidden is None:
         by_hidden = np.empty((1, 0, n_filters), real)
     if by_inner is None:
@@ -314,7 +318,7 @@ def descend(
     sums = tuple(empty((2 if cut > 0 else 1, kinds, width), real) for width in (n_filters, n_features))
     learned = Gradients.empty(weights, cut, by_weights)
     learned[1][:, :1] = 0  # the first dense layer of the first block, learned from the sums over elements
-    rest = steps.layers, by_hidden, by_inner, tuple(descent), by_weights, sums, edges, learned
+    rest = steps.layers, by_hidden, by_inner, top, tuple(descent), by_weights, sums, edges, learned
     run_blocks(_DESCEND, cut, weights, h, graph, n_neighbors, array(z), *rest)
     by_first, total = Gradients.total(sums)
     if by_elements:

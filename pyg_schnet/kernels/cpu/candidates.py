@@ -7,6 +7,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.edges import distance
 from pyg_schnet.kernels.cpu.run import EXACT_OPTIONS, arrays_of, by_work, num_threads, several
 
 _PRODUCTS = 8  # for each candidate, in units of those of a convolution
@@ -112,4 +113,85 @@ def close_pairs(
     else:
         with several(threads):
             found = _find_parallel(by_work(candidates)(threads), *arguments)
+    return tuple(map(torch.from_numpy, found))
+
+
+@njit(**EXACT_OPTIONS)
+def _candidates_once(ptr) -> np.ndarray:
+    """Where the pairs of atoms of each structure begin and end in a list of all."""
+    found = np.zeros(ptr.shape[0], np.int64)
+    for s in range(ptr.shape[0] - 1):
+        n = ptr[s + 1] - ptr[s]
+        found[s + 1] = found[s] + n * (n - 1) // 2
+    return found
+
+
+@njit(**EXACT_OPTIONS)
+def _count_once(begin, end, points, ptr, limit, found) -> None:
+    for s in range(begin, end):
+        for i in range(ptr[s], ptr[s + 1]):
+            n = 0
+            for j in range(i + 1, ptr[s + 1]):
+                n += _is_closer(points[j], points[i], limit)
+            found[i] = n
+
+
+@njit(**EXACT_OPTIONS)
+def _write_once(begin, end, points, ptr, limit, pair_ptr, edges, dist) -> None:
+    for s in range(begin, end):
+        for i in range(ptr[s], ptr[s + 1]):
+            e = pair_ptr[i]
+            for j in range(i + 1, ptr[s + 1]):
+                if _is_closer(points[j], points[i], limit):
+                    edges[0, e], edges[1, e], dist[e] = j, i, distance(points, j, i)
+                    e += 1
+
+
+@njit(**EXACT_OPTIONS)
+def _find_once(points, ptr, limit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n_points, n_structures = points.shape[0], ptr.shape[0] - 1
+    pair_ptr = np.zeros(n_points + 1, np.int64)
+    _count_once(0, n_structures, points, ptr, limit, pair_ptr[1:])
+    _accumulate(pair_ptr)
+    edges, dist = np.empty((2, pair_ptr[-1]), np.int64), np.empty(pair_ptr[-1], points.dtype)
+    _write_once(0, n_structures, points, ptr, limit, pair_ptr, edges, dist)
+    return edges, pair_ptr, dist
+
+
+@njit(parallel=True, **EXACT_OPTIONS)
+def _find_once_parallel(bounds, points, ptr, limit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pair_ptr = np.zeros(points.shape[0] + 1, np.int64)
+    for part in prange(bounds.shape[0] - 1):
+        _count_once(bounds[part], bounds[part + 1], points, ptr, limit, pair_ptr[1:])
+    _accumulate(pair_ptr)
+    edges, dist = np.empty((2, pair_ptr[-1]), np.int64), np.empty(pair_ptr[-1], points.dtype)
+    for part in prange(bounds.shape[0] - 1):
+        _write_once(bounds[part], bounds[part + 1], points, ptr, limit, pair_ptr, edges, dist)
+    return edges, pair_ptr, dist
+
+
+def close_pairs_once(points: Tensor, ptr: Tensor, limit: float, most: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Pairs of points of the same structure whose squared distance is below a limit, each once, sorted by target.
+
+    Args:
+        points: Points in Å, those of one structure together, shape ``[N, 3]``.
+        ptr: First point of each structure and ``N``, shape ``[B + 1]``.
+        limit: In Å².
+        most: Number of pairs that may have to be looked at.
+
+    Returns:
+        The later point (row 0) and the earlier one (row 1), int64, shape ``[2, P]``; where the pairs of each earlier
+        point begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` if there are more to look at.
+    """
+    arrays = arrays_of(points, ptr)
+    candidates = _candidates_once(arrays[1])
+    if candidates[-1] > most:
+        return None
+    arguments = (*arrays, arrays[0].dtype.type(limit))
+    threads = num_threads(_PRODUCTS * int(candidates[-1]))
+    if threads == 1:
+        found = _find_once(*arguments)
+    else:
+        with several(threads):
+            found = _find_once_parallel(by_work(candidates)(threads), *arguments)
     return tuple(map(torch.from_numpy, found))

@@ -10,6 +10,16 @@ from pyg_schnet.kernels.cpu.run import OPTIONS, array
 
 
 @njit(**OPTIONS)
+def distance(pos, j, i) -> float:
+    """Distance of two atoms."""
+    square = pos.dtype.type(0)
+    for d in range(3):
+        part = pos[j, d] - pos[i, d]
+        square += part * part
+    return np.sqrt(square)
+
+
+@njit(**OPTIONS)
 def measure_edges(pos, source, target, offset, ignored, out) -> bool:
     """See :func:`measure`."""
     n_atoms = pos.shape[0]

@@ -19,6 +19,8 @@ from torch import Tensor
 from pyg_schnet.kernels.cpu.run import OPTIONS, array, empty, evenly, run
 from pyg_schnet.kernels.cpu.transpose import transpose_tiles, whole_tiles
 
+_PRODUCTS = 4  # for each number that is copied, in units of those of a convolution
+
 
 @intrinsic
 def _pointer(typing: Any, address: types.Integer) -> tuple[Any, Callable]:
@@ -97,7 +99,7 @@ class Stacks:
         matrices = [(n, *(shape if len(shape) == 2 else (1, *shape))) for shape in shapes]
         stacked = [empty(shape, dtype) for shape in matrices]
         turned = [empty((n * (k in self._turned), *shape[:0:-1]), dtype) for k, shape in enumerate(matrices)]
-        work = sum(values.size for values in stacked)
+        work = _PRODUCTS * sum(values.size for values in stacked)
         run(_stack, _stack_parallel, evenly(n), work, addresses, tuple(stacked), tuple(turned))
         found = [values.reshape(n, *shape) for values, shape in zip(stacked, shapes, strict=True)]
         return found, [turned[k] for k in self._turned]

@@ -101,8 +101,8 @@ class Descent(NamedTuple):
     """What the backward pass goes through, a layer for each block where its own gradient is asked for.
 
     Attributes:
-        grads: Gradients by features, after all blocks and before each one, going down, ``[T + 1, N, F]`` or
-            ``[2, N, F]``.
+        grads: Gradients by features, after all blocks and before each one, going down, ``[T + 1, N, F]``; or
+            ``[2, N, F]``, without the first one.
         by_outer: Gradients by the softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
         by_sum: Gradients by what was summed in convolutions, ``[T, N, K]`` or ``[1, N, K]``.
         by_hidden: Gradients by the layers y, likewise; there is none of the first block where nothing below is asked
@@ -117,19 +117,17 @@ class Descent(NamedTuple):
     by_inner: np.ndarray
 
     @classmethod
-    def empty(cls, grad: np.ndarray, weights: Weights, keep: bool) -> Descent:
+    def empty(cls, n_atoms: int, weights: Weights, keep: bool) -> Descent:
         """Room for all layers, or for those that are needed at a time."""
-        n_blocks, n_filters = len(weights.tables), weights.tables.shape[2]
-        kept = n_blocks if keep else 1
-        descent = cls(
-            empty((kept + 1, *grad.shape), grad.dtype),
-            empty((kept, *grad.shape), grad.dtype),
-            empty((kept, len(grad), n_filters), grad.dtype),
-            empty((kept, len(grad), n_filters), grad.dtype),
-            empty(grad.shape, grad.dtype),
+        n_blocks, n_filters, n_features = weights.w0.shape
+        kept, real = n_blocks if keep else 1, weights.w0.dtype
+        return cls(
+            empty((kept + 1, n_atoms, n_features), real),
+            empty((kept, n_atoms, n_features), real),
+            empty((kept, n_atoms, n_filters), real),
+            empty((kept, n_atoms, n_filters), real),
+            empty((n_atoms, n_features), real),
         )
-        descent.grads[0] = grad
-        return descent
 
 
 class Gradients(NamedTuple):

@@ -188,6 +188,7 @@ def _evaluate(
         steps,
         no_hidden,
         no_inner,
+        grads[0],
         descent,
         False,
         no_kinds,
