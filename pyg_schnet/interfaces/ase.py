@@ -20,9 +20,11 @@ from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, load
 from pyg_schnet.models.card import check_elements, unit_of
 from pyg_schnet.models.references import take_references
-from pyg_schnet.neighbors import VerletList
+from pyg_schnet.neighbors import VerletList, radius_graph
 from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, respond, sum_references
 from pyg_schnet.units import dimension, factor
+
+_FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
 
 Source = AtomisticModel | str | os.PathLike[str]
 
@@ -32,8 +34,8 @@ class SchNetCalculator(Calculator):
 
     The energy is what the network has learned, in its precision, plus shift and element references in float64; forces
     and stress are its exact derivatives (:func:`pyg_schnet.nn.respond`). The neighbour list is built with a skin and
-    reused between steps; it stays exact (:class:`pyg_schnet.neighbors.VerletList`). A model that predicts energies per
-    atom (``MeanReadout`` in ``"eV/atom"``) is multiplied by the number of atoms.
+    reused between steps; it stays exact (:class:`pyg_schnet.neighbors.VerletList`). Small molecules need none. A model
+    that predicts energies per atom (``MeanReadout`` in ``"eV/atom"``) is multiplied by the number of atoms.
 
     Several models make an ensemble: results are means, and ``calc.results`` also holds the standard deviations over
     the models (divided by their number), ``energy_std``, ``forces_std`` and ``stress_std`` or ``dipole_std``. ASE's
@@ -134,9 +136,9 @@ class SchNetCalculator(Calculator):
             )
 
     def _graph(self, data: Data) -> dict[str, Tensor]:
-        """Edges as the models take them; without a cell where nothing is periodic, which is faster."""
+        """Edges as the models take them, none where these find them faster; no cell where nothing is periodic."""
         if not self.atoms.pbc.any():
-            return {"edge_index": self.neighbors(data.pos)}
+            return {} if len(self.atoms) <= _FEW_ATOMS else {"edge_index": self.neighbors(data.pos)}
         edge_index, edge_shift = self.neighbors(data.pos, data.cell, data.pbc)
         return {"edge_index": edge_index, "edge_shift": edge_shift, "cell": data.cell, "pbc": data.pbc}
 
@@ -184,8 +186,9 @@ class _Member:
     @torch.no_grad()
     def _atom_energies(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
         """Contribution of each atom in float64, shape ``[N]``; they add up to the energy."""
-        dist = edge_distances(pos, graph["edge_index"], graph.get("edge_shift"), graph.get("cell"))
-        x = self.model.represent(z, Edges(graph["edge_index"], dist))
+        edge_index = graph["edge_index"] if graph else radius_graph(pos, self.model.cutoff)
+        dist = edge_distances(pos, edge_index, graph.get("edge_shift"), graph.get("cell"))
+        x = self.model.represent(z, Edges(edge_index, dist))
         values = self.model.readout.atom_values(x, z)[:, 0].to(torch.float64)
         return values + self.atomref[z, 0]
 

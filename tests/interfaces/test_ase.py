@@ -18,6 +18,7 @@ from ase.phonons import Phonons
 from ase.vibrations import Vibrations
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
+import pyg_schnet.interfaces.ase
 from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import to_data
 from pyg_schnet.interfaces import SchNetCalculator
@@ -50,6 +51,19 @@ def test_results_are_those_of_the_model(name, request):
     assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), rel=1e-12)
     if periodic:
         np.testing.assert_allclose(atoms.get_stress(voigt=False), expected.stress[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
+def test_small_molecules_need_no_list(precision, ethanol, monkeypatch):
+    ethanol.calc = SchNetCalculator(schnet(), unit="eV", dtype=precision)
+    forces, parts = ethanol.get_forces(), ethanol.get_potential_energies()
+    assert ethanol.calc.neighbors.n_rebuilds == 0
+    monkeypatch.setattr(pyg_schnet.interfaces.ase, "_FEW_ATOMS", len(ethanol) - 1)
+    ethanol.calc.reset()
+    tolerance = 1e-12 if precision == torch.float64 else 1e-5
+    np.testing.assert_allclose(ethanol.get_forces(), forces, atol=tolerance * abs(forces).max())
+    np.testing.assert_allclose(ethanol.get_potential_energies(), parts, rtol=tolerance)
+    assert ethanol.calc.neighbors.n_rebuilds == 1
 
 
 @pytest.mark.parametrize("name", ["ethanol", "slab", "triclinic"])
@@ -223,13 +237,15 @@ def run(dynamics, steps):
     return np.array(energies), crossings
 
 
-@pytest.mark.parametrize("name", ["ethanol", "copper"])
-def test_energy_is_conserved(name, request):
+@pytest.mark.parametrize("name", ["ethanol", "ethanol with a list", "copper"])
+def test_energy_is_conserved(name, request, monkeypatch):
+    if "list" in name:
+        monkeypatch.setattr(pyg_schnet.interfaces.ase, "_FEW_ATOMS", 0)
     if name == "copper":
         atoms = bulk("Cu", cubic=True) * (2, 2, 2)
         atoms.rattle(0.05, seed=0)  # atoms at the boundary cross it
     else:
-        atoms = request.getfixturevalue(name)
+        atoms = request.getfixturevalue("ethanol")
     atoms.calc = soft_potential()
     temperature = 100.0
     thermalise(atoms, temperature)
@@ -239,7 +255,8 @@ def test_energy_is_conserved(name, request):
     drift = np.polyfit(np.arange(500), energies, 1)[0] * 500
     assert abs(drift) < 0.005 * thermal
     assert (crossings > 0) == (name == "copper")
-    assert atoms.calc.neighbors.n_rebuilds < 50
+    rebuilds = atoms.calc.neighbors.n_rebuilds
+    assert rebuilds == 0 if name == "ethanol" else 0 < rebuilds < 50
 
 
 def test_a_thermostat_holds_the_temperature():
