@@ -125,37 +125,14 @@ def _are_kinds(z, n_kinds) -> bool:
 
 
 @njit(**PRODUCT_OPTIONS)
-def _evaluate(
-    pos, z, batch, source, target, ptr, offset, grid, mean, shares, weights, head, energy, by_pos, by_strain
-) -> bool:
-    _, w0, _, _, _, _, _, _, _, elements, _ = weights
+def _read_out(x, z, batch, mean, head, energy, by_x) -> bool:
+    """Energies, and the gradient of their sum by features; false for structures and kinds that are not there."""
     w1, w1_t, b1, w2, b2, scale, shift, references = head
-    num_intervals, cutoff, normalize = grid
-    n_atoms, n_pairs, n_structures, real = pos.shape[0], source.shape[0], energy.shape[0], pos.dtype
-    n_blocks, n_filters, n_features = w0.shape
-    n_hidden = w1.shape[0]
-    dist, bins = np.empty(n_pairs, real), np.empty(n_pairs, np.int64)
-    h, slopes = aligned(4 * n_pairs, pos).reshape(n_pairs, 4), aligned(4 * n_pairs, pos).reshape(n_pairs, 4)
-    if not (_are_kinds(z, elements.shape[0]) and measure_edges(pos, source, target, offset, real.type(cutoff), dist)):
-        return False
-    weigh_edges(dist, cutoff, num_intervals, bins, h, slopes)
-    counts = np.zeros(n_atoms if normalize else 0, real)
-    if normalize:
-        _count_neighbors(dist, source, target, real.type(cutoff), counts)
-
-    x, hidden = _rooms(2, n_atoms, n_features, pos), _rooms(n_blocks, n_atoms, n_filters, pos)
-    summed, outer = _rooms(1, n_atoms, n_filters, pos), _rooms(1, n_atoms, n_features, pos)
-    slope = _rooms(n_blocks, n_atoms, n_features, pos)
-    steps = x, hidden, summed, outer, slope
-    _ascend_blocks(shares, weights, h, bins, source, ptr, counts, z, steps)
-
-    act, inclination, by_inner = (
-        _rooms(1, n_atoms, n_hidden, pos)[0],
-        _rooms(1, n_atoms, n_hidden, pos)[0],
-        _rooms(1, n_atoms, n_hidden, pos)[0],
-    )
+    n_atoms, n_structures, real = x.shape[0], energy.shape[0], x.dtype
+    rooms = _rooms(3, n_atoms, w1.shape[0], x)
+    act, slope, by_inner = rooms[0], rooms[1], rooms[2]
     values, grad, n_real = np.empty((n_atoms, 1), real), np.ones((n_structures, 1), real), np.zeros(n_structures, real)
-    ascend_rows(ZERO, n_atoms, x[n_blocks % 2], w1_t, b1, w2, b2, act, inclination, values)
+    ascend_rows(ZERO, n_atoms, x, w1_t, b1, w2, b2, act, slope, values)
     if not pool_atoms(values, scale, shift, references, z, batch, energy, n_real):
         return False
     if mean:
@@ -163,19 +140,20 @@ def _evaluate(
             grad[b] /= max(n_real[b], real.type(1))
             energy[b] *= grad[b]
     unpool_atoms(grad, scale, z, batch, values)
+    descend_rows(ZERO, n_atoms, values, slope, w2, w1, by_inner, by_x)
+    return True
 
-    grads, by_sum, by_y = (
-        _rooms(2, n_atoms, n_features, pos),
-        _rooms(1, n_atoms, n_filters, pos),
-        _rooms(1, n_atoms, n_filters, pos),
-    )
-    descend_rows(ZERO, n_atoms, values, inclination, w2, w1, by_inner, grads[0])
-    by_outer, by_u = _rooms(1, n_atoms, n_features, pos), _rooms(1, n_atoms, n_features, pos)[0]
-    descent = grads, by_outer, by_sum, by_y, by_u
-    no_hidden, no_inner = np.empty((1, 0, n_filters), real), np.empty((1, 0, n_features), real)
+
+@njit(**PRODUCT_OPTIONS)
+def _by_edges(top, shares, weights, h, bins, source, ptr, counts, z, steps) -> np.ndarray:
+    """From the gradient by the features after all blocks to that by the weights of edges."""
+    n_features, n_filters, real = weights[1].shape[2], weights[1].shape[1], top.dtype
+    grads, outer = _rooms(2, len(z), n_features, top), _rooms(2, len(z), n_features, top)
+    by_sum, by_y = _rooms(1, len(z), n_filters, top), _rooms(1, len(z), n_filters, top)
+    nothing = np.empty((1, 0, n_filters), real), np.empty((1, 0, n_features), real)
     none3, none4 = np.empty((1, 0, 0), real), np.empty((1, 0, 0, 0), real)
     no_weights = none4, none4, none4, none3, none4, none3
-    by_edges, no_kinds = np.zeros((n_pairs, 4), real), (no_hidden, no_inner)
+    by_edges = np.zeros((len(bins), 4), real)
     _descend_blocks(
         shares,
         weights,
@@ -186,23 +164,45 @@ def _evaluate(
         counts,
         z,
         steps,
-        no_hidden,
-        no_inner,
-        grads[0],
-        descent,
+        *nothing,
+        top,
+        (grads, outer[:1], by_sum, by_y, outer[1]),
         False,
-        no_kinds,
+        nothing,
         by_edges,
         no_weights,
     )
-    by_dist = np.empty(n_pairs, real)
+    return by_edges
+
+
+@njit(**PRODUCT_OPTIONS)
+def _evaluate(
+    pos, z, batch, source, target, ptr, offset, grid, mean, shares, weights, head, energy, by_pos, by_strain
+) -> bool:
+    num_intervals, cutoff, normalize = grid
+    n_atoms, n_pairs, real = pos.shape[0], source.shape[0], pos.dtype
+    n_blocks, n_filters, n_features = weights[1].shape
+    dist, bins = np.empty(n_pairs, real), np.empty(n_pairs, np.int64)
+    h, slopes = aligned(4 * n_pairs, pos).reshape(n_pairs, 4), aligned(4 * n_pairs, pos).reshape(n_pairs, 4)
+    if not (_are_kinds(z, weights[9].shape[0]) and measure_edges(pos, source, target, offset, real.type(cutoff), dist)):
+        return False
+    weigh_edges(dist, cutoff, num_intervals, bins, h, slopes)
+    counts = np.zeros(n_atoms if normalize else 0, real)
+    if normalize:
+        _count_neighbors(dist, source, target, real.type(cutoff), counts)
+
+    x, hidden = _rooms(2, n_atoms, n_features, pos), _rooms(n_blocks, n_atoms, n_filters, pos)
+    summed, outer = _rooms(1, n_atoms, n_filters, pos), _rooms(1, n_atoms, n_features, pos)
+    steps = x, hidden, summed, outer, _rooms(n_blocks, n_atoms, n_features, pos)
+    _ascend_blocks(shares, weights, h, bins, source, ptr, counts, z, steps)
+    top = _rooms(1, n_atoms, n_features, pos)[0]
+    if not _read_out(x[n_blocks % 2], z, batch, mean, head, energy, top):
+        return False
+    by_edges = _by_edges(top, shares, weights, h, bins, source, ptr, counts, z, steps)
+    by_dist = np.zeros(n_pairs, real)
     for e in range(n_pairs):
-        by_dist[e] = (
-            by_edges[e, 0] * slopes[e, 0]
-            + by_edges[e, 1] * slopes[e, 1]
-            + by_edges[e, 2] * slopes[e, 2]
-            + by_edges[e, 3] * slopes[e, 3]
-        )
+        for k in range(4):
+            by_dist[e] += by_edges[e, k] * slopes[e, k]
     push_edges(by_dist, pos, source, target, offset, dist, by_pos, None)
     if by_strain.shape[0] > 0:
         _strain(by_dist, pos, source, target, offset, dist, batch, by_strain)
