@@ -125,7 +125,7 @@ class Plan(NamedTuple):
         weights = [weight for values in given.values() for weight in values]
         key, training = tuple(spline.key for spline in splines), any(block.training for block in different)
         tables, dense = Tables([block.conv.spline for block in blocks]), DenseLayers(blocks)
-        grids = {(spline.num_nodes - 1, spline.cutoff, different[0].conv.normalize) for spline in splines}
+        grids = {(spline.num_nodes - 1, float(spline.cutoff), different[0].conv.normalize) for spline in splines}
         evaluated = not any(module.training for block in different for module in block.modules())
         grid = cpu_kernels().Grid(*grids.pop()) if len(grids) == 1 and evaluated else None
         return cls(blocks, watch, True, training, splines, tables, dense, given, weights, key, Kept(), grid)
