@@ -205,7 +205,9 @@ class SchNet(AtomisticModel):
             return None
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
         graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size)
-        return None if graph is None else prepared(pos, z, batch, batch_size, *graph[:3], strain)
+        if graph is None:
+            return None
+        return prepared(pos, z, batch, batch_size, graph.index, graph.ptr, graph.offset, strain)
 
     def _blocks(self) -> list[nn.Module]:
         """Interaction blocks in the order they act."""

@@ -81,7 +81,7 @@ def pairs_within(
             omit = torch.empty_like(ranges.order).scatter_(0, ranges.order, arange_like(ranges.order))[omit]
     if is_plain(points) and is_plain(targets):
         start, count, row, _ = ranges
-        edges, _ = cpu_kernels().close_pairs(points, targets, start, count, row, omit, cutoff * cutoff)
+        edges = cpu_kernels().close_pairs(points, targets, start, count, row, omit, cutoff * cutoff)
     else:
         edges = _filter_all(points.T.contiguous(), targets.T.contiguous(), ranges, cutoff, omit)
     if ranges.order is not None:

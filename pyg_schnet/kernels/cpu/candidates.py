@@ -7,7 +7,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.edges import distance
+from pyg_schnet.kernels.cpu.edges import length
 from pyg_schnet.kernels.cpu.run import EXACT_OPTIONS, arrays_of, by_work, num_threads, several
 
 _PRODUCTS = 8  # for each candidate, in units of those of a convolution
@@ -62,18 +62,18 @@ def _candidates(count, row) -> np.ndarray:
 
 
 @njit(**EXACT_OPTIONS)
-def _find(points, targets, start, count, row, omit, limit) -> tuple[np.ndarray, np.ndarray]:
+def _find(points, targets, start, count, row, omit, limit) -> np.ndarray:
     n_targets = row.shape[0]
     ptr = np.zeros(n_targets + 1, np.int64)
     _count(0, n_targets, points, targets, start, count, row, omit, limit, ptr[1:])
     _accumulate(ptr)
     edges = np.empty((2, ptr[-1]), np.int64)
     _write(0, n_targets, points, targets, start, count, row, omit, limit, ptr, edges)
-    return edges, ptr
+    return edges
 
 
 @njit(parallel=True, **EXACT_OPTIONS)
-def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> tuple[np.ndarray, np.ndarray]:
+def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> np.ndarray:
     ptr = np.zeros(row.shape[0] + 1, np.int64)
     for part in prange(bounds.shape[0] - 1):
         _count(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr[1:])
@@ -81,12 +81,12 @@ def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> t
     edges = np.empty((2, ptr[-1]), np.int64)
     for part in prange(bounds.shape[0] - 1):
         _write(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr, edges)
-    return edges, ptr
+    return edges
 
 
 def close_pairs(
     points: Tensor, targets: Tensor, start: Tensor, count: Tensor, row: Tensor, omit: Tensor | None, limit: float
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Pairs of a point and a target whose squared distance is below a limit, sorted by target.
 
     The candidates of target ``t`` are ranges of consecutive points, those of ``row[t]``.
@@ -101,8 +101,7 @@ def close_pairs(
         limit: In Å².
 
     Returns:
-        Points (row 0) and targets (row 1), int64, shape ``[2, E]``; and where the pairs of each target begin and end,
-        shape ``[N + 1]``.
+        Points (row 0) and targets (row 1), int64, shape ``[2, E]``.
     """
     arrays = arrays_of(points, targets, start, count, row, omit)
     arguments = (*arrays, arrays[0].dtype.type(limit))
@@ -113,7 +112,7 @@ def close_pairs(
     else:
         with several(threads):
             found = _find_parallel(by_work(candidates)(threads), *arguments)
-    return tuple(map(torch.from_numpy, found))
+    return torch.from_numpy(found)
 
 
 @njit(**EXACT_OPTIONS)
@@ -143,7 +142,7 @@ def _write_once(begin, end, points, ptr, limit, pair_ptr, edges, dist) -> None:
             e = pair_ptr[i]
             for j in range(i + 1, ptr[s + 1]):
                 if _is_closer(points[j], points[i], limit):
-                    edges[0, e], edges[1, e], dist[e] = j, i, distance(points, j, i)
+                    edges[0, e], edges[1, e], dist[e] = j, i, length(points, i, j, None, 0)
                     e += 1
 
 

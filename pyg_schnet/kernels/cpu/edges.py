@@ -10,11 +10,20 @@ from pyg_schnet.kernels.cpu.run import OPTIONS, array
 
 
 @njit(**OPTIONS)
-def distance(pos, j, i) -> float:
-    """Distance of two atoms."""
+def component(pos, i, j, offset, e, d) -> float:
+    """One component of the vector of edge e, from its target i to its source j."""
+    part = pos[j, d] - pos[i, d]
+    if offset is not None:
+        part += offset[e, d]
+    return part
+
+
+@njit(**OPTIONS)
+def length(pos, i, j, offset, e) -> float:
+    """Length of that vector."""
     square = pos.dtype.type(0)
     for d in range(3):
-        part = pos[j, d] - pos[i, d]
+        part = component(pos, i, j, offset, e, d)
         square += part * part
     return np.sqrt(square)
 
@@ -27,13 +36,8 @@ def measure_edges(pos, source, target, offset, ignored, out) -> bool:
         i, j = target[e], source[e]
         if not (0 <= i < n_atoms and 0 <= j < n_atoms):
             return False
-        square = pos.dtype.type(0)
-        for d in range(3):
-            part = pos[j, d] - pos[i, d]
-            if offset is not None:
-                part += offset[e, d]
-            square += part * part
-        out[e] = ignored if i == j and square == 0 else np.sqrt(square)
+        dist = length(pos, i, j, offset, e)
+        out[e] = ignored if i == j and dist == 0 else dist
     return True
 
 
@@ -46,9 +50,7 @@ def push_edges(grad, pos, source, target, offset, dist, by_pos, by_offset) -> No
             continue
         slope = grad[e] / dist[e]
         for d in range(3):
-            part = pos[j, d] - pos[i, d]
-            if offset is not None:
-                part += offset[e, d]
+            part = component(pos, i, j, offset, e, d)
             by_pos[j, d] += slope * part
             by_pos[i, d] -= slope * part
             if by_offset is not None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyg_schnet.kernels.cpu.blocks import SERIAL
 from pyg_schnet.kernels.cpu.dense import ZERO, aligned
-from pyg_schnet.kernels.cpu.edges import measure_edges, push_edges, weigh_edges
+from pyg_schnet.kernels.cpu.edges import component, measure_edges, push_edges, weigh_edges
 from pyg_schnet.kernels.cpu.layers import ascend_rows, descend_rows
 from pyg_schnet.kernels.cpu.pooling import pool_atoms, unpool_atoms
 from pyg_schnet.kernels.cpu.records import Weights
@@ -105,10 +105,7 @@ def _strain(grad, pos, source, target, offset, dist, batch, by_strain) -> None:
         slope = grad[e] / dist[e]
         for a in range(3):
             for b in range(a, 3):
-                first, second = pos[j, a] - pos[i, a], pos[j, b] - pos[i, b]
-                if offset is not None:
-                    first += offset[e, a]
-                    second += offset[e, b]
+                first, second = component(pos, i, j, offset, e, a), component(pos, i, j, offset, e, b)
                 by_strain[batch[i], a, b] += slope * first * second
     for s in range(by_strain.shape[0]):
         for a in range(3):
@@ -241,8 +238,8 @@ def energy_and_slopes(
         strain: Whether gradients by strains are wanted.
 
     Returns:
-        Energies ``[B]``, gradients by positions ``[N, 3]`` and by strains ``[B, 3, 3]``; ``None`` where an index of a
-        kind, structure or atom names none that is there.
+        Energies in the unit U of the readout, ``[B]``, gradients by positions in U/Å, ``[N, 3]``, and by strains in U,
+        ``[B, 3, 3]``; ``None`` where an index of a kind, structure or atom names none that is there.
     """
     energy, by_pos = torch.zeros(batch_size, 1, dtype=pos.dtype), torch.zeros(pos.shape, dtype=pos.dtype)
     by_strain = torch.zeros(batch_size if strain else 0, 3, 3, dtype=pos.dtype)
