@@ -31,6 +31,7 @@ from pyg_schnet.kernels.cpu.dense import (
     aligned_tile,
     matrix_product,
     product,
+    product_before,
     product_of_rows,
     rows_of_product,
 )
@@ -60,7 +61,7 @@ def _update(begin, end, counts, x, summed, w1_t, b1, w2_t, b2, outer, slope, out
     divide(begin, end, counts, summed)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, summed, i, w1_t, inner, ZERO)
+        product_before(rows, summed, i, w1_t, inner, ZERO, (outer, slope), i)
         softplus_rows(rows, inner, b1, i, outer, slope)
         product(rows, outer, i, w2_t, out, i)
         for r in range(i, i + rows):
@@ -74,7 +75,7 @@ def _descend(begin, end, counts, grad, slope, extra, w2, w1, by_outer, by_u, by_
     n_features = grad.shape[1]
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, grad, i, w2, by_outer, i)
+        product_before(rows, grad, i, w2, by_outer, i, (by_outer, slope), i)
         for r in range(i, i + rows):
             for f in range(n_features):
                 by_u[r, f] = by_outer[r, f] * slope[r, f]

@@ -37,17 +37,21 @@ def aligned_tile(n_columns, like) -> np.ndarray:
 _SUMMED_ROWS = 32  # of products that sum over rows, at a time, so that both factors stay in the first cache
 
 
+_ROWS = 6  # of a product at a time, so that their sums stay in registers
+
+
 @njit(**PRODUCT_OPTIONS)
-def _panel(zero, n, rows, a, i, w, out, o) -> None:
+def _panel(zero, n, rows, a, i, w, out, o, soon, s) -> None:
     """Columns of a product from n on, as many as ``zero`` has elements."""
     n_summands, n_columns = w.shape
-    full = rows - rows % 6
-    for r in range(0, full, 6):
+    full = rows - rows % _ROWS
+    for r in range(0, full, _ROWS):
         p, q = (i + r) * n_summands, (o + r) * n_columns + n
         s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
         for k in range(n_summands):
-            prefetch(a, p + 6 * (n_summands + k))  # the next rows, a little at a time
-            prefetch(out, q + 6 * (n_columns + k))
+            prefetch(a, p + _ROWS * (n_summands + k))  # the next rows, a little at a time
+            for matrix in soon:
+                prefetch(matrix, (s + r) * n_columns + n + _ROWS * k)
             v = load(zero, w, k * n_columns + n)
             s0 = fma(fill(zero, a, p + k), v, s0)
             s1 = fma(fill(zero, a, p + n_summands + k), v, s1)
@@ -71,15 +75,24 @@ def _panel(zero, n, rows, a, i, w, out, o) -> None:
 @njit(**PRODUCT_OPTIONS)
 def product(rows, a, i, w, out, o) -> None:
     """``out[o : o + rows] = a[i : i + rows] @ w``."""
+    product_before(rows, a, i, w, out, o, (out,), o + _ROWS)
+
+
+@njit(**PRODUCT_OPTIONS)
+def product_before(rows, a, i, w, out, o, soon, s) -> None:
+    """The same; meanwhile, the caches get rows from s on of matrices that are read or written next.
+
+    These, a tuple, have as many columns as ``out``. Memory is slow, and has nothing to do while products are summed.
+    """
     n, n_columns = ZERO, w.shape[1]
     while n + WIDE // w.itemsize <= n_columns:
-        _panel(wide(w), n, rows, a, i, w, out, o)
+        _panel(wide(w), n, rows, a, i, w, out, o, soon, s)
         n += WIDE // w.itemsize
     while n + NARROW // w.itemsize <= n_columns:
-        _panel(narrow(w), n, rows, a, i, w, out, o)
+        _panel(narrow(w), n, rows, a, i, w, out, o, soon, s)
         n += NARROW // w.itemsize
     while n < n_columns:
-        _panel(one(w), n, rows, a, i, w, out, o)
+        _panel(one(w), n, rows, a, i, w, out, o, soon, s)
         n += 1
 
 
@@ -148,6 +161,9 @@ def rows_of_product(begin, end, first, last, a, b, out, sums) -> None:
     if sums.shape[0] == 0:
         return
     m = begin
+    while m + WIDE // a.itemsize <= end:
+        _sum_of_columns(wide(a), m, first, last, a, sums)
+        m += WIDE // a.itemsize
     while m + NARROW // a.itemsize <= end:
         _sum_of_columns(narrow(a), m, first, last, a, sums)
         m += NARROW // a.itemsize

@@ -25,6 +25,7 @@ from pyg_schnet.kernels.cpu.simd import (
     lanes,
     load,
     multiply,
+    prefetch,
     narrow,
     one,
     store,
@@ -83,6 +84,9 @@ def _coefficient_columns(zero, f, first, last, g, x, h, bins, source, ptr, out) 
     for i in range(first, last):
         row = i * n_features + f
         g_i, x_i = load(zero, g, row), load(zero, x, row)
+        for q in range(0, lanes(zero), 16):
+            prefetch(x, row + 24 * n_features + q)
+            prefetch(g, row + 24 * n_features + q)
         for p in range(at(ptr, i), at(ptr, i + 1)):
             j, k = at(source, p) * n_features + f, at(bins, p) * n_features + f
             product = fma(g_i, load(zero, x, j), multiply(load(zero, g, j), x_i))
