@@ -129,6 +129,78 @@ def _sum_elements(begin, end, first, last, z, values, sums) -> None:
         f += 1
 
 
+@njit(**PRODUCT_OPTIONS)
+def _rise(step, part, shares, weights, h, bins, source, ptr, counts, z, steps) -> None:
+    """A step of a part on the way up: first features, then convolution and update of one block after the other."""
+    rows, _, pieces, _ = shares
+    tables, _, _, b1, _, b2, w0_t, w1_t, w2_t, elements, started = weights
+    x, hidden, summed, outer, slope = steps
+    begin, end = rows[part], rows[part + 1]
+    if step == 0:
+        for i in range(begin, end):
+            x[0, i] = elements[z[i]]
+            hidden[0, i] = started[z[i]]
+        return
+    t = (step - 1) // 2
+    y, total = hidden[t % hidden.shape[0]], summed[t % summed.shape[0]]
+    if step % 2 == 1:
+        first, last, f, stop = pieces[part, 1], pieces[part, 2], pieces[part, 3], pieces[part, 4]
+        convolve_columns(f, stop, first, last, y, tables[t], h, bins, source, ptr, total)
+        return
+    before, after = x[t % x.shape[0]], x[(t + 1) % x.shape[0]]
+    act, inclination = outer[t % outer.shape[0]], slope[t % slope.shape[0]]
+    _update(begin, end, counts, before, total, w1_t[t], b1[t], w2_t[t], b2[t], act, inclination, after)
+    if t + 1 < tables.shape[0]:
+        product(end - begin, after, begin, w0_t[t + 1], hidden[(t + 1) % hidden.shape[0]], begin)
+
+
+_WAY_DOWN = 4  # steps of each block
+
+
+@njit(**PRODUCT_OPTIONS)
+def _fall(step, part, shares, weights, h, bins, source, ptr, counts, z, steps, extra, top, descent, found) -> None:
+    """A step of a part on the way down; each block has :data:`_WAY_DOWN`, the last block comes first."""
+    rows, pairs, pieces, _ = shares
+    tables, w0, w1, _, w2, _, _, _, _, _, _ = weights
+    x, hidden, summed, outer, slope = steps
+    by_hidden, by_inner = extra
+    grads, all_by_outer, all_by_sum, all_by_y, by_u = descent
+    learning, by_elements, by_edges, (by_tables, by_w0, by_w1, by_b1, by_w2, by_b2) = found
+    n_blocks = tables.shape[0]
+    t, kind = n_blocks - 1 - step // _WAY_DOWN, step % _WAY_DOWN
+    grad = top if t == n_blocks - 1 else grads[(n_blocks - 1 - t) % grads.shape[0]]
+    layer = t % all_by_sum.shape[0]
+    by_outer, by_sum, by_y = all_by_outer[layer], all_by_sum[layer], all_by_y[layer]
+    begin, end = rows[part], rows[part + 1]
+    half, first, last = pieces[part, 0], pieces[part, 1], pieces[part, 2]
+    filters, features = (pieces[part, 3], pieces[part, 4]), (pieces[part, 5], pieces[part, 6])
+    starting = by_elements[0].shape[1] > 0
+    if kind == 0:
+        extra_u = by_inner[t % by_inner.shape[0]]
+        _descend(begin, end, counts, grad, slope[t], extra_u, w2[t], w1[t], by_outer, by_u, by_sum)
+    elif kind == 1:
+        if learning:
+            rows_of_product(*features, first, last, by_u, summed[t], by_w1[half, t], by_b1[half, t])
+            rows_of_product(*features, first, last, grad, outer[t], by_w2[half, t], by_b2[half, t])
+        if by_edges.shape[0] > 0:
+            dots_of_pairs(pairs[part], pairs[part + 1], by_sum, hidden[t], tables[t], bins, source, ptr, by_edges)
+        if t > 0 or starting or learning:
+            convolve_columns(*filters, first, last, by_sum, tables[t], h, bins, source, ptr, by_y)
+        if learning:
+            by_table = by_tables[half, t]
+            coefficients_of_columns(*filters, first, last, by_sum, hidden[t], h, bins, source, ptr, by_table)
+    elif kind == 2:
+        if t > 0 or starting or learning:
+            _add(begin, end, by_hidden[t % by_hidden.shape[0]], by_y)
+        if t > 0:
+            _pass_on(begin, end, by_y, w0[t], grad, grads[(n_blocks - t) % grads.shape[0]])
+    elif t > 0 and learning:  # the first block learns from the sums over elements
+        rows_of_product(*filters, first, last, by_y, x[t], by_w0[half, t], by_b1[half, t][:0])
+    elif t == 0 and starting:
+        _sum_elements(*filters, first, last, z, by_y, by_elements[0][half])
+        _sum_elements(*features, first, last, z, grad, by_elements[1][half])
+
+
 def _make(parallel: bool) -> tuple[Callable, Callable]:
     """Compile both passes for several threads, or for one.
 
@@ -137,27 +209,13 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
     def ascend(shares, weights, h, bins, source, ptr, counts, z, steps) -> None:
-        rows, _, pieces = shares
-        tables, _, _, b1, _, b2, w0_t, w1_t, w2_t, elements, started = weights
-        x, hidden, summed, outer, slope = steps
-        n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
-        for part in prange(n_parts):
-            for i in range(rows[part], rows[part + 1]):
-                x[0, i] = elements[z[i]]
-                hidden[0, i] = started[z[i]]
-        for t in range(n_blocks):
-            y, total = hidden[t % hidden.shape[0]], summed[t % summed.shape[0]]
+        n_parts = shares[2].shape[0] if parallel else len(shares[2])
+        n_steps = 1 + 2 * weights[0].shape[0]
+        at_once = n_steps if shares[3] else 1
+        for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
-                first, last, begin, end = pieces[part, 1], pieces[part, 2], pieces[part, 3], pieces[part, 4]
-                convolve_columns(begin, end, first, last, y, tables[t], h, bins, source, ptr, total)
-            before, after = x[t % x.shape[0]], x[(t + 1) % x.shape[0]]
-            act, inclination = outer[t % outer.shape[0]], slope[t % slope.shape[0]]
-            above = hidden[(t + 1) % hidden.shape[0]]
-            for part in prange(n_parts):
-                begin, end = rows[part], rows[part + 1]
-                _update(begin, end, counts, before, total, w1_t[t], b1[t], w2_t[t], b2[t], act, inclination, after)
-                if t + 1 < n_blocks:
-                    product(end - begin, after, begin, w0_t[t + 1], above, begin)
+                for step in range(stage, stage + at_once):
+                    _rise(step, part, shares, weights, h, bins, source, ptr, counts, z, steps)
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
     def descend(
@@ -170,8 +228,7 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         counts,
         z,
         steps,
-        by_hidden,
-        by_inner,
+        extra,
         top,
         descent,
         learning,
@@ -179,64 +236,16 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         by_edges,
         by_weights,
     ) -> None:
-        rows, pairs, pieces = shares
-        tables, w0, w1, _, w2, _, _, _, _, _, _ = weights
-        x, hidden, summed, outer, slope = steps
-        by_tables, by_w0, by_w1, by_b1, by_w2, by_b2 = by_weights
-        n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
-        grads, all_by_outer, all_by_sum, all_by_y, by_u = descent
-        for t in range(n_blocks - 1, -1, -1):
-            grad = top if t == n_blocks - 1 else grads[(n_blocks - 1 - t) % grads.shape[0]]
-            below = grads[(n_blocks - t) % grads.shape[0]]
-            extra_u, extra_y = by_inner[t % by_inner.shape[0]], by_hidden[t % by_hidden.shape[0]]
-            layer = t % all_by_sum.shape[0]
-            by_outer, by_sum, by_y = all_by_outer[layer], all_by_sum[layer], all_by_y[layer]
+        n_parts = shares[2].shape[0] if parallel else len(shares[2])
+        n_steps = _WAY_DOWN * weights[0].shape[0]
+        at_once = n_steps if shares[3] else 1
+        for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
-                begin, end = rows[part], rows[part + 1]
-                _descend(begin, end, counts, grad, slope[t], extra_u, w2[t], w1[t], by_outer, by_u, by_sum)
-            if by_edges.shape[0] > 0:
-                for part in prange(n_parts):
-                    begin, end = pairs[part], pairs[part + 1]
-                    dots_of_pairs(begin, end, by_sum, hidden[t], tables[t], bins, source, ptr, by_edges)
-            starting = by_elements[0].shape[1] > 0
-            if t > 0 or starting or learning:
-                for part in prange(n_parts):
-                    half, first, last, begin, end = (
-                        pieces[part, 0],
-                        pieces[part, 1],
-                        pieces[part, 2],
-                        pieces[part, 3],
-                        pieces[part, 4],
+                found = learning, by_elements, by_edges, by_weights
+                for step in range(stage, stage + at_once):
+                    _fall(
+                        step, part, shares, weights, h, bins, source, ptr, counts, z, steps, extra, top, descent, found
                     )
-                    convolve_columns(begin, end, first, last, by_sum, tables[t], h, bins, source, ptr, by_y)
-                    if learning:
-                        by_table = by_tables[half, t]
-                        coefficients_of_columns(
-                            begin, end, first, last, by_sum, hidden[t], h, bins, source, ptr, by_table
-                        )
-                for part in prange(n_parts):
-                    _add(rows[part], rows[part + 1], extra_y, by_y)
-                    if t > 0:
-                        _pass_on(rows[part], rows[part + 1], by_y, w0[t], grad, below)
-            if t == 0 and starting:
-                for part in prange(n_parts):
-                    half, first, last = pieces[part, 0], pieces[part, 1], pieces[part, 2]
-                    _sum_elements(pieces[part, 3], pieces[part, 4], first, last, z, by_y, by_elements[0][half])
-                    _sum_elements(pieces[part, 5], pieces[part, 6], first, last, z, grad, by_elements[1][half])
-            if learning:
-                for part in prange(n_parts):
-                    half, first, last, begin, end = (
-                        pieces[part, 0],
-                        pieces[part, 1],
-                        pieces[part, 2],
-                        pieces[part, 5],
-                        pieces[part, 6],
-                    )
-                    rows_of_product(begin, end, first, last, by_u, summed[t], by_w1[half, t], by_b1[half, t])
-                    rows_of_product(begin, end, first, last, grad, outer[t], by_w2[half, t], by_b2[half, t])
-                    begin, end, none = pieces[part, 3], pieces[part, 4], by_b1[half, t][:0]
-                    if t > 0:  # the first one is learned from the sums over elements
-                        rows_of_product(begin, end, first, last, by_y, x[t], by_w0[half, t], none)
 
     return ascend, descend
 
@@ -319,7 +328,7 @@ def descend(
     sums = tuple(empty((2 if cut > 0 else 1, kinds, width), real) for width in (n_filters, n_features))
     learned = Gradients.empty(weights, cut, by_weights)
     learned[1][:, :1] = 0  # the first dense layer of the first block, learned from the sums over elements
-    rest = steps.layers, by_hidden, by_inner, top, tuple(descent), by_weights, sums, edges, learned
+    rest = steps.layers, (by_hidden, by_inner), top, tuple(descent), by_weights, sums, edges, learned
     run_blocks(_DESCEND, cut, weights, h, graph, n_neighbors, array(z), *rest)
     by_first, total = Gradients.total(sums)
     if by_elements:

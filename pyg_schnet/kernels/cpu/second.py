@@ -142,7 +142,7 @@ def _make(parallel: bool) -> Callable:
         by_inner,
         by_weights,
     ) -> None:
-        rows, pairs, pieces = shares
+        rows, pairs, pieces, _ = shares
         tables, _, _, _, _, _, w0_t, w1_t, w2_t, _, _ = weights
         grads, by_outer, by_sum, by_y, p = descent
         by_tables, by_w0, by_w1, by_b1, by_w2, _ = by_weights

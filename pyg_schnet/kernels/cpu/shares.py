@@ -23,11 +23,13 @@ class Shares(NamedTuple):
         pairs: Atoms whose pairs are evaluated one by one, shape ``[S + 1]``.
         pieces: Half, first and last atom, first and last filter, first and last feature of what is summed over pairs
             or atoms, shape ``[S, 7]``.
+        apart: Whether each thread has halves of its own, so that none has to wait for what others do.
     """
 
     rows: np.ndarray
     pairs: np.ndarray
     pieces: np.ndarray
+    apart: bool
 
 
 @njit(cache=True)
@@ -81,7 +83,7 @@ def share(threads: int, cut: int, ptr: np.ndarray, n_filters: int, n_features: i
         rows.extend(first + evenly(last - first, TILE)(groups)[1:])
         pairs.extend(within(ptr, first, last)(groups)[1:])
         pieces.extend((half, first, last, *filters[g : g + 2], *features[g : g + 2]) for g in range(groups))
-    return _shares(rows, pairs, pieces)
+    return _shares(rows, pairs, pieces, apart=False)
 
 
 @lru_cache(maxsize=64)
@@ -89,7 +91,7 @@ def _wholes(cut: int, n_atoms: int, n_filters: int, n_features: int) -> Shares:
     """Shares of one thread for each half; kept, since one small structure is evaluated again and again."""
     halves = _halves(cut, n_atoms)
     bounds = [0, *(last for _, _, last in halves)]
-    return _shares(bounds, bounds, [(*half, 0, n_filters, 0, n_features) for half in halves])
+    return _shares(bounds, bounds, [(*half, 0, n_filters, 0, n_features) for half in halves], apart=True)
 
 
 def _halves(cut: int, n_atoms: int) -> list[tuple[int, int, int]]:
@@ -97,5 +99,5 @@ def _halves(cut: int, n_atoms: int) -> list[tuple[int, int, int]]:
     return [(0, 0, cut), (1, cut, n_atoms)] if cut > 0 else [(0, 0, n_atoms)]
 
 
-def _shares(rows: list[int], pairs: list[int], pieces: list[tuple[int, ...]]) -> Shares:
-    return Shares(*(np.array(values, np.int64) for values in (rows, pairs, pieces)))
+def _shares(rows: list[int], pairs: list[int], pieces: list[tuple[int, ...]], apart: bool) -> Shares:
+    return Shares(*(np.array(values, np.int64) for values in (rows, pairs, pieces)), apart)

@@ -161,7 +161,7 @@ def _by_edges(top, shares, weights, h, bins, source, ptr, counts, z, steps) -> n
         counts,
         z,
         steps,
-        *nothing,
+        nothing,
         top,
         (grads, outer[:1], by_sum, by_y, outer[1]),
         False,
