@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, rows_of_product
-from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Cut, arrays_of, evenly, run
+from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, product_before, rows_of_product
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Cut, array, arrays_of, evenly, run
 from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, fma, lanes, load, narrow, one, total, wide
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.cpu.transpose import transposes
 
+_GROUP, _MOST_GROUPS = 512, 16  # rows whose gradients by weights are summed on their own, whoever does it
 _PRODUCTS_AT_ONCE = 10  # work is counted in products of convolutions, which take so much longer
 
 
@@ -58,7 +60,7 @@ def ascend_rows(begin, end, x, w1_t, b1, w2, b2, hidden, slope, out) -> None:
     inner = aligned_tile(w1_t.shape[1], x)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, x, i, w1_t, inner, ZERO)
+        product_before(rows, x, i, w1_t, inner, ZERO, (hidden, slope), i)
         softplus_rows(rows, inner, b1, i, hidden, slope)
         for r in range(i, i + rows):
             _dots(r, hidden, w2, b2, out)
@@ -87,21 +89,24 @@ def descend_rows(begin, end, grad, slope, w2, w1, by_inner, by_x) -> None:
             product(rows, by_inner, i, w1, by_x, i)
 
 
-@njit(parallel=True, **PRODUCT_OPTIONS)
-def _descend_parallel(bounds, grad, slope, w2, w1, by_inner, by_x) -> None:
-    for part in prange(bounds.shape[0] - 1):
-        descend_rows(bounds[part], bounds[part + 1], grad, slope, w2, w1, by_inner, by_x)
-
-
 @njit(**PRODUCT_OPTIONS)
-def _learn(begin, end, x, by_inner, by_w1, by_b1) -> None:
-    rows_of_product(begin, end, ZERO, x.shape[0], by_inner, x, by_w1, by_b1)
+def _descend_groups(begin, end, groups, grad, x, w1, w2, hidden, slope, by_inner, by_x, learned) -> None:
+    """All gradients of some groups of rows, those by weights where there is room for them."""
+    by_w1, by_b1, by_w2, by_b2 = learned
+    for group in range(begin, end):
+        first, last = groups[group], groups[group + 1]
+        descend_rows(first, last, grad, slope, w2, w1, by_inner, by_x)
+        if by_w1.shape[0] > 0:
+            rows_of_product(ZERO, w1.shape[0], first, last, by_inner, x, by_w1[group], by_b1[group])
+            rows_of_product(ZERO, w2.shape[0], first, last, grad, hidden, by_w2[group], by_b2[group])
 
 
 @njit(parallel=True, **PRODUCT_OPTIONS)
-def _learn_parallel(bounds, x, by_inner, by_w1, by_b1) -> None:
+def _descend_parallel(bounds, groups, grad, x, w1, w2, hidden, slope, by_inner, by_x, learned) -> None:
+    by_w1, by_b1, by_w2, by_b2 = learned
     for part in prange(bounds.shape[0] - 1):
-        _learn(bounds[part], bounds[part + 1], x, by_inner, by_w1, by_b1)
+        begin, end, room = bounds[part], bounds[part + 1], (by_w1, by_b1, by_w2, by_b2)
+        _descend_groups(begin, end, groups, grad, x, w1, w2, hidden, slope, by_inner, by_x, room)
 
 
 def two_layers(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,14 +152,19 @@ def two_layers_gradient(
         by_x: Whether the gradient by the inputs is wanted.
         by_weights: Whether those by weights and biases are.
     """
-    by_inner, found = torch.empty_like(slope), x.new_empty(x.shape if by_x else (0, x.size(1)))
-    run(descend_rows, _descend_parallel, *_by_rows(x, w1), *arrays_of(grad, slope, w2, w1, by_inner, found))
+    (n_rows, n_features), (n_outputs, n_hidden) = x.shape, w2.shape
+    groups = evenly(n_rows, TILE)(min(max(-(-n_rows // _GROUP), 1), _MOST_GROUPS))
+    n_groups = len(groups) - 1
+    n_learned = n_groups if by_weights else 0
+    shapes = (n_hidden, n_features), (n_hidden,), (n_outputs, n_hidden), (n_outputs,)
+    learned = tuple(array(x.new_empty(n_learned, *shape)) for shape in shapes)
+    by_inner, by_x_found = torch.empty_like(slope), x.new_empty(n_rows if by_x else 0, n_features)
+    arrays = arrays_of(grad, x, w1, w2, hidden, slope, by_inner, by_x_found)
+    run(_descend_groups, _descend_parallel, evenly(n_groups), _work(x, w1), groups, *arrays, learned)
+    found = by_x_found if by_x else None
     if not by_weights:
-        return LayerGradients(found if by_x else None)
-    by_w1, by_b1 = torch.empty_like(w1), w1.new_empty(w1.size(0))
-    columns = evenly(w1.size(0), NARROW // x.element_size())
-    run(_learn, _learn_parallel, columns, _work(x, w1), *arrays_of(x, by_inner, by_w1, by_b1))
-    return LayerGradients(found if by_x else None, by_w1, by_b1, grad.t() @ hidden, grad.sum(0))
+        return LayerGradients(found)
+    return LayerGradients(found, *(torch.from_numpy(np.add.reduce(each, axis=0)) for each in learned))
 
 
 def _work(x: Tensor, w1: Tensor) -> int:

@@ -19,7 +19,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.bspline import TAPS
-from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, rows_of_product
+from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, product_before, rows_of_product
 from pyg_schnet.kernels.cpu.many import Stacks
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
 from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empty, num_threads, several
@@ -34,10 +34,10 @@ def _sample(expansion, w1_t, b1, w2_t, b2, hidden, inner_slope, filters, outer_s
     before = aligned_tile(n_filters, filters)
     for i in range(0, n_samples, TILE):
         rows = min(TILE, n_samples - i)
-        product(rows, expansion, i, w1_t, before, ZERO)
+        product_before(rows, expansion, i, w1_t, before, ZERO, (hidden, inner_slope), i)
         softplus_rows(rows, before, b1, i, hidden, inner_slope)
         if outer_slope.shape[0] > 0:
-            product(rows, hidden, i, w2_t, before, ZERO)
+            product_before(rows, hidden, i, w2_t, before, ZERO, (filters, outer_slope), i)
             softplus_rows(rows, before, b2, i, filters, outer_slope)
         else:
             product(rows, hidden, i, w2_t, filters, i)
@@ -56,7 +56,7 @@ def _descend(grad, outer_slope, w2, inner_slope, by_inner) -> None:
             for r in range(i, i + rows):
                 for f in range(n_filters):
                     grad[r, f] *= outer_slope[r, f]
-        product(rows, grad, i, w2, by_inner, i)
+        product_before(rows, grad, i, w2, by_inner, i, (by_inner, inner_slope), i)
         for r in range(i, i + rows):
             for f in range(n_filters):
                 by_inner[r, f] *= inner_slope[r, f]

@@ -25,14 +25,24 @@ from pyg_schnet.kernels.cpu.simd import (
     lanes,
     load,
     multiply,
-    prefetch,
     narrow,
     one,
+    prefetch,
     store,
     total,
     wide,
 )
 from pyg_schnet.kernels.graph import SplineGraph
+
+_AHEAD = 24  # atoms; those of a small molecule come one after the other
+
+
+@njit(**PRODUCT_OPTIONS)
+def fetch_ahead(zero, values, place) -> None:
+    """Ask for the columns of an atom that comes later, before they are needed; as many as ``zero`` has elements."""
+    place += _AHEAD * values.shape[1]
+    for f in range(0, lanes(zero), NARROW // values.itemsize):
+        prefetch(values, place + f)
 
 
 @njit(**PRODUCT_OPTIONS)
@@ -84,9 +94,8 @@ def _coefficient_columns(zero, f, first, last, g, x, h, bins, source, ptr, out) 
     for i in range(first, last):
         row = i * n_features + f
         g_i, x_i = load(zero, g, row), load(zero, x, row)
-        for q in range(0, lanes(zero), 16):
-            prefetch(x, row + 24 * n_features + q)
-            prefetch(g, row + 24 * n_features + q)
+        fetch_ahead(zero, g, row)
+        fetch_ahead(zero, x, row)
         for p in range(at(ptr, i), at(ptr, i + 1)):
             j, k = at(source, p) * n_features + f, at(bins, p) * n_features + f
             product = fma(g_i, load(zero, x, j), multiply(load(zero, g, j), x_i))

@@ -58,7 +58,7 @@ Cut = Callable[[int], np.ndarray]
 def evenly(n_rows: int, unit: int = 1) -> Cut:
     """Ranges of as many rows each, in multiples of a unit."""
     n_units = -(-n_rows // unit)
-    return lambda threads: np.minimum(np.arange(threads + 1) * n_units // threads * unit, n_rows)
+    return lambda threads: np.array([min(t * n_units // threads * unit, n_rows) for t in range(threads + 1)])
 
 
 def by_work(ptr: np.ndarray) -> Cut:

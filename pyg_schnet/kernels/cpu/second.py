@@ -24,8 +24,8 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.blocks import divide, run_blocks
-from pyg_schnet.kernels.cpu.dense import TILE, product, rows_of_product
-from pyg_schnet.kernels.cpu.pairs import dots_of_pairs
+from pyg_schnet.kernels.cpu.dense import TILE, product, product_before, rows_of_product
+from pyg_schnet.kernels.cpu.pairs import dots_of_pairs, fetch_ahead
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights
 from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empty, zeros
 from pyg_schnet.kernels.cpu.simd import NARROW, add, at, fill, fma, load, multiply, narrow, one, store
@@ -68,6 +68,8 @@ def _some_columns(zero, f, first, last, s, y, r, c, h, along, bins, source, ptr,
     for i in range(first, last):
         row = i * n_columns + f
         s_i, y_i, r_i = load(zero, s, row), load(zero, y, row), load(zero, r, row)
+        fetch_ahead(zero, s, row)
+        fetch_ahead(zero, y, row)
         by_s_i, by_y_i = zero, zero
         for p in range(at(ptr, i), at(ptr, i + 1)):
             j, k = at(source, p) * n_columns + f, at(bins, p) * n_columns + f
@@ -106,7 +108,7 @@ def _ascend(begin, end, counts, by_s, slope, q, w1_t, w2_t, p, by_q, by_inner, b
     divide(begin, end, counts, by_s)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, by_s, i, w1_t, by_q, i)  # by p
+        product_before(rows, by_s, i, w1_t, by_q, i, (q, slope, by_inner), i)  # by p
         for n in range(i, i + rows):
             for f in range(n_features):
                 p[n, f] = q[n, f] * slope[n, f]
