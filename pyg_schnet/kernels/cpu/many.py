@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from pyg_schnet.kernels.cpu.run import OPTIONS, array, empty, evenly, run
+from pyg_schnet.kernels.cpu.run import OPTIONS, array, empties, evenly, run
 from pyg_schnet.kernels.cpu.transpose import transpose_tiles, whole_tiles
 
 _PRODUCTS = 4  # for each number that is copied, in units of those of a convolution
@@ -97,8 +97,9 @@ class Stacks:
     def _copy(self, addresses: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         n, dtype, shapes = addresses.shape[1], array(self._tensors[0]).dtype, self._shapes
         matrices = [(n, *(shape if len(shape) == 2 else (1, *shape))) for shape in shapes]
-        stacked = [empty(shape, dtype) for shape in matrices]
-        turned = [empty((n * (k in self._turned), *shape[:0:-1]), dtype) for k, shape in enumerate(matrices)]
+        transposes = [(n * (k in self._turned), *shape[:0:-1]) for k, shape in enumerate(matrices)]
+        arrays = empties([*matrices, *transposes], dtype)
+        stacked, turned = arrays[: len(matrices)], arrays[len(matrices) :]
         work = _PRODUCTS * sum(values.size for values in stacked)
         run(_stack, _stack_parallel, evenly(n), work, addresses, tuple(stacked), tuple(turned))
         found = [values.reshape(n, *shape) for values, shape in zip(stacked, shapes, strict=True)]

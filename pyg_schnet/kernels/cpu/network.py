@@ -22,7 +22,7 @@ from pyg_schnet.kernels.bspline import TAPS
 from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, product_before, rows_of_product
 from pyg_schnet.kernels.cpu.many import Stacks
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
-from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empty, num_threads, several
+from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empties, empty, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 
 _BEYOND = 4  # samples that a table needs more than it has coefficients
@@ -141,8 +141,7 @@ def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
     n_tables, n_filters = weights[1].shape
     n_samples = len(expansion)
     shape, dtype = (n_tables, n_samples, n_filters), expansion.dtype
-    kept = [empty(shape, dtype) for _ in range(3)]
-    sampled = Sampled(*kept, empty(shape if activate else (n_tables, 0, n_filters), dtype))
+    sampled = Sampled(*empties([shape] * 3 + [shape if activate else (n_tables, 0, n_filters)], dtype))
     out = empty((n_tables, n_samples - _BEYOND, n_filters), dtype)
     taps = np.array([*TAPS, -0.5, 1.0], dtype)
     _run(
@@ -163,10 +162,11 @@ def tabulate(networks: Networks) -> tuple[Tensor, Sampled]:
 def table_gradient(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[Tensor, ...]:
     """Gradients by the weights of all networks, from that by their tables, shape ``[T, M - 4, F]``."""
     expansion, window, vanishing, _, weights, _ = networks
-    by_outer, by_inner = (empty(sampled.filters.shape, sampled.filters.dtype) for _ in range(2))
-    found, taps = tuple(empty(value.shape, value.dtype) for value in weights), np.array(TAPS, expansion.dtype)
+    shapes = [sampled.filters.shape] * 2 + [value.shape for value in weights]
+    by_outer, by_inner, *found = empties(shapes, expansion.dtype)
+    taps = np.array(TAPS, expansion.dtype)
     samples = expansion, window, taps, vanishing
-    _run(1, sampled, array(grad), *samples, weights, tuple(sampled), by_outer, by_inner, found)
+    _run(1, sampled, array(grad), *samples, weights, tuple(sampled), by_outer, by_inner, tuple(found))
     return tuple(torch.from_numpy(value) for value in found)
 
 

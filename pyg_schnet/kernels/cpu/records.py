@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyg_schnet.kernels.cpu.dense import matrix_product
 from pyg_schnet.kernels.cpu.many import Stacks
-from pyg_schnet.kernels.cpu.run import array, empty
+from pyg_schnet.kernels.cpu.run import array, empties, empty
 
 
 class Weights(NamedTuple):
@@ -163,7 +163,7 @@ class Gradients(NamedTuple):
             wanted: Whether they are.
         """
         halves = 2 if cut > 0 else 1
-        return tuple(empty((halves, *(w if wanted else w[:0]).shape), w.dtype) for w in weights[:6])
+        return tuple(empties([(halves, *(w if wanted else w[:0]).shape) for w in weights[:6]], weights.w0.dtype))
 
     @staticmethod
     def total(halves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -11,9 +11,10 @@ steps took twice as long. So nothing here is multiplied by numpy.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numba
@@ -134,6 +135,7 @@ def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
 
 
 _CPU = torch.device("cpu")
+_SHARED = 1 << 20  # bytes
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
@@ -143,6 +145,19 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     Numpy's begin anywhere in a line, and most vectors then lie in two of them: convolutions took 1.6 times as long.
     """
     return torch.empty(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
+
+
+def empties(shapes: Sequence[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarray]:
+    """Several such arrays; small ones share their memory, since asking for it takes longer than filling them."""
+    line, most = 64 // dtype.itemsize, _SHARED // dtype.itemsize
+    ends, sizes = [], [math.prod(shape) for shape in shapes]
+    for size in sizes:
+        ends.append((ends[-1] if ends else 0) + (-(-size // line) * line if size <= most else 0))
+    memory = empty((ends[-1],), dtype)
+    found = []
+    for begin, size, shape in zip([0, *ends], sizes, shapes, strict=False):
+        found.append(memory[begin : begin + size].reshape(shape) if size <= most else empty(shape, dtype))
+    return found
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
