@@ -47,6 +47,7 @@ def test_shares_cover_everything_once(sizes, threads):
     shares = share(threads, cut, ptr, n_filters, n_features, 16)
     halves = 2 if cut > 0 else 1
     assert len(shares.pieces) == max(threads // halves, 1) * halves
+    assert shares.apart == (threads <= halves or threads // halves == 1)
     for bounds in (shares.rows, shares.pairs):
         assert (bounds[0], bounds[-1]) == (0, n_atoms)
         assert len(bounds) == len(shares.pieces) + 1

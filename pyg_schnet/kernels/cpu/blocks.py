@@ -10,9 +10,10 @@ A block is, with its table C and the weights h of the edges,
 The first features are those of the elements: there, what follows is computed for elements, and what is learned of them
 is summed over their atoms. Between two convolutions every atom is on its own: dense layers, softplus and residual run
 through tiles of atoms that stay in the cache. There, threads share the atoms. In convolutions, and gradients of
-weights, they share the features, or the halves of a batch that have no pair with each other: then, each thread stays
-with its atoms, and finds their features in its own cache. Gradients of weights are summed over each half and then
-added, whoever computed them, so results do not depend on the number of threads.
+weights, they share the features, and have to wait for each other in between. Where a batch falls into halves that have
+no pair with each other, each thread stays with its atoms instead, finds their features in its own cache and goes
+through all blocks without waiting. Gradients of weights are summed over each half and then added, whoever computed
+them, so results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def _sum_elements(begin, end, first, last, z, values, sums) -> None:
 
 
 @njit(**PRODUCT_OPTIONS)
-def _rise(step, part, shares, weights, h, bins, source, ptr, counts, z, steps) -> None:
-    """A step of a part on the way up: first features, then convolution and update of one block after the other."""
+def _step_up(step, part, shares, weights, h, bins, source, ptr, counts, z, steps) -> None:
+    """What a thread does in a step on the way up: first features, then convolution and update of each block."""
     rows, _, pieces, _ = shares
     tables, _, _, b1, _, b2, w0_t, w1_t, w2_t, elements, started = weights
     x, hidden, summed, outer, slope = steps
@@ -154,12 +155,16 @@ def _rise(step, part, shares, weights, h, bins, source, ptr, counts, z, steps) -
         product(end - begin, after, begin, w0_t[t + 1], hidden[(t + 1) % hidden.shape[0]], begin)
 
 
-_WAY_DOWN = 4  # steps of each block
+_STEPS_DOWN = 4  # of each block
 
 
 @njit(**PRODUCT_OPTIONS)
-def _fall(step, part, shares, weights, h, bins, source, ptr, counts, z, steps, extra, top, descent, found) -> None:
-    """A step of a part on the way down; each block has :data:`_WAY_DOWN`, the last block comes first."""
+def _step_down(step, part, shares, weights, h, bins, source, ptr, counts, z, steps, extra, top, descent, found) -> None:
+    """What a thread does in a step on the way down; blocks have four each, and the last block comes first.
+
+    From the features after a block to its convolution; through the convolution, to edges, tables and two dense layers;
+    to the features before the block; and to its first dense layer, or the elements.
+    """
     rows, pairs, pieces, _ = shares
     tables, w0, w1, _, w2, _, _, _, _, _, _ = weights
     x, hidden, summed, outer, slope = steps
@@ -167,7 +172,7 @@ def _fall(step, part, shares, weights, h, bins, source, ptr, counts, z, steps, e
     grads, all_by_outer, all_by_sum, all_by_y, by_u = descent
     learning, by_elements, by_edges, (by_tables, by_w0, by_w1, by_b1, by_w2, by_b2) = found
     n_blocks = tables.shape[0]
-    t, kind = n_blocks - 1 - step // _WAY_DOWN, step % _WAY_DOWN
+    t, kind = n_blocks - 1 - step // _STEPS_DOWN, step % _STEPS_DOWN
     grad = top if t == n_blocks - 1 else grads[(n_blocks - 1 - t) % grads.shape[0]]
     layer = t % all_by_sum.shape[0]
     by_outer, by_sum, by_y = all_by_outer[layer], all_by_sum[layer], all_by_y[layer]
@@ -215,7 +220,7 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
                 for step in range(stage, stage + at_once):
-                    _rise(step, part, shares, weights, h, bins, source, ptr, counts, z, steps)
+                    _step_up(step, part, shares, weights, h, bins, source, ptr, counts, z, steps)
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
     def descend(
@@ -237,13 +242,13 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         by_weights,
     ) -> None:
         n_parts = shares[2].shape[0] if parallel else len(shares[2])
-        n_steps = _WAY_DOWN * weights[0].shape[0]
+        n_steps = _STEPS_DOWN * weights[0].shape[0]
         at_once = n_steps if shares[3] else 1
         for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
                 found = learning, by_elements, by_edges, by_weights
                 for step in range(stage, stage + at_once):
-                    _fall(
+                    _step_down(
                         step, part, shares, weights, h, bins, source, ptr, counts, z, steps, extra, top, descent, found
                     )
 

@@ -20,7 +20,7 @@ from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, fma, lanes, load, narrow, 
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
 from pyg_schnet.kernels.cpu.transpose import transposes
 
-_GROUP, _MOST_GROUPS = 512, 16  # rows whose gradients by weights are summed on their own, whoever does it
+_GROUP, _MOST_GROUPS = 128, 8  # rows whose gradients by weights are summed on their own, whoever does it
 _PRODUCTS_AT_ONCE = 10  # work is counted in products of convolutions, which take so much longer
 
 

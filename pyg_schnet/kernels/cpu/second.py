@@ -121,6 +121,47 @@ def _ascend(begin, end, counts, by_s, slope, q, w1_t, w2_t, p, by_q, by_inner, b
                 above[n, f] += below[n, f]
 
 
+_STEPS = 4  # of each block
+
+
+@njit(**PRODUCT_OPTIONS)
+def _step(step, part, shares, weights, h, bins, source, ptr, counts, along, known, descent, scratch, found) -> None:
+    """What a thread does in a step; blocks have four each.
+
+    From the gradient below a block to that by the features that its convolution had; through the convolution; to the
+    gradient above the block; and to its dense layers.
+    """
+    rows, pairs, pieces, _ = shares
+    tables, _, _, _, _, _, w0_t, w1_t, w2_t, _, _ = weights
+    hidden, slope = known
+    grads, by_outer, by_sum, by_y, p = descent
+    by_r, by_s, by_q = scratch
+    by_grads, by_edges, by_hidden, by_inner, (by_tables, by_w0, by_w1, by_b1, by_w2, _) = found
+    t, kind = step // _STEPS, step % _STEPS
+    y, s, q, g = hidden[t], by_sum[t], by_outer[t], grads[tables.shape[0] - 1 - t]
+    below, above = by_grads[t % 2], by_grads[(t + 1) % 2]
+    begin, end = rows[part], rows[part + 1]
+    half, first, last = pieces[part, 0], pieces[part, 1], pieces[part, 2]
+    filters, features = (pieces[part, 3], pieces[part, 4]), (pieces[part, 5], pieces[part, 6])
+    if kind == 0:
+        if t > 0:
+            product(end - begin, below, begin, w0_t[t], by_r, begin)
+    elif kind == 1:
+        if t > 0 and by_edges.shape[0] > 0:
+            dots_of_pairs(pairs[part], pairs[part + 1], s, by_r, tables[t], bins, source, ptr, by_edges)
+        c, by_c = tables[t], by_tables[half, t]
+        _columns(*filters, first, last, s, y, by_r, c, h, along, bins, source, ptr, by_s, by_hidden[t], by_c)
+    elif kind == 2:
+        by_u = by_inner[t]
+        _ascend(begin, end, counts, by_s, slope[t], q, w1_t[t], w2_t[t], p, by_q, by_u, below, above)
+    else:
+        none = by_b1[half, t][:0]
+        rows_of_product(*features, first, last, p, by_s, by_w1[half, t], none)
+        rows_of_product(*features, first, last, g, by_q, by_w2[half, t], none)
+        if t > 0:
+            rows_of_product(*filters, first, last, by_y[t], below, by_w0[half, t], none)
+
+
 def _make(parallel: bool) -> Callable:
     """Compile for several threads, or for one; see blocks.py for why they differ in more than that."""
 
@@ -134,8 +175,7 @@ def _make(parallel: bool) -> Callable:
         ptr,
         counts,
         along,
-        hidden,
-        slope,
+        known,
         descent,
         scratch,
         by_grads,
@@ -144,37 +184,29 @@ def _make(parallel: bool) -> Callable:
         by_inner,
         by_weights,
     ) -> None:
-        rows, pairs, pieces, _ = shares
-        tables, _, _, _, _, _, w0_t, w1_t, w2_t, _, _ = weights
-        grads, by_outer, by_sum, by_y, p = descent
-        by_tables, by_w0, by_w1, by_b1, by_w2, _ = by_weights
-        n_blocks, n_parts = tables.shape[0], pieces.shape[0] if parallel else len(pieces)
-        by_r, by_s, by_q = scratch
-        for t in range(n_blocks):
-            y, s, q, g = hidden[t], by_sum[t], by_outer[t], grads[n_blocks - 1 - t]
-            below, above = by_grads[t % 2], by_grads[(t + 1) % 2]
-            if t > 0:
-                for part in prange(n_parts):
-                    product(rows[part + 1] - rows[part], below, rows[part], w0_t[t], by_r, rows[part])
-            if t > 0 and by_edges.shape[0] > 0:
-                for part in prange(n_parts):
-                    begin, end = pairs[part], pairs[part + 1]
-                    dots_of_pairs(begin, end, s, by_r, tables[t], bins, source, ptr, by_edges)
+        n_parts = shares[2].shape[0] if parallel else len(shares[2])
+        n_steps = _STEPS * weights[0].shape[0]
+        at_once = n_steps if shares[3] else 1
+        for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
-                half, first, last = pieces[part, 0], pieces[part, 1], pieces[part, 2]
-                begin, end, by_c = pieces[part, 3], pieces[part, 4], by_tables[half, t]
-                c, by_y_t = tables[t], by_hidden[t]
-                _columns(begin, end, first, last, s, y, by_r, c, h, along, bins, source, ptr, by_s, by_y_t, by_c)
-            for part in prange(n_parts):
-                begin, end, by_u = rows[part], rows[part + 1], by_inner[t]
-                _ascend(begin, end, counts, by_s, slope[t], q, w1_t[t], w2_t[t], p, by_q, by_u, below, above)
-            for part in prange(n_parts):
-                half, first, last = pieces[part, 0], pieces[part, 1], pieces[part, 2]
-                begin, end, none = pieces[part, 5], pieces[part, 6], by_b1[half, t][:0]
-                rows_of_product(begin, end, first, last, p, by_s, by_w1[half, t], none)
-                rows_of_product(begin, end, first, last, g, by_q, by_w2[half, t], none)
-                if t > 0:
-                    rows_of_product(pieces[part, 3], pieces[part, 4], first, last, by_y[t], below, by_w0[half, t], none)
+                found = by_grads, by_edges, by_hidden, by_inner, by_weights
+                for step in range(stage, stage + at_once):
+                    _step(
+                        step,
+                        part,
+                        shares,
+                        weights,
+                        h,
+                        bins,
+                        source,
+                        ptr,
+                        counts,
+                        along,
+                        known,
+                        descent,
+                        scratch,
+                        found,
+                    )
 
     return second
 
@@ -214,7 +246,7 @@ def second_ascent(
     edges = zeros((len(h) if by_edges else 0, 4), real)
     by_hidden, by_inner = empty(hidden.shape, real), empty(slope.shape, real)
     scratch = zeros(hidden[0].shape, real), empty(hidden[0].shape, real), empty(slope[0].shape, real)
-    rest = array(along), hidden, slope, tuple(descent), scratch, by_grads, edges, by_hidden, by_inner, learned
+    rest = array(along), (hidden, slope), tuple(descent), scratch, by_grads, edges, by_hidden, by_inner, learned
     run_blocks(_SECOND, cut, weights, h, graph, n_neighbors, *rest)
     by_tables, by_w0, by_w1, by_w2 = Gradients.total([learned[k] for k in (0, 1, 2, 4)])  # biases have no part in it
     found = by_grads[n_blocks % 2], (edges if by_edges else None), by_hidden, by_inner
