@@ -226,7 +226,8 @@ class PropertyTask(LightningModule):
         if every is None:  # not in a fit
             return True
         number = self._trainer.global_step + 1
-        return number % SHOWN_EVERY == 1 or (every > 0 and number % every == 0)
+        drawn = self._trainer.progress_bar_callback is not None and number % SHOWN_EVERY == 1
+        return drawn or (every > 0 and number % every == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation errors."""

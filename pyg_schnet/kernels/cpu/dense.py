@@ -139,6 +139,21 @@ def _sum_of_columns(zero, m, first, last, a, out) -> None:
 
 
 @njit(**PRODUCT_OPTIONS)
+def sums_of_columns(begin, end, first, last, a, sums) -> None:
+    """Sums of some columns of a matrix, over the rows ``first`` to ``last``."""
+    m = begin
+    while m + WIDE // a.itemsize <= end:
+        _sum_of_columns(wide(a), m, first, last, a, sums)
+        m += WIDE // a.itemsize
+    while m + NARROW // a.itemsize <= end:
+        _sum_of_columns(narrow(a), m, first, last, a, sums)
+        m += NARROW // a.itemsize
+    while m < end:
+        _sum_of_columns(one(a), m, first, last, a, sums)
+        m += 1
+
+
+@njit(**PRODUCT_OPTIONS)
 def rows_of_product(begin, end, first, last, a, b, out, sums) -> None:
     """Rows of ``a.T @ b``, and of the sums of the columns of a where ``sums`` has room for them.
 
@@ -158,18 +173,8 @@ def rows_of_product(begin, end, first, last, a, b, out, sums) -> None:
         while n < n_columns:
             _outer_panel(one(b), n, begin, end, k, stop, fresh, a, b, out)
             n += 1
-    if sums.shape[0] == 0:
-        return
-    m = begin
-    while m + WIDE // a.itemsize <= end:
-        _sum_of_columns(wide(a), m, first, last, a, sums)
-        m += WIDE // a.itemsize
-    while m + NARROW // a.itemsize <= end:
-        _sum_of_columns(narrow(a), m, first, last, a, sums)
-        m += NARROW // a.itemsize
-    while m < end:
-        _sum_of_columns(one(a), m, first, last, a, sums)
-        m += 1
+    if sums.shape[0] > 0:
+        sums_of_columns(begin, end, first, last, a, sums)
 
 
 @njit(parallel=True, **PRODUCT_OPTIONS)

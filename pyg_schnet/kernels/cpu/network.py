@@ -19,11 +19,21 @@ from numba import njit, prange
 from torch import Tensor
 
 from pyg_schnet.kernels.bspline import TAPS
-from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, product_before, rows_of_product
+from pyg_schnet.kernels.cpu.dense import (
+    TILE,
+    ZERO,
+    aligned,
+    aligned_tile,
+    product,
+    product_before,
+    rows_of_product,
+    sums_of_columns,
+)
 from pyg_schnet.kernels.cpu.many import Stacks
 from pyg_schnet.kernels.cpu.prefilter import filter_rows, filter_rows_transposed
 from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, array, empties, empty, num_threads, several
 from pyg_schnet.kernels.cpu.softplus import softplus_rows
+from pyg_schnet.kernels.cpu.transpose import transpose_tiles, whole_tiles
 
 _BEYOND = 4  # samples that a table needs more than it has coefficients
 
@@ -62,6 +72,16 @@ def _descend(grad, outer_slope, w2, inner_slope, by_inner) -> None:
                 by_inner[r, f] *= inner_slope[r, f]
 
 
+@njit(**PRODUCT_OPTIONS)
+def _learn_first(expansion, by_inner, by_w1, by_b1) -> None:
+    """Gradient by the first layer, transposed: rows of filters fill vectors, those of a few Gaussians do not."""
+    n_filters, n_gaussians = by_w1.shape
+    by_w1_t = aligned(n_gaussians * n_filters, by_w1).reshape(n_gaussians, n_filters)
+    rows_of_product(ZERO, n_gaussians, ZERO, len(expansion), expansion, by_inner, by_w1_t, by_b1[:0])
+    transpose_tiles(0, whole_tiles(n_gaussians), by_w1_t, by_w1)
+    sums_of_columns(ZERO, n_filters, ZERO, len(expansion), by_inner, by_b1)
+
+
 def _make(parallel: bool) -> tuple[Callable, Callable]:
     """Compile both passes for several threads, or for one; see blocks.py for why they differ in more than that."""
 
@@ -85,7 +105,7 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
             filter_rows_transposed(grad[t], window, taps, vanishing, by_outer[t])
             _descend(by_outer[t], outer_slope[t], w2[t], inner_slope[t], by_inner[t])
             n_samples, n_filters = hidden.shape[1:]
-            rows_of_product(ZERO, n_filters, ZERO, n_samples, by_inner[t], expansion, by_w1[t], by_b1[t])
+            _learn_first(expansion, by_inner[t], by_w1[t], by_b1[t])
             rows_of_product(ZERO, n_filters, ZERO, n_samples, by_outer[t], hidden[t], by_w2[t], by_b2[t])
 
     return forward, backward
