@@ -62,7 +62,7 @@ def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys:
         return Batch.from_data_list(_one_by_one(dataset, index.tolist()), exclude_keys=list(exclude_keys))
     if dataset._indices is not None:
         chosen = dataset._indices
-        index = torch.from_numpy(np.array([chosen[i] for i in index.tolist()]))
+        index = torch.from_numpy(np.array([chosen[i] for i in index.tolist()], np.int64))
     return _gather(dataset._data, dataset.slices, index, frozenset(exclude_keys))
 
 

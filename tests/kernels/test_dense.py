@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyg_schnet.kernels.cpu import SERIAL_WORK, dense, matrix_product, product_of_rows
-from pyg_schnet.kernels.cpu.run import empty, zeros
+from pyg_schnet.kernels.cpu.run import empties, empty, zeros
 from pyg_schnet.kernels.cpu.transpose import transpose, transposes
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-14}
@@ -90,3 +90,15 @@ def test_arrays_begin_with_a_line_of_the_cache(shape, dtype):
     assert (values == 0).all()
     tile = dense.aligned_tile(5, np.zeros(1, dtype))
     assert (tile.shape, tile.dtype, tile.ctypes.data % 64) == ((dense.TILE, 5), dtype, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_that_share_memory_do_not_overlap(dtype):
+    shapes = [(3, 16), (1,), (0, 5), (600, 600), (2, 7, 33), (5,)]
+    arrays = empties(shapes, np.dtype(dtype))
+    for k, values in enumerate(arrays):
+        assert values.ctypes.data % 64 == 0 or values.size == 0
+        values[...] = k
+    assert [values.shape for values in arrays] == shapes
+    assert all((values == k).all() and values.dtype == dtype for k, values in enumerate(arrays))
+    assert empties([], np.dtype(dtype)) == []

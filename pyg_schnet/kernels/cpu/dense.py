@@ -80,7 +80,7 @@ def product(rows, a, i, w, out, o) -> None:
 
 @njit(**PRODUCT_OPTIONS)
 def product_before(rows, a, i, w, out, o, soon, s) -> None:
-    """The same; meanwhile, the caches get rows from s on of matrices that are read or written next.
+    """A product as above; meanwhile, the caches get rows from s on of the matrices ``soon``, which are needed next.
 
     These, a tuple, have as many columns as ``out``. Memory is slow, and has nothing to do while products are summed.
     """

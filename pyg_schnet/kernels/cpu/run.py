@@ -153,7 +153,7 @@ def empties(shapes: Sequence[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarr
     ends, sizes = [], [math.prod(shape) for shape in shapes]
     for size in sizes:
         ends.append((ends[-1] if ends else 0) + (-(-size // line) * line if size <= most else 0))
-    memory = empty((ends[-1],), dtype)
+    memory = empty((ends[-1] if ends else 0,), dtype)
     found = []
     for begin, size, shape in zip([0, *ends], sizes, shapes, strict=False):
         found.append(memory[begin : begin + size].reshape(shape) if size <= most else empty(shape, dtype))
