@@ -214,9 +214,10 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
 
     @njit(parallel=parallel, **PRODUCT_OPTIONS)
     def ascend(shares, weights, h, bins, source, ptr, counts, z, steps) -> None:
-        n_parts = shares[2].shape[0] if parallel else len(shares[2])
+        _, _, pieces, apart = shares
+        n_parts = pieces.shape[0] if parallel else len(pieces)
         n_steps = 1 + 2 * weights[0].shape[0]
-        at_once = n_steps if shares[3] else 1
+        at_once = n_steps if apart else 1
         for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
                 for step in range(stage, stage + at_once):
@@ -241,9 +242,10 @@ def _make(parallel: bool) -> tuple[Callable, Callable]:
         by_edges,
         by_weights,
     ) -> None:
-        n_parts = shares[2].shape[0] if parallel else len(shares[2])
+        _, _, pieces, apart = shares
+        n_parts = pieces.shape[0] if parallel else len(pieces)
         n_steps = _STEPS_DOWN * weights[0].shape[0]
-        at_once = n_steps if shares[3] else 1
+        at_once = n_steps if apart else 1
         for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
                 found = learning, by_elements, by_edges, by_weights

@@ -184,9 +184,10 @@ def _make(parallel: bool) -> Callable:
         by_inner,
         by_weights,
     ) -> None:
-        n_parts = shares[2].shape[0] if parallel else len(shares[2])
+        _, _, pieces, apart = shares
+        n_parts = pieces.shape[0] if parallel else len(pieces)
         n_steps = _STEPS * weights[0].shape[0]
-        at_once = n_steps if shares[3] else 1
+        at_once = n_steps if apart else 1
         for stage in range(0, n_steps, at_once):
             for part in prange(n_parts):
                 found = by_grads, by_edges, by_hidden, by_inner, by_weights
