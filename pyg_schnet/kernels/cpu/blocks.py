@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.dense import (
     TILE,
     ZERO,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.edges import length
 from pyg_schnet.kernels.cpu.run import EXACT_OPTIONS, arrays_of, by_work, num_threads, several
 

@@ -8,10 +8,11 @@ own, :mod:`pyg_schnet.kernels.cpu.pairs`.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu import pairs
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.run import OPTIONS, array, arrays_of, by_work, evenly, run
 from pyg_schnet.kernels.graph import SplineGraph
 

@@ -7,9 +7,10 @@ for all shapes and threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, arrays_of, evenly, run
 from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, add, fill, fma, load, narrow, one, prefetch, store, wide
 

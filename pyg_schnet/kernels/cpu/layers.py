@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.dense import TILE, ZERO, aligned_tile, product, product_before, rows_of_product
 from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Cut, array, arrays_of, evenly, run
 from pyg_schnet.kernels.cpu.simd import NARROW, WIDE, fma, lanes, load, narrow, one, total, wide

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, njit, prange, types
+from numba import carray, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.run import OPTIONS, array, empties, evenly, run
 from pyg_schnet.kernels.cpu.transpose import transpose_tiles, whole_tiles
 

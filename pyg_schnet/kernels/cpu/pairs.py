@@ -11,9 +11,10 @@ one thread in the order of the pairs, so results do not depend on the number of 
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.run import PRODUCT_OPTIONS, Cut, array, arrays_of, by_work, evenly, run
 from pyg_schnet.kernels.cpu.simd import (
     NARROW,

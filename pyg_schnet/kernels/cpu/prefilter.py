@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.run import EXACT_OPTIONS
 
 

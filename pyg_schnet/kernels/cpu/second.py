@@ -20,10 +20,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.blocks import divide, run_blocks
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.dense import TILE, product, product_before, rows_of_product
 from pyg_schnet.kernels.cpu.pairs import dots_of_pairs, fetch_ahead
 from pyg_schnet.kernels.cpu.records import Descent, Gradients, Steps, Weights

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.dense import TILE
 from pyg_schnet.kernels.cpu.run import evenly, within
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu.blocks import SERIAL
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.dense import ZERO, aligned
 from pyg_schnet.kernels.cpu.edges import component, measure_edges, push_edges, weigh_edges
 from pyg_schnet.kernels.cpu.layers import ascend_rows, descend_rows

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.run import OPTIONS, array, empty, evenly, run
 
 _TILE = 16
