@@ -4,6 +4,13 @@ Inside the package lengths are Å and energies eV. Layers are in :mod:`pyg_schne
 :mod:`pyg_schnet.neighbors`, data in :mod:`pyg_schnet.data`, training in :mod:`pyg_schnet.train`.
 """
 
+import warnings
+
+with warnings.catch_warnings():  # PyG scripts some of its modules when it is imported, which torch has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    import torch_geometric.nn  # noqa: F401 - for what it says when it is imported
+
 __version__ = "0.1.0"
 
 from pyg_schnet.models import DTNN, SchNet, load

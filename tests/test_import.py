@@ -31,6 +31,15 @@ assert not loaded, loaded
     assert result.returncode == 0, result.stderr
 
 
+def test_import_shows_no_warnings_of_other_packages():
+    result = run(
+        "import warnings; warnings.simplefilter('always'); import pyg_schnet, pyg_schnet.models.pyg, pyg_schnet.data"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "torch.jit" not in result.stderr, result.stderr
+    assert "FutureWarning" not in result.stderr, result.stderr
+
+
 def test_import_does_not_touch_global_state():
     code = """
 import torch
