@@ -21,6 +21,7 @@ from pyg_schnet.nn import (
     num_gaussians_for_spacing,
 )
 from pyg_schnet.nn.conv import CFConv, Filters
+from pyg_schnet.nn.interaction import takes_spline
 from pyg_schnet.nn.response import Slopes
 from pyg_schnet.nn.small import SmallStructures
 from pyg_schnet.nn.spline import SplineEdges
@@ -122,7 +123,7 @@ class SchNet(AtomisticModel):
         self.activate_filters = activate_filters
         self.shared_weights = shared_weights
         self.num_nodes = num_nodes
-        self._filters = filters
+        self._chosen_filters = filters
         self._stack = Stack()
         self._small = SmallStructures(self._stack)
 
@@ -130,7 +131,7 @@ class SchNet(AtomisticModel):
     def filters(self) -> Filters:
         """How filters are evaluated: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         chosen = {conv.filters for conv in self._convolutions()}
-        return chosen.pop() if len(chosen) == 1 else self._filters
+        return chosen.pop() if len(chosen) == 1 else self._chosen_filters
 
     @filters.setter
     def filters(self, value: Filters) -> None:
@@ -138,7 +139,7 @@ class SchNet(AtomisticModel):
             raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
         for conv in self._convolutions():
             conv.filters = value
-        self._filters = value
+        self._chosen_filters = value
 
     def _convolutions(self) -> list[CFConv]:
         """Convolutions of the blocks that have one of this package."""
@@ -165,7 +166,7 @@ class SchNet(AtomisticModel):
             return out
         x = embed(self.embedding, z)
         for block in blocks:
-            shared = () if spline is None or not _takes_spline(block) else (spline,)
+            shared = () if spline is None or not takes_spline(block) else (spline,)
             x = block(x, *edges.directed, *shared)
         return x
 
@@ -297,10 +298,6 @@ class SchNet(AtomisticModel):
             f"num_interactions={self.num_interactions}, num_gaussians={self.num_gaussians}, cutoff={self.cutoff}, "
             f"readout={self.readout})"
         )
-
-
-def _takes_spline(block: nn.Module) -> bool:
-    return type(block) is SchNetInteraction and block.takes_spline()
 
 
 def _shared_edges(blocks: list[nn.Module], edges: Edges, size: tuple[int, int]) -> SplineEdges | None:

@@ -11,13 +11,13 @@ from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
 from pyg_schnet.kernels import spline_conv
-from pyg_schnet.nn.aggregation import sum_to_targets
+from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.spline import SplineEdges, SplineFilter, can_be_splined
-from pyg_schnet.nn.standard import FUSED_HOOKS, StandardCheck, is_unmodified, standard
+from pyg_schnet.nn.spline import SplineEdges, SplineFilter, can_be_splined, check_num_nodes
+from pyg_schnet.nn.standard import FUSED_HOOKS, StandardCheck, standard
 
 Features = Tensor | tuple[Tensor, Tensor]
 Filters = Literal["auto", "exact", "spline"]
@@ -118,6 +118,7 @@ class CFConv(MessagePassing):
         super().__init__(aggr="sum", node_dim=0)
         self.filter_network = filter_network
         self.normalize = normalize
+        check_num_nodes(num_nodes)
         self.num_nodes = num_nodes
         self._frozen = False
         self._spline: SplineFilter | None = None
@@ -225,7 +226,7 @@ class CFConv(MessagePassing):
         if spline is not None:
             return self._fused(spline, x_src)
         filters = self.filter_network(edge_dist)  # [E, F]
-        forward = _is_forward(self)
+        forward = is_forward(self)
         edge_ptr = edge_ptr if forward else None
         out = self.propagate(edge_index, x=(x_src, x_dst), filters=filters, edge_ptr=edge_ptr, size=size)
         if self.normalize:
@@ -298,7 +299,7 @@ class CFConv(MessagePassing):
 
     def aggregate(self, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:
         """Sum over the neighbours of each target, shape ``[N_dst, F]``."""
-        return _aggregate(self, inputs, index, edge_ptr, dim_size)
+        return aggregate_messages(self, inputs, index, edge_ptr, dim_size)
 
     def message_and_aggregate(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
@@ -383,7 +384,7 @@ class DTNNConv(MessagePassing):
         if isinstance(x, Tensor):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
-        forward, (x_src, x_dst) = _is_forward(self), x
+        forward, (x_src, x_dst) = is_forward(self), x
         return self.propagate(
             edge_index,
             x=(apply_dense(self.lin_features, x_src), x_dst) if forward else (x_src, self.lin_features(x_dst)),
@@ -399,20 +400,7 @@ class DTNNConv(MessagePassing):
 
     def aggregate(self, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:
         """Sum over the neighbours of each target, shape ``[N_dst, F]``."""
-        return _aggregate(self, inputs, index, edge_ptr, dim_size)
+        return aggregate_messages(self, inputs, index, edge_ptr, dim_size)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.hidden_channels}, {self.num_factors}, {self.basis}, {self.window})"
-
-
-def _is_forward(conv: MessagePassing) -> bool:
-    """Whether messages go from the first row of ``edge_index`` to the second, by which ``edge_ptr`` is sorted."""
-    return conv.flow == "source_to_target"
-
-
-def _aggregate(conv: MessagePassing, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:
-    """Sum over the neighbours of each target, or what an exchanged ``aggr_module`` makes of the messages."""
-    summing = conv.aggr_module
-    if type(summing) is SumAggregation and (torch.compiler.is_compiling() or is_unmodified(summing)):
-        return sum_to_targets(inputs, index, dim_size, edge_ptr)
-    return MessagePassing.aggregate(conv, inputs, index, None, dim_size)

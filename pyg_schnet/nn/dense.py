@@ -15,9 +15,9 @@ from pyg_schnet.nn.standard import is_unmodified
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
     r"""Atom-wise layer :math:`\mathbf{x}_i \mathbf{W} + \mathbf{b}`, eq. (10) of the chapter.
 
-    A ``torch.nn.Linear``, so that what looks for such layers (pruning, LoRA, quantisation, counters of operations) finds
-    it, with Glorot-uniform weights and zero biases, as in the SchNet of PyTorch Geometric. Its own ``reset_parameters``
-    is torch's; those of the layers and models of this package draw Glorot-uniform weights again.
+    A ``torch.nn.Linear``, so that what looks for such layers (pruning, LoRA, quantisation, counters of operations)
+    finds it, with Glorot-uniform weights and zero biases, as in the SchNet of PyTorch Geometric. Its own
+    ``reset_parameters`` is torch's; those of the modules of this package draw Glorot-uniform weights again.
 
     Args:
         in_channels: Size of each input row.
@@ -28,7 +28,10 @@ def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
         >>> dense(3, 2)
         Linear(in_features=3, out_features=2, bias=True)
     """
-    layer = nn.Linear(in_channels, out_channels, bias=bias, device="meta").to_empty(device=torch.get_default_device())
+    layer = nn.Linear(in_channels, out_channels, bias=bias, device="meta")  # torch's own weights are not drawn
+    layer.weight = nn.Parameter(torch.empty(out_channels, in_channels))
+    if bias:
+        layer.bias = nn.Parameter(torch.empty(out_channels))
     draw_glorot(layer)
     return layer
 

@@ -87,9 +87,12 @@ class SchNetInteraction(nn.Module):
         hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr, **shared)
         return x_dst + apply_dense(self.lin2, self.act(apply_dense(self.lin1, hidden)))
 
-    def takes_spline(self) -> bool:
-        """Whether edges that another block has prepared may be given to this one: its own call has not been changed."""
-        return is_unmodified(self) and type(self.conv) is CFConv and is_unmodified(self.conv, FUSED_HOOKS)
+
+def takes_spline(block: nn.Module) -> bool:
+    """Whether a block may be given edges that another one has prepared: its call and its convolution are unmodified."""
+    if type(block) is not SchNetInteraction or not is_unmodified(block):
+        return False
+    return type(block.conv) is CFConv and is_unmodified(block.conv, FUSED_HOOKS)
 
 
 class DTNNInteraction(nn.Module):

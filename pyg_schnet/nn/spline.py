@@ -107,6 +107,12 @@ def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int
     return num_nodes_for(resolution, cutoff, tolerance), training, min(training, in_values)
 
 
+def check_num_nodes(num_nodes: int | None) -> None:
+    """Raise unless a grid can have so many nodes; ``None`` is for as many as are needed."""
+    if num_nodes is not None and num_nodes < 8:
+        raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
+
+
 def can_be_splined(network: nn.Module, num_nodes: int | None) -> bool:
     """Whether the filters of a network are known to be as smooth as a spline on a grid needs.
 
@@ -129,7 +135,8 @@ def can_be_splined(network: nn.Module, num_nodes: int | None) -> bool:
 def _says(part: nn.Module, name: str) -> bool:
     """Whether a part has an attribute of its own, or of a class that is not one of those that are subclassed."""
     owner = next((cls for cls in type(part).__mro__ if name in vars(cls)), None)
-    return name in vars(part) or not (owner is None or owner.__module__ in (GaussianBasis.__module__, CosineCutoff.__module__))
+    ours = (GaussianBasis.__module__, CosineCutoff.__module__)
+    return name in vars(part) or (owner is not None and owner.__module__ not in ours)
 
 
 def _tensors(part: nn.Module) -> list[Tensor]:
@@ -176,12 +183,11 @@ class SplineFilter:
     """
 
     def __init__(self, network: FilterNetwork, num_nodes: int | None = None, tolerance: float = TOLERANCE) -> None:
-        if num_nodes is not None and num_nodes < 8:
-            raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
+        check_num_nodes(num_nodes)
         if type(network).forward is not FilterNetwork.forward or "forward" in vars(network):
             raise ValueError(
-                f"filters of a {type(network).__name__} with a forward of its own are not those that a table would hold; "
-                "take the exact filters"
+                f"a {type(network).__name__} with a forward of its own gives other filters than a table would hold; take "
+                "the exact filters"
             )
         self.network, self.given_nodes, self.tolerance = network, num_nodes, tolerance
         self._table, self._samples = Kept(), Kept()

@@ -18,7 +18,17 @@ Class = TypeVar("Class", bound=type)
 
 _PARTS: dict[type, dict[str, type | None]] = {nn.Linear: {}, nn.Embedding: {}, SumAggregation: {}}
 _PARAMETERS = {nn.Linear: {"weight", "bias"}, nn.Embedding: {"weight"}}
-_FORMULAS = ("forward", "message", "aggregate", "update", "message_and_aggregate", "amplitude", "atom_values", "cutoff")
+_FORMULAS = (
+    "forward",
+    "represent",
+    "message",
+    "aggregate",
+    "update",
+    "message_and_aggregate",
+    "amplitude",
+    "atom_values",
+    "cutoff",
+)
 _written: list[tuple[type, str, Any]] = [(cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding)]
 
 FUSED_HOOKS = frozenset({"_message_and_aggregate_forward_pre_hooks", "_message_and_aggregate_forward_hooks"})
@@ -48,7 +58,7 @@ def is_unmodified(module: nn.Module, allowed: frozenset[str] = frozenset()) -> b
         allowed: Names of hooks that do not count.
     """
     cls = type(module)
-    if cls not in _PARTS or nn.modules.module._has_any_global_hook() or _is_patched():
+    if cls not in _PARTS or _is_any_hooked() or _is_patched():
         return False
     parameters = _PARAMETERS.get(cls)
     return (parameters is None or module._parameters.keys() == parameters) and _is_clean(module, allowed)
@@ -76,7 +86,7 @@ def _is_clean(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
     """Whether no method is overridden on a module itself, and no hook is to be called with it."""
     own = module.__dict__
     return (
-        own.keys().isdisjoint(_methods(type(module)))
+        all(_is_own_propagate(module, name) for name in own.keys() & _methods(type(module)))
         and own.get("_compiled_call_impl") is None
         and not own.get("_explain")
         and own.get("flow", "source_to_target") == "source_to_target"
@@ -84,9 +94,20 @@ def _is_clean(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
     )
 
 
+def _is_own_propagate(module: nn.Module, name: str) -> bool:
+    """Whether what hides a method is PyG's ``propagate``, which explainers leave on a convolution."""
+    cls, function = type(module), getattr(vars(module)[name], "__func__", None)
+    return name == "propagate" and function in (cls.propagate, getattr(cls, "_jinja_propagate", None))
+
+
 @cache
 def _methods(cls: type) -> frozenset[str]:
     return frozenset(name for name in dir(cls) if callable(getattr(cls, name, None)))
+
+
+def _is_any_hooked() -> bool:
+    """Whether a hook is to be called with every module."""
+    return bool(nn.modules.module._has_any_global_hook())
 
 
 def _is_patched() -> bool:
@@ -114,7 +135,7 @@ class Snapshot:
 
     def __init__(self, modules: Iterable[nn.Module], allowed: frozenset[str] = frozenset()) -> None:
         self.modules = list(modules)
-        self.standard = all([is_standard(module, allowed) for module in self.modules])
+        self.standard = all(is_standard(module, allowed) for module in self.modules)
         parts = list(dict.fromkeys(part for whole in self.modules for part in whole.modules()))
         tables = [part.__dict__ for part in parts] + [part._modules for part in parts if part._modules]
         self._tables = [(table, dict(table)) for table in tables]
@@ -143,7 +164,7 @@ class Snapshot:
 
     @staticmethod
     def _surroundings() -> tuple[bool, bool]:
-        return nn.modules.module._has_any_global_hook(), _is_patched()
+        return _is_any_hooked(), _is_patched()
 
 
 class StandardCheck:
