@@ -12,6 +12,8 @@ from pyg_schnet.models.edges import Edges, check_atoms, count_structures, embed,
 from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
 
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized")  # modules of torch
+
 
 class AtomisticModel(CheckpointMixin, nn.Module):
     r"""Embeddings refined by interactions and read out, Fig. 1 of the chapter; the classes below say which ones.
@@ -96,6 +98,8 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             ValueError: If shapes, types or values do not fit; the message says what was expected.
         """
         batch, batch_size = self._check(z, pos, batch, batch_size)
+        if pos.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._check_differentiable()
         edges = prepare_edges(
             z,
             pos,
@@ -121,6 +125,14 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         if batch_size is None:
             batch_size = 1 if batch is None else count_structures(batch)
         return torch.zeros_like(z) if batch is None else batch, batch_size
+
+    def _check_differentiable(self) -> None:
+        """Raise for quantised layers, through which forces would be zero."""
+        if any(type(module).__module__.startswith(_QUANTIZED) for module in self.modules()):
+            raise ValueError(
+                "quantised layers cannot be differentiated with respect to positions; take forces and stress from the "
+                "model as it was before quantize_dynamic"
+            )
 
     def _dtype(self) -> torch.dtype:
         """Precision of the weights; that of the first ones where the embedding is another module."""

@@ -57,7 +57,11 @@ def _differences(model: nn.Module, built: nn.Module) -> Iterator[str]:
 
 def _differences_of_part(name: str, part: nn.Module, built: nn.Module) -> Iterator[str]:
     if type(part) is not type(built):
-        yield f"{name} is a {type(part).__name__} in the place of a {type(built).__name__}"
+        names = [one.__name__ for one in map(type, (part, built))]
+        names = (
+            names if names[0] != names[1] else [f"{one.__module__}.{one.__name__}" for one in map(type, (part, built))]
+        )
+        yield f"{name} is a {names[0]} in the place of a {names[1]}"
         return
     shapes, expected = _shapes(part), _shapes(built)
     for key in expected | shapes:

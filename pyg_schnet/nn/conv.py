@@ -385,17 +385,28 @@ class DTNNConv(MessagePassing):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
         forward, (x_src, x_dst) = is_forward(self), x
+        if not self._explains_features():
+            x_src, x_dst = (self._factors(x_src), x_dst) if forward else (x_src, self._factors(x_dst))
         return self.propagate(
             edge_index,
-            x=(apply_dense(self.lin_features, x_src), x_dst) if forward else (x_src, self.lin_features(x_dst)),
+            x=(x_src, x_dst),
             factors=apply_dense(self.lin_dist, self.basis(edge_dist)),  # [E, num_factors]
             window=self.window(edge_dist).unsqueeze(-1),  # [E, 1]
             edge_ptr=edge_ptr if forward else None,
             size=size,
         )
 
+    def _factors(self, x: Tensor) -> Tensor:
+        """Features in the factor space, shape ``[N, num_factors]``."""
+        return apply_dense(self.lin_features, x)
+
+    def _explains_features(self) -> bool:
+        """Whether messages are made from features as they are, whose size explainers are told by ``in_channels``."""
+        return bool(self.explain) and type(self).message is DTNNConv.message and "message" not in vars(self)
+
     def message(self, x_j: Tensor, factors: Tensor, window: Tensor) -> Tensor:
         """Summand of eq. (6), shape ``[E, F]``."""
+        x_j = self._factors(x_j) if self._explains_features() else x_j
         return torch.tanh(apply_dense(self.lin_out, x_j * factors)) * window
 
     def aggregate(self, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:

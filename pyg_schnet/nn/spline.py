@@ -186,8 +186,8 @@ class SplineFilter:
         check_num_nodes(num_nodes)
         if type(network).forward is not FilterNetwork.forward or "forward" in vars(network):
             raise ValueError(
-                f"a {type(network).__name__} with a forward of its own gives other filters than a table would hold; take "
-                "the exact filters"
+                f"a {type(network).__name__} with a forward of its own gives other filters than a table would hold; "
+                "take the exact filters"
             )
         self.network, self.given_nodes, self.tolerance = network, num_nodes, tolerance
         self._table, self._samples = Kept(), Kept()

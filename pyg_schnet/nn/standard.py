@@ -137,6 +137,7 @@ class Snapshot:
         self.modules = list(modules)
         self.standard = all(is_standard(module, allowed) for module in self.modules)
         parts = list(dict.fromkeys(part for whole in self.modules for part in whole.modules()))
+        self._parts, self._classes = parts, list(map(type, parts))
         tables = [part.__dict__ for part in parts] + [part._modules for part in parts if part._modules]
         self._tables = [(table, dict(table)) for table in tables]
         self._tensors = [table for part in parts for table in (part._parameters, part._buffers) if table]
@@ -154,6 +155,7 @@ class Snapshot:
             return False
         return (
             same
+            and list(map(type, self._parts)) == self._classes
             and list(map(id, self._all_tensors())) == self._places
             and list(map(bool, self._hooks)) == self._hooked
             and self._surroundings() == self._around
