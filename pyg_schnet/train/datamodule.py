@@ -69,7 +69,8 @@ class StructureDataModule(LightningDataModule):
         num_val: Number of validation structures.
         num_test: Number of test structures; ``None`` takes all that are left.
         seed: Of the split and of the order of batches.
-        split: Saved split, or its file, to use in place of a random one; see :class:`pyg_schnet.data.Split`.
+        split: File of a saved split to use in place of a random one, or the split itself; see
+            :class:`pyg_schnet.data.Split`.
         batch_size: Structures in a training batch.
         eval_batch_size: Structures in a batch for validation and test.
         test_dataset: Data set to test on, in place of a part of the first one.
@@ -88,7 +89,7 @@ class StructureDataModule(LightningDataModule):
         num_val: int = 1000,
         num_test: int | None = None,
         seed: int = 0,
-        split: str | os.PathLike[str] | Split | None = None,
+        split: str | os.PathLike[str] | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 250,
         test_dataset: Dataset | None = None,
@@ -111,7 +112,7 @@ class StructureDataModule(LightningDataModule):
         if split is None:
             self.split = _draw(dataset, num_train, num_val, num_test, seed)
         else:
-            self.split = split if isinstance(split, Split) else Split.load(split)
+            self.split = split if isinstance(split, Split) else Split.load(split)  # the command line gives files
         self.train_set, self.val_set, self.test_set = self.split.apply(dataset)
         if self.split.fingerprint is None:  # so that the split can be told from one of other structures
             self.split = replace(self.split, fingerprint=fingerprint(dataset))

@@ -28,8 +28,9 @@ def ending_sentence(trainer: Trainer) -> str | None:
         return None
     limit = f"{trainer.max_steps:,}" if ending == "max_steps" else _duration(trainer)
     wanted = f" of {trainer.max_epochs:,}" if trainer.max_epochs is not None and trainer.max_epochs > 0 else ""
+    epochs = min(trainer.current_epoch, int(trainer.global_step / trainer.lightning_module.steps_per_epoch()))
     return (
-        f"Stopped by --trainer.{ending}={limit} after {trainer.current_epoch:,}{wanted} epochs "
+        f"Stopped by --trainer.{ending}={limit} after {epochs:,}{wanted} epochs "
         f"({trainer.global_step:,} steps); for more, --resume with a larger --trainer.{ending}"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import jsonargparse
 import numpy as np
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -155,7 +157,12 @@ class TrainCLI(LightningCLI):
         stated = self.config_init["trainer"].get("plugins") or []
         stated = list(stated) if isinstance(stated, (list, tuple)) else [stated]
         plugins = environment_plugins(options) if not stated else []
-        trainer = super().instantiate_trainer(plugins=[*stated, *plugins] or None, **kwargs)
+        try:
+            trainer = super().instantiate_trainer(plugins=[*stated, *plugins] or None, **kwargs)
+        except (TypeError, RuntimeError, ImportError, KeyError, MisconfigurationException) as error:
+            raise ValueError(
+                f"the trainer cannot be made with these options: {' '.join(str(error).split())}"
+            ) from error
         check_strategy(trainer)
         return trainer
 
@@ -192,7 +199,11 @@ def train_model(args: list[str]) -> None:
         seed_everything_default=0,
         args=args,
         run=False,
-        parser_kwargs={"prog": "pyg-schnet train", "description": inspect.cleandoc(train_model.__doc__)},
+        parser_kwargs={
+            "prog": "pyg-schnet train",
+            "exit_on_error": False,
+            "description": inspect.cleandoc(train_model.__doc__),
+        },
     )
     trainer, task, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
     task.find_targets(data)
@@ -218,8 +229,14 @@ def train_model(args: list[str]) -> None:
     _set_callbacks(trainer, data, config.resume)
     if trainer.world_size > 1:
         os.environ[SHARED_FOLDER] = os.path.abspath(run_dir)
-    trainer.fit(task, datamodule=data, ckpt_path=config.resume)
-    os.environ.pop(SHARED_FOLDER, None)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=config.resume)
+    except (ValueError, MisconfigurationException):
+        if config.resume is None and trainer.global_step == 0 and trainer.is_global_zero:
+            _clear(run_dir)  # so that the command can be given again
+        raise
+    finally:
+        os.environ.pop(SHARED_FOLDER, None)
     if not trainer.is_global_zero:
         return
     _say(ending_sentence(trainer))
@@ -230,6 +247,16 @@ def train_model(args: list[str]) -> None:
     _say(*(one for one in said if " test structure" in one))
     print("\n" + format_errors(errors, len(data.test_set)) if errors else NO_TEST)
     _save_result(run_dir, task, data, config, training, errors)
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove what a run has left that was refused before its first step."""
+    for name in (CONFIG_FILE, SPLIT_FILE):
+        (run_dir / name).unlink(missing_ok=True)
+    for name in ("logs", "checkpoints"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    if not any(run_dir.iterdir()):
+        run_dir.rmdir()
 
 
 def _say(*sentences: str | None) -> None:
