@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
 from pyg_schnet.train.task import Pair
 
@@ -24,7 +25,8 @@ class PotentialTask(DerivativeTask):
     :math:`w_E = 0.01` (in kcal/mol; the ratio of weights has the unit Å⁻² and is the same in eV), :math:`w_F = 1`.
 
     References and units are those of :class:`PropertyTask`, but σ is the root mean square of the forces (times 1 Å)
-    where the training structures have them. Structures without one of the labels are left out of its term.
+    where the training structures have them. Structures without one of the labels are left out of its term, so
+    crystals with stress and molecules without can be learned together.
 
     Args:
         network: Energy model, see :class:`PropertyTask`.
@@ -60,14 +62,24 @@ class PotentialTask(DerivativeTask):
         self.per_atom_energy = per_atom_energy
         self.derivatives: dict[str, Property] = {}
 
-    def setup(self, stage: str) -> None:
-        """Learn from the data module where forces and stress are, and their size before the first fit."""
-        dataset = self.trainer.datamodule.dataset
+    def find_targets(self, data: StructureDataModule) -> None:
+        """Learn from the data module where forces and stress are."""
+        super().find_targets(data)
         names = ["forces", *(["stress"] if self.stress_weight > 0 else [])]
-        self.derivatives = {name: find_property(dataset, name) for name in names}
-        super().setup(stage)
+        self.derivatives = {name: find_property(data.dataset, name) for name in names}
         _check_units(self.property, self.derivatives)
-        if stage == "fit" and self.trainer.ckpt_path is None:
+
+    def needed(self) -> list[Property]:
+        """Energy, forces and stress, where they have a weight."""
+        weights = {self.property: self.energy_weight, self.derivatives["forces"]: self.forces_weight}
+        return [target for target, weight in weights.items() if weight > 0] + [
+            target for name, target in self.derivatives.items() if name == "stress"
+        ]
+
+    def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
+        """References of the elements, and the size of the forces."""
+        super().fit_statistics(counts, target)
+        if self.derivatives:
             size = self.trainer.datamodule.training_rms(self.derivatives["forces"])
             if size > 0:
                 self.scale.fill_(size)
@@ -80,7 +92,7 @@ class PotentialTask(DerivativeTask):
 
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true energies (without references), forces and stress, for what has a label."""
-        response = self.respond(batch, stress=self.stress_weight > 0)
+        response = self.respond(batch, stress=self.stress_weight > 0, partly=True)
         energy = self.pair(response.energy, batch)
         n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(response.energy.dtype)
         mask = target_mask(batch, self.property)
@@ -90,13 +102,11 @@ class PotentialTask(DerivativeTask):
             pairs[name] = _labelled(getattr(response, name), batch, derivative)
         return pairs
 
-    def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
-        """Weighted sum over energies, forces and stress."""
-        loss = self.energy_weight * self.loss_of(pairs["energy_per_atom" if self.per_atom_energy else "energy"])
-        loss = loss + self.forces_weight * self.loss_of(pairs["forces"])
-        if self.stress_weight > 0:
-            loss = loss + self.stress_weight * self.loss_of(pairs["stress"])
-        return loss
+    def terms(self) -> dict[str, float]:
+        """Weights of energies, forces and stress."""
+        energy = "energy_per_atom" if self.per_atom_energy else "energy"
+        stress = {"stress": self.stress_weight} if self.stress_weight > 0 else {}
+        return {energy: self.energy_weight, "forces": self.forces_weight, **stress}
 
 
 def _check_units(energy: Property, derivatives: dict[str, Property]) -> None:

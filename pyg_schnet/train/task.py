@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from typing import Any, Literal
 
 import torch
@@ -12,16 +13,18 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch_geometric.data import Batch
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.references import take_references
-from pyg_schnet.nn import MAX_Z, fit_atom_references, sum_references
+from pyg_schnet.nn import MAX_Z, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
-from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of
+from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
+from pyg_schnet.train.datamodule import StructureDataModule
+from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
+from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
@@ -42,10 +45,14 @@ class PropertyTask(LightningModule):
     atom for extensive properties. References are added in float64, so the float32 network loses nothing at total
     energies of thousands of eV. Loss and metrics are in the unit of the property.
 
+    A property may be several numbers (a spectrum, a vector): a and σ then are of each of them, but σ is the root mean
+    square of all components of a vector, which has no direction of its own. Loss and errors are means over structures
+    and numbers.
+
     Args:
-        network: Any module with the call ``network(z, pos, batch)`` that returns ``[B]`` or ``[B, 1]``: models of this
-            package, PyTorch Geometric's SchNet, or others. What else it takes by name of ``cell``, ``pbc`` and
-            ``batch_size`` is passed too.
+        network: Any module with the call ``network(z, pos, batch)`` that returns ``[B]``, ``[B, 1]`` or, for a property
+            of C numbers, ``[B, C]``: models of this package, PyTorch Geometric's SchNet, or others. What else it takes
+            by name of ``cell``, ``pbc`` and ``batch_size`` is passed too.
         loss: ``"mse"`` (squared, the chapter's), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
         lr: Largest learning rate of Adam.
@@ -97,13 +104,16 @@ class PropertyTask(LightningModule):
         self.restart_multiplier = restart_multiplier
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
+        self.pooling_is_stated = pooling != "auto"
         self.property: Property | None = None
-        self.register_buffer("atomref", torch.zeros(MAX_Z + 1, 1))
-        self.register_buffer("scale", torch.ones(()))
+        self.channels = channels_of(network)
+        one_scale = self.channels == 1 or self.pooling == "none"
+        self.register_buffer("atomref", torch.zeros(MAX_Z + 1, self.channels))
+        self.register_buffer("scale", torch.ones(() if one_scale else (self.channels,)))
         self._extra_inputs = [
             name for name in _OPTIONAL_INPUTS if name in inspect.signature(network.forward).parameters
         ]
-        self.errors: dict[str, MetricCollection] = {}  # of the evaluation that is going on
+        self.errors = ErrorSums()  # of the evaluation that is going on
 
     @classmethod
     def from_model(cls, model: AtomisticModel, target: Property) -> PropertyTask:
@@ -122,36 +132,52 @@ class PropertyTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Learn the property and, before the first fit, its statistics from the data module."""
+        data = self.trainer.datamodule
+        self.find_targets(data)
+        if stage == "fit":
+            self.check(data)
+            if self.trainer.ckpt_path is None:
+                self.fit_statistics(*data.training_targets())
+
+    def find_targets(self, data: StructureDataModule) -> None:
+        """Learn from the data module what is learned."""
         if self.property is None:
-            self.property = self.trainer.datamodule.property
-        if stage == "fit" and self.trainer.ckpt_path is None:
-            self.fit_statistics(*self.trainer.datamodule.training_targets())
+            self.property = data.property
+
+    def needed(self) -> list[Property]:
+        """Targets without which nothing can be learned."""
+        return [self.property]
+
+    def check(self, data: StructureDataModule) -> list[str]:
+        """Raise for what cannot be learned, before training.
+
+        Returns:
+            Sentences on what is left out, and on elements that no training structure has.
+
+        Raises:
+            ValueError: If labels are missing, the property is one of atoms, or its unit or number of values does not
+                fit the network.
+        """
+        check_level(self.property)
+        width = data.target_width()
+        if not self.pooling_is_stated:
+            check_unit(self.property, width, self.network, self.pooling)
+        check_width(self.property, width, self.network, self.channels)
+        return data.check(self.needed())
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
 
         Args:
             counts: Atoms of each element in each structure, shape ``[B, MAX_Z + 1]``.
-            target: Property of each structure, shape ``[B]``, in its unit.
+            target: Property of each structure, shape ``[B]`` or ``[B, C]``, in its unit.
         """
-        if self.pooling == "none":
-            residual = target
-        else:
-            weights = counts if self.pooling == "sum" else counts / counts.sum(1, keepdim=True).clamp(min=1.0)
-            if self.pooling == "max":  # the largest of atoms that are all raised by the same is raised by it
-                atomref = target.mean().expand(counts.size(1), 1).clone()
-                atomref[0] = 0.0  # padding
-            else:
-                atomref = fit_atom_references(weights, target)
-            self.atomref.copy_(atomref)
-            residual = target - (weights @ atomref).squeeze(-1)
-        if self.pooling == "sum":
-            residual = residual / counts.sum(1).clamp(min=1.0)
-        spread = residual.std(correction=0)
-        self.scale.copy_(spread if spread > 0 else torch.ones_like(spread))
+        atomref, scale = fit_statistics(counts, target, self.pooling)
+        self.atomref.copy_(atomref)
+        self.scale.copy_(scale.reshape(self.scale.shape))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Difference of the property from the references, shape ``[B]``, in the unit of the property."""
+        """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
         return self.difference(batch.z, *self.inputs(batch))
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -173,15 +199,20 @@ class PropertyTask(LightningModule):
         return batch.pos.to(dtype), batch.batch, extra
 
     def difference(self, z: Tensor, pos: Tensor, batch: Tensor, extra: dict[str, Any]) -> Tensor:
-        """Scaled output of the network, shape ``[B]``, in the unit of the property."""
-        return self.scale * self.network(z, pos, batch, **extra).reshape(-1)
+        """Scaled output of the network, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
+        output = self.network(z, pos, batch, **extra)
+        if output.dtype in (torch.bfloat16, torch.float16):  # of autocast; energies need more digits
+            output = output.float()
+        return self.scale * (output.reshape(-1) if self.channels == 1 else output.reshape(-1, self.channels))
 
     def references(self, batch: Batch) -> Tensor:
-        """References of the structures in float64, shape ``[B]``, in the unit of the property."""
+        """References of the structures in float64, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
         if self.pooling == "none":
-            return torch.zeros(batch.num_graphs, dtype=torch.float64, device=batch.z.device)
+            shape = (batch.num_graphs,) if self.channels == 1 else (batch.num_graphs, self.channels)
+            return torch.zeros(shape, dtype=torch.float64, device=batch.z.device)
         mean = self.pooling != "sum"
-        return sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean).squeeze(-1)
+        found = sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean)
+        return found.squeeze(-1) if self.channels == 1 else found
 
     def quantities(self) -> dict[str, str]:
         """What is compared with the data, and its unit; the first one names the run's result."""
@@ -193,14 +224,24 @@ class PropertyTask(LightningModule):
 
     def pair(self, predicted: Tensor, batch: Batch) -> Pair:
         """Predicted and true difference of the property from its references, for the structures with a label."""
-        target = target_values(batch, self.property).reshape(batch.num_graphs)
-        target = (target.to(torch.float64) - self.references(batch)).to(predicted.dtype)
+        target = target_values(batch, self.property)
+        if predicted.numel() != target.numel():
+            raise ValueError(
+                f"the network gives {predicted.numel()} numbers for {batch.num_graphs} structures, but "
+                f"{self.property.name!r} has {target.numel()}"
+            )
+        target = (target.reshape(predicted.shape).to(torch.float64) - self.references(batch)).to(predicted.dtype)
         mask = target_mask(batch, self.property)
         return (predicted, target) if mask is None else (predicted[mask], target[mask])
 
+    def terms(self) -> dict[str, float]:
+        """Weight of each quantity in the loss."""
+        return {self.property.name: 1.0}
+
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
-        """Loss of a batch."""
-        return self.loss_of(pairs[self.property.name])
+        """Loss of a batch, the weighted sum of its terms."""
+        terms = [(weight, self.loss_of(pairs[name])) for name, weight in self.terms().items()]
+        return sum(loss if weight == 1.0 else weight * loss for weight, loss in terms)
 
     def loss_of(self, pair: Pair) -> Tensor:
         """Loss of one quantity; zero where a batch has no labels of it."""
@@ -246,28 +287,37 @@ class PropertyTask(LightningModule):
         self._log_errors("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Property of each structure, references included, in float64, shape ``[B]``."""
+        """Property of each structure, references included, in float64, shape ``[B]`` or ``[B, C]``."""
         return self.references(batch) + self(batch).to(torch.float64)
 
     def _add_errors(self, stage: str, batch: Batch) -> None:
         pairs = self.compare(batch)
-        self.log(f"{stage}/loss", self.total_loss(pairs), batch_size=batch.num_graphs)
-        for name, (predicted, target) in pairs.items():
-            if name not in self.errors:
-                self.errors[name] = _metrics().to(predicted.device)
-            if predicted.numel() > 0:
-                self.errors[name].update(predicted.detach(), target)
+        for name, pair in pairs.items():
+            self.errors.add(name, *pair, self.loss_of(pair))
+        if self._has_own_loss():
+            labelled = max(len(predicted) for predicted, _ in pairs.values())
+            self.log(f"{stage}/loss", self.total_loss(pairs), batch_size=max(labelled, 1))
+
+    def _has_own_loss(self) -> bool:
+        """Whether a subclass has another loss than the weighted sum of terms."""
+        return type(self).total_loss is not PropertyTask.total_loss
 
     def _log_errors(self, stage: str) -> None:
-        for name, unit in self.quantities().items():
-            if name not in self.errors:
-                continue
-            for measure, value in self.errors[name].compute().items():
+        quantities, terms = self.quantities(), self.terms()
+        parallel = self.trainer.world_size > 1
+        add = (lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum")) if parallel else None
+        means = self.errors.means(dict.fromkeys([*quantities, *terms]), add)
+        self.errors = ErrorSums()
+        if not self._has_own_loss() and any(name in means for name in terms):
+            loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
+            self.log(f"{stage}/loss", loss)
+        for name, unit in quantities.items():
+            for measure in ("mae", "rmse") if name in means else ():
+                value = getattr(means[name], measure)
                 self.log(f"{stage}/{name}_{measure}", value)
-                for target, number in in_report_units(float(value), unit).items():
+                for target, number in in_report_units(value, unit).items():
                     shown = stage == "val" and measure == "mae"
                     self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown)
-            self.errors[name].reset()
 
     def export(self) -> AtomisticModel:
         """The trained network as a model of its own, references and scale folded in.
@@ -312,8 +362,15 @@ class PropertyTask(LightningModule):
             return 1.0
         if self.schedule == "cosine":
             return max(cosine_factor(self.progress(), self.warmup), 1e-4)
-        epoch = self.trainer.global_step / max(self.trainer.num_training_batches, 1)
+        epoch = self.trainer.global_step / self.steps_per_epoch()
         return warm_restart_factor(epoch, self.restart_period, self.restart_multiplier, self.restart_decay)
+
+    def steps_per_epoch(self) -> float:
+        """Steps of the optimiser in an epoch, each of the batches over which gradients are accumulated."""
+        batches = self.trainer.num_training_batches
+        if batches == math.inf:  # not known before the first epoch
+            return math.inf
+        return max(math.ceil(batches / self.trainer.accumulate_grad_batches), 1)
 
     def progress(self) -> float:
         """Part of the training budget that has passed, 0 to 1: of epochs, steps or time, whichever ends first.
@@ -323,7 +380,7 @@ class PropertyTask(LightningModule):
         """
         trainer, parts = self.trainer, []
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            parts.append(trainer.global_step / (trainer.max_epochs * max(trainer.num_training_batches, 1)))
+            parts.append(trainer.global_step / (trainer.max_epochs * self.steps_per_epoch()))
         if trainer.max_steps > 0:
             parts.append(trainer.global_step / trainer.max_steps)
         for callback in trainer.callbacks:
@@ -332,8 +389,6 @@ class PropertyTask(LightningModule):
                 parts.append(elapsed / (elapsed + max(callback.time_remaining(), 1e-9)))
         if not parts:
             raise ValueError("schedule='cosine' needs an end: set max_epochs, max_steps or max_time of the trainer")
-        return max(parts)
-
-
-def _metrics() -> MetricCollection:
-    return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)})
+        passed = max(parts)
+        # clocks differ from process to process, which have to take the same steps
+        return trainer.strategy.broadcast(passed) if trainer.world_size > 1 else passed
