@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from pyg_schnet.kernels import cpu_kernels, linear
-from pyg_schnet.kernels._autograd import any_wanted, wanted
+from pyg_schnet.kernels._autograd import any_wanted, gradients_of, wanted
 from pyg_schnet.nn.activation import shifted_softplus
 
 
@@ -109,12 +109,12 @@ class _TwoLayers(torch.autograd.Function):
         if not torch.is_grad_enabled():
             chosen = {"by_x": by_x, "by_weights": by_weights}
             return None, *cpu_kernels().two_layers_gradient(grad, x, weight1, weight2, *ctx.kept, **chosen)
-        inner = linear(x, weight1, bias1)
         if by_x and not by_weights:  # for forces
-            slope = torch.sigmoid(inner)
+            slope = torch.sigmoid(linear(x, weight1, bias1))
             return None, linear(linear(grad, weight2.t()) * slope, weight1.t()), None, None, None, None
-        inputs = [x, weight1, bias1, weight2, bias2]
-        chosen = [value for value in inputs if value.requires_grad]
-        out = linear(shifted_softplus(inner), weight2, bias2)
-        found = iter(torch.autograd.grad(out, chosen, grad, create_graph=True))
-        return None, *(next(found) if value.requires_grad else None for value in inputs)
+        return None, *gradients_of(_composed, (x, weight1, bias1, weight2, bias2), grad)
+
+
+def _composed(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """The two layers by functions that autograd knows."""
+    return linear(shifted_softplus(linear(x, weight1, bias1)), weight2, bias2)
