@@ -5,7 +5,7 @@ from pyg_schnet.kernels.edges import edge_lengths, spline_weights
 from pyg_schnet.kernels.graph import Pairs, SplineGraph, check_sources, pair_edges, spline_graph
 from pyg_schnet.kernels.matmul import linear
 from pyg_schnet.kernels.operator import cpu_kernels, spline_conv, spline_conv_coefficients, spline_conv_weights
-from pyg_schnet.kernels.plain import is_plain
+from pyg_schnet.kernels.plain import is_plain, wide_dtype
 
 __all__ = [
     "SPAN",
@@ -25,4 +25,5 @@ __all__ = [
     "spline_conv_weights",
     "spline_graph",
     "spline_weights",
+    "wide_dtype",
 ]

@@ -1,9 +1,19 @@
-"""Whether a tensor can be handed to compiled code."""
+"""Whether a tensor can be handed to compiled code, and how wide its sums are."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """Type in which sums over many rows are made, to be rounded once: float64 where the device of ``x`` has it.
+
+    Example:
+        >>> wide_dtype(torch.zeros(2))
+        torch.float64
+    """
+    return x.dtype if x.device.type == "mps" else torch.float64
 
 
 def is_plain(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)) -> bool:
