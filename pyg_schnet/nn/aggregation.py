@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter, segment
 
+from pyg_schnet.kernels import MANY_EDGES, is_crowded, is_plain
+
 
 class _SegmentSum(torch.autograd.Function):
     """PyG's segment reduction, made differentiable any number of times.
@@ -59,6 +61,7 @@ def sum_to_targets(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | N
     With ``ptr`` the sum is PyG's segment reduction (torch-scatter's where that is installed): every target is summed
     by one worker in the order of its edges, so the result is the same in every run on any device. Without it, PyG's
     scatter, which takes edges in any order but adds atomically on GPUs. Both can be differentiated any number of times.
+    On CPUs the messages of targets that have thousands are summed in float64.
 
     Args:
         src: Messages, shape ``[E, ...]``.
@@ -76,6 +79,17 @@ def sum_to_targets(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | N
                 [0.],
                 [4.]])
     """
+    if _is_crowded(src, index, num_targets, ptr):
+        return scatter(src.to(torch.float64), index, 0, num_targets, reduce="sum").to(src.dtype)
     if ptr is None:
         return scatter(src, index, 0, num_targets, reduce="sum")
     return _SegmentSum.apply(src, ptr, index)
+
+
+def _is_crowded(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None) -> bool:
+    """Whether a target has so many messages that their sum loses digits in float32."""
+    if not is_plain(src, (torch.float32,)) or src.size(0) <= MANY_EDGES:
+        return False
+    if ptr is None:
+        return num_targets > 0 and int(index.bincount(minlength=num_targets).max()) > MANY_EDGES
+    return is_crowded(ptr)
