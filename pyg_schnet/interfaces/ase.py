@@ -84,7 +84,8 @@ class SchNetCalculator(Calculator):
         sources = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
         if not sources:
             raise ValueError("model is empty; give a model, a model file, or several of them")
-        self.members = [_Member(source, unit, dtype, device) for source in sources]
+        with torch.inference_mode(False):  # weights made inside of it cannot be used for forces
+            self.members = [_Member(source, unit, dtype, device) for source in sources]
         kinds = {member.kind for member in self.members}
         if len(kinds) > 1:
             raise ValueError(f"the models of an ensemble must predict the same, got {', '.join(sorted(kinds))}")

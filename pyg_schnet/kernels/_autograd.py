@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from pyg_schnet.kernels.plain import is_transformed
 
 
 def is_recorded(x: torch.Tensor) -> bool:
-    """Whether autograd follows what is computed from a tensor, backward or forward; a Function costs time otherwise."""
-    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
+    """Whether autograd follows what is computed from a tensor; a Function costs time otherwise."""
+    return (x.requires_grad and torch.is_grad_enabled()) or is_transformed()
 
 
 def wanted(ctx: Any, position: int, tensors_before: int | None = None) -> bool:

@@ -276,4 +276,8 @@ def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:
 
 def count_structures(batch: Tensor) -> int:
     """Number of structures up to the last one with atoms; waits for the device, so pass ``batch_size`` where known."""
+    if torch.jit.is_tracing():
+        raise ValueError(
+            "torch.jit.trace would keep the number of structures of this batch for all others; pass batch_size"
+        )
     return int(batch.max()) + 1 if batch.numel() > 0 else 1

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter, segment
 
-from pyg_schnet.kernels import MANY_EDGES, is_crowded, is_plain
+from pyg_schnet.kernels import MANY_EDGES, is_crowded, is_plain, is_transformed
 
 
 class _SegmentSum(torch.autograd.Function):
@@ -81,7 +81,7 @@ def sum_to_targets(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | N
     """
     if _is_crowded(src, index, num_targets, ptr):
         return scatter(src.to(torch.float64), index, 0, num_targets, reduce="sum").to(src.dtype)
-    if ptr is None:
+    if ptr is None or (not torch.compiler.is_compiling() and is_transformed()):
         return scatter(src, index, 0, num_targets, reduce="sum")
     return _SegmentSum.apply(src, ptr, index)
 

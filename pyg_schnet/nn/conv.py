@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import spline_conv
+from pyg_schnet.kernels import is_followed, spline_conv
 from pyg_schnet.nn.aggregation import sum_to_targets
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
@@ -81,7 +81,7 @@ class CFConv(MessagePassing):
     There are two ways to the same sum. The exact one is PyG's: :meth:`message` on every edge, then the sum. The fused
     one, :meth:`message_and_aggregate`, takes the filters from a table (:class:`pyg_schnet.nn.SplineFilter`) and stores
     nothing of the size of the edges. Message hooks and explainers need messages, so where they are in use, the exact
-    way is taken; likewise by ``torch.compile`` and ``torch.func``.
+    way is taken; as it is by ``torch.compile``, ``torch.func``, ``torch.jit.trace`` and forward-mode differentiation.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -208,9 +208,7 @@ class CFConv(MessagePassing):
             size: ``(N_src, N_dst)``.
             undirected: Whether each edge stands for both directions; they are sorted by target then.
         """
-        if self.spline is None or self._is_observed() or torch.compiler.is_compiling():
-            return None
-        if torch._C._functorch.maybe_current_level() is not None:
+        if self.spline is None or self._is_observed() or is_followed():
             return None
         if self.filters == "auto" and not self._prefers_spline(edge_dist, (1 + undirected) * edge_dist.size(0)):
             return None
@@ -259,6 +257,7 @@ class CFConv(MessagePassing):
     def message_and_aggregate(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
         coefficients = self.spline.coefficients(spline.span)
+        x_src = x_src.to(coefficients.dtype)  # under autocast it comes in half precision
         out = spline_conv(x_src, coefficients, spline.weights, spline.graph)
         return out / spline.n_neighbors.unsqueeze(-1) if self.normalize else out
 
