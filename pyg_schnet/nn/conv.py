@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import is_followed, spline_conv
+from pyg_schnet.kernels import is_followed, is_transformed, spline_conv
 from pyg_schnet.nn.aggregation import sum_to_targets
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
@@ -81,7 +81,8 @@ class CFConv(MessagePassing):
     There are two ways to the same sum. The exact one is PyG's: :meth:`message` on every edge, then the sum. The fused
     one, :meth:`message_and_aggregate`, takes the filters from a table (:class:`pyg_schnet.nn.SplineFilter`) and stores
     nothing of the size of the edges. Message hooks and explainers need messages, so where they are in use, the exact
-    way is taken; as it is by ``torch.compile``, ``torch.func``, ``torch.jit.trace`` and forward-mode differentiation.
+    way is taken; as it is by ``torch.compile`` and ``torch.export``. Inside of ``torch.func``, ``torch.jit.trace`` and
+    forward-mode differentiation the filters are the same as outside, and messages are made on every edge.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -185,7 +186,7 @@ class CFConv(MessagePassing):
             spline = self.spline_edges(edge_index, edge_dist, edge_ptr, (x_src.size(0), num_targets))
         if spline is not None:
             return self.message_and_aggregate(spline, x_src)
-        filters = self.filter_network(edge_dist)  # [E, F]
+        filters = (self._transformable_spline(edge_dist) or self.filter_network)(edge_dist)  # [E, F]
         out = self.propagate(edge_index, x=(x_src, x_dst), filters=filters, edge_ptr=edge_ptr, size=size)
         if self.normalize:
             out = out / neighbor_counts(edge_index, edge_dist, self.filter_network.cutoff, out.size(0)).unsqueeze(-1)
@@ -218,6 +219,12 @@ class CFConv(MessagePassing):
                 edge_index, edge_dist = torch.cat([edge_index, edge_index.flip(0)], 1), torch.cat([edge_dist] * 2)
             edges = edges._replace(n_neighbors=neighbor_counts(edge_index, edge_dist, self.spline.cutoff, size[1]))
         return edges
+
+    def _transformable_spline(self, edge_dist: Tensor) -> SplineFilter | None:
+        """Splined filters where these are to be taken, but made of operations that torch can transform."""
+        if self.spline is None or self._is_observed() or torch.compiler.is_compiling() or not is_transformed():
+            return None
+        return self.spline if self.filters == "spline" or self._prefers_spline(edge_dist, edge_dist.size(0)) else None
 
     def can_use(self, spline: SplineEdges) -> bool:
         """Whether edges that were prepared by another layer serve this one as well."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -130,6 +130,8 @@ def respond(
                 -found.by_pos if forces else None,
                 found.by_strain / volume(cell)[:, None, None] if stress else None,
             )
+    if isinstance(model, nn.Module) and any(weight.is_inference() for weight in islice(model.parameters(), 1)):
+        model = _with_ordinary_weights(model)
     with torch.enable_grad(), fixed_weights(not create_graph):
         pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
         inputs, moved, lattice, strain = [pos], pos, cell, None
