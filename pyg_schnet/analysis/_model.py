@@ -63,6 +63,7 @@ class Potential:
         return structure_of(atoms, self.device, self.dtype)
 
 
+@torch.inference_mode(False)  # weights made inside of it cannot be used for derivatives
 def own_copy(model: EnergySource) -> EnergyModel:
     """A frozen copy of the model in evaluation mode and float64; functions as they are."""
     if isinstance(model, (str, os.PathLike)):

@@ -85,7 +85,8 @@ class SchNetCalculator(Calculator):
         sources = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
         if not sources:
             raise ValueError("model is empty; give a model, a model file, or several of them")
-        self.members = [_Member(source, unit, dtype, device) for source in sources]
+        with torch.inference_mode(False):  # weights made inside of it cannot be used for forces
+            self.members = [_Member(source, unit, dtype, device) for source in sources]
         kinds = {member.kind for member in self.members}
         if len(kinds) > 1:
             raise ValueError(f"the models of an ensemble must predict the same, got {', '.join(sorted(kinds))}")
@@ -155,7 +156,7 @@ class _Member:
     def __init__(self, source: Source, unit: str | None, dtype: torch.dtype, device: str | torch.device) -> None:
         model = _own_copy(source)
         self.kind, self.per_atom, self.factor = _interpret(model, unit_of(model.card, unit))
-        self.atomref = _take_offsets(model).to(device) if self.kind == "energy" else None
+        self.atomref = take_references(model).to(device) if self.kind == "energy" else None
         self.model = freeze(model).to(device=device, dtype=dtype)
 
     def __call__(
@@ -202,16 +203,6 @@ def _own_copy(source: Source) -> AtomisticModel:
         return load(source)
     hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""
     raise TypeError(f"expected a model of this package or the path of a model file, got {type(source).__name__}{hint}")
-
-
-def _take_offsets(model: AtomisticModel) -> Tensor:
-    """Take what does not depend on positions out of an energy model: references and shift, ``[MAX_Z + 1, 1]``.
-
-    Both may be thousands of eV for each atom, where float32 has lost the meV.
-    """
-    offsets = take_references(model).to(torch.float64) + model.readout.shift.to(torch.float64)
-    model.readout.shift.zero_()
-    return offsets
 
 
 def _interpret(model: AtomisticModel, unit: str) -> tuple[str, bool, float]:

@@ -1,16 +1,19 @@
-"""What a backward pass needs to compute, asked of the engine."""
+"""What a backward pass needs to compute, asked of the engine; and gradients that can be differentiated again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
+from torch import Tensor
+
+from pyg_schnet.kernels.plain import is_transformed
 
 
 def is_recorded(x: torch.Tensor) -> bool:
-    """Whether autograd follows what is computed from a tensor, backward or forward; a Function costs time otherwise."""
-    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
+    """Whether autograd follows what is computed from a tensor; a Function costs time otherwise."""
+    return (x.requires_grad and torch.is_grad_enabled()) or is_transformed()
 
 
 def wanted(ctx: Any, position: int, tensors_before: int | None = None) -> bool:
@@ -40,3 +43,47 @@ def any_wanted(ctx: Any, first: int) -> bool:
         return any(map(torch._C._will_engine_execute_node, nodes))
     except (AttributeError, RuntimeError):
         return True
+
+
+def gradients_of(
+    function: Callable[..., Tensor | Sequence[Tensor]],
+    inputs: Sequence[Tensor | None],
+    grads: Tensor | Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    r"""Gradients of a function that autograd knows, for the backward pass of one that computes the same by hand.
+
+    .. math:: \mathbf{g}_k = \Bigl(\frac{\partial f}{\partial \mathbf{x}_k}\Bigr)^{\mathrm{T}} \mathbf{g}
+
+    Inputs that a Function saved have a history of their own: positions that were moved along forces depend on the
+    weights, which are inputs as well. These are *partial* derivatives, since the engine itself goes on along that
+    history, so the function is computed from aliases of the inputs, which nothing else depends on. In grad mode the
+    gradients can be differentiated again.
+
+    Args:
+        function: Function of all inputs, made of operations that autograd knows; returns one tensor or several.
+        inputs: Its arguments x.
+        grads: Gradient g by what it returns, or by the first ones of these; ``None`` where there is none.
+
+    Returns:
+        For each input its gradient; ``None`` where it requires none, or where nothing depends on it.
+    """
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        aliases = [value if value is None else _alias(value, again) for value in inputs]
+        found = function(*aliases)
+        outputs, grads = ([found], [grads]) if isinstance(found, Tensor) else (found, grads)
+        pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=False) if grad is not None]
+        pairs = [(out, grad) for out, grad in pairs if out.requires_grad]
+        chosen = [alias for alias in aliases if alias is not None and alias.requires_grad]
+        if not pairs or not chosen:
+            return [None] * len(aliases)
+        outputs, grads = zip(*pairs, strict=True)
+        gradients = iter(torch.autograd.grad(outputs, chosen, grads, create_graph=again, allow_unused=True))
+    return [next(gradients) if alias is not None and alias.requires_grad else None for alias in aliases]
+
+
+def _alias(value: Tensor, again: bool) -> Tensor:
+    """The same tensor in the place of a leaf; with its history behind it if that is to be differentiated."""
+    if not value.requires_grad:
+        return value
+    return value.view_as(value) if again else value.detach().requires_grad_(True)

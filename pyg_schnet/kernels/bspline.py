@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels.plain import is_transformed
+
 SPAN = 4
 """Coefficients that act on a point: a cubic B-spline is non-zero on four intervals."""
 
@@ -93,6 +95,8 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
     Returns:
         Coefficients, shape ``[G + 2, F]``; number k to k + 3 act on interval k.
     """
+    if not torch.compiler.is_compiling() and is_transformed():
+        return _prefilter(samples, vanishing)
     return _Prefilter.apply(samples, vanishing)
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.geometry import safe_norm
-from pyg_schnet.kernels._autograd import is_recorded
+from pyg_schnet.kernels._autograd import gradients_of, is_recorded
 from pyg_schnet.kernels.bspline import bspline_weights, locate
-from pyg_schnet.kernels.plain import is_plain
+from pyg_schnet.kernels.plain import is_plain, wide_dtype
 
 
 def edge_lengths(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
@@ -64,9 +64,10 @@ def spline_weights(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Ten
 
 
 def _lengths(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
-    vec = pos.index_select(0, source) - pos.index_select(0, target)
+    wide = pos.to(wide_dtype(pos))  # gradients of the many edges of an atom are summed in it
+    vec = wide.index_select(0, source) - wide.index_select(0, target)
     dist = safe_norm(vec if offset is None else vec + offset)
-    return torch.where((source == target) & (dist == 0), ignored, dist)
+    return torch.where((source == target) & (dist == 0), ignored, dist).to(pos.dtype)
 
 
 def _weights(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
@@ -112,18 +113,16 @@ class _Lengths(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         pos, source, target, offset, dist = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = [x for x in (pos, offset) if x is not None and x.requires_grad]
-            found = torch.autograd.grad(
-                _lengths(pos, source, target, offset, ctx.ignored), inputs, grad, create_graph=True
+            by_pos, by_offset = gradients_of(
+                lambda pos, offset: _lengths(pos, source, target, offset, ctx.ignored), (pos, offset), grad
             )
-            by_pos = found[0] if pos.requires_grad else None
-            return by_pos, None, None, found[-1] if len(found) > (by_pos is not None) else None, None
+            return by_pos, None, None, by_offset, None
         from pyg_schnet.kernels import cpu
 
-        by_pos = torch.zeros_like(pos, memory_format=torch.contiguous_format)
+        by_pos = torch.zeros(pos.shape, dtype=torch.float64)  # an atom may have many edges
         by_offset = torch.zeros_like(offset, memory_format=torch.contiguous_format) if ctx.needs_input_grad[3] else None
         cpu.push(grad, pos, source, target, offset, dist, by_pos, by_offset)
-        return by_pos, None, None, by_offset, None
+        return by_pos.to(pos.dtype), None, None, by_offset, None
 
 
 class _Weights(torch.autograd.Function):
@@ -139,6 +138,5 @@ class _Weights(torch.autograd.Function):
     def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None]:
         dist, slopes = ctx.saved_tensors
         if torch.is_grad_enabled():
-            weights = _weights(dist, *ctx.grid)[1]
-            return torch.autograd.grad(weights, dist, grad, create_graph=True)[0], None, None
+            return *gradients_of(lambda dist: _weights(dist, *ctx.grid)[1], (dist,), grad), None, None
         return (grad * slopes).sum(1), None, None

@@ -10,6 +10,9 @@ from torch_geometric.index import index2ptr
 
 from pyg_schnet.kernels.plain import is_plain
 
+MANY_EDGES = 1024
+"""Edges at one atom from which on their sum is not made in float32 one after the other: rounding errors add up."""
+
 
 class SplineGraph(NamedTuple):
     """Edges, and their orders by target, by source and by interval of the spline.
@@ -62,6 +65,15 @@ class SplineGraph(NamedTuple):
         ptr, order = sort_edges(self.source, num_sources)
         return self._replace(source_ptr=ptr, source_order=order)
 
+    def in_both_directions(self) -> SplineGraph:
+        """An undirected graph with two edges in the place of each; first all of one direction, then all of the other.
+
+        Weights of the edges have to be repeated in the same way.
+        """
+        source, target = torch.cat([self.source, self.target]), torch.cat([self.target, self.source])
+        ptr, order = sort_edges(target, self.target_ptr.size(0) - 1)
+        return SplineGraph(torch.cat([self.bins] * 2), source, target, ptr, order)
+
     def with_bins(self, num_intervals: int) -> SplineGraph:
         """With the order by interval, made where it is missing."""
         if self.bin_ptr is not None or self.undirected:
@@ -83,6 +95,25 @@ def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
         return cpu.sort_edges(key, size)
     ordered, order = torch.sort(key, stable=True)
     return index2ptr(ordered, size), order
+
+
+def is_crowded(ptr: Tensor, source: Tensor | None = None) -> bool:
+    """Whether an atom has more than :data:`MANY_EDGES` edges; on CPUs, where looking is cheap.
+
+    Args:
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
+        source: Source of each edge, where these stand for both directions, shape ``[P]``.
+
+    Example:
+        >>> is_crowded(torch.tensor([0, 3, 2000]))
+        True
+    """
+    if ptr.device.type != "cpu" or ptr.numel() < 2:
+        return False
+    counts = ptr.diff()
+    if source is not None and source.numel() > 0:
+        counts = counts + source.bincount(minlength=counts.size(0))
+    return int(counts.max()) > MANY_EDGES
 
 
 class Pairs(NamedTuple):

@@ -45,10 +45,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`linear` takes another product than torch for these rows and weights."""
     return (
-        x.dim() == 2
+        _onednn_takes(x)  # first: sizes of exported programs must not be looked at
+        and x.dim() == 2
         and x.size(0) >= _FEWEST_ROWS
         and min(weight.shape) >= _FEWEST_COLUMNS
-        and _onednn_takes(x)
         and is_plain(weight, (torch.float32,))
         and not torch.is_autocast_enabled("cpu")
     )
@@ -69,7 +69,7 @@ def forward_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def forward_product(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` without derivative, by the product that is fastest; the longest of the three sizes decides."""
     rows, summands = a.shape
-    if summands > _MOST_SUMMANDS or max(rows, summands) < _FEWEST_ROWS or not _onednn_takes(a):
+    if not _onednn_takes(a) or summands > _MOST_SUMMANDS or max(rows, summands) < _FEWEST_ROWS:
         return a @ b
     if a.stride(0) == 1 and a.t().is_contiguous():  # oneDNN wants rows; torch's own copy takes three times as long
         from pyg_schnet.kernels import cpu

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from pyg_schnet.geometry import edge_offsets
-from pyg_schnet.kernels import edge_lengths, is_plain, pair_edges
+from pyg_schnet.kernels import MANY_EDGES, edge_lengths, is_crowded, is_plain, pair_edges
 from pyg_schnet.kernels._autograd import is_recorded
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.radius import radius_pairs
@@ -193,7 +193,7 @@ def find_edges(
     if edge_index is None:
         if cell is None and pbc is None:
             found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if in_pairs else None
-            if found is not None:
+            if found is not None and not _is_crowded(found[0], found[1]):
                 index, ptr, dist = found
                 return UndirectedGraph(index, ptr, None, dist), partial(_radius_edges, pos, cutoff, batch, batch_size)
             edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
@@ -205,10 +205,15 @@ def find_edges(
     if not in_pairs:
         return None, partial(_without_padding, directed, z, cutoff)
     pairs = pair_edges(edge_index, ptr, offset, z.size(0))
-    if pairs is None:
+    if pairs is None or _is_crowded(pairs.index, pairs.ptr):
         return None, directed
     crossed = None if offset is None else offset.index_select(0, pairs.edges)
     return UndirectedGraph(pairs.index, pairs.ptr, crossed), directed
+
+
+def _is_crowded(index: Tensor, ptr: Tensor) -> bool:
+    """Whether an atom has so many edges, of these and those in the other direction, that sums need more care."""
+    return 2 * index.size(1) > MANY_EDGES and is_crowded(ptr, index[0])
 
 
 def _without_padding(directed: Callable[[], DirectedEdges], z: Tensor, cutoff: float) -> DirectedEdges:
@@ -271,4 +276,8 @@ def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:
 
 def count_structures(batch: Tensor) -> int:
     """Number of structures up to the last one with atoms; waits for the device, so pass ``batch_size`` where known."""
+    if torch.jit.is_tracing():
+        raise ValueError(
+            "torch.jit.trace would keep the number of structures of this batch for all others; pass batch_size"
+        )
     return int(batch.max()) + 1 if batch.numel() > 0 else 1

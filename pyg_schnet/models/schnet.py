@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from pyg_schnet.kernels import cpu_kernels, is_plain
 from pyg_schnet.models.base import AtomisticModel
@@ -311,9 +310,8 @@ def _shared_edges(blocks: list[nn.Module], edges: Edges, size: tuple[int, int]) 
 
 
 def _is_plain_call(z: Tensor, pos: Tensor) -> bool:
-    """Whether both are memory at hand, and nobody differentiates forward or changes the precision of what is called."""
-    plain = is_plain(pos) and is_plain(z, (torch.int64,))
-    return plain and forward_ad._current_level < 0 and not torch.is_autocast_enabled("cpu")
+    """Whether both are memory at hand, and the precision of what is called is not changed."""
+    return is_plain(pos) and is_plain(z, (torch.int64,)) and not torch.is_autocast_enabled("cpu")
 
 
 def _most_pairs(n_atoms: int, edge_index: Tensor | None, cell: Tensor | None, pbc: Tensor | None) -> int:

@@ -8,6 +8,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels import is_transformed, numbers_of
 from pyg_schnet.neighbors._checks import check_batch, check_cutoff, check_positions
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.cluster_backend import cluster_open
@@ -104,6 +105,10 @@ def radius_graph(
                 [0, 0]]), tensor([[ 0,  0, -1],
                 [ 0,  0,  1]], dtype=torch.int32))
     """
+    if is_transformed():
+        pos, cell = numbers_of(pos, "positions"), numbers_of(cell, "cells")
+        batch = numbers_of(batch, "batches")
+        pbc = numbers_of(pbc, "boundaries") if isinstance(pbc, Tensor) else pbc
     if cell is not None or pbc is not None:
         return periodic_radius_graph(pos, cutoff, cell, pbc, batch, batch_size=batch_size, backend=backend)
     cutoff = check_cutoff(cutoff)
@@ -187,6 +192,8 @@ def radius(
                 [0, 2]])
     """
     cutoff = check_cutoff(cutoff)
+    if is_transformed():
+        pos_src, pos_dst = (numbers_of(pos, "positions") for pos in (pos_src, pos_dst))
     pos_src, pos_dst = check_positions(pos_src, "pos_src"), check_positions(pos_dst, "pos_dst")
     for what in ("dtype", "device"):
         if getattr(pos_src, what) != getattr(pos_dst, what):

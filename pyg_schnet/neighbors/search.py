@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.kernels import cpu_kernels, is_plain, wide_dtype
 from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
 
 DENSE_PAIRS = 400  # all pairs are faster than bins up to this many candidates for each point and target
@@ -28,11 +28,6 @@ class Ranges(NamedTuple):
     count: Tensor  # [U, R] number of points
     row: Tensor  # [N]
     order: Tensor | None  # [M] ranges refer to points[order]; None for the points as they are
-
-
-def wide_dtype(pos: Tensor) -> torch.dtype:
-    """Dtype for bins and images: float64 where the device has it, so that only the edge formula rounds in float32."""
-    return pos.dtype if pos.device.type == "mps" else torch.float64
 
 
 def pairs_within(

@@ -10,6 +10,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter, segment
 
+from pyg_schnet.kernels import MANY_EDGES, is_crowded, is_plain, is_transformed
 from pyg_schnet.nn.standard import is_unmodified
 
 
@@ -63,6 +64,7 @@ def sum_to_targets(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | N
     With ``ptr`` the sum is PyG's segment reduction (torch-scatter's where that is installed): every target is summed
     by one worker in the order of its edges, so the result is the same in every run on any device. Without it, PyG's
     scatter, which takes edges in any order but adds atomically on GPUs. Both can be differentiated any number of times.
+    On CPUs the messages of targets that have thousands are summed in float64.
 
     Args:
         src: Messages, shape ``[E, ...]``.
@@ -80,7 +82,9 @@ def sum_to_targets(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | N
                 [0.],
                 [4.]])
     """
-    if ptr is None:
+    if _is_crowded(src, index, num_targets, ptr):
+        return scatter(src.to(torch.float64), index, 0, num_targets, reduce="sum").to(src.dtype)
+    if ptr is None or (not torch.compiler.is_compiling() and is_transformed()):
         return scatter(src, index, 0, num_targets, reduce="sum")
     return _SegmentSum.apply(src, ptr, index)
 
@@ -106,3 +110,12 @@ def aggregate_messages(
     if type(summing) is SumAggregation and (torch.compiler.is_compiling() or is_unmodified(summing)):
         return sum_to_targets(messages, index, num_targets, ptr)
     return MessagePassing.aggregate(conv, messages, index, None, num_targets)
+
+
+def _is_crowded(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None) -> bool:
+    """Whether a target has so many messages that their sum loses digits in float32."""
+    if not is_plain(src, (torch.float32,)) or src.size(0) <= MANY_EDGES:
+        return False
+    if ptr is None:
+        return num_targets > 0 and int(index.bincount(minlength=num_targets).max()) > MANY_EDGES
+    return is_crowded(ptr)

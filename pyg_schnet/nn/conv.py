@@ -10,7 +10,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import spline_conv
+from pyg_schnet.kernels import is_followed, is_transformed, spline_conv
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
@@ -85,7 +85,9 @@ class CFConv(MessagePassing):
     one, :meth:`message_and_aggregate`, takes the filters from a table (:class:`pyg_schnet.nn.SplineFilter`) and stores
     nothing of the size of the edges. It is for what is written here: a convolution or filter network that was
     subclassed, overridden, exchanged in part or hooked takes the exact way, as do explainers, ``torch.compile`` and
-    ``torch.func``. Hooks on ``message_and_aggregate`` are called on the fused way, which is then taken where it can be.
+    ``torch.export``. Hooks on ``message_and_aggregate`` are called on the fused way, which is then taken where it can
+    be. Inside of ``torch.func``, ``torch.jit.trace`` and forward-mode differentiation the filters are the same as
+    outside, and messages are made on every edge.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -225,7 +227,7 @@ class CFConv(MessagePassing):
             spline = self.spline_edges(edge_index, edge_dist, edge_ptr, (x_src.size(0), num_targets))
         if spline is not None:
             return self._fused(spline, x_src)
-        filters = self.filter_network(edge_dist)  # [E, F]
+        filters = (self._transformable_spline(edge_dist) or self.filter_network)(edge_dist)  # [E, F]
         forward = is_forward(self)
         edge_ptr = edge_ptr if forward else None
         out = self.propagate(edge_index, x=(x_src, x_dst), filters=filters, edge_ptr=edge_ptr, size=size)
@@ -251,10 +253,8 @@ class CFConv(MessagePassing):
             size: ``(N_src, N_dst)``.
             undirected: Whether each edge stands for both directions; they are sorted by target then.
         """
-        if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-            return None
         spline = self.spline
-        if spline is None or not self._is_standard(self):
+        if is_followed() or spline is None or not self._is_standard(self):
             return None
         if self.filters == "auto" and not self._prefers_spline(edge_dist, (1 + undirected) * edge_dist.size(0)):
             return None
@@ -264,6 +264,12 @@ class CFConv(MessagePassing):
                 edge_index, edge_dist = torch.cat([edge_index, edge_index.flip(0)], 1), torch.cat([edge_dist] * 2)
             edges = edges._replace(n_neighbors=neighbor_counts(edge_index, edge_dist, spline.cutoff, size[1]))
         return edges
+
+    def _transformable_spline(self, edge_dist: Tensor) -> SplineFilter | None:
+        """Splined filters where these are to be taken, but made of operations that torch can transform."""
+        if torch.compiler.is_compiling() or not is_transformed() or self.spline is None or not self._is_standard(self):
+            return None
+        return self.spline if self.filters == "spline" or self._prefers_spline(edge_dist, edge_dist.size(0)) else None
 
     def can_use(self, spline: SplineEdges) -> bool:
         """Whether edges that were prepared by another layer serve this one as well."""
@@ -304,6 +310,7 @@ class CFConv(MessagePassing):
     def message_and_aggregate(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
         coefficients = self.spline.coefficients(spline.span)
+        x_src = x_src.to(coefficients.dtype)  # under autocast it comes in half precision
         out = spline_conv(x_src, coefficients, spline.weights, spline.graph)
         return out / spline.n_neighbors.unsqueeze(-1) if self.normalize else out
 

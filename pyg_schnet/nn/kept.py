@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from pyg_schnet.kernels import is_followed
+
 
 class Kept:
     """One value, and the state of the tensors it was computed from.
@@ -42,7 +44,7 @@ class Kept:
         Returns:
             The value; ``None`` where a change of the tensors could not be seen, so that nothing can be kept.
         """
-        if torch._C._functorch.maybe_current_level() is not None or torch.compiler.is_compiling():
+        if is_followed():
             return None
         if any([isinstance(tensor, FakeTensor) for tensor in tensors]):  # noqa: C419 - a list is faster
             return None

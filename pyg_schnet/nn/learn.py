@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, linear, spline_conv
-from pyg_schnet.kernels._autograd import any_wanted, wanted
+from pyg_schnet.kernels._autograd import any_wanted, gradients_of, wanted
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.spline import SplineEdges
@@ -213,7 +213,7 @@ class _Slopes(torch.autograd.Function):
 
 
 def _by_functions(
-    edges: SplineEdges, z: Tensor, elements: Tensor, h: Tensor, tables: Tensor, weights: Sequence[Tensor]
+    edges: SplineEdges, z: Tensor, elements: Tensor, h: Tensor, tables: Tensor, *weights: Tensor
 ) -> tuple[Tensor, ...]:
     """What :class:`_Learn` returns, by functions that autograd knows."""
     x, hidden, inner = elements.index_select(0, z), [], []
@@ -230,12 +230,7 @@ def _by_autograd(
     edges: SplineEdges, z: Tensor, inputs: list[Tensor], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated again, for all inputs that have one."""
-    elements, h, tables, *weights = inputs
-    chosen = [value for value in inputs if value.requires_grad]
-    pairs = zip(_by_functions(edges, z, elements, h, tables, weights)[: len(grads)], grads, strict=True)
-    outputs, given = zip(*((output, grad) for output, grad in pairs if grad is not None), strict=True)
-    found = iter(torch.autograd.grad(outputs, chosen, given, create_graph=True, allow_unused=True))
-    return [next(found) if value.requires_grad else None for value in inputs]
+    return gradients_of(lambda *inputs: _by_functions(edges, z, *inputs), inputs, grads)
 
 
 def _slopes_by_autograd(
@@ -249,17 +244,11 @@ def _slopes_by_autograd(
     along: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of :class:`_Slopes` that can be differentiated again; y and u are taken for functions of the others."""
-    inputs = [grad, elements, h, tables, *weights]
-    out = _by_functions(edges, z, elements, h, tables, weights)[0]
-    (by_h,) = torch.autograd.grad(out, h, grad, create_graph=True)
-    chosen = [value for value in inputs if value.requires_grad]
-    found = iter(torch.autograd.grad(by_h, chosen, along, create_graph=True, allow_unused=True))
+
+    def by_edges(grad: Tensor, elements: Tensor, h: Tensor, tables: Tensor, *weights: Tensor) -> Tensor:
+        out = _by_functions(edges, z, elements, h, tables, *weights)[0]
+        return torch.autograd.grad(out, h, grad, create_graph=True)[0]  # h is an alias, of which nothing else is made
+
+    found = gradients_of(by_edges, [grad, elements, h, tables, *weights], along)
     steps = 2 * (len(weights) // _PER_BLOCK)
-    return (
-        None,
-        None,
-        None,
-        None,
-        *(next(found) if value.requires_grad else None for value in inputs),
-        *(None for _ in range(steps)),
-    )
+    return None, None, None, None, *found, *(None for _ in range(steps))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from pyg_schnet.geometry import safe_norm
-from pyg_schnet.kernels import is_plain
+from pyg_schnet.kernels import is_plain, wide_dtype
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.reference import MAX_Z
@@ -18,6 +18,7 @@ from pyg_schnet.nn.standard import StandardCheck, standard
 from pyg_schnet.nn.two_layers import Pool, atom_values, two_layers
 
 Activation = Literal["ssp", "silu", "tanh"]
+_ROUNDING = 8.0  # error of a dipole, in roundings of the sum of its parts
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
@@ -172,7 +173,8 @@ class _PooledReadout(Readout):
             x: Atom features, shape ``[N, F]``.
             z: Atomic numbers, shape ``[N]``.
         """
-        return atom_values(self.network(x), z, self.scale, self.shift, self.atomref)
+        values = self.network(x)
+        return atom_values(values, z, self.scale, self.shift, self.atomref).to(values.dtype)
 
     def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """Property of each structure.
@@ -319,8 +321,9 @@ class _ChargeReadout(Readout):
         return torch.where(z > 0, self.network(x).squeeze(-1), 0.0)
 
     def centered(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
-        """Positions relative to the centre of mass of their structure in Å, shape ``[N, 3]``."""
-        mass = self.atomic_mass.index_select(0, z).unsqueeze(-1)
+        """Positions relative to the centre of mass of their structure in Å, in float64, shape ``[N, 3]``."""
+        wide = wide_dtype(pos)
+        pos, mass = pos.to(wide), self.atomic_mass.to(wide).index_select(0, z).unsqueeze(-1)
         total = scatter(mass, batch, 0, batch_size, reduce="sum")
         center = scatter(mass * pos, batch, 0, batch_size, reduce="sum") / torch.where(total > 0, total, 1.0)
         return pos - center.index_select(0, batch)
@@ -334,8 +337,9 @@ class DipoleReadout(_ChargeReadout):
         \tilde q_i = q(\mathbf{x}_i) - \frac{1}{n} \Bigl( \sum_k q(\mathbf{x}_k) - Q \Bigr)
 
     The charges add up to the total charge Q, so the dipole of a neutral molecule does not depend on the origin; that
-    of an ion does, and is taken about the centre of mass. The derivatives at zero dipole are finite
-    (:func:`pyg_schnet.geometry.safe_norm`). A dipole is not defined for periodic structures.
+    of an ion does, and is taken about the centre of mass. Where a dipole vanishes by symmetry, within rounding of the
+    charges, its magnitude and all its derivatives are zero: the direction of what is left would be noise. A dipole is
+    not defined for periodic structures.
 
     Args:
         hidden_channels: Size F of the atom features.
@@ -406,7 +410,8 @@ class DipoleReadout(_ChargeReadout):
         Returns:
             Magnitudes ``[B, 1]`` or vectors ``[B, 3]`` in e·Å times ``scale``.
         """
-        charges = self.charges(x, z)
+        latent = self.charges(x, z)
+        charges = latent.to(wide_dtype(latent))
         if self.neutralize:
             real = (z > 0).to(charges.dtype)
             n_atoms = scatter(real, batch, 0, batch_size, reduce="sum").clamp(min=1.0)
@@ -414,9 +419,14 @@ class DipoleReadout(_ChargeReadout):
                 self.total_charge if charge is None else charge
             )
             charges = charges - real * (excess / n_atoms).index_select(0, batch)
-        arm = self.centered(z, pos, batch, batch_size) if self.origin == "mass" else pos
+        arm = self.centered(z, pos, batch, batch_size) if self.origin == "mass" else pos.to(charges.dtype)
         dipole = scatter(charges.unsqueeze(-1) * arm, batch, 0, batch_size, reduce="sum")  # [B, 3]
-        return self.scale * (safe_norm(dipole, keepdim=True) if self.magnitude else dipole)
+        if self.magnitude:
+            sizes = (latent.abs() + charges.abs()).unsqueeze(-1) * arm.abs()
+            largest = scatter(sizes.detach(), batch, 0, batch_size, reduce="sum").amax(1, keepdim=True)
+            vanishes = dipole.detach().abs() <= _ROUNDING * torch.finfo(latent.dtype).eps * largest
+            dipole = safe_norm(torch.where(vanishes.all(1, keepdim=True), 0.0, dipole), keepdim=True)
+        return (self.scale * dipole).to(latent.dtype)
 
 
 class ElectronicSpatialExtentReadout(_ChargeReadout):
@@ -448,5 +458,6 @@ class ElectronicSpatialExtentReadout(_ChargeReadout):
 
     def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """Spatial extent of each structure in Å² times ``scale``, shape ``[B, 1]``; arguments as in other readouts."""
-        square = self.centered(z, pos, batch, batch_size).square().sum(-1)
-        return self.scale * scatter(self.charges(x, z) * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)
+        square, charges = self.centered(z, pos, batch, batch_size).square().sum(-1), self.charges(x, z)
+        total = scatter(charges * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)
+        return (self.scale * total).to(charges.dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.kernels import cpu_kernels, is_plain, wide_dtype
 
 MAX_Z = 99
 """Largest atomic number with an embedding, as in the SchNet of PyTorch Geometric; 0 is padding."""
@@ -22,13 +22,13 @@ def composition(z: Tensor, batch: Tensor, batch_size: int, *, mean: bool = False
         mean: Whether to divide by the number of atoms.
 
     Returns:
-        Counts or fractions in float64, shape ``[B, MAX_Z + 1]``.
+        Counts or fractions in float64 (float32 on devices without it), shape ``[B, MAX_Z + 1]``.
 
     Example:
         >>> composition(torch.tensor([8, 1, 1]), torch.tensor([0, 0, 0]), 1)[0, [1, 8]]
         tensor([2., 1.], dtype=torch.float64)
     """
-    ones = (z > 0).to(torch.float64)
+    ones = (z > 0).to(torch.float32 if z.device.type == "mps" else torch.float64)
     counts = scatter(ones, batch * (MAX_Z + 1) + z, 0, batch_size * (MAX_Z + 1), reduce="sum")
     counts = counts.view(batch_size, MAX_Z + 1)
     return counts / counts.sum(1, keepdim=True).clamp(min=1.0) if mean else counts
@@ -62,7 +62,7 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
     if is_plain(atomref) and is_plain(z, (torch.int64,)) and is_plain(batch, (torch.int64,)):
         total, counts = cpu_kernels().sum_kinds(atomref, z, batch, batch_size)
         return total / counts.clamp(min=1.0).unsqueeze(-1) if mean else total
-    return composition(z, batch, batch_size, mean=mean) @ atomref.to(torch.float64)
+    return composition(z, batch, batch_size, mean=mean) @ atomref.to(wide_dtype(atomref))
 
 
 def fit_atom_references(counts: Tensor, target: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyg_schnet.geometry import apply_strain, volume
 from pyg_schnet.nn.fixed import fixed_weights
@@ -78,6 +81,9 @@ def respond(
     <https://doi.org/10.1016/j.cpc.2015.01.003>`_, eq. 9). A strain does not change which lattice images are
     neighbours, so ``edge_index`` and ``edge_shift`` stay what they are.
 
+    Inside of ``torch.inference_mode`` and with tensors made there, and inside of ``torch.autocast``, the results are
+    the same: derivatives are computed outside of the first, and in the precision of the model.
+
     A model whose class has a method ``energy_and_slopes``, as :meth:`pyg_schnet.SchNet.energy_and_slopes`, is asked for
     both at once where nobody differentiates the results; autograd is used where that gives ``None``.
 
@@ -108,10 +114,15 @@ def respond(
         >>> respond(spring, torch.tensor([1, 1]), pos).forces[:, 2]
         tensor([ 2., -2.])
     """
+    keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    if _is_limited(z, pos, batch, *keywords.values()):
+        with _no_limits(pos.device.type):
+            inputs, keywords = _ordinary(z, pos, batch), dict(zip(keywords, _ordinary(*keywords.values()), strict=True))
+            options = {"batch_size": batch_size, "forces": forces, "stress": stress, "create_graph": create_graph}
+            return respond(_with_ordinary_weights(model), *inputs, **keywords, **options)
     if stress:
         _check_periodic(cell, pbc)
     if not create_graph and (forces or stress):
-        keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
         found = _by_hand(model, z, pos, batch, batch_size, keywords, stress)
         if found is not None:
             return Response(
@@ -119,6 +130,8 @@ def respond(
                 -found.by_pos if forces else None,
                 found.by_strain / volume(cell)[:, None, None] if stress else None,
             )
+    if isinstance(model, nn.Module) and any(weight.is_inference() for weight in islice(model.parameters(), 1)):
+        model = _with_ordinary_weights(model)
     with torch.enable_grad(), fixed_weights(not create_graph):
         pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
         inputs, moved, lattice, strain = [pos], pos, cell, None
@@ -179,12 +192,49 @@ def hessian(
         >>> hessian(spring, torch.tensor([1, 1]), torch.zeros(2, 3))[0, 0, :, 0]
         tensor([ 2., -2.])
     """
+    keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    if _is_limited(z, pos, *keywords.values()):
+        with _no_limits(pos.device.type):
+            inputs, keywords = _ordinary(z, pos), dict(zip(keywords, _ordinary(*keywords.values()), strict=True))
+            return hessian(_with_ordinary_weights(model), *inputs, **keywords)
     pos = pos.detach().requires_grad_(True)
-    forces = respond(
-        model, z, pos, cell=cell, pbc=pbc, edge_index=edge_index, edge_shift=edge_shift, create_graph=True
-    ).forces.reshape(-1)
+    forces = respond(model, z, pos, **keywords, create_graph=True).forces.reshape(-1)
     rows = [torch.autograd.grad(-component, pos, retain_graph=True, materialize_grads=True)[0] for component in forces]
     return torch.stack(rows).view(*pos.shape, *pos.shape)
+
+
+def _is_limited(*given: Tensor | None) -> bool:
+    """Whether what is computed could not be differentiated, or not in its own precision."""
+    tensors = [x for x in given if x is not None]
+    if torch.is_inference_mode_enabled() or torch.is_autocast_enabled(tensors[1].device.type):
+        return True
+    return any([x.is_inference() for x in tensors])  # noqa: C419 - a list is faster
+
+
+@contextlib.contextmanager
+def _no_limits(device_type: str) -> Iterator[None]:
+    """Neither inference mode nor autocast."""
+    with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
+        yield
+
+
+def _ordinary(*given: Tensor | None) -> list[Tensor | None]:
+    """The same tensors; copies of those made in inference mode, which autograd does not take."""
+    return [x.clone() if x is not None and x.is_inference() else x for x in given]
+
+
+def _with_ordinary_weights(model: EnergyModel) -> EnergyModel:
+    """The same model; one that calls it with copies of its weights where it was made in inference mode."""
+    if not isinstance(model, nn.Module):
+        return model
+    state = dict(chain(model.named_parameters(), model.named_buffers()))
+    if not any(value.is_inference() for value in state.values()):
+        return model
+    return partial(_call_with, model, dict(zip(state, _ordinary(*state.values()), strict=True)))
+
+
+def _call_with(model: nn.Module, state: dict[str, Tensor], *inputs: Any, **keywords: Any) -> Tensor:
+    return torch.func.functional_call(model, state, inputs, keywords)
 
 
 def _by_hand(

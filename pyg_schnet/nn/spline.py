@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_graph, spline_weights
+from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, is_transformed, spline_graph, spline_weights
 from pyg_schnet.kernels.bspline import OVERHANG, interpolate
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
@@ -213,7 +213,8 @@ class SplineFilter:
 
     def num_nodes_at(self, dist: Tensor) -> int:
         """Nodes of the grid for these distances: fewer in training if no gradient by them is recorded."""
-        if self.network.training and not (dist.requires_grad and torch.is_grad_enabled()):
+        recorded = (dist.requires_grad and torch.is_grad_enabled()) or is_transformed()
+        if self.network.training and not recorded:
             return self._sizes()[2]
         return self.num_nodes
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pyg_schnet.kernels import cpu_kernels
-from pyg_schnet.kernels._autograd import any_wanted, wanted
+from pyg_schnet.kernels._autograd import any_wanted, gradients_of, wanted
 from pyg_schnet.kernels.plain import is_plain
 from pyg_schnet.nn.fixed import weights_are_fixed
 from pyg_schnet.nn.interaction import SchNetInteraction
@@ -214,6 +214,7 @@ class _Interact(torch.autograd.Function):
         ctx.save_for_backward(elements, h, *parameters)
         out, kept = stack.forward(h, keep=True)
         ctx.stack, ctx.kept = stack, kept
+        ctx.places = {id(parameter): k for k, parameter in enumerate(parameters)}
         return out
 
     @staticmethod
@@ -221,20 +222,27 @@ class _Interact(torch.autograd.Function):
         elements, h, *parameters = ctx.saved_tensors
         by_parameters = any_wanted(ctx, 2)
         if torch.is_grad_enabled() or by_parameters:
-            return None, *_by_blocks(ctx.stack, [elements, h, *parameters], grad)
+            return None, *_by_blocks(ctx.stack, ctx.places, [elements, h, *parameters], grad)
         by_elements, by_edges = ctx.stack.backward(h, grad, ctx.kept, wanted(ctx, 1, 0))
         return None, by_elements, by_edges, *(None for _ in parameters)
 
 
-def _by_blocks(stack: _Stacked, inputs: list[Tensor], grad: Tensor) -> list[Tensor | None]:
-    """Gradients by the blocks themselves, for all inputs that have one; with the weights of the forward pass."""
-    create_graph = torch.is_grad_enabled()
-    chosen = [value for value in inputs if value.requires_grad]
-    edges = stack.edges._replace(weights=inputs[1])
-    with torch.enable_grad():
-        x = inputs[0].index_select(0, stack.z)
+def _by_blocks(stack: _Stacked, places: dict[int, int], inputs: list[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """Gradients by the blocks themselves, for all inputs that have one; with the weights of the forward pass.
+
+    Args:
+        stack: Blocks, atoms and edges.
+        places: Which of the parameters each weight is, by its ``id``.
+        inputs: Embeddings, weights of the edges, parameters.
+        grad: Gradient by the features.
+    """
+
+    def composed(elements: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
+        x, edges = elements.index_select(0, stack.z), stack.edges._replace(weights=h)
         for block in stack.blocks:
-            weights = dict(zip(_names_of(block), stack.given[block], strict=True))
-            x = functional_call(block, weights, (x, None, None, None, edges))
-        found = iter(torch.autograd.grad(x, chosen, grad, create_graph=create_graph, allow_unused=True))
-    return [next(found) if value.requires_grad else None for value in inputs]
+            given = stack.given[block]
+            values = [parameters[places[id(value)]] if id(value) in places else value for value in given]
+            x = functional_call(block, dict(zip(_names_of(block), values, strict=True)), (x, None, None, None, edges))
+        return x
+
+    return gradients_of(composed, inputs, grad)

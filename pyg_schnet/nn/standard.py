@@ -29,6 +29,12 @@ _FORMULAS = (
     "atom_values",
     "cutoff",
 )
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
 _written: list[tuple[type, str, Any]] = [(cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding)]
 
 FUSED_HOOKS = frozenset({"_message_and_aggregate_forward_pre_hooks", "_message_and_aggregate_forward_hooks"})
@@ -107,7 +113,7 @@ def _methods(cls: type) -> frozenset[str]:
 
 def _is_any_hooked() -> bool:
     """Whether a hook is to be called with every module."""
-    return bool(nn.modules.module._has_any_global_hook())
+    return any([getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS])  # noqa: C419 - a list is faster
 
 
 def _is_patched() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, is_plain, linear, spline_coefficients
+from pyg_schnet.kernels._autograd import gradients_of
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.standard import is_standard
@@ -111,8 +113,8 @@ class _Tables(torch.autograd.Function):
         grid, weights = ctx.grid, ctx.saved_tensors
         if torch.is_grad_enabled():
             each = zip(_by_network(weights), grad, strict=True)
-            found = (by_weight for one in each for by_weight in _differentiable(ctx.activate, grid, *one))
-            return None, None, None, None, *found
+            composed = partial(_composed, ctx.activate, grid)
+            return None, None, None, None, *chain.from_iterable(gradients_of(composed, *one) for one in each)
         kernels = cpu_kernels()
         if ctx.kept is None:
             networks = kernels.Networks.pack(*grid, ctx.activate, _stacks(weights))
@@ -126,11 +128,8 @@ def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     return [weights[k : k + 4] for k in range(0, len(weights), 4)]
 
 
-def _differentiable(activate: bool, grid: Grid, weights: Sequence[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients by weights that can be differentiated again."""
-    weight1, bias1, weight2, bias2 = weights
+def _composed(activate: bool, grid: Grid, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """The table of one network by functions that autograd knows."""
     samples = linear(shifted_softplus(linear(grid.expansion, weight1, bias1)), weight2, bias2)
     samples = (shifted_softplus(samples) if activate else samples) * grid.window
-    chosen = [weight for weight in weights if weight.requires_grad]
-    found = iter(torch.autograd.grad(spline_coefficients(samples, grid.vanishing), chosen, grad, create_graph=True))
-    return tuple(next(found) if weight.requires_grad else None for weight in weights)
+    return spline_coefficients(samples, grid.vanishing)

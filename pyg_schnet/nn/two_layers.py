@@ -8,18 +8,25 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import cpu_kernels, linear
-from pyg_schnet.kernels._autograd import any_wanted, wanted
+from pyg_schnet.kernels import cpu_kernels, linear, wide_dtype
+from pyg_schnet.kernels._autograd import any_wanted, gradients_of, wanted
 from pyg_schnet.nn.activation import shifted_softplus
 
 
 def atom_values(values: Tensor, z: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> Tensor:
-    """Values of atoms ``[N, C]``, scaled, shifted and referred to the elements; zero for padding."""
+    """Values of atoms ``[N, C]``, scaled, shifted and referred to the elements; zero for padding.
+
+    In float64 where the device has it: references may be thousands of eV, where float32 has lost the meV.
+    """
+    wide = wide_dtype(values)
+    values, scale, shift, atomref = (x.to(wide) for x in (values, scale, shift, atomref))
     return torch.where((z > 0).unsqueeze(-1), scale * values + shift + atomref.index_select(0, z), 0.0)
 
 
 class Pool(NamedTuple):
     """Sum or mean over the atoms of each structure of values that are scaled, shifted and referred to the elements.
+
+    Made in float64 where the device has it, and rounded once to the type of the values.
 
     Attributes:
         scale: Factor s of each value, shape ``[C]``.
@@ -41,21 +48,21 @@ class Pool(NamedTuple):
 
     def __call__(self, values: Tensor) -> Tensor:
         """Sums or means, shape ``[B, C]``, of values of shape ``[N, C]``."""
-        values = atom_values(values, self.z, self.scale, self.shift, self.atomref)
-        total = scatter(values, self.batch, 0, self.batch_size, reduce="sum")
-        if not self.mean:
-            return total
-        real = (self.z > 0).to(values.dtype)
-        return total / _at_least_one(scatter(real, self.batch, 0, self.batch_size, reduce="sum"))
+        each = atom_values(values, self.z, self.scale, self.shift, self.atomref)
+        total = scatter(each, self.batch, 0, self.batch_size, reduce="sum")
+        if self.mean:
+            real = (self.z > 0).to(each.dtype)
+            total = total / _at_least_one(scatter(real, self.batch, 0, self.batch_size, reduce="sum"))
+        return total.to(values.dtype)
 
     def in_one_pass(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same on CPUs, not differentiable, and what it was divided by, shape ``[B, 1]``."""
         statistics = self.scale, self.shift, self.atomref
         total, counts = cpu_kernels().pool(values, *statistics, self.z, self.batch, self.batch_size)
         if not self.mean:
-            return total, None
+            return total.to(values.dtype), None
         counts = _at_least_one(counts)
-        return total / counts, counts
+        return (total / counts).to(values.dtype), counts.to(values.dtype)
 
     def gradient(self, grad: Tensor, counts: Tensor | None) -> Tensor:
         """Gradient by the values, shape ``[N, C]``, from that by the sums or means."""
@@ -109,12 +116,12 @@ class _TwoLayers(torch.autograd.Function):
         if not torch.is_grad_enabled():
             chosen = {"by_x": by_x, "by_weights": by_weights}
             return None, *cpu_kernels().two_layers_gradient(grad, x, weight1, weight2, *ctx.kept, **chosen)
-        inner = linear(x, weight1, bias1)
         if by_x and not by_weights:  # for forces
-            slope = torch.sigmoid(inner)
+            slope = torch.sigmoid(linear(x, weight1, bias1))
             return None, linear(linear(grad, weight2.t()) * slope, weight1.t()), None, None, None, None
-        inputs = [x, weight1, bias1, weight2, bias2]
-        chosen = [value for value in inputs if value.requires_grad]
-        out = linear(shifted_softplus(inner), weight2, bias2)
-        found = iter(torch.autograd.grad(out, chosen, grad, create_graph=True))
-        return None, *(next(found) if value.requires_grad else None for value in inputs)
+        return None, *gradients_of(_composed, (x, weight1, bias1, weight2, bias2), grad)
+
+
+def _composed(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """The two layers by functions that autograd knows."""
+    return linear(shifted_softplus(linear(x, weight1, bias1)), weight2, bias2)

@@ -8,13 +8,16 @@ own, :mod:`pyg_schnet.kernels.cpu.pairs`.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numba import prange
 from torch import Tensor
 
 from pyg_schnet.kernels.cpu import pairs
 from pyg_schnet.kernels.cpu.compiler import njit
 from pyg_schnet.kernels.cpu.run import OPTIONS, array, arrays_of, by_work, evenly, run
-from pyg_schnet.kernels.graph import SplineGraph
+from pyg_schnet.kernels.graph import MANY_EDGES, SplineGraph, is_crowded
+
+_PIECE = 64  # edges that are summed in float32
 
 
 @njit(**OPTIONS)
@@ -138,14 +141,42 @@ def _dots_parallel(bounds, g, x, c, bins, source, target, order, out) -> None:
 
 def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by g: the convolution itself, shape ``[N_dst, F]``."""
-    if graph.undirected:
+    crowded = _is_crowded(x, graph)
+    if graph.undirected and not crowded:
         return pairs.convolve(x, coefficients, weights, graph)
-    out = x.new_empty(graph.target_ptr.size(0) - 1, x.size(1))
+    if graph.undirected:
+        graph, weights = graph.in_both_directions(), torch.cat([weights, weights])
     ptr = array(graph.target_ptr)
+    if crowded:
+        pieces, owner = _in_pieces(ptr)
+        rows = _convolved(x, coefficients, weights, graph, pieces)
+        sums = torch.zeros(len(ptr) - 1, x.size(1), dtype=torch.float64)
+        return sums.index_add_(0, torch.from_numpy(owner), rows.to(torch.float64)).to(x.dtype)
+    return _convolved(x, coefficients, weights, graph, ptr)
+
+
+def _convolved(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph, ptr: np.ndarray) -> Tensor:
+    """Rows of the convolution, each the sum over the edges from ``ptr[i]`` to ``ptr[i + 1]``."""
+    out = x.new_empty(len(ptr) - 1, x.size(1))
     arrays = arrays_of(x, coefficients, weights, graph.bins, graph.source)
     rest = (ptr, array(graph.target_order), out.numpy())
     run(_convolve, _convolve_parallel, by_work(ptr), _work(x, graph), *arrays, *rest)
     return out
+
+
+def _is_crowded(x: Tensor, graph: SplineGraph) -> bool:
+    """Whether a target has so many edges that their sum in float32 is to be made in pieces."""
+    if x.dtype != torch.float32 or (1 + graph.undirected) * graph.source.size(0) <= MANY_EDGES:
+        return False
+    return is_crowded(graph.target_ptr, graph.source if graph.undirected else None)
+
+
+def _in_pieces(ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the edges of pieces of rows begin and end, ``[R + 1]``, and the row that each is of, ``[R]``."""
+    n_pieces = -(-np.diff(ptr) // _PIECE)
+    owner = np.repeat(np.arange(len(n_pieces)), n_pieces)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)  # of a piece in its row
+    return np.append(ptr[owner] + _PIECE * number, ptr[-1]), owner
 
 
 def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph) -> Tensor:

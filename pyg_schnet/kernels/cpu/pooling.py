@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,8 @@ def pool_atoms(values, scale, shift, references, z, batch, out, counts) -> bool:
         if kind > 0:
             counts[b] += 1
             for c in range(out.shape[1]):
-                out[b, c] += scale[c] * values[i, c] + shift[c] + references[kind, c]
+                value = np.float64(scale[c]) * np.float64(values[i, c])
+                out[b, c] += value + np.float64(shift[c]) + np.float64(references[kind, c])
     return True
 
 
@@ -47,7 +49,7 @@ def unpool_atoms(grad, scale, z, batch, out) -> None:
 def pool(
     values: Tensor, scale: Tensor, shift: Tensor, references: Tensor, z: Tensor, batch: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Sums over the atoms of each structure, and the number of these; padding, ``z == 0``, is none.
+    """Sums in float64 over the atoms of each structure, and the number of these; padding, ``z == 0``, is none.
 
     Args:
         values: Values of atoms, shape ``[N, C]``.
@@ -64,7 +66,8 @@ def pool(
     Raises:
         IndexError: If an atom is of no kind or structure that is there.
     """
-    out, counts = values.new_zeros(size, values.size(1)), values.new_zeros(size)
+    out = torch.zeros(size, values.size(1), dtype=torch.float64)
+    counts = torch.zeros(size, dtype=torch.float64)
     if not pool_atoms(*arrays_of(values, scale, shift, references, z, batch, out, counts)):
         raise _out_of_range(z, batch, references.size(0), size)
     return out, counts

@@ -128,14 +128,14 @@ def _read_out(x, z, batch, mean, head, energy, by_x) -> bool:
     n_atoms, n_structures, real = x.shape[0], energy.shape[0], x.dtype
     rooms = _rooms(3, n_atoms, w1.shape[0], x)
     act, slope, by_inner = rooms[0], rooms[1], rooms[2]
-    values, grad, n_real = np.empty((n_atoms, 1), real), np.ones((n_structures, 1), real), np.zeros(n_structures, real)
+    values, grad, n_real = np.empty((n_atoms, 1), real), np.ones((n_structures, 1), real), np.zeros(n_structures)
     ascend_rows(ZERO, n_atoms, x, w1_t, b1, w2, b2, act, slope, values)
     if not pool_atoms(values, scale, shift, references, z, batch, energy, n_real):
         return False
     if mean:
         for b in range(n_structures):
-            grad[b] /= max(n_real[b], real.type(1))
-            energy[b] *= grad[b]
+            energy[b] /= max(n_real[b], 1.0)
+            grad[b] /= real.type(max(n_real[b], 1.0))
     unpool_atoms(grad, scale, z, batch, values)
     descend_rows(ZERO, n_atoms, values, slope, w2, w1, by_inner, by_x)
     return True
@@ -241,8 +241,8 @@ def energy_and_slopes(
         Energies in the unit U of the readout, ``[B]``, gradients by positions in U/Å, ``[N, 3]``, and by strains in U,
         ``[B, 3, 3]``; ``None`` where an index of a kind, structure or atom names none that is there.
     """
-    energy, by_pos = torch.zeros(batch_size, 1, dtype=pos.dtype), torch.zeros(pos.shape, dtype=pos.dtype)
-    by_strain = torch.zeros(batch_size if strain else 0, 3, 3, dtype=pos.dtype)
+    shapes = (batch_size, 1), pos.shape, (batch_size if strain else 0, 3, 3)
+    energy, by_pos, by_strain = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)  # rounded once
     arrays = arrays_of(pos, z, batch, index[0], index[1], ptr, offset)
     shares = share(1, 0, arrays[5], *weights.w0.shape[1:], NARROW // weights.w0.itemsize)
     found = _evaluate(
@@ -254,4 +254,5 @@ def energy_and_slopes(
         tuple(head),
         *arrays_of(energy, by_pos, by_strain),
     )
+    energy, by_pos, by_strain = (sums.to(pos.dtype) for sums in (energy, by_pos, by_strain))
     return (energy[:, 0], by_pos, by_strain if strain else None) if found else None
