@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from pyg_schnet.kernels import cpu_kernels, is_plain
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.edges import Edges, embed, find_edges
-from pyg_schnet.models.parts import describe_readout, make_readout, make_window
+from pyg_schnet.models.parts import describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import (
     FilterNetwork,
     GaussianBasis,
@@ -75,6 +75,7 @@ class SchNet(AtomisticModel):
         torch.Size([1, 1])
     """
 
+    @refuse_pyg_arguments
     def __init__(
         self,
         hidden_channels: int = 128,
