@@ -180,9 +180,9 @@ class CFConv(MessagePassing):
             ValueError: If shapes or types do not fit, such as distances ``[E, 1]`` or a sparse adjacency.
         """
         check_features(x, getattr(self.filter_network, "num_filters", None))
-        edge_index = check_edges(edge_index, edge_dist)
         if spline is None or not self.can_use(spline):
             spline = None
+            edge_index = check_edges(edge_index, edge_dist)
             if isinstance(x, Tensor):
                 edge_dist = exclude_self_loops(edge_index, edge_dist, self.filter_network.cutoff)
         x_src, x_dst = (x, x) if isinstance(x, Tensor) else x

@@ -16,6 +16,8 @@ from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
 from pyg_schnet.data import Property, Split, StructureLoader, collate_indices, find_property, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
+from pyg_schnet.data.atoms import atoms_of
+from pyg_schnet.data.properties import check_one_value
 from pyg_schnet.nn import composition
 
 _PIECE = 10_000  # structures read at a time for statistics
@@ -51,8 +53,10 @@ class StructureDataModule(LightningDataModule):
 
     Args:
         dataset: Data set of structures with ``z`` and ``pos``: those of :mod:`pyg_schnet.data`, PyG's ``QM9`` or
-            ``MD17``, or any other whose attribute ``properties`` names its targets.
-        target: Name of the property to learn, for example ``"U0"``; the data set knows its unit.
+            ``MD17``, any other whose attribute ``properties`` names its targets, or, with a target that says itself
+            where it is, any at all: of PyG, a list of ``Data``, a ``Subset`` or a ``ConcatDataset``.
+        target: Name of the property to learn, for example ``"U0"``, if the data set knows its unit; or what is learned
+            as ``Property("y", "eV", column=7)``.
         num_train: Number of training structures; ``None`` takes all that are left.
         num_val: Number of validation structures.
         num_test: Number of test structures; ``None`` takes all that are left.
@@ -70,7 +74,7 @@ class StructureDataModule(LightningDataModule):
     def __init__(
         self,
         dataset: Dataset,
-        target: str,
+        target: str | Property,
         *,
         num_train: int | None = None,
         num_val: int = 1000,
@@ -83,6 +87,8 @@ class StructureDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        if len(dataset) > 0:
+            atoms_of(dataset[0])
         self.dataset = dataset
         self.property = find_property(dataset, target)
         self.batch_size = batch_size
@@ -90,7 +96,7 @@ class StructureDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         if test_dataset is not None:
-            if find_property(test_dataset, target).unit != self.property.unit:
+            if isinstance(target, str) and find_property(test_dataset, target).unit != self.property.unit:
                 raise ValueError(
                     f"{target} is in {self.property.unit} in the data set for training but in "
                     f"{find_property(test_dataset, target).unit} in the one for testing"
@@ -116,7 +122,8 @@ class StructureDataModule(LightningDataModule):
         """
         counts, targets = [], []
         for batch in self._pieces():
-            target = values_of(batch, self.property).reshape(batch.num_graphs).to(torch.float64)
+            target = values_of(batch, self.property)
+            target = check_one_value(target, self.property, batch.num_graphs).to(torch.float64)
             mask = target_mask(batch, self.property)
             keep = slice(None) if mask is None else mask
             counts.append(composition(batch.z, batch.batch, batch.num_graphs)[keep])

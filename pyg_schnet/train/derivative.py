@@ -30,6 +30,8 @@ class DerivativeTask(PropertyTask):
             index,
             cell=extra.get("cell"),
             pbc=extra.get("pbc"),
+            edge_index=extra.get("edge_index"),
+            edge_shift=extra.get("edge_shift"),
             batch_size=size,
             stress=stress,
             create_graph=self.training,

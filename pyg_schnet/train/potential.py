@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.data import Property, find_property, properties_of, target_mask, target_values
+from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
 from pyg_schnet.train.task import Pair
 
@@ -61,14 +62,27 @@ class PotentialTask(DerivativeTask):
         self.derivatives: dict[str, Property] = {}
 
     def setup(self, stage: str) -> None:
-        """Learn from the data module where forces and stress are, and their size before the first fit."""
-        dataset = self.trainer.datamodule.dataset
-        names = ["forces", *(["stress"] if self.stress_weight > 0 else [])]
-        self.derivatives = {name: find_property(dataset, name) for name in names}
+        """Learn from the data module where energies, forces and stress are."""
         super().setup(stage)
+        if self.property is not None and not self.derivatives:  # of data without names, in the unit of the energy
+            self.derivatives = self._find_derivatives(None)
+
+    def _find_derivatives(self, dataset: Any) -> dict[str, Property]:
+        """Forces and stress of a data set; by these names where it names no targets."""
+        names = ["forces", *(["stress"] if self.stress_weight > 0 else [])]
+        if dataset is not None and _has_names(dataset):
+            return {name: find_property(dataset, name) for name in names}
+        unit = self.property.unit
+        usual = {"forces": Property("forces", f"{unit}/Å", "atom"), "stress": Property("stress", f"{unit}/Å³")}
+        return {name: usual[name] for name in names}
+
+    def learn_from(self, source: StructureDataModule, stage: str) -> None:
+        """Learn where energies, forces and stress are, and the size of the forces before the first fit."""
+        super().learn_from(source, stage)
+        self.derivatives = self._find_derivatives(source.dataset)
         _check_units(self.property, self.derivatives)
         if stage == "fit" and self.trainer.ckpt_path is None:
-            size = self.trainer.datamodule.training_rms(self.derivatives["forces"])
+            size = source.training_rms(self.derivatives["forces"])
             if size > 0:
                 self.scale.fill_(size)
 
@@ -97,6 +111,14 @@ class PotentialTask(DerivativeTask):
         if self.stress_weight > 0:
             loss = loss + self.stress_weight * self.loss_of(pairs["stress"])
         return loss
+
+
+def _has_names(dataset: Any) -> bool:
+    """Whether a data set names its targets."""
+    try:
+        return bool(properties_of(dataset))
+    except ValueError:
+        return False
 
 
 def _check_units(energy: Property, derivatives: dict[str, Property]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -14,21 +15,25 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
-from pyg_schnet.data import Property, target_mask, target_values
-from pyg_schnet.models import AtomisticModel
+from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.data.atoms import atoms_of
+from pyg_schnet.data.properties import check_one_value
+from pyg_schnet.data.transforms import cutoff_of_edges
+from pyg_schnet.models import AtomisticModel, like_pyg
 from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, fit_atom_references, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
 from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
+from pyg_schnet.train.source import StructureDataModule, source_of
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
 SHOWN_EVERY = 10
 """Steps from one drawing of the progress bar to the next."""
-_OPTIONAL_INPUTS = ("cell", "pbc", "batch_size")
+_OPTIONAL_INPUTS = ("cell", "pbc", "batch_size", "edge_index", "edge_shift")
 
 
 class PropertyTask(LightningModule):
@@ -45,7 +50,8 @@ class PropertyTask(LightningModule):
     Args:
         network: Any module with the call ``network(z, pos, batch)`` that returns ``[B]`` or ``[B, 1]``: models of this
             package, PyTorch Geometric's SchNet, or others. What else it takes by name of ``cell``, ``pbc`` and
-            ``batch_size`` is passed too.
+            ``batch_size`` is passed too, and ``edge_index`` and ``edge_shift`` where
+            :class:`pyg_schnet.data.NeighborList` made them; other edges are ignored, which is said once.
         loss: ``"mse"`` (squared, the chapter's), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
         lr: Largest learning rate of Adam.
@@ -56,6 +62,8 @@ class PropertyTask(LightningModule):
         restart_period: Length of the first cycle of the warm restarts, in epochs.
         restart_multiplier: By how much each cycle is longer than the one before.
         restart_decay: By how much the largest rate of each cycle is lower than that of the one before.
+        target: What is learned, where the data module does not say it, as PyG's ``LightningDataset`` and plain loaders:
+            ``Property("y", "eV", column=7)``, or a name that the data set knows.
         pooling: How the network pools atoms: ``"sum"``, ``"mean"``, ``"max"`` (references are the same for all
             elements, the mean of the training structures), ``"none"`` (no references), or ``"auto"`` to read it from
             the network.
@@ -78,6 +86,7 @@ class PropertyTask(LightningModule):
         restart_multiplier: float = 1.5,
         restart_decay: float = 1.0,
         pooling: Literal["auto", "sum", "mean", "max", "none"] = "auto",
+        target: Property | str | None = None,
     ) -> None:
         super().__init__()
         if loss not in _LOSSES:
@@ -97,7 +106,9 @@ class PropertyTask(LightningModule):
         self.restart_multiplier = restart_multiplier
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
-        self.property: Property | None = None
+        self.property: Property | None = target if isinstance(target, Property) else None
+        self._target = target
+        self._ignores_edges = False  # whether it was said that edges are ignored
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, 1))
         self.register_buffer("scale", torch.ones(()))
         self._extra_inputs = [
@@ -122,10 +133,30 @@ class PropertyTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Learn the property and, before the first fit, its statistics from the data module."""
+        if isinstance(self.trainer.datamodule, StructureDataModule):
+            self.learn_from(self.trainer.datamodule, stage)
+        elif stage in ("validate", "test") and self.property is None:
+            raise ValueError(
+                "this data module does not say what is compared: PropertyTask(network, target=...) takes a Property "
+                'such as Property("y", "eV", column=0)'
+            )
+
+    def on_fit_start(self) -> None:
+        """Learn the property and its statistics from what other data modules and plain data loaders load."""
+        if not isinstance(self.trainer.datamodule, StructureDataModule):
+            self.learn_from(source_of(self.trainer, self.property or self._target), "fit")
+
+    def learn_from(self, source: StructureDataModule, stage: str) -> None:
+        """Learn the property and, before the first fit, its statistics.
+
+        Args:
+            source: Training structures.
+            stage: Lightning's name of what is going to be done.
+        """
         if self.property is None:
-            self.property = self.trainer.datamodule.property
+            self.property = source.property if self._target is None else find_property(source.dataset, self._target)
         if stage == "fit" and self.trainer.ckpt_path is None:
-            self.fit_statistics(*self.trainer.datamodule.training_targets())
+            self.fit_statistics(*source.training_targets())
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
@@ -158,8 +189,10 @@ class PropertyTask(LightningModule):
         """Positions in the precision of the network, structure of each atom, and what else the network takes.
 
         Raises:
-            ValueError: If a structure is periodic and the network takes no cell.
+            ValueError: If a structure is periodic and the network takes no cell, atoms have no numbers or positions,
+                or edges were made for a smaller cutoff than the network's.
         """
+        _, pos = atoms_of(batch)
         if "pbc" not in self._extra_inputs and batch.get("pbc") is not None and bool(batch.pbc.any()):
             raise ValueError(
                 f"a {type(self.network).__name__} takes no cell and would see periodic structures as clusters; "
@@ -167,10 +200,37 @@ class PropertyTask(LightningModule):
             )
         dtype = next(self.network.parameters()).dtype
         given = {"cell": batch.get("cell"), "pbc": batch.get("pbc"), "batch_size": batch.num_graphs}
-        extra = {name: given[name] for name in self._extra_inputs if given[name] is not None}
+        given.update(self._edges(batch))
+        extra = {name: given[name] for name in self._extra_inputs if given.get(name) is not None}
         if "cell" in extra:
             extra["cell"] = extra["cell"].to(dtype)
-        return batch.pos.to(dtype), batch.batch, extra
+        return pos.to(dtype), batch.batch, extra
+
+    def _edges(self, batch: Batch) -> dict[str, Tensor]:
+        """Edges that were made for the network; see :func:`pyg_schnet.data.transforms.cutoff_of_edges`."""
+        if "edge_index" not in self._extra_inputs or batch.get("edge_index") is None:
+            return {}
+        found, needed = cutoff_of_edges(batch), getattr(self.network, "cutoff", None)
+        if found is None:
+            self._say_that_edges_are_ignored(needed)
+            return {}
+        if isinstance(needed, (int, float)) and found < needed * (1 - 1e-6):
+            raise ValueError(
+                f"edges were made by NeighborList({found}) but the network has a cutoff of {needed} Å, so neighbours "
+                f"in between would be missing; take NeighborList({needed}), or no edges: the network makes its own"
+            )
+        return {name: batch[name] for name in ("edge_index", "edge_shift") if name in batch}
+
+    def _say_that_edges_are_ignored(self, cutoff: float | None) -> None:
+        if self._ignores_edges:
+            return
+        self._ignores_edges = True
+        range_ = "" if cutoff is None else f" within {cutoff} Å"
+        warnings.warn(
+            "edge_index of the batches was not made by pyg_schnet.data.NeighborList, or was changed since (PyTorch "
+            f"Geometric's QM9 has bonds there); it is ignored, and all neighbours{range_} are taken",
+            stacklevel=2,
+        )
 
     def difference(self, z: Tensor, pos: Tensor, batch: Tensor, extra: dict[str, Any]) -> Tensor:
         """Scaled output of the network, shape ``[B]``, in the unit of the property."""
@@ -193,7 +253,7 @@ class PropertyTask(LightningModule):
 
     def pair(self, predicted: Tensor, batch: Batch) -> Pair:
         """Predicted and true difference of the property from its references, for the structures with a label."""
-        target = target_values(batch, self.property).reshape(batch.num_graphs)
+        target = check_one_value(target_values(batch, self.property), self.property, batch.num_graphs)
         target = (target.to(torch.float64) - self.references(batch)).to(predicted.dtype)
         mask = target_mask(batch, self.property)
         return (predicted, target) if mask is None else (predicted[mask], target[mask])
@@ -275,12 +335,13 @@ class PropertyTask(LightningModule):
         Raises:
             TypeError: If the network is not a model of this package; use the Lightning checkpoint then.
         """
-        if not isinstance(self.network, AtomisticModel):
+        network = self.network.as_schnet() if isinstance(self.network, like_pyg.SchNet) else self.network
+        if not isinstance(network, AtomisticModel):
             raise TypeError(
                 f"only models of pyg_schnet can be exported, got {type(self.network).__name__}; "
                 "its weights are in the checkpoint"
             )
-        model = copy.deepcopy(self.network).eval()
+        model = copy.deepcopy(network).eval()
         fold_statistics(model, self.scale, self.atomref)
         model.card.update(target=self.property.name, unit=self.property.unit)
         return model
