@@ -111,9 +111,7 @@ class PropertyTask(LightningModule):
         self._ignores_edges = False  # whether it was said that edges are ignored
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, 1))
         self.register_buffer("scale", torch.ones(()))
-        self._extra_inputs = [
-            name for name in _OPTIONAL_INPUTS if name in inspect.signature(network.forward).parameters
-        ]
+        self._extra_inputs = _extra_inputs(network)
         self.errors: dict[str, MetricCollection] = {}  # of the evaluation that is going on
 
     @classmethod
@@ -183,7 +181,8 @@ class PropertyTask(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]``, in the unit of the property."""
-        return self.difference(batch.z, *self.inputs(batch))
+        pos, index, extra = self.inputs(batch)
+        return self.difference(batch.z, pos, index, extra)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Positions in the precision of the network, structure of each atom, and what else the network takes.
@@ -394,6 +393,14 @@ class PropertyTask(LightningModule):
         if not parts:
             raise ValueError("schedule='cosine' needs an end: set max_epochs, max_steps or max_time of the trainer")
         return max(parts)
+
+
+def _extra_inputs(network: nn.Module) -> list[str]:
+    """What a network takes beside atomic numbers, positions and batch."""
+    parameters = inspect.signature(network.forward).parameters
+    if isinstance(network, AtomisticModel) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return list(_OPTIONAL_INPUTS)  # a subclass that passes on what it is given
+    return [name for name in _OPTIONAL_INPUTS if name in parameters]
 
 
 def _metrics() -> MetricCollection:
