@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel, like_pyg, load
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.early_stopping import EarlyStopping
 from pyg_schnet.train.ema import EMA
@@ -92,7 +92,7 @@ class TrainCLI(LightningCLI):
             config.run_dir = (
                 str(Path(config.resume).parents[1])
                 if config.resume is not None
-                else f"runs/{config.data.target}-{datetime.now():%Y%m%d-%H%M%S}"
+                else f"runs/{getattr(config.data.target, 'name', config.data.target)}-{datetime.now():%Y%m%d-%H%M%S}"
             )
         if config.resume is None and (Path(config.run_dir) / CONFIG_FILE).exists():
             raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
@@ -196,7 +196,7 @@ def _save_result(
     limits = {name: given["trainer"].get(name) for name in ("max_time", "max_epochs", "max_steps")}
     result[RUN] = {**card[RUN], "model": given["model"], "trainer": limits}
     (run_dir / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if not isinstance(task.network, AtomisticModel):
+    if not isinstance(task.network, (AtomisticModel, like_pyg.SchNet)):
         print(f"Checkpoints and logs are in {run_dir}; networks of other packages are not exported")
         return
     path = task.export().save(run_dir / MODEL_FILE, **card)
