@@ -54,13 +54,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             from pyg_schnet.train import commands
 
             run = partial(commands.run, command)
+    except ValueError as error:  # a variable of the environment that a library cannot read
+        sys.exit(f"pyg-schnet {command}: a package cannot be imported ({error}); look at the environment's variables")
     except ImportError as error:
         sys.exit(f"pyg-schnet {command} needs more packages ({error}): pip install 'pyg_schnet[{extra}]'")
     _quiet()
     try:
         run(rest)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"pyg-schnet {command}: {error}")
+    except Exception as error:
+        if not _is_misuse(error):
+            raise
+        sys.exit(f"pyg-schnet {command}: {' '.join(str(error).split())}")
+
+
+def _is_misuse(error: Exception) -> bool:
+    """Whether Lightning says that its options do not fit; it has an exception of its own for that."""
+    return type(error).__name__ == "MisconfigurationException"
 
 
 def _quiet() -> None:

@@ -188,11 +188,10 @@ def target_values(data: Data, target: Property) -> Tensor:
             f"target {target.name!r} is read from {target.attribute!r}, which must be a tensor, got a "
             f"{type(value).__name__}"
         )
+    if target.level == "structure" and value.dim() == 1:
+        value = _rows(value, data.num_graphs if isinstance(data, Batch) else 1, target.column is not None)
     if target.column is None:
         return value
-    if value.dim() == 1 and target.level == "structure":  # [C] in each structure, which PyG joins to [B * C]
-        count = data.num_graphs if isinstance(data, Batch) else 1
-        value = value.view(count, -1) if value.numel() % count == 0 else value
     if value.dim() != 2 or not 0 <= target.column < value.size(1):
         raise ValueError(
             f"target {target.name!r} is column {target.column} of {target.attribute!r}, "
@@ -201,27 +200,10 @@ def target_values(data: Data, target: Property) -> Tensor:
     return value[:, target.column]
 
 
-def check_one_value(value: Tensor, target: Property, n_structures: int) -> Tensor:
-    """The values of a structure target, where there is one for each structure.
-
-    Args:
-        value: What :func:`target_values` gives.
-        target: The target.
-        n_structures: Number of structures B.
-
-    Returns:
-        Shape ``[B]``.
-
-    Raises:
-        ValueError: If there are more numbers, or fewer.
-    """
-    if value.numel() != n_structures:
-        raise ValueError(
-            f"target {target.name!r} must be one number for each structure, but {target.attribute!r} has shape "
-            f"{list(value.shape)} for {n_structures} structure(s); name one of its columns, "
-            f"Property({target.name!r}, {target.unit!r}, column=0)"
-        )
-    return value.reshape(n_structures)
+def _rows(value: Tensor, count: int, always: bool) -> Tensor:
+    """One row for each structure of numbers that are ``[C]`` in each, which PyG joins to ``[B * C]``."""
+    several = value.numel() != count and value.numel() % count == 0
+    return value.view(count, -1) if several or (always and value.numel() == count) else value
 
 
 def target_mask(data: Data, target: Property) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jsonargparse
 import torch
 
@@ -14,8 +16,14 @@ from pyg_schnet.train.prediction import predict_file
 def run(command: str, args: list[str]) -> None:
     """Run one command with its arguments."""
     torch.set_float32_matmul_precision("high")
-    if command == "train":
-        train_model(args)
-    else:
-        function = {"test": evaluate_model, "predict": predict_file, "merge": merge_runs}[command]
-        jsonargparse.auto_cli(function, args=args, prog=f"pyg-schnet {command}")
+    if (cores := os.cpu_count()) is not None and torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)  # OMP_NUM_THREADS may be anything; more threads than cores wait for each other
+    try:
+        if command == "train":
+            train_model(args)
+        else:
+            function = {"test": evaluate_model, "predict": predict_file, "merge": merge_runs}[command]
+            jsonargparse.auto_cli(function, args=args, prog=f"pyg-schnet {command}", exit_on_error=False)
+    except jsonargparse.ArgumentError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{reason}; pyg-schnet {command} --help explains the options") from error

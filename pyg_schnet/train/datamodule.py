@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
-from pyg_schnet.data import Property, Split, StructureLoader, collate_indices, find_property, random_split, target_mask
+from pyg_schnet.data import (
+    Property,
+    Split,
+    StructureLoader,
+    collate_indices,
+    find_property,
+    fingerprint,
+    random_split,
+    target_mask,
+)
 from pyg_schnet.data import target_values as values_of
 from pyg_schnet.data.atoms import atoms_of
-from pyg_schnet.data.properties import check_one_value
 from pyg_schnet.nn import composition
+from pyg_schnet.train.checks import absent_sentence, check_labels
+from pyg_schnet.train.survey import Survey, absent, pieces, survey
 
 _PIECE = 10_000  # structures read at a time for statistics
 
@@ -61,7 +72,8 @@ class StructureDataModule(LightningDataModule):
         num_val: Number of validation structures.
         num_test: Number of test structures; ``None`` takes all that are left.
         seed: Of the split and of the order of batches.
-        split: File of a saved split to use in place of a random one; see :class:`pyg_schnet.data.Split`.
+        split: File of a saved split to use in place of a random one, or the split itself; see
+            :class:`pyg_schnet.data.Split`.
         batch_size: Structures in a training batch.
         eval_batch_size: Structures in a batch for validation and test.
         test_dataset: Data set to test on, in place of a part of the first one.
@@ -102,10 +114,16 @@ class StructureDataModule(LightningDataModule):
                     f"{find_property(test_dataset, target).unit} in the one for testing"
                 )
             num_test = num_test or 0
-        self.split = Split.load(split) if split is not None else _draw(dataset, num_train, num_val, num_test, seed)
+        if split is None:
+            self.split = _draw(dataset, num_train, num_val, num_test, seed)
+        else:
+            self.split = split if isinstance(split, Split) else Split.load(split)  # the command line gives files
         self.train_set, self.val_set, self.test_set = self.split.apply(dataset)
+        if self.split.fingerprint is None:  # so that the split can be told from one of other structures
+            self.split = replace(self.split, fingerprint=fingerprint(dataset))
         if test_dataset is not None:
             self.test_set = test_dataset
+        self._surveyed: tuple[list[Property], dict[str, Survey]] | None = None
 
     def save_split(self, path: str | os.PathLike[str]) -> Path:
         """Write the indices of the split, to be used again by ``split=``."""
@@ -114,40 +132,73 @@ class StructureDataModule(LightningDataModule):
         self.split.save(path)
         return path
 
+    def target_width(self) -> int:
+        """Numbers of the property that each structure has."""
+        return values_of(collate_indices(self.dataset, [0]), self.property).numel()
+
+    def check(self, needed: Sequence[Property]) -> list[str]:
+        """Raise where labels are missing; see :func:`pyg_schnet.train.checks.check_labels`.
+
+        Args:
+            needed: Targets that are learned.
+
+        Returns:
+            Sentences on what is left out of the test, and on elements that no labelled training structure has.
+        """
+        parts = self._surveys(needed)
+        known = parts["training"].taught
+        others = {name: absent(part, known) for name, part in parts.items() if name != "training"}
+        return check_labels(parts, needed) + [
+            absent_sentence(name, missing, parts[name].size) for name, missing in others.items() if missing
+        ]
+
+    def absent_elements(self, known: Iterable[str]) -> str | None:
+        """Sentence on elements of test structures that are not among those known; ``None`` where there are none."""
+        part = survey(self.test_set, [])
+        missing = absent(part, set(known))
+        return absent_sentence("test", missing, part.size) if missing else None
+
+    def _surveys(self, targets: Sequence[Property]) -> dict[str, Survey]:
+        if self._surveyed is None or self._surveyed[0] != list(targets):
+            parts = {"training": self.train_set, "validation": self.val_set, "test": self.test_set}
+            self._surveyed = list(targets), {name: survey(part, targets) for name, part in parts.items()}
+        return self._surveyed[1]
+
     def training_targets(self) -> tuple[Tensor, Tensor]:
         """Composition and property of all labelled training structures, for statistics; read in pieces.
 
         Returns:
-            Atoms of each element ``[B, MAX_Z + 1]``, and property ``[B]`` in float64 and its unit.
+            Atoms of each element ``[B, MAX_Z + 1]``, and property ``[B]``, or ``[B, C]`` where it is C numbers, in
+            float64 and its unit.
         """
         counts, targets = [], []
-        for batch in self._pieces():
-            target = values_of(batch, self.property)
-            target = check_one_value(target, self.property, batch.num_graphs).to(torch.float64)
+        for batch in pieces(self.train_set, _PIECE):
+            target = values_of(batch, self.property).reshape(batch.num_graphs, -1).to(torch.float64)
             mask = target_mask(batch, self.property)
             keep = slice(None) if mask is None else mask
             counts.append(composition(batch.z, batch.batch, batch.num_graphs)[keep])
             targets.append(target[keep])
-        return torch.cat(counts), torch.cat(targets)
+        target = torch.cat(targets)
+        return torch.cat(counts), target.squeeze(1) if target.size(1) == 1 else target
 
-    def training_elements(self) -> list[str]:
-        """Symbols of the elements in the training structures, by atomic number."""
-        numbers = {int(z) for batch in self._pieces() for z in batch.z.unique() if z > 0}
-        return [chemical_symbols[number] for number in sorted(numbers)]
+    def training_elements(self, targets: Sequence[Property] | None = None) -> list[str]:
+        """Symbols of the elements in the training structures that have one of the targets, by atomic number.
+
+        Args:
+            targets: What is learned; ``None`` takes the property.
+        """
+        taught = self._surveys([self.property] if targets is None else targets)["training"].taught
+        return sorted(taught, key=atomic_numbers.__getitem__)
 
     def training_rms(self, target: Property) -> float:
         """Root mean square of another target over all training structures that have it; zero where none has."""
         square, count = 0.0, 0
-        for batch in self._pieces():
+        for batch in pieces(self.train_set, _PIECE):
             values, mask = values_of(batch, target).to(torch.float64), target_mask(batch, target)
             if mask is not None:
                 values = values[mask[batch.batch] if target.level == "atom" else mask]
             square, count = square + float(values.square().sum()), count + values.numel()
         return (square / count) ** 0.5 if count else 0.0
-
-    def _pieces(self) -> Iterator[Batch]:
-        for start in range(0, len(self.train_set), _PIECE):
-            yield collate_indices(self.train_set, range(start, min(start + _PIECE, len(self.train_set))))
 
     def train_dataloader(self) -> StructureLoader:
         """Batches of training structures in a new order in every epoch; without texts such as names."""

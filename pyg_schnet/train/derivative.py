@@ -1,9 +1,11 @@
-"""What tasks share whose loss has derivatives of an energy by positions."""
+"""What tasks share whose loss has derivatives of an energy with respect to positions."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+from ase.geometry import complete_cell
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -14,22 +16,33 @@ from pyg_schnet.train.task import PropertyTask
 class DerivativeTask(PropertyTask):
     """A :class:`PropertyTask` that has derivatives of the property, which can be differentiated again in training."""
 
-    def respond(self, batch: Batch, *, stress: bool) -> Response:
-        """Energies relative to the references, forces, and stress of a batch; see :func:`pyg_schnet.nn.respond`."""
+    def respond(self, batch: Batch, *, stress: bool, partly: bool = False) -> Response:
+        """Energies relative to the references, forces, and stress of a batch; see :func:`pyg_schnet.nn.respond`.
+
+        Args:
+            batch: Structures.
+            stress: Whether the stress is wanted.
+            partly: Whether structures that are not periodic in three directions are allowed beside others, although
+                they have no stress; theirs is then a number without meaning.
+        """
         pos, index, extra = self.inputs(batch)
         size = batch.num_graphs
+        cell, pbc = extra.get("cell"), extra.get("pbc")
+        boundaries = {} if pbc is None else {"pbc": pbc}
+        if stress and partly and cell is not None and pbc is not None:
+            cell, pbc = with_volume(cell), torch.ones_like(pbc)
 
         def energy(z: Tensor, pos: Tensor, batch: Tensor, **given: Any) -> Tensor:
             given = {name: value for name, value in given.items() if name in extra}
-            return self.difference(z, pos, batch, given)
+            return self.difference(z, pos, batch, {**given, **boundaries})
 
         return respond(
             energy,
             batch.z,
             pos,
             index,
-            cell=extra.get("cell"),
-            pbc=extra.get("pbc"),
+            cell=cell,
+            pbc=pbc,
             edge_index=extra.get("edge_index"),
             edge_shift=extra.get("edge_shift"),
             batch_size=size,
@@ -40,3 +53,23 @@ class DerivativeTask(PropertyTask):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients by weights alone; those by positions would be computed for nothing."""
         loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
+
+
+def with_volume(cell: Tensor) -> Tensor:
+    """Lattice vectors, with vectors of 1 Å across in place of those that are zero, so that each cell has a volume.
+
+    Args:
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+
+    Example:
+        >>> with_volume(torch.diag(torch.tensor([3.0, 2.0, 0.0])).unsqueeze(0))[0].diagonal()
+        tensor([3., 2., 1.])
+    """
+    missing = (cell == 0).all(-1)  # [B, 3]
+    if not bool(missing.any()):
+        return cell
+    cell = cell.clone()
+    for row in missing.any(1).nonzero().flatten().tolist():
+        completed = complete_cell(cell[row].detach().cpu().double().numpy())
+        cell[row] = torch.as_tensor(completed, dtype=cell.dtype, device=cell.device)
+    return cell

@@ -20,8 +20,12 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so where the run ended here and not by its time or epochs."""
+        if not trainer.is_global_zero:
+            return
         if self.wait_count >= self.patience:
             print(
                 f"Stopped early: {self.monitor} did not improve in {self.wait_count} validations; for more, --resume "
                 f"with --early_stopping.patience"
             )
+        elif self.stopped_epoch > 0 and self.stopping_reason_message:
+            print(f"Stopped early: {self.stopping_reason_message.strip()}")

@@ -39,6 +39,11 @@ class EMA(WeightAveraging):
         self._weights: tuple[list[Tensor], list[Tensor]] = [], []
         self._buffers: tuple[list[Tensor], list[Tensor]] = [], []
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the module, in the precision in which it is going to be trained."""
+        trainer.precision_plugin.convert_module(pl_module)
+        super().setup(trainer, pl_module, stage)
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether to update the average after the step with this number, counted from zero."""
         return step_idx is not None and step_idx % self.every == 0

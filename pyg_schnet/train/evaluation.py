@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from pyg_schnet.data import Property, Split
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.pretrained import find
 from pyg_schnet.train.datamodule import StructureDataModule
-from pyg_schnet.train.files import CONFIG_FILE, RUN, SPLIT_FILE, locate_data
+from pyg_schnet.train.files import CONFIG_FILE, RUN, SPLIT_FILE, check_files, locate_data
 from pyg_schnet.train.potential import PotentialTask
+from pyg_schnet.train.processes import one_process
 from pyg_schnet.train.relaxed import RelaxedTask
 from pyg_schnet.train.report import Errors, format_errors
+from pyg_schnet.train.split_note import check_untrained, split_of
 from pyg_schnet.train.task import PropertyTask
 
 
@@ -36,35 +39,60 @@ def evaluate_model(
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
         config: Configuration that names data set and target; by default config.yaml beside the model, or what the
             model file itself says.
-        split: Saved split whose test structures are taken; by default split.json beside the model, or the split that
-            the configuration draws.
+        split: Saved split whose test structures are taken; by default that of the run, which the model file remembers.
+            Structures that the model has learned from are refused.
         data_dir: Folder of the files that the data sets name.
         batch_size: Structures in a batch.
     """
     network = load(model)
     folder = find(model).parent
     given = _configuration(network, Path(config) if config else folder / CONFIG_FILE, required=config is not None)
-    if split is None and (folder / SPLIT_FILE).is_file():
-        split = str(folder / SPLIT_FILE)
-    print(format_errors(*errors_of(network, given, split, data_dir, batch_size)))
+    beside = folder / SPLIT_FILE
+    chosen = _split_of_run(network, given, split, beside if beside.is_file() else None)
+    print(format_errors(*errors_of(network, given, chosen, data_dir, batch_size)))
+
+
+def _split_of_run(
+    network: AtomisticModel, given: dict[str, Any], stated: str | None, beside: Path | None
+) -> Split | None:
+    """The split to test on; ``None`` for the one that the configuration draws, where the model file is an old one."""
+    if stated is not None:
+        return Split.load(stated)
+    found = split_of(network.card)
+    if found is not None or beside is not None:
+        found = Split.load(beside) if found is None else found
+        return replace(found, fingerprint=None)  # compared by check_untrained, whose words fit a model
+    if given["data"].get("split") is not None:
+        raise ValueError(
+            f"the model was trained with a split of its own, {Path(given['data']['split']).name}, and does not "
+            "remember which structures are in it; give the file with --split"
+        )
+    return None
 
 
 def errors_of(
-    network: AtomisticModel, given: dict[str, Any], split: str | None, data_dir: str | None, batch_size: int
+    network: AtomisticModel, given: dict[str, Any], split: Split | None, data_dir: str | None, batch_size: int
 ) -> tuple[list[Errors], int]:
     """Errors of each quantity on the test structures of a run, and the number of these.
 
     Args:
         network: Model; its references are taken out.
         given: Configuration of the run.
-        split: Saved split; ``None`` takes the one that the configuration draws.
+        split: Split whose test structures are taken; ``None`` takes the one that the configuration draws.
         data_dir: Folder of the files that the data sets name.
         batch_size: Structures in a batch.
+
+    Raises:
+        ValueError: If there is nothing to test on, the model was trained on something else, or on test structures.
     """
     data, task_class = _run_of(given, split, data_dir, batch_size)
     _check_target(network, data.property)
-    if split is None:
-        _check_split(network, data.split)
+    check_untrained(network.card, data.split)
+    if len(data.test_set) == 0:
+        raise ValueError("the run kept no structures for a test; give others with --split or test_dataset")
+    elements = network.card.get("elements")
+    if elements is not None and (said := data.absent_elements(elements)):
+        print(said)
     return test_errors(task_class.from_model(network, data.property), data), len(data.test_set)
 
 
@@ -78,11 +106,12 @@ def _configuration(network: AtomisticModel, path: Path, *, required: bool) -> di
 
 
 def _run_of(
-    given: dict[str, Any], split: str | None, data_dir: str | None, batch_size: int
+    given: dict[str, Any], split: Split | None, data_dir: str | None, batch_size: int
 ) -> tuple[StructureDataModule, type[PropertyTask]]:
     """Data and kind of task of a training run, from its configuration."""
     options = locate_data(given["data"], data_dir)
     chosen = {name: options.get(name) for name in ("dataset", "target", "test_dataset")}
+    check_files(chosen)
     parser = jsonargparse.ArgumentParser()
     parser.add_subclass_arguments(Dataset, "dataset")
     parser.add_subclass_arguments(Dataset, "test_dataset", required=False)
@@ -109,16 +138,8 @@ def _check_target(model: AtomisticModel, target: Property) -> None:
         )
 
 
-def _check_split(model: AtomisticModel, split: Split) -> None:
-    noted = model.card.get("split", {}).get("fingerprint")
-    if noted not in (None, split.fingerprint):
-        raise ValueError(
-            f"the model was trained on other structures: they have fingerprint {noted}, these {split.fingerprint}"
-        )
-
-
 def test_errors(task: PropertyTask, data: StructureDataModule) -> list[Errors]:
-    """Errors of each quantity on the test structures."""
+    """Errors of each quantity on the test structures that have a label."""
     metrics = evaluator().test(task, datamodule=data, verbose=False)[0]
     return [
         Errors(name, unit, metrics[f"test/{name}_mae"], metrics[f"test/{name}_rmse"])
@@ -127,10 +148,15 @@ def test_errors(task: PropertyTask, data: StructureDataModule) -> list[Errors]:
     ]
 
 
-def evaluator() -> Trainer:
-    """Trainer that only evaluates: no logs, no checkpoints."""
-    return Trainer(
+class Evaluator(Trainer):
+    """Trainer that only evaluates; variables that Lightning reads for its own class (``PL_TRAINER_...``) do not act."""
+
+
+def evaluator() -> Evaluator:
+    """Trainer that only evaluates, in this process alone: no logs, no checkpoints."""
+    return Evaluator(
         devices=1,
+        plugins=[one_process()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

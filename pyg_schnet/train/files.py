@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import glob
+import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,59 @@ def locate_data(data: Any, folder: str | os.PathLike[str] | None) -> Any:
     return _rename(data, lambda name: str(Path(folder) / name))
 
 
+def check_files(data: Any) -> None:
+    """Raise where files of the data sets, or of the split, are not there.
+
+    Args:
+        data: Section ``data`` of a configuration.
+
+    Raises:
+        FileNotFoundError: If a file is missing; the message names it and how to say where it is.
+    """
+    for name in _names(data):
+        path = Path(name).expanduser()
+        if not path.exists() and not (glob.has_magic(name) and glob.glob(str(path))):
+            raise FileNotFoundError(
+                f"there is no file {name}"
+                + ("" if path.is_absolute() else f" in {Path.cwd()}")
+                + "; give the folder of the data with --data_dir"
+            )
+    split = data.get("split")
+    if isinstance(split, (str, os.PathLike)) and not Path(split).is_file():
+        raise FileNotFoundError(f"there is no split at {split}; give another file with --data.split")
+
+
+def _names(data: Any) -> Iterator[str]:
+    """Names of the files of the data sets."""
+    for dataset in (data.get(name) for name in _DATASETS):
+        arguments = (dataset or {}).get("init_args") or {}
+        for name in _ARGUMENTS:
+            value = arguments.get(name)
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(one, (str, os.PathLike)):
+                    yield str(one)
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite become ``None``.
+
+    Example:
+        >>> as_json({"mae": float("nan"), "sizes": (1, 2)})
+        {'mae': None, 'sizes': [1, 2]}
+    """
+    if isinstance(value, dict):
+        return {str(name): as_json(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that any reader of JSON takes."""
+    text = json.dumps(as_json(value), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
 def anonymous_data(data: dict[str, Any]) -> dict[str, Any]:
     """Options of a data module with the bare names of the files and without cache folders, to be read elsewhere.
 
@@ -51,6 +107,8 @@ def anonymous_data(data: dict[str, Any]) -> dict[str, Any]:
         'a.xyz'
     """
     data = _rename(data, lambda name: Path(name).name)
+    if isinstance(data.get("split"), str):
+        data["split"] = Path(data["split"]).name
     for dataset in _DATASETS:
         ((data.get(dataset) or {}).get("init_args") or {}).pop("root", None)
     return data

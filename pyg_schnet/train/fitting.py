@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 import inspect
-import json
+import os
+import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonargparse
+import numpy as np
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from pyg_schnet.data import Split
 from pyg_schnet.models import AtomisticModel, like_pyg, load
+from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.early_stopping import EarlyStopping
 from pyg_schnet.train.ema import EMA
+from pyg_schnet.train.ending import ending_of, ending_sentence
 from pyg_schnet.train.evaluation import test_errors
-from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE, anonymous_data, locate_data
+from pyg_schnet.train.files import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    RESULT_FILE,
+    RUN,
+    SPLIT_FILE,
+    anonymous_data,
+    as_json,
+    check_files,
+    locate_data,
+    write_json,
+)
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
+from pyg_schnet.train.processes import (
+    SHARED_FOLDER,
+    check_first,
+    environment_plugins,
+    is_follower,
+    is_one_process,
+    started_by_others,
+)
 from pyg_schnet.train.record import RunRecord
-from pyg_schnet.train.report import Errors, format_errors
+from pyg_schnet.train.report import NO_TEST, Errors, format_errors
+from pyg_schnet.train.split_note import note_split
+from pyg_schnet.train.switches import check_strategy, check_switches, has_validation
 from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
 from pyg_schnet.train.transfer import start_from
 
@@ -39,6 +66,8 @@ _QUICK_NETWORK = {
 
 class TrainCLI(LightningCLI):
     """Lightning's command line with the callbacks, loggers and folder of a run."""
+
+    given: ClassVar[list[str]] = []  # arguments of the command line
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of task, data and trainer; and the defaults, which are the five-minute run on QM9."""
@@ -86,21 +115,56 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide on the folder of the run and send everything there."""
         config = self.config
+        check_switches(config.trainer)
+        if is_one_process(config.trainer):
+            check_first()
         if config.resume is not None and not Path(config.resume).is_file():
             raise FileNotFoundError(f"no checkpoint to resume from at {config.resume}")
-        if config.run_dir is None:
-            config.run_dir = (
-                str(Path(config.resume).parents[1])
-                if config.resume is not None
-                else f"runs/{getattr(config.data.target, 'name', config.data.target)}-{datetime.now():%Y%m%d-%H%M%S}"
-            )
-        if config.resume is None and (Path(config.run_dir) / CONFIG_FILE).exists():
+        config.run_dir = self._folder()
+        taken = (Path(config.run_dir) / CONFIG_FILE).exists() and not is_follower(config.trainer)
+        if config.resume is None and taken:
             raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
         config.data = locate_data(config.data, config.data_dir)
+        check_files(config.data)
         config.trainer.default_root_dir = config.run_dir
         config.checkpoint.dirpath = str(Path(config.run_dir) / "checkpoints")
         if config.trainer.enable_progress_bar is False:
             self.trainer_defaults.pop("callbacks")
+
+    def _folder(self) -> str:
+        """Folder of the run: as stated, that of the checkpoint to go on from, or a new one."""
+        config = self.config
+        if is_follower(config.trainer) and SHARED_FOLDER in os.environ:
+            return os.environ[SHARED_FOLDER]
+        stated = any(one == "--run_dir" or one.startswith("--run_dir=") for one in self.given)
+        if config.resume is not None and not stated:  # not the place that config.yaml says, where it was at the start
+            checkpoints = Path(os.path.abspath(config.resume)).parent
+            if checkpoints.name == "checkpoints":
+                return (
+                    os.path.relpath(checkpoints.parent)
+                    if not Path(config.resume).is_absolute()
+                    else str(checkpoints.parent)
+                )
+        if config.run_dir is not None:
+            return config.run_dir
+        if started_by_others(config.trainer):
+            raise ValueError("several processes share one run, so its folder has to be stated: give --run_dir")
+        return f"runs/{getattr(config.data.target, 'name', config.data.target)}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with as many processes as its options say and no more."""
+        options = self.config.trainer
+        stated = self.config_init["trainer"].get("plugins") or []
+        stated = list(stated) if isinstance(stated, (list, tuple)) else [stated]
+        plugins = environment_plugins(options) if not stated else []
+        try:
+            trainer = super().instantiate_trainer(plugins=[*stated, *plugins] or None, **kwargs)
+        except (TypeError, RuntimeError, ImportError, KeyError, MisconfigurationException) as error:
+            raise ValueError(
+                f"the trainer cannot be made with these options: {' '.join(str(error).split())}"
+            ) from error
+        check_strategy(trainer)
+        return trainer
 
 
 def train_model(args: list[str]) -> None:
@@ -112,6 +176,7 @@ def train_model(args: list[str]) -> None:
     --data.dataset.help CLASS those of pyg_schnet.data.QM9, AtomsDataset, MD17, MaterialsDataset, MLearn or another
     data set. --print_config writes a file of all options, which --config reads.
     """
+    TrainCLI.given = list(args)
     cli = TrainCLI(
         PropertyTask,
         StructureDataModule,
@@ -134,36 +199,119 @@ def train_model(args: list[str]) -> None:
         seed_everything_default=0,
         args=args,
         run=False,
-        parser_kwargs={"prog": "pyg-schnet train", "description": inspect.cleandoc(train_model.__doc__)},
+        parser_kwargs={
+            "prog": "pyg-schnet train",
+            "exit_on_error": False,
+            "description": inspect.cleandoc(train_model.__doc__),
+        },
     )
-    run_dir = Path(cli.config.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    cli.parser.save(cli.config, run_dir / CONFIG_FILE, overwrite=True)
-    cli.datamodule.save_split(run_dir / SPLIT_FILE)
-    trainer, task, data = cli.trainer, cli.model, cli.datamodule
-    table = CSVLogger(run_dir, name="logs")  # a version of its own for every start, so that resuming deletes nothing
-    trainer.loggers = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
-    print(f"Training on {len(data.train_set):,} structures, validating on {len(data.val_set):,}; run in {run_dir}")
-    if cli.config.start_from is not None and cli.config.resume is None:
-        start_from(task.network, load(cli.config.start_from))
+    trainer, task, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
+    task.find_targets(data)
+    said = task.check(data)
+    run_dir = Path(config.run_dir)
+    if config.resume is not None:
+        _check_split(run_dir / SPLIT_FILE, data.split)
+    if config.start_from is not None and config.resume is None:
+        start_from(task.network, load(config.start_from))
+    if trainer.is_global_zero:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        kept = config.clone()
+        kept.resume = None  # a run that takes these options begins at the beginning
+        cli.parser.save(kept, run_dir / CONFIG_FILE, overwrite=True)
+        data.save_split(run_dir / SPLIT_FILE)
+        _say(
+            f"Training on {len(data.train_set):,} structures, validating on {len(data.val_set):,}; run in {run_dir}",
+            *said,
+        )
+    _set_loggers(trainer, config.trainer, run_dir)
     record = RunRecord()
     trainer.callbacks.append(record)
-    trainer.fit(task, datamodule=data, ckpt_path=cli.config.resume)
+    _set_callbacks(trainer, data, config.resume)
+    if trainer.world_size > 1:
+        os.environ[SHARED_FOLDER] = os.path.abspath(run_dir)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=config.resume)
+    except (ValueError, MisconfigurationException):
+        if config.resume is None and trainer.global_step == 0 and trainer.is_global_zero:
+            _clear(run_dir)  # so that the command can be given again
+        raise
+    finally:
+        os.environ.pop(SHARED_FOLDER, None)
+    if not trainer.is_global_zero:
+        return
+    _say(ending_sentence(trainer))
     best_epoch = _load_best(trainer, task)
-    training = {**record.summary(trainer), "best_epoch": best_epoch}
-    errors = test_errors(task, data)
-    print("\n" + format_errors(errors, len(data.test_set)))
-    _save_result(run_dir, task, data, cli.config, training, errors)
+    _check_weights(task)
+    training = {**record.summary(trainer), "ended_by": ending_of(trainer), "best_epoch": best_epoch}
+    errors = test_errors(task, data) if len(data.test_set) else []
+    _say(*(one for one in said if " test structure" in one))
+    print("\n" + format_errors(errors, len(data.test_set)) if errors else NO_TEST)
+    _save_result(run_dir, task, data, config, training, errors)
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove what a run has left that was refused before its first step."""
+    for name in (CONFIG_FILE, SPLIT_FILE):
+        (run_dir / name).unlink(missing_ok=True)
+    for name in ("logs", "checkpoints"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    if not any(run_dir.iterdir()):
+        run_dir.rmdir()
+
+
+def _say(*sentences: str | None) -> None:
+    for sentence in filter(None, sentences):
+        print(sentence)
+
+
+def _check_split(path: Path, split: Split) -> None:
+    """Raise unless a run goes on with the structures that it began with."""
+    if not path.is_file():
+        return
+    before = Split.load(path)
+    if any(not np.array_equal(getattr(before, name), getattr(split, name)) for name in ("train", "val", "test")):
+        raise ValueError(
+            f"the options of the data give another split than {path}, so the run would learn from its test structures; "
+            f"resume it with its own options, or with --data.split={path}"
+        )
+
+
+def _set_loggers(trainer: Trainer, options: Any, run_dir: Path) -> None:
+    """A table and a TensorBoard of the run, unless its options say otherwise."""
+    if options.logger is True or options.logger is None:
+        # a version of its own for every start, so that resuming deletes nothing
+        table = CSVLogger(run_dir, name="logs")
+        trainer.loggers = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
+
+
+def _set_callbacks(trainer: Trainer, data: StructureDataModule, resume: str | None) -> None:
+    """Tell callbacks where the run was; without validation, none waits for it."""
+    if not has_validation(trainer, data):
+        _say("There is no validation, so the model is that of the last step")
+        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
+    for one in trainer.callbacks:
+        if isinstance(one, ModelCheckpoint) and resume is not None:
+            one.resumed_from = Path(resume).parent
 
 
 def _load_best(trainer: Trainer, task: PropertyTask) -> int | None:
     """Take the best weights of the run, where there was a validation to tell which; returns their epoch."""
-    best = next(callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)).best_model_path
-    if not best:
+    found = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    best = found[0].best_model_path if found else ""
+    if not best or not Path(best).is_file():
         return None
     checkpoint = torch.load(best, map_location=task.device, weights_only=True)
     task.load_state_dict(checkpoint["state_dict"])
     return checkpoint["epoch"]
+
+
+def _check_weights(task: PropertyTask) -> None:
+    """Raise for weights that are no numbers."""
+    if not all(bool(torch.isfinite(weight).all()) for weight in task.network.parameters()):
+        raise ValueError(
+            "training diverged: weights are NaN or infinite, so there is no model to save; choose a lower learning "
+            f"rate than {task.lr:g} (--model.init_args.lr)"
+        )
 
 
 def _save_result(
@@ -180,12 +328,13 @@ def _save_result(
         **config.card,
         **({} if config.start_from is None else {"started_from": Path(config.start_from).stem}),
         RUN: {"model": {"class_path": given["model"]["class_path"]}, "data": anonymous_data(given["data"])},
-        "elements": data.training_elements(),
+        "elements": data.training_elements(task.needed()),
         "split": {
             "num_train": len(data.train_set),
             "num_val": len(data.val_set),
             "num_test": len(data.test_set),
             "fingerprint": data.split.fingerprint,
+            "structures": note_split(data.split, data.seed),
         },
         "training": {**training, "parameters": sum(weight.numel() for weight in task.network.parameters())},
         "test": {row.name: row.as_dict() for row in errors},
@@ -195,10 +344,10 @@ def _save_result(
     result["errors"] = result.pop("test")
     limits = {name: given["trainer"].get(name) for name in ("max_time", "max_epochs", "max_steps")}
     result[RUN] = {**card[RUN], "model": given["model"], "trainer": limits}
-    (run_dir / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(run_dir / RESULT_FILE, result)
     if not isinstance(task.network, (AtomisticModel, like_pyg.SchNet)):
         print(f"Checkpoints and logs are in {run_dir}; networks of other packages are not exported")
         return
-    path = task.export().save(run_dir / MODEL_FILE, **card)
+    path = task.export().save(run_dir / MODEL_FILE, **as_json(card))
     print(f"Model saved to {path}")
     print(f"Next: pyg-schnet predict --model {path} molecule.xyz")

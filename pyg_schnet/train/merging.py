@@ -14,8 +14,9 @@ import yaml
 from pyg_schnet.data import Split
 from pyg_schnet.models import load, merge
 from pyg_schnet.train.evaluation import errors_of
-from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE
-from pyg_schnet.train.report import format_errors
+from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE, as_json, write_json
+from pyg_schnet.train.report import NO_TEST, format_errors
+from pyg_schnet.train.split_note import note_split, together
 
 
 def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, batch_size: int = 250) -> None:
@@ -40,16 +41,22 @@ def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, ba
     training = _together([result["training"] for result in results])
     training["parameters"] = sum(weight.numel() for weight in model.parameters())
     given = yaml.safe_load((folders[0] / CONFIG_FILE).read_text(encoding="utf-8"))
-    errors, size = errors_of(copy.deepcopy(model), given, str(folders[0] / SPLIT_FILE), data_dir, batch_size)
-    print(format_errors(errors, size))
+    splits = [Split.load(folder / SPLIT_FILE) for folder in folders]
     first = load(folders[0] / MODEL_FILE).card  # says where the test structures are
-    card = {RUN: first[RUN], "split": first["split"], "merged": [result["seed"] for result in results]}
+    noted = {**first["split"], "structures": note_split(together(splits), given["data"].get("seed", 0))}
+    card = {RUN: first[RUN], "split": noted, "merged": [result["seed"] for result in results]}
+    errors = []
+    if first["split"]["num_test"] > 0:
+        errors, size = errors_of(copy.deepcopy(model), given, splits[0], data_dir, batch_size)
+        print(format_errors(errors, size))
+    else:
+        print(NO_TEST)
     card |= {"training": training, "test": {row.name: row.as_dict() for row in errors}}
-    path = model.save(out / MODEL_FILE, **card)
+    path = model.save(out / MODEL_FILE, **as_json(card))
     for name in (CONFIG_FILE, SPLIT_FILE):
         shutil.copy(folders[0] / name, out / name)
     result = {**results[0], "merged": card["merged"], "training": training, "errors": card["test"]}
-    (out / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / RESULT_FILE, result)
     print(f"Model saved to {path}")
 
 

@@ -25,7 +25,8 @@ class PotentialTask(DerivativeTask):
     :math:`w_E = 0.01` (in kcal/mol; the ratio of weights has the unit Å⁻² and is the same in eV), :math:`w_F = 1`.
 
     References and units are those of :class:`PropertyTask`, but σ is the root mean square of the forces (times 1 Å)
-    where the training structures have them. Structures without one of the labels are left out of its term.
+    where the training structures have them. Structures without one of the labels are left out of its term, so
+    crystals with stress and molecules without can be learned together.
 
     Args:
         network: Energy model, see :class:`PropertyTask`.
@@ -60,12 +61,24 @@ class PotentialTask(DerivativeTask):
         self.stress_weight = stress_weight
         self.per_atom_energy = per_atom_energy
         self.derivatives: dict[str, Property] = {}
+        self._data: StructureDataModule | None = None  # while it is learned from
+
+    def find_targets(self, data: StructureDataModule) -> None:
+        """Learn from the data module where forces and stress are."""
+        super().find_targets(data)
+        self._data = data
+        self.derivatives = self._find_derivatives(data.dataset)
+        _check_units(self.property, self.derivatives)
 
     def setup(self, stage: str) -> None:
         """Learn from the data module where energies, forces and stress are."""
         super().setup(stage)
         if self.property is not None and not self.derivatives:  # of data without names, in the unit of the energy
             self.derivatives = self._find_derivatives(None)
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the data."""
+        self._data = None
 
     def _find_derivatives(self, dataset: Any) -> dict[str, Property]:
         """Forces and stress of a data set; by these names where it names no targets."""
@@ -76,13 +89,18 @@ class PotentialTask(DerivativeTask):
         usual = {"forces": Property("forces", f"{unit}/Å", "atom"), "stress": Property("stress", f"{unit}/Å³")}
         return {name: usual[name] for name in names}
 
-    def learn_from(self, source: StructureDataModule, stage: str) -> None:
-        """Learn where energies, forces and stress are, and the size of the forces before the first fit."""
-        super().learn_from(source, stage)
-        self.derivatives = self._find_derivatives(source.dataset)
-        _check_units(self.property, self.derivatives)
-        if stage == "fit" and self.trainer.ckpt_path is None:
-            size = source.training_rms(self.derivatives["forces"])
+    def needed(self) -> list[Property]:
+        """Energy, forces and stress, where they have a weight."""
+        weights = {self.property: self.energy_weight, self.derivatives["forces"]: self.forces_weight}
+        return [target for target, weight in weights.items() if weight > 0] + [
+            target for name, target in self.derivatives.items() if name == "stress"
+        ]
+
+    def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
+        """References of the elements, and the size of the forces."""
+        super().fit_statistics(counts, target)
+        if self._data is not None:
+            size = self._data.training_rms(self.derivatives["forces"])
             if size > 0:
                 self.scale.fill_(size)
 
@@ -94,7 +112,7 @@ class PotentialTask(DerivativeTask):
 
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true energies (without references), forces and stress, for what has a label."""
-        response = self.respond(batch, stress=self.stress_weight > 0)
+        response = self.respond(batch, stress=self.stress_weight > 0, partly=True)
         energy = self.pair(response.energy, batch)
         n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(response.energy.dtype)
         mask = target_mask(batch, self.property)
@@ -104,13 +122,11 @@ class PotentialTask(DerivativeTask):
             pairs[name] = _labelled(getattr(response, name), batch, derivative)
         return pairs
 
-    def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
-        """Weighted sum over energies, forces and stress."""
-        loss = self.energy_weight * self.loss_of(pairs["energy_per_atom" if self.per_atom_energy else "energy"])
-        loss = loss + self.forces_weight * self.loss_of(pairs["forces"])
-        if self.stress_weight > 0:
-            loss = loss + self.stress_weight * self.loss_of(pairs["stress"])
-        return loss
+    def terms(self) -> dict[str, float]:
+        """Weights of energies, forces and stress."""
+        energy = "energy_per_atom" if self.per_atom_energy else "energy"
+        stress = {"stress": self.stress_weight} if self.stress_weight > 0 else {}
+        return {energy: self.energy_weight, "forces": self.forces_weight, **stress}
 
 
 def _has_names(dataset: Any) -> bool:

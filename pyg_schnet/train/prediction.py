@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from pyg_schnet.data import AtomsDataset, Property, StructureLoader
@@ -39,15 +40,21 @@ def predict_file(
     check_elements(network.card, torch.cat([data.z for data in dataset]).unique().tolist())
     task = PropertyTask.from_model(network, Property(name, unit))
     loader = StructureLoader(dataset, batch_size)
-    values = torch.cat(evaluator().predict(task, loader)).tolist()
+    found = torch.cat(evaluator().predict(task, loader))
+    values = found.reshape(len(found), -1).tolist()
     formulas = [atoms.get_chemical_formula() for atoms in _atoms(dataset)]
     if output is None:
-        print(f"{'structure':>9}  {'formula':<16}  {name} [{unit}]")
-        for k, (formula, value) in enumerate(zip(formulas, values, strict=True)):
-            print(f"{k:>9}  {formula:<16}  {value:.6f}")
+        print(f"{'structure':>9}  {'formula':<16}  {'  '.join(_headers(name, unit, len(values[0])))}")
+        for k, (formula, row) in enumerate(zip(formulas, values, strict=True)):
+            print(f"{k:>9}  {formula:<16}  {'  '.join(f'{value:.6f}' for value in row)}")
         return
     _write(Path(output), format, dataset, formulas, values, name, unit)
     print(f"{len(values):,} values of {name} in {unit} written to {output}")
+
+
+def _headers(name: str, unit: str, width: int) -> list[str]:
+    """Names of the columns: one, or one for each number of a property that is several."""
+    return [f"{name} [{unit}]"] if width == 1 else [f"{name}_{k} [{unit}]" for k in range(width)]
 
 
 def _atoms(dataset: AtomsDataset) -> list[Any]:
@@ -57,7 +64,7 @@ def _atoms(dataset: AtomsDataset) -> list[Any]:
 
 
 def _write(
-    path: Path, format: str, dataset: AtomsDataset, formulas: list[str], values: list[float], name: str, unit: str
+    path: Path, format: str, dataset: AtomsDataset, formulas: list[str], values: list[list[float]], name: str, unit: str
 ) -> None:
     if format == "auto":
         format = "csv" if path.suffix == ".csv" else "extxyz"
@@ -65,14 +72,15 @@ def _write(
     if format == "csv":
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["structure", "formula", f"{name} [{unit}]"])
-            writer.writerows(zip(range(len(values)), formulas, map(repr, values), strict=True))
+            writer.writerow(["structure", "formula", *_headers(name, unit, len(values[0]))])
+            for k, (formula, row) in enumerate(zip(formulas, values, strict=True)):
+                writer.writerow([k, formula, *map(repr, row)])
         return
     import ase.io
 
     images = _atoms(dataset)
-    for atoms, value in zip(images, values, strict=True):
+    for atoms, row in zip(images, values, strict=True):
         atoms.calc = None
-        atoms.info[f"predicted_{name}"] = value
+        atoms.info[f"predicted_{name}"] = row[0] if len(row) == 1 else np.array(row)
         atoms.info[f"predicted_{name}_unit"] = unit
     ase.io.write(path, images, format="extxyz")

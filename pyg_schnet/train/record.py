@@ -43,8 +43,8 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the structures of the batch."""
-        self.structures += batch.num_graphs
+        """Count the structures of the batch, and of those that other processes have at the same time."""
+        self.structures += batch.num_graphs * getattr(trainer, "world_size", 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""

@@ -10,7 +10,7 @@ from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout
+from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout, fit_atom_references
 
 Pooling = Literal["sum", "mean", "max", "none"]
 
@@ -49,6 +49,47 @@ def pooling_of(network: nn.Module) -> Pooling:
         f"it cannot be seen whether a {type(network).__name__} sums its atoms or averages them; "
         "say pooling='sum', 'mean', 'max' or 'none'"
     )
+
+
+def fit_statistics(counts: Tensor, target: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+    """References of the elements, and the scale of what they leave.
+
+    Args:
+        counts: Atoms of each element in each structure, shape ``[B, MAX_Z + 1]``.
+        target: Property of each structure, shape ``[B]`` or ``[B, C]``.
+        pooling: How the network pools its atoms.
+
+    Returns:
+        References ``[MAX_Z + 1, C]``, zero for ``"none"``; and standard deviations ``[C]`` of what is left, per atom
+        for sums. For ``"none"`` with several numbers, which are the components of a vector, it is ``[1]``: their root
+        mean square. Where references leave nothing but rounding, the scale is 1.
+
+    Example:
+        >>> counts = torch.zeros(4, 100)
+        >>> counts[:, 1] = torch.tensor([1.0, 2.0, 1.0, 2.0])
+        >>> atomref, scale = fit_statistics(counts, torch.tensor([2.0, 4.0, 4.0, 8.0]), "sum")
+        >>> round(float(atomref[1]), 4), round(float(scale), 4)
+        (3.0, 1.0)
+    """
+    target = target.to(torch.float64).reshape(len(target), -1)
+    n_atoms = counts.sum(1, keepdim=True).clamp(min=1.0)
+    atomref = torch.zeros(counts.size(1), target.size(1), dtype=torch.float64)
+    residual = target
+    if pooling == "max":  # the largest of atoms that are all raised by the same is raised by it
+        atomref[1:] = target.mean(0)  # 0 is padding
+        residual = target - target.mean(0)
+    elif pooling != "none":
+        weights = counts if pooling == "sum" else counts / n_atoms
+        atomref = fit_atom_references(weights, target)
+        residual = target - weights.to(torch.float64) @ atomref
+    if pooling == "sum":
+        residual, target = residual / n_atoms, target / n_atoms
+    if pooling == "none" and target.size(1) > 1:
+        spread = residual.square().mean().sqrt().reshape(1)
+    else:
+        spread = residual.std(0, correction=0)
+    rounding = 3e-7 * target.square().mean(0).sqrt()  # of references, which are float32 numbers
+    return atomref, torch.where(spread > rounding, spread, 1.0)
 
 
 def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None) -> None:

@@ -16,6 +16,9 @@ _REPORT_UNITS = {
 }
 
 
+NO_TEST = "No structures are left for a test; the model is saved without test errors"
+
+
 def report_units(unit: str) -> tuple[str, ...]:
     """Units in which errors of a property are reported; the first one comes first in tables.
 

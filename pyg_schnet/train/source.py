@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, SequentialSampler
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
-from pyg_schnet.data import Property, StructureLoader, find_property, properties_of
+from pyg_schnet.data import (
+    Property,
+    StructureLoader,
+    collate_indices,
+    find_property,
+    properties_of,
+    target_values,
+)
+from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.train.datamodule import StructureDataModule
 
 _OF_ALL = (SequentialSampler, RandomSampler, DistributedSampler)  # that take every structure of a data set
@@ -32,23 +39,30 @@ class LoaderSource(StructureDataModule):
         LightningDataModule.__init__(self)
         if isinstance(loader, (list, tuple, dict)):
             raise ValueError(f"training takes one data loader, got {len(loader)}; join the data sets in one")
-        self.loader = loader
         self.dataset = loader.structures if isinstance(loader, StructureLoader) else getattr(loader, "dataset", None)
-        self.train_set = self.dataset
         self.property = _target_of(self.dataset, target)
+        self.train_set = self.dataset if _takes_all(loader) else _drawn(loader)
+        self.val_set = self.test_set = []
+        self._surveyed = None
+        atoms_of(self.train_set[0])
 
-    def _pieces(self) -> Iterator[Batch]:
-        if _takes_all(self.loader):
-            yield from super()._pieces()
-            return
-        with torch.random.fork_rng(devices=[]):  # looking at the data changes no later draw
-            for batch in self.loader:
-                if not isinstance(batch, Batch):
-                    raise ValueError(
-                        f"batches must be torch_geometric.data.Batch, got a {type(batch).__name__}; use the DataLoader "
-                        "of torch_geometric.loader or the StructureLoader of pyg_schnet.data"
-                    )
-                yield batch
+    def target_width(self) -> int:
+        """Numbers of the property that each structure has."""
+        return target_values(collate_indices(self.train_set, [0]), self.property).numel()
+
+
+def _drawn(loader: DataLoader) -> list[Data]:
+    """What a loader draws in one epoch."""
+    structures: list[Data] = []
+    with torch.random.fork_rng(devices=[]):  # looking at the data changes no later draw
+        for batch in loader:
+            if not isinstance(batch, Batch):
+                raise ValueError(
+                    f"batches must be torch_geometric.data.Batch, got a {type(batch).__name__}; use the DataLoader "
+                    "of torch_geometric.loader or the StructureLoader of pyg_schnet.data"
+                )
+            structures += batch.to_data_list()
+    return structures
 
 
 def source_of(trainer: Trainer, target: Property | str | None) -> StructureDataModule:
@@ -66,6 +80,19 @@ def source_of(trainer: Trainer, target: Property | str | None) -> StructureDataM
         return module
     trainer.fit_loop.setup_data()
     return LoaderSource(trainer.train_dataloader, target)
+
+
+def check_stated(target: Property | None) -> None:
+    """Raise unless it is known what is compared, where no data module of this package says it.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if target is None:
+        raise ValueError(
+            "this data module does not say what is compared: PropertyTask(network, target=...) takes a Property "
+            'such as Property("y", "eV", column=0)'
+        )
 
 
 def _takes_all(loader: Any) -> bool:

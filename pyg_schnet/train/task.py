@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import warnings
+import math
 from typing import Any, Literal
 
 import torch
@@ -13,27 +12,25 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch_geometric.data import Batch
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from pyg_schnet.data import Property, find_property, target_mask, target_values
-from pyg_schnet.data.atoms import atoms_of
-from pyg_schnet.data.properties import check_one_value
-from pyg_schnet.data.transforms import cutoff_of_edges
 from pyg_schnet.models import AtomisticModel, like_pyg
 from pyg_schnet.models.references import take_references
-from pyg_schnet.nn import MAX_Z, fit_atom_references, sum_references
+from pyg_schnet.nn import MAX_Z, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
-from pyg_schnet.train.references import Pooling, fold_statistics, pooling_of
+from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
+from pyg_schnet.train.inputs import NetworkInputs
+from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
-from pyg_schnet.train.source import StructureDataModule, source_of
+from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
+from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
 SHOWN_EVERY = 10
 """Steps from one drawing of the progress bar to the next."""
-_OPTIONAL_INPUTS = ("cell", "pbc", "batch_size", "edge_index", "edge_shift")
 
 
 class PropertyTask(LightningModule):
@@ -47,10 +44,14 @@ class PropertyTask(LightningModule):
     atom for extensive properties. References are added in float64, so the float32 network loses nothing at total
     energies of thousands of eV. Loss and metrics are in the unit of the property.
 
+    A property may be several numbers (a spectrum, a vector): a and σ then are of each of them, but σ is the root mean
+    square of all components of a vector, which has no direction of its own. Loss and errors are means over structures
+    and numbers.
+
     Args:
-        network: Any module with the call ``network(z, pos, batch)`` that returns ``[B]`` or ``[B, 1]``: models of this
-            package, PyTorch Geometric's SchNet, or others. What else it takes by name of ``cell``, ``pbc`` and
-            ``batch_size`` is passed too, and ``edge_index`` and ``edge_shift`` where
+        network: Any module with the call ``network(z, pos, batch)`` that returns ``[B]``, ``[B, 1]`` or, for a property
+            of C numbers, ``[B, C]``: models of this package, PyTorch Geometric's SchNet, or others. What else it takes
+            by name of ``cell``, ``pbc`` and ``batch_size`` is passed too, and ``edge_index`` and ``edge_shift`` where
             :class:`pyg_schnet.data.NeighborList` made them; other edges are ignored, which is said once.
         loss: ``"mse"`` (squared, the chapter's), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
@@ -106,13 +107,15 @@ class PropertyTask(LightningModule):
         self.restart_multiplier = restart_multiplier
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
+        self.pooling_is_stated = pooling != "auto"
         self.property: Property | None = target if isinstance(target, Property) else None
         self._target = target
-        self._ignores_edges = False  # whether it was said that edges are ignored
-        self.register_buffer("atomref", torch.zeros(MAX_Z + 1, 1))
-        self.register_buffer("scale", torch.ones(()))
-        self._extra_inputs = _extra_inputs(network)
-        self.errors: dict[str, MetricCollection] = {}  # of the evaluation that is going on
+        self.channels = channels_of(network)
+        one_scale = self.channels == 1 or self.pooling == "none"
+        self.register_buffer("atomref", torch.zeros(MAX_Z + 1, self.channels))
+        self.register_buffer("scale", torch.ones(() if one_scale else (self.channels,)))
+        self._inputs = NetworkInputs(network)
+        self.errors = ErrorSums()  # of the evaluation that is going on
 
     @classmethod
     def from_model(cls, model: AtomisticModel, target: Property) -> PropertyTask:
@@ -133,114 +136,88 @@ class PropertyTask(LightningModule):
         """Learn the property and, before the first fit, its statistics from the data module."""
         if isinstance(self.trainer.datamodule, StructureDataModule):
             self.learn_from(self.trainer.datamodule, stage)
-        elif stage in ("validate", "test") and self.property is None:
-            raise ValueError(
-                "this data module does not say what is compared: PropertyTask(network, target=...) takes a Property "
-                'such as Property("y", "eV", column=0)'
-            )
+        elif stage in ("validate", "test"):
+            check_stated(self.property)
 
     def on_fit_start(self) -> None:
         """Learn the property and its statistics from what other data modules and plain data loaders load."""
         if not isinstance(self.trainer.datamodule, StructureDataModule):
             self.learn_from(source_of(self.trainer, self.property or self._target), "fit")
 
-    def learn_from(self, source: StructureDataModule, stage: str) -> None:
+    def learn_from(self, data: StructureDataModule, stage: str) -> None:
         """Learn the property and, before the first fit, its statistics.
 
         Args:
-            source: Training structures.
+            data: Training structures.
             stage: Lightning's name of what is going to be done.
         """
+        self.find_targets(data)
+        if stage == "fit":
+            self.check(data)
+            if self.trainer.ckpt_path is None:
+                self.fit_statistics(*data.training_targets())
+
+    def find_targets(self, data: StructureDataModule) -> None:
+        """Learn from the data module what is learned."""
         if self.property is None:
-            self.property = source.property if self._target is None else find_property(source.dataset, self._target)
-        if stage == "fit" and self.trainer.ckpt_path is None:
-            self.fit_statistics(*source.training_targets())
+            self.property = data.property if self._target is None else find_property(data.dataset, self._target)
+
+    def needed(self) -> list[Property]:
+        """Targets without which nothing can be learned."""
+        return [self.property]
+
+    def check(self, data: StructureDataModule) -> list[str]:
+        """Raise for what cannot be learned, before training.
+
+        Returns:
+            Sentences on what is left out, and on elements that no training structure has.
+
+        Raises:
+            ValueError: If labels are missing, the property is one of atoms, or its unit or number of values does not
+                fit the network.
+        """
+        check_level(self.property)
+        width = data.target_width()
+        if not self.pooling_is_stated:
+            check_unit(self.property, width, self.network, self.pooling)
+        check_width(self.property, width, self.network, self.channels)
+        return data.check(self.needed())
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
 
         Args:
             counts: Atoms of each element in each structure, shape ``[B, MAX_Z + 1]``.
-            target: Property of each structure, shape ``[B]``, in its unit.
+            target: Property of each structure, shape ``[B]`` or ``[B, C]``, in its unit.
         """
-        if self.pooling == "none":
-            residual = target
-        else:
-            weights = counts if self.pooling == "sum" else counts / counts.sum(1, keepdim=True).clamp(min=1.0)
-            if self.pooling == "max":  # the largest of atoms that are all raised by the same is raised by it
-                atomref = target.mean().expand(counts.size(1), 1).clone()
-                atomref[0] = 0.0  # padding
-            else:
-                atomref = fit_atom_references(weights, target)
-            self.atomref.copy_(atomref)
-            residual = target - (weights @ atomref).squeeze(-1)
-        if self.pooling == "sum":
-            residual = residual / counts.sum(1).clamp(min=1.0)
-        spread = residual.std(correction=0)
-        self.scale.copy_(spread if spread > 0 else torch.ones_like(spread))
+        atomref, scale = fit_statistics(counts, target, self.pooling)
+        self.atomref.copy_(atomref)
+        self.scale.copy_(scale.reshape(self.scale.shape))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Difference of the property from the references, shape ``[B]``, in the unit of the property."""
+        """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
         pos, index, extra = self.inputs(batch)
         return self.difference(batch.z, pos, index, extra)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Positions in the precision of the network, structure of each atom, and what else the network takes.
-
-        Raises:
-            ValueError: If a structure is periodic and the network takes no cell, atoms have no numbers or positions,
-                or edges were made for a smaller cutoff than the network's.
-        """
-        _, pos = atoms_of(batch)
-        if "pbc" not in self._extra_inputs and batch.get("pbc") is not None and bool(batch.pbc.any()):
-            raise ValueError(
-                f"a {type(self.network).__name__} takes no cell and would see periodic structures as clusters; "
-                "use a model of pyg_schnet, or structures without periodic boundaries"
-            )
-        dtype = next(self.network.parameters()).dtype
-        given = {"cell": batch.get("cell"), "pbc": batch.get("pbc"), "batch_size": batch.num_graphs}
-        given.update(self._edges(batch))
-        extra = {name: given[name] for name in self._extra_inputs if given.get(name) is not None}
-        if "cell" in extra:
-            extra["cell"] = extra["cell"].to(dtype)
-        return pos.to(dtype), batch.batch, extra
-
-    def _edges(self, batch: Batch) -> dict[str, Tensor]:
-        """Edges that were made for the network; see :func:`pyg_schnet.data.transforms.cutoff_of_edges`."""
-        if "edge_index" not in self._extra_inputs or batch.get("edge_index") is None:
-            return {}
-        found, needed = cutoff_of_edges(batch), getattr(self.network, "cutoff", None)
-        if found is None:
-            self._say_that_edges_are_ignored(needed)
-            return {}
-        if isinstance(needed, (int, float)) and found < needed * (1 - 1e-6):
-            raise ValueError(
-                f"edges were made by NeighborList({found}) but the network has a cutoff of {needed} Å, so neighbours "
-                f"in between would be missing; take NeighborList({needed}), or no edges: the network makes its own"
-            )
-        return {name: batch[name] for name in ("edge_index", "edge_shift") if name in batch}
-
-    def _say_that_edges_are_ignored(self, cutoff: float | None) -> None:
-        if self._ignores_edges:
-            return
-        self._ignores_edges = True
-        range_ = "" if cutoff is None else f" within {cutoff} Å"
-        warnings.warn(
-            "edge_index of the batches was not made by pyg_schnet.data.NeighborList, or was changed since (PyTorch "
-            f"Geometric's QM9 has bonds there); it is ignored, and all neighbours{range_} are taken",
-            stacklevel=2,
-        )
+        """Positions in the precision of the network, structure of each atom, and what else the network takes."""
+        return self._inputs(self.network, batch)
 
     def difference(self, z: Tensor, pos: Tensor, batch: Tensor, extra: dict[str, Any]) -> Tensor:
-        """Scaled output of the network, shape ``[B]``, in the unit of the property."""
-        return self.scale * self.network(z, pos, batch, **extra).reshape(-1)
+        """Scaled output of the network, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
+        output = self.network(z, pos, batch, **extra)
+        if output.dtype in (torch.bfloat16, torch.float16):  # of autocast; energies need more digits
+            output = output.float()
+        return self.scale * (output.reshape(-1) if self.channels == 1 else output.reshape(-1, self.channels))
 
     def references(self, batch: Batch) -> Tensor:
-        """References of the structures in float64, shape ``[B]``, in the unit of the property."""
+        """References of the structures in float64, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
         if self.pooling == "none":
-            return torch.zeros(batch.num_graphs, dtype=torch.float64, device=batch.z.device)
+            shape = (batch.num_graphs,) if self.channels == 1 else (batch.num_graphs, self.channels)
+            return torch.zeros(shape, dtype=torch.float64, device=batch.z.device)
         mean = self.pooling != "sum"
-        return sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean).squeeze(-1)
+        found = sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean)
+        return found.squeeze(-1) if self.channels == 1 else found
 
     def quantities(self) -> dict[str, str]:
         """What is compared with the data, and its unit; the first one names the run's result."""
@@ -252,14 +229,24 @@ class PropertyTask(LightningModule):
 
     def pair(self, predicted: Tensor, batch: Batch) -> Pair:
         """Predicted and true difference of the property from its references, for the structures with a label."""
-        target = check_one_value(target_values(batch, self.property), self.property, batch.num_graphs)
-        target = (target.to(torch.float64) - self.references(batch)).to(predicted.dtype)
+        target = target_values(batch, self.property)
+        if predicted.numel() != target.numel():
+            raise ValueError(
+                f"the network gives {predicted.numel()} numbers for {batch.num_graphs} structures, but "
+                f"{self.property.name!r} has {target.numel()}"
+            )
+        target = (target.reshape(predicted.shape).to(torch.float64) - self.references(batch)).to(predicted.dtype)
         mask = target_mask(batch, self.property)
         return (predicted, target) if mask is None else (predicted[mask], target[mask])
 
+    def terms(self) -> dict[str, float]:
+        """Weight of each quantity in the loss."""
+        return {self.property.name: 1.0}
+
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
-        """Loss of a batch."""
-        return self.loss_of(pairs[self.property.name])
+        """Loss of a batch, the weighted sum of its terms."""
+        terms = [(weight, self.loss_of(pairs[name])) for name, weight in self.terms().items()]
+        return sum(loss if weight == 1.0 else weight * loss for weight, loss in terms)
 
     def loss_of(self, pair: Pair) -> Tensor:
         """Loss of one quantity; zero where a batch has no labels of it."""
@@ -305,28 +292,37 @@ class PropertyTask(LightningModule):
         self._log_errors("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Property of each structure, references included, in float64, shape ``[B]``."""
+        """Property of each structure, references included, in float64, shape ``[B]`` or ``[B, C]``."""
         return self.references(batch) + self(batch).to(torch.float64)
 
     def _add_errors(self, stage: str, batch: Batch) -> None:
         pairs = self.compare(batch)
-        self.log(f"{stage}/loss", self.total_loss(pairs), batch_size=batch.num_graphs)
-        for name, (predicted, target) in pairs.items():
-            if name not in self.errors:
-                self.errors[name] = _metrics().to(predicted.device)
-            if predicted.numel() > 0:
-                self.errors[name].update(predicted.detach(), target)
+        for name, pair in pairs.items():
+            self.errors.add(name, *pair, self.loss_of(pair))
+        if self._has_own_loss():
+            labelled = max(len(predicted) for predicted, _ in pairs.values())
+            self.log(f"{stage}/loss", self.total_loss(pairs), batch_size=max(labelled, 1))
+
+    def _has_own_loss(self) -> bool:
+        """Whether a subclass has another loss than the weighted sum of terms."""
+        return type(self).total_loss is not PropertyTask.total_loss
 
     def _log_errors(self, stage: str) -> None:
-        for name, unit in self.quantities().items():
-            if name not in self.errors:
-                continue
-            for measure, value in self.errors[name].compute().items():
+        quantities, terms = self.quantities(), self.terms()
+        parallel = self.trainer.world_size > 1
+        add = (lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum")) if parallel else None
+        means = self.errors.means(dict.fromkeys([*quantities, *terms]), add)
+        self.errors = ErrorSums()
+        if not self._has_own_loss() and any(name in means for name in terms):
+            loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
+            self.log(f"{stage}/loss", loss)
+        for name, unit in quantities.items():
+            for measure in ("mae", "rmse") if name in means else ():
+                value = getattr(means[name], measure)
                 self.log(f"{stage}/{name}_{measure}", value)
-                for target, number in in_report_units(float(value), unit).items():
+                for target, number in in_report_units(value, unit).items():
                     shown = stage == "val" and measure == "mae"
                     self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown)
-            self.errors[name].reset()
 
     def export(self) -> AtomisticModel:
         """The trained network as a model of its own, references and scale folded in.
@@ -372,8 +368,15 @@ class PropertyTask(LightningModule):
             return 1.0
         if self.schedule == "cosine":
             return max(cosine_factor(self.progress(), self.warmup), 1e-4)
-        epoch = self.trainer.global_step / max(self.trainer.num_training_batches, 1)
+        epoch = self.trainer.global_step / self.steps_per_epoch()
         return warm_restart_factor(epoch, self.restart_period, self.restart_multiplier, self.restart_decay)
+
+    def steps_per_epoch(self) -> float:
+        """Steps of the optimiser in an epoch, each of the batches over which gradients are accumulated."""
+        batches = self.trainer.num_training_batches
+        if batches == math.inf:  # not known before the first epoch
+            return math.inf
+        return max(math.ceil(batches / self.trainer.accumulate_grad_batches), 1)
 
     def progress(self) -> float:
         """Part of the training budget that has passed, 0 to 1: of epochs, steps or time, whichever ends first.
@@ -383,7 +386,7 @@ class PropertyTask(LightningModule):
         """
         trainer, parts = self.trainer, []
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            parts.append(trainer.global_step / (trainer.max_epochs * max(trainer.num_training_batches, 1)))
+            parts.append(trainer.global_step / (trainer.max_epochs * self.steps_per_epoch()))
         if trainer.max_steps > 0:
             parts.append(trainer.global_step / trainer.max_steps)
         for callback in trainer.callbacks:
@@ -392,16 +395,6 @@ class PropertyTask(LightningModule):
                 parts.append(elapsed / (elapsed + max(callback.time_remaining(), 1e-9)))
         if not parts:
             raise ValueError("schedule='cosine' needs an end: set max_epochs, max_steps or max_time of the trainer")
-        return max(parts)
-
-
-def _extra_inputs(network: nn.Module) -> list[str]:
-    """What a network takes beside atomic numbers, positions and batch."""
-    parameters = inspect.signature(network.forward).parameters
-    if isinstance(network, AtomisticModel) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return list(_OPTIONAL_INPUTS)  # a subclass that passes on what it is given
-    return [name for name in _OPTIONAL_INPUTS if name in parameters]
-
-
-def _metrics() -> MetricCollection:
-    return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)})
+        passed = max(parts)
+        # clocks differ from process to process, which have to take the same steps
+        return trainer.strategy.broadcast(passed) if trainer.world_size > 1 else passed

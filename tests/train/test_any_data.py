@@ -155,14 +155,26 @@ def test_unknown_targets_are_refused():
         ).training_targets()
 
 
-def test_several_columns_have_to_be_told_apart():
+@pytest.mark.parametrize("kind", ["list", "rows", "in memory, rows"])
+def test_several_columns_have_to_be_told_apart(kind):
     whole = Property("y", "eV")
-    data = StructureDataModule(QM9Like(STRUCTURES), whole, num_train=10, num_val=5)
-    with pytest.raises(ValueError, match=r"'y' has shape \[10, 19\] for 10 structure\(s\); name one of its columns"):
-        data.training_targets()
+    data = StructureDataModule(DATA[kind](), whole, num_train=10, num_val=5)
     task = PropertyTask(network(), target=whole)
-    with pytest.raises(ValueError, match="must be one number for each structure"):
+    message = r"'y' has 19 numbers for each structure, .* learn one of them, Property\('y', 'eV', column=0\)"
+    with pytest.raises(ValueError, match=message):
+        trainer().fit(task, datamodule=data)
+    with pytest.raises(ValueError, match=message):
+        trainer().fit(PropertyTask(network(), target=whole), DataLoader(DATA[kind]()))
+    with pytest.raises(ValueError, match="the network gives 9 numbers for 9 structures, but 'y' has 171"):
         task.compare(next(iter(data.test_dataloader())))
+
+
+@pytest.mark.parametrize("kind", ["list", "rows", "in memory, rows"])
+def test_all_columns_are_learned_by_as_many_outputs(kind):
+    task = PropertyTask(network(out_channels=19), target=Property("y", "eV"), schedule="constant")
+    trainer().fit(task, DataLoader(DATA[kind](), batch_size=8))
+    elements, solution, _ = expected_statistics(STRUCTURES)
+    assert task.atomref[elements, 7].tolist() == pytest.approx(solution.tolist(), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["z", "pos"])

@@ -1,0 +1,100 @@
+"""What the structures of a run have: labels and elements, looked at once before training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+from torch_geometric.data import Batch
+
+from pyg_schnet.data import Property, collate_indices, target_mask, target_values
+from pyg_schnet.nn import composition
+
+_PIECE = 10_000  # structures read at a time
+
+
+@dataclass
+class Survey:
+    """What one part of a data set has.
+
+    Attributes:
+        size: Number of structures.
+        labelled: Number of structures that have each target.
+        elements: Number of structures that have each element, by symbol.
+        taught: Symbols of the elements of structures that have one of the targets.
+        not_finite: For each target, the first structure whose label is NaN or infinite.
+        not_periodic: First structure that has a stress and is not periodic in three directions.
+    """
+
+    size: int = 0
+    labelled: Counter[str] = field(default_factory=Counter)
+    elements: Counter[str] = field(default_factory=Counter)
+    taught: set[str] = field(default_factory=set)
+    not_finite: dict[str, int] = field(default_factory=dict)
+    not_periodic: int | None = None
+
+
+def survey(structures: Any, targets: Sequence[Property]) -> Survey:
+    """Look at all structures of a part.
+
+    Args:
+        structures: Part of a data set.
+        targets: The targets that count.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from pyg_schnet.data import AtomsDataset
+        >>> dict(survey(AtomsDataset([molecule("H2O"), molecule("CH4")]), []).elements)
+        {'H': 2, 'C': 1, 'O': 1}
+    """
+    found = Survey()
+    for batch in pieces(structures):
+        _add(found, batch, targets)
+        found.size += batch.num_graphs
+    return found
+
+
+def pieces(structures: Any, size: int = _PIECE) -> Iterator[Batch]:
+    """All structures in batches, in their order."""
+    for start in range(0, len(structures), size):
+        yield collate_indices(structures, range(start, min(start + size, len(structures))))
+
+
+def absent(part: Survey, known: set[str]) -> Counter[str]:
+    """Elements of a part that are not among those known, with the number of structures that have them."""
+    return Counter({symbol: count for symbol, count in part.elements.items() if symbol not in known})
+
+
+def _add(found: Survey, batch: Batch, targets: Sequence[Property]) -> None:
+    has_element = composition(batch.z.clamp(max=99), batch.batch, batch.num_graphs) > 0
+    labelled = torch.zeros(batch.num_graphs, dtype=torch.bool)
+    for target in targets:
+        mask = target_mask(batch, target)
+        mask = torch.ones_like(labelled) if mask is None else mask.reshape(-1).to(torch.bool)
+        labelled = labelled | mask
+        found.labelled[target.name] += int(mask.sum())
+        _look_for_nan(found, batch, target, mask)
+        if target.name == "stress":
+            pbc = batch.get("pbc")
+            open_ = mask if pbc is None else mask & ~pbc.all(-1)
+            if found.not_periodic is None and bool(open_.any()):
+                found.not_periodic = found.size + int(open_.nonzero()[0])
+    for number in has_element.any(0).nonzero().flatten().tolist():
+        symbol = chemical_symbols[number]
+        found.elements[symbol] += int(has_element[:, number].sum())
+        if bool(has_element[labelled, number].any()):
+            found.taught.add(symbol)
+
+
+def _look_for_nan(found: Survey, batch: Batch, target: Property, mask: torch.Tensor) -> None:
+    values = target_values(batch, target)
+    wrong = ~torch.isfinite(values.reshape(values.size(0), -1)).all(1)
+    if target.level == "atom":
+        wrong = torch.zeros_like(mask).index_put((batch.batch[wrong],), torch.tensor(True))
+    wrong = wrong & mask
+    if target.name not in found.not_finite and bool(wrong.any()):
+        found.not_finite[target.name] = found.size + int(wrong.nonzero()[0])
