@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.data import to_data
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel, freeze, load
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.nn import MeanReadout, SumReadout
 from pyg_schnet.nn.response import EnergyModel
@@ -31,7 +30,8 @@ class Potential:
     """Total energies in eV of any energy model; itself an :data:`pyg_schnet.nn.response.EnergyModel`.
 
     Args:
-        model: Model, file, name or function. Modules are copied, and the copy is in float64 and evaluation mode.
+        model: Model, file, name or function. Modules are copied; the copy is in float64 and frozen, so later changes
+            of its weights may not be seen (:func:`pyg_schnet.models.freeze`).
         unit: Unit of its output, where the model does not know it.
 
     Raises:
@@ -64,18 +64,16 @@ class Potential:
 
 
 def own_copy(model: EnergySource) -> EnergyModel:
-    """The model itself in evaluation mode and float64, to be changed at will; functions as they are."""
+    """A frozen copy of the model in evaluation mode and float64; functions as they are."""
     if isinstance(model, (str, os.PathLike)):
         model = load(model)
-    elif isinstance(model, nn.Module):
-        model = copy.deepcopy(model)
     elif not callable(model):
         raise TypeError(
             f"expected a model, the path of a model file, or a function of (z, pos, batch); got {type(model).__name__}"
         )
     if not isinstance(model, nn.Module):
         return model
-    return model.to(dtype=place_of(model)[1]).eval().requires_grad_(False)
+    return freeze(model).to(dtype=place_of(model)[1])
 
 
 def own_atomistic_copy(model: Source, needed_for: str) -> AtomisticModel:

@@ -54,7 +54,7 @@ def radial_filters(model: Source, distances: np.ndarray | Sequence[float] | None
         (2, 3, 32)
     """
     network = own_atomistic_copy(model, "radial_filters")
-    blocks = [getattr(getattr(block, "conv", None), "filter_network", None) for block in network.interactions]
+    blocks = [getattr(getattr(block, "conv", None), "filter_network", None) for block in network.blocks()]
     if any(block is None for block in blocks):
         raise TypeError(f"expected a model with filter networks, such as SchNet, got {type(network).__name__}")
     distances = np.linspace(0.0, network.cutoff, 501) if distances is None else np.array(distances, dtype=np.float64)
@@ -63,5 +63,5 @@ def radial_filters(model: Source, distances: np.ndarray | Sequence[float] | None
     device, dtype = place_of(network)
     dist = torch.from_numpy(distances).to(device=device, dtype=dtype)
     with torch.no_grad():
-        values = torch.stack([blocks[t % len(blocks)](dist) for t in range(network.num_interactions)])  # [T, D, F]
+        values = torch.stack([block(dist) for block in blocks])  # [T, D, F]
     return RadialFilters(distances, to_numpy(values), network.cutoff)

@@ -24,6 +24,7 @@ from pyg_schnet.models import AtomisticModel, prepare_edges
 from pyg_schnet.models.card import check_elements
 from pyg_schnet.models.edges import embed
 from pyg_schnet.nn import MAX_Z, DTNNInteraction, SchNetInteraction
+from pyg_schnet.nn.interaction import takes_spline
 from pyg_schnet.nn.spline import SplineEdges
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class _Probe:
         lattice = {"cell": data.cell, "pbc": data.pbc} if atoms.pbc.any() else {}
         edges = prepare_edges(data.z, data.pos, torch.zeros_like(data.z), network.cutoff, batch_size=1, **lattice)
         self.network = network
-        self.blocks = [network.interactions[t % len(network.interactions)] for t in range(network.num_interactions)]
+        self.blocks = network.blocks()
         self.features = [embed(network.embedding, data.z)]
         for block in self.blocks[:-1]:
             self.features.append(block(self.features[-1], *edges.directed))
@@ -177,9 +178,8 @@ class _Probe:
 
     def _spline(self, index: Tensor, dist: Tensor, ptr: Tensor | None, n_points: int) -> SplineEdges | None:
         """Edges as splined filters see them, which blocks share; ``None`` where filters are exact."""
-        if not isinstance(self.blocks[0], SchNetInteraction):
-            return None
-        return self.blocks[0].conv.spline_edges(index, dist, ptr, (len(self.features[0]), n_points))
+        block = next(filter(takes_spline, self.blocks), None)
+        return None if block is None else block.conv.spline_edges(index, dist, ptr, (len(self.features[0]), n_points))
 
     def _energies(self, number: int, points: Tensor) -> Tensor:
         pairs, vec = self.around.pairs(points)
@@ -187,8 +187,9 @@ class _Probe:
         ptr = index2ptr(pairs[1], len(points))
         z = torch.full((len(points),), number, device=points.device)
         spline = self._spline(index, dist, ptr, len(points))
-        x, shared = embed(self.network.embedding, z), () if spline is None else (spline,)
+        x = embed(self.network.embedding, z)
         for block, features in zip(self.blocks, self.features, strict=True):
+            shared = (spline,) if spline is not None and takes_spline(block) else ()
             x = block((features, x), index, dist, ptr, *shared)
         return self.network.readout.atom_values(x, z)[:, 0]
 

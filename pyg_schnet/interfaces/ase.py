@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet.data import to_data
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel, Edges, load
+from pyg_schnet.models import AtomisticModel, Edges, freeze, load
 from pyg_schnet.models.card import check_elements, unit_of
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList, radius_graph
@@ -42,7 +42,8 @@ class SchNetCalculator(Calculator):
     ``get_property`` knows no such names, so take them from ``calc.results`` after the property itself was computed.
 
     Args:
-        model: Model, model file, or several of them; copied, so that the given one does not change.
+        model: Model, model file, or several of them. The calculator owns a frozen copy, so that the given one does not
+            change; later changes of weights need a new calculator (:func:`pyg_schnet.models.freeze`).
         unit: Unit of the model's output, where the model does not know it (``model.card["unit"]``). Energies and
             energies per atom are converted to eV, dipoles to e·Å.
         skin: Distance in Å that atoms may move, half of it each, before the neighbour list is built again.
@@ -155,7 +156,7 @@ class _Member:
         model = _own_copy(source)
         self.kind, self.per_atom, self.factor = _interpret(model, unit_of(model.card, unit))
         self.atomref = _take_offsets(model).to(device) if self.kind == "energy" else None
-        self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self.model = freeze(model).to(device=device, dtype=dtype)
 
     def __call__(
         self, z: Tensor, pos: Tensor, graph: dict[str, Tensor], properties: Sequence[str]

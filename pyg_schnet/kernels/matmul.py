@@ -37,18 +37,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> linear(torch.ones(1, 2), torch.ones(3, 2))
         tensor([[2., 2., 2.]])
     """
-    if not _suits(x, weight):
+    if not is_faster(x, weight):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 
 
-def _suits(x: Tensor, weight: Tensor) -> bool:
+def is_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether :func:`linear` takes another product than torch for these rows and weights."""
     return (
         x.dim() == 2
         and x.size(0) >= _FEWEST_ROWS
         and min(weight.shape) >= _FEWEST_COLUMNS
         and _onednn_takes(x)
-        and weight.dtype == torch.float32
+        and is_plain(weight, (torch.float32,))
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -62,7 +63,7 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 def forward_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`linear` without derivative."""
-    return _ONEDNN(x, weight, bias, "none", [], "") if _suits(x, weight) else F.linear(x, weight, bias)
+    return _ONEDNN(x, weight, bias, "none", [], "") if is_faster(x, weight) else F.linear(x, weight, bias)
 
 
 def forward_product(a: Tensor, b: Tensor) -> Tensor:

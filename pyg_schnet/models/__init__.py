@@ -4,6 +4,7 @@ from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
 from pyg_schnet.models.dtnn import DTNN
 from pyg_schnet.models.edges import Edges, UndirectedEdges, prepare_edges
+from pyg_schnet.models.freeze import freeze
 from pyg_schnet.models.merge import merge
 from pyg_schnet.models.schnet import SchNet
 
@@ -14,6 +15,7 @@ __all__ = [
     "Edges",
     "SchNet",
     "UndirectedEdges",
+    "freeze",
     "load",
     "merge",
     "prepare_edges",

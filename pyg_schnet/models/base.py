@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.edges import Edges, check_atoms, count_structures, embed, prepare_edges
 from pyg_schnet.nn import MAX_Z, Readout
+from pyg_schnet.nn.dense import reset_parameters
+
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized")  # modules of torch
 
 
 class AtomisticModel(CheckpointMixin, nn.Module):
@@ -24,7 +27,9 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         hidden_channels: Size F of the atom features.
         num_interactions: Number T of interactions.
         cutoff: Cutoff in Å.
-        interactions: The interaction blocks, residual included; one block serves all T interactions.
+        interactions: The interaction blocks, residual included; one block serves all T interactions. They act in the
+            order of the list ``model.interactions``, which may be changed: blocks need only the call
+            ``block(x, edge_index, edge_dist, edge_ptr)``.
         readout: From atom features to the property.
     """
 
@@ -38,19 +43,28 @@ class AtomisticModel(CheckpointMixin, nn.Module):
     ) -> None:
         super().__init__()
         self.hidden_channels = hidden_channels
-        self.num_interactions = num_interactions
         self.cutoff = float(cutoff)
         self.card: dict[str, Any] = {}
         self.embedding = nn.Embedding(MAX_Z + 1, hidden_channels, padding_idx=0)
         self.interactions = nn.ModuleList(interactions)
+        self.shared_weights = len(interactions) == 1 < num_interactions
+        self._num_interactions = num_interactions
         self.readout = readout
+
+    @property
+    def num_interactions(self) -> int:
+        """Number T of interactions: that of the blocks, unless one block is shared by all interactions."""
+        n_blocks = len(self.interactions)
+        return self._num_interactions if self.shared_weights and n_blocks == 1 else n_blocks
+
+    def blocks(self) -> list[nn.Module]:
+        """Interaction blocks in the order they act, each as often as it does."""
+        blocks = list(self.interactions)
+        return blocks * self.num_interactions if len(blocks) == 1 else blocks
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data in the readout (scale, shift, references) stay."""
-        self.embedding.reset_parameters()
-        for interaction in self.interactions:
-            interaction.reset_parameters()
-        self.readout.reset_parameters()
+        reset_parameters(self.embedding, *self.interactions, self.readout)
 
     def forward(
         self,
@@ -84,6 +98,8 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             ValueError: If shapes, types or values do not fit; the message says what was expected.
         """
         batch, batch_size = self._check(z, pos, batch, batch_size)
+        if pos.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._check_differentiable()
         edges = prepare_edges(
             z,
             pos,
@@ -101,16 +117,31 @@ class AtomisticModel(CheckpointMixin, nn.Module):
     def _check(self, z: Tensor, pos: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Tensor, int]:
         """Structure of each atom and number of structures, where the input fits; see :meth:`forward`."""
         check_atoms(z, pos, batch)
-        if pos.dtype != self.embedding.weight.dtype:
+        dtype = self._dtype()
+        if pos.dtype != dtype:
             raise ValueError(
-                f"pos is {pos.dtype} but the weights are {self.embedding.weight.dtype}; convert pos, or the model by "
-                "model.to(dtype)"
+                f"pos is {pos.dtype} but the weights are {dtype}; convert pos, or the model by model.to(dtype)"
             )
         if batch_size is not None and (not isinstance(batch_size, (int, torch.SymInt)) or batch_size < 0):
             raise ValueError(f"batch_size must be the number of structures, got {batch_size!r}")
         if batch_size is None:
             batch_size = 1 if batch is None else count_structures(batch)
         return torch.zeros_like(z) if batch is None else batch, batch_size
+
+    def _check_differentiable(self) -> None:
+        """Raise for quantised layers, through which forces would be zero."""
+        if any(type(module).__module__.startswith(_QUANTIZED) for module in self.modules()):
+            raise ValueError(
+                "quantised layers cannot be differentiated with respect to positions; take forces and stress from the "
+                "model as it was before quantize_dynamic"
+            )
+
+    def _dtype(self) -> torch.dtype:
+        """Precision of the weights; that of the first ones where the embedding is another module."""
+        weight = getattr(self.embedding, "weight", None)
+        if not isinstance(weight, Tensor):  # quantised ones, for example, have a method of that name
+            weight = next((value for value in self.parameters() if value.is_floating_point()), self.readout.scale)
+        return weight.dtype
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions.
@@ -123,6 +154,6 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             Features, shape ``[N, hidden_channels]``.
         """
         x = embed(self.embedding, z)
-        for t in range(self.num_interactions):
-            x = self.interactions[t % len(self.interactions)](x, *edges.directed)
+        for block in self.blocks():
+            x = block(x, *edges.directed)
         return x

@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 import pyg_schnet
 from pyg_schnet import pretrained
+from pyg_schnet.models.structure import check_described
 
 FORMAT = 1
 """Version of the layout of the header; raised when older readers would misread it."""
@@ -54,14 +55,22 @@ class CheckpointMixin:
             The path.
 
         Raises:
-            ValueError: If a part of the model cannot be described in the header.
+            ValueError: If a part of the model cannot be described in the header, because it was exchanged, added or
+                changed after the model was built; the message names it.
         """
         path = Path(path)
+        name = type(self).__name__
+        if CheckpointMixin._classes.get(name) is not type(self):
+            raise ValueError(
+                f"models of class {name} cannot be stored in a model file, as the class has no config of its own to be "
+                "built from; define one, or save model.state_dict()"
+            )
+        check_described(self)
         self.card = {**self.card, **card}
         header = {
             "format": FORMAT,
             "version": pyg_schnet.__version__,
-            "class": type(self).__name__,
+            "class": name,
             "hyper_parameters": self.config,
             "units": {"length": "Å", "output": self.card.get("unit")},
             "card": self.card,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.models.schnet import SchNet
+from pyg_schnet.models.structure import check_described
 from pyg_schnet.nn import MeanReadout, SumReadout
 
 _WIDTHS = ("hidden_channels", "num_filters", "readout", "filters", "num_nodes")
@@ -98,6 +99,7 @@ def _check(models: Sequence[SchNet]) -> None:
                 f"only SchNets with a sum or a mean as readout can be merged, got a {type(model).__name__} with "
                 f"{type(getattr(model, 'readout', None)).__name__}"
             )
+        check_described(model, "merged")
         kinds = [(one.readout.out_channels, one.readout.activation, type(one.readout)) for one in (first, model)]
         given = [{name: value for name, value in one.config.items() if name not in _WIDTHS} for one in (first, model)]
         different = sorted(name for name in given[0] if given[0][name] != given[1][name])

@@ -11,6 +11,7 @@ from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.models.schnet import SchNet
+from pyg_schnet.models.structure import check_described
 from pyg_schnet.neighbors import InteractionGraph
 from pyg_schnet.nn import MAX_Z, CosineCutoff, DipoleReadout, MeanReadout, Readout, SumReadout
 
@@ -132,6 +133,7 @@ def to_pyg(model: SchNet) -> PyGSchNet:
     Raises:
         ValueError: If PyG has no such model; the message lists what it lacks.
     """
+    check_described(model, "expressed by PyTorch Geometric's SchNet")
     lacking = _lacking_in_pyg(model)
     if lacking:
         raise ValueError(f"PyTorch Geometric's SchNet cannot express this model: it has {'; '.join(lacking)}")

@@ -21,16 +21,19 @@ from pyg_schnet.nn import (
     SchNetInteraction,
     num_gaussians_for_spacing,
 )
-from pyg_schnet.nn.conv import Filters
+from pyg_schnet.nn.conv import CFConv, Filters
+from pyg_schnet.nn.interaction import takes_spline
 from pyg_schnet.nn.response import Slopes
 from pyg_schnet.nn.small import SmallStructures
+from pyg_schnet.nn.spline import SplineEdges
 from pyg_schnet.nn.stack import Stack
-from pyg_schnet.nn.watch import is_any_hooked, is_hooked
+from pyg_schnet.nn.standard import is_unmodified, standard
 
 if TYPE_CHECKING:
     from pyg_schnet.models import like_pyg
 
 
+@standard()
 class SchNet(AtomisticModel):
     r"""SchNet, the continuous-filter convolutional network for molecules and materials.
 
@@ -125,33 +128,51 @@ class SchNet(AtomisticModel):
         self.activate_filters = activate_filters
         self.shared_weights = shared_weights
         self.num_nodes = num_nodes
+        self._chosen_filters = filters
         self._stack = Stack()
         self._small = SmallStructures(self._stack)
 
     @property
     def filters(self) -> Filters:
         """How filters are evaluated: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
-        return self.interactions[0].conv.filters
+        chosen = {conv.filters for conv in self._convolutions()}
+        return chosen.pop() if len(chosen) == 1 else self._chosen_filters
 
     @filters.setter
     def filters(self, value: Filters) -> None:
-        for interaction in self.interactions:
-            interaction.conv.filters = value
+        if value not in ("auto", "exact", "spline"):
+            raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
+        for conv in self._convolutions():
+            conv.filters = value
+        self._chosen_filters = value
+
+    def _convolutions(self) -> list[CFConv]:
+        """Convolutions of the blocks that have one of this package."""
+        convs = (getattr(block, "conv", None) for block in self.interactions)
+        return [conv for conv in convs if isinstance(conv, CFConv)]
+
+    def train(self, mode: bool = True) -> SchNet:
+        """Set training or evaluation mode; either way what is kept of weights is computed again."""
+        self._stack.forget()
+        self._small.forget()
+        return super().train(mode)
+
+    def freeze(self) -> None:
+        """Look no more for changes of parts and weights; see :func:`pyg_schnet.models.freeze`."""
+        self._stack = Stack(looks=False)
+        self._small = SmallStructures(self._stack)
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
-        size, conv = (z.size(0), z.size(0)), self.interactions[0].conv
-        if edges.undirected is None:
-            spline = conv.spline_edges(*edges.directed, size)
-        else:
-            spline = conv.spline_edges(*edges.undirected, size, undirected=True)
-        blocks = self._blocks()
+        blocks = self.blocks()
+        spline = _shared_edges(blocks, edges, (z.size(0), z.size(0)))
         out = None if spline is None else self._stack(blocks, self.embedding, z, spline)
         if out is not None:
             return out
         x = embed(self.embedding, z)
         for block in blocks:
-            x = block(x, *edges.directed, spline)
+            shared = () if spline is None or not takes_spline(block) else (spline,)
+            x = block(x, *edges.directed, *shared)
         return x
 
     def energy_and_slopes(
@@ -200,12 +221,12 @@ class SchNet(AtomisticModel):
             >>> model.energy_and_slopes(z, pos).by_pos.shape
             torch.Size([3, 3])
         """
-        if self.training or self._is_exchanged() or not _is_plain_call(z, pos):
+        if self.training or not _is_plain_call(z, pos) or not is_unmodified(self):
             return None
         if cpu_kernels().is_large(_most_pairs(z.size(0), edge_index, cell, pbc) * self.num_filters):
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
-        prepared = self._small.prepare(self._blocks(), self.embedding, self.readout)
+        prepared = self._small.prepare(self.blocks(), self.embedding, self.readout)
         if prepared is None:
             return None
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
@@ -213,16 +234,6 @@ class SchNet(AtomisticModel):
         if graph is None:
             return None
         return prepared(pos, z, batch, batch_size, graph.index, graph.ptr, graph.offset, strain)
-
-    def _blocks(self) -> list[nn.Module]:
-        """Interaction blocks in the order they act."""
-        different = list(self.interactions._modules.values())
-        return [different[t % len(different)] for t in range(self.num_interactions)]
-
-    def _is_exchanged(self) -> bool:
-        """Whether somebody has written another forward pass, or looks at this one."""
-        own = self.__dict__
-        return type(self) is not SchNet or "forward" in own or "represent" in own or is_hooked(self) or is_any_hooked()
 
     @classmethod
     def from_chapter(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
@@ -338,6 +349,16 @@ class SchNet(AtomisticModel):
             f"num_interactions={self.num_interactions}, num_gaussians={self.num_gaussians}, cutoff={self.cutoff}, "
             f"readout={self.readout})"
         )
+
+
+def _shared_edges(blocks: list[nn.Module], edges: Edges, size: tuple[int, int]) -> SplineEdges | None:
+    """Edges for the fused way of the blocks that can share them; ``None`` where each block sees to itself."""
+    block = next((block for block in blocks if type(block) is SchNetInteraction), None)
+    if block is None or not isinstance(block.conv, CFConv):
+        return None
+    if edges.undirected is None:
+        return block.conv.spline_edges(*edges.directed, size)
+    return block.conv.spline_edges(*edges.undirected, size, undirected=True)
 
 
 def _is_plain_call(z: Tensor, pos: Tensor) -> bool:

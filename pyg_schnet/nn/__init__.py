@@ -5,7 +5,7 @@ from pyg_schnet.nn.aggregation import sum_to_targets
 from pyg_schnet.nn.basis import GaussianBasis, gaussian_basis, num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, DTNNConv, exclude_self_loops, neighbor_counts
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff, cosine_cutoff, hard_cutoff
-from pyg_schnet.nn.dense import Dense, dense
+from pyg_schnet.nn.dense import dense
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.interaction import DTNNInteraction, SchNetInteraction
 from pyg_schnet.nn.readout import (
@@ -28,7 +28,6 @@ __all__ = [
     "CosineCutoff",
     "DTNNConv",
     "DTNNInteraction",
-    "Dense",
     "DipoleReadout",
     "ElectronicSpatialExtentReadout",
     "FilterNetwork",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.nn.standard import standard
 
 _LN2 = math.log(2.0)
 
@@ -73,6 +74,7 @@ def _slope_of(ctx: Any) -> Tensor:
     return _Logistic.apply(x, slope) if torch.is_grad_enabled() else slope
 
 
+@standard()
 class ShiftedSoftplus(nn.Module):
     """Module twin of :func:`shifted_softplus`; has no parameters."""
 

@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter, segment
+
+from pyg_schnet.nn.standard import is_unmodified
 
 
 class _SegmentSum(torch.autograd.Function):
@@ -79,3 +83,26 @@ def sum_to_targets(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | N
     if ptr is None:
         return scatter(src, index, 0, num_targets, reduce="sum")
     return _SegmentSum.apply(src, ptr, index)
+
+
+def is_forward(conv: MessagePassing) -> bool:
+    """Whether messages go from the first row of ``edge_index`` to the second, by which ``edge_ptr`` is sorted."""
+    return conv.flow == "source_to_target"
+
+
+def aggregate_messages(
+    conv: MessagePassing, messages: Tensor, index: Tensor, ptr: Tensor | None, num_targets: int
+) -> Tensor:
+    """Sum over the neighbours of each target, or what an ``aggr_module`` that was exchanged or hooked gives.
+
+    Args:
+        conv: The convolution.
+        messages: Shape ``[E, F]``.
+        index: Target of each message, shape ``[E]``.
+        ptr: See :func:`sum_to_targets`.
+        num_targets: Number of targets N.
+    """
+    summing = conv.aggr_module
+    if type(summing) is SumAggregation and (torch.compiler.is_compiling() or is_unmodified(summing)):
+        return sum_to_targets(messages, index, num_targets, ptr)
+    return MessagePassing.aggregate(conv, messages, index, None, num_targets)

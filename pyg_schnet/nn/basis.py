@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyg_schnet.nn.standard import standard
+
 
 def gaussian_basis(dist: Tensor, centers: Tensor, gamma: float | Tensor) -> Tensor:
     r"""Expand distances in Gaussians, eq. (14) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
@@ -28,6 +30,7 @@ def gaussian_basis(dist: Tensor, centers: Tensor, gamma: float | Tensor) -> Tens
     return torch.exp(-gamma * (dist.unsqueeze(-1) - centers) ** 2)
 
 
+@standard()
 class GaussianBasis(nn.Module):
     r"""Evenly spaced Gaussians from zero to the cutoff, eq. (14) of the chapter; see :func:`gaussian_basis`.
 

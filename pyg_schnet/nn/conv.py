@@ -7,16 +7,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
 from pyg_schnet.kernels import spline_conv
 from pyg_schnet.nn._inputs import check_edges, check_features
-from pyg_schnet.nn.aggregation import sum_to_targets
+from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
-from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.spline import SplineEdges, SplineFilter
+from pyg_schnet.nn.spline import SplineEdges, SplineFilter, can_be_splined, check_num_nodes
+from pyg_schnet.nn.standard import FUSED_HOOKS, StandardCheck, standard
 
 Features = Tensor | tuple[Tensor, Tensor]
 Filters = Literal["auto", "exact", "spline"]
@@ -64,6 +66,7 @@ def neighbor_counts(edge_index: Tensor, edge_dist: Tensor, cutoff: float, num_ta
     return scatter(inside, edge_index[1], 0, num_targets, reduce="sum").clamp(min=1.0)
 
 
+@standard(aggr_module=SumAggregation, filter_network=FilterNetwork)
 class CFConv(MessagePassing):
     r"""Continuous-filter convolution, eq. (9) and (13) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -81,8 +84,9 @@ class CFConv(MessagePassing):
 
     There are two ways to the same sum. The exact one is PyG's: :meth:`message` on every edge, then the sum. The fused
     one, :meth:`message_and_aggregate`, takes the filters from a table (:class:`pyg_schnet.nn.SplineFilter`) and stores
-    nothing of the size of the edges. Message hooks and explainers need messages, so where they are in use, the exact
-    way is taken; likewise by ``torch.compile`` and ``torch.func``.
+    nothing of the size of the edges. It is for what is written here: a convolution or filter network that was
+    subclassed, overridden, exchanged in part or hooked takes the exact way, as do explainers, ``torch.compile`` and
+    ``torch.func``. Hooks on ``message_and_aggregate`` are called on the fused way, which is then taken where it can be.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -115,7 +119,11 @@ class CFConv(MessagePassing):
         super().__init__(aggr="sum", node_dim=0)
         self.filter_network = filter_network
         self.normalize = normalize
+        check_num_nodes(num_nodes)
         self.num_nodes = num_nodes
+        self._frozen = False
+        self._spline: SplineFilter | None = None
+        self._is_standard = StandardCheck(FUSED_HOOKS)
         self.filters = filters
 
     @property
@@ -127,31 +135,63 @@ class CFConv(MessagePassing):
     def filters(self, value: Filters) -> None:
         if value not in ("auto", "exact", "spline"):
             raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
-        self._filters = value
-        self.spline: SplineFilter | None = None
-        if value == "exact":
-            return
-        splinable = isinstance(self.filter_network, FilterNetwork) and (
-            self.num_nodes is not None or getattr(self.filter_network.basis, "resolution", None) is not None
-        )
-        if splinable:
-            self.spline = SplineFilter(self.filter_network, self.num_nodes)
-        elif value == "spline":
+        if value == "spline" and not can_be_splined(self.filter_network, self.num_nodes):
             raise ValueError(
-                f"filters='spline' needs a FilterNetwork whose basis has a fixed resolution, or num_nodes; got "
-                f"{self.filter_network}"
+                "filters='spline' needs a FilterNetwork whose basis has a fixed resolution, or num_nodes, and whose "
+                f"window is of this package or says by an attribute 'vanishes' how it ends; got {self.filter_network}"
             )
+        self._filters, self._spline = value, None
+
+    @property
+    def spline(self) -> SplineFilter | None:
+        """The filter network as a table; ``None`` where filters are exact, or the network cannot be splined."""
+        network, known = self.filter_network, self._spline
+        if self._filters == "exact" or not can_be_splined(network, self.num_nodes):
+            return None
+        if known is None or known.network is not network or known.given_nodes != self.num_nodes:
+            known = self._spline = SplineFilter(network, self.num_nodes)
+            known.look(not self._frozen)
+        return known
+
+    def freeze(self) -> None:
+        """Look no more for changes of weights; see :func:`pyg_schnet.models.freeze`."""
+        self._frozen, self._spline = True, None
+
+    @property
+    def cutoff(self) -> float:
+        """Distance in Å from which on filters are zero.
+
+        Raises:
+            TypeError: If the filter network does not say so.
+        """
+        cutoff = getattr(self.filter_network, "cutoff", None)
+        if cutoff is None:
+            raise TypeError(
+                f"a filter network needs an attribute cutoff, the distance in Å from which on filters are zero; "
+                f"{type(self.filter_network).__name__} has none"
+            )
+        return cutoff
+
+    @property
+    def in_channels(self) -> int:
+        """Size of the features, as PyG's explainers ask for it; -1 where the filter network does not say it."""
+        return getattr(self.filter_network, "num_filters", -1)
+
+    @property
+    def out_channels(self) -> int:
+        """Size of the convolved features, that of the features."""
+        return self.in_channels
 
     def train(self, mode: bool = True) -> CFConv:
-        """Set training or evaluation mode; either way the table is computed anew."""
-        if self.spline is not None:
-            self.spline.forget()
+        """Set training or evaluation mode; either way the table is computed again."""
+        if self._spline is not None:
+            self._spline.forget()
         return super().train(mode)
 
     def reset_parameters(self) -> None:
         """Draw new weights for the filter network."""
         super().reset_parameters()
-        self.filter_network.reset_parameters()
+        reset_parameters(self.filter_network)
 
     def forward(
         self,
@@ -184,17 +224,20 @@ class CFConv(MessagePassing):
             spline = None
             edge_index = check_edges(edge_index, edge_dist)
             if isinstance(x, Tensor):
-                edge_dist = exclude_self_loops(edge_index, edge_dist, self.filter_network.cutoff)
+                edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
         x_src, x_dst = (x, x) if isinstance(x, Tensor) else x
         num_targets = size[1] if x_dst is None else x_dst.size(0)
         if spline is None:
             spline = self.spline_edges(edge_index, edge_dist, edge_ptr, (x_src.size(0), num_targets))
         if spline is not None:
-            return self.message_and_aggregate(spline, x_src)
+            return self._fused(spline, x_src)
         filters = self.filter_network(edge_dist)  # [E, F]
+        forward = is_forward(self)
+        edge_ptr = edge_ptr if forward else None
         out = self.propagate(edge_index, x=(x_src, x_dst), filters=filters, edge_ptr=edge_ptr, size=size)
         if self.normalize:
-            out = out / neighbor_counts(edge_index, edge_dist, self.filter_network.cutoff, out.size(0)).unsqueeze(-1)
+            edge_index = edge_index if forward else edge_index.flip(0)
+            out = out / neighbor_counts(edge_index, edge_dist, self.cutoff, out.size(0)).unsqueeze(-1)
         return out
 
     def spline_edges(
@@ -214,45 +257,47 @@ class CFConv(MessagePassing):
             size: ``(N_src, N_dst)``.
             undirected: Whether each edge stands for both directions; they are sorted by target then.
         """
-        if self.spline is None or self._is_observed() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
             return None
-        if torch._C._functorch.maybe_current_level() is not None:
+        spline = self.spline
+        if spline is None or not self._is_standard(self):
             return None
         if self.filters == "auto" and not self._prefers_spline(edge_dist, (1 + undirected) * edge_dist.size(0)):
             return None
-        edges = self.spline.edges(edge_index, edge_dist, edge_ptr, size, undirected)
+        edges = spline.edges(edge_index, edge_dist, edge_ptr, size, undirected)
         if self.normalize:
             if undirected:
                 edge_index, edge_dist = torch.cat([edge_index, edge_index.flip(0)], 1), torch.cat([edge_dist] * 2)
-            edges = edges._replace(n_neighbors=neighbor_counts(edge_index, edge_dist, self.spline.cutoff, size[1]))
+            edges = edges._replace(n_neighbors=neighbor_counts(edge_index, edge_dist, spline.cutoff, size[1]))
         return edges
 
     def can_use(self, spline: SplineEdges) -> bool:
         """Whether edges that were prepared by another layer serve this one as well."""
+        own = self.spline
         return (
-            self.spline is not None
-            and self.spline.fits(spline)
+            own is not None
+            and own.fits(spline)
             and not (self.normalize and spline.n_neighbors is None)
-            and not self._is_observed()
+            and self._is_standard(self)
         )
 
     def _prefers_spline(self, edge_dist: Tensor, num_edges: int) -> bool:
         if edge_dist.device.type != "cpu" or edge_dist.dtype not in (torch.float32, torch.float64):
             return False  # the fused kernels are those of the CPU
-        return not self.training or num_edges > self.spline.num_nodes_at(edge_dist)
+        hooked = self._message_and_aggregate_forward_pre_hooks or self._message_and_aggregate_forward_hooks
+        return not self.training or bool(hooked) or num_edges > self.spline.num_nodes_at(edge_dist)
 
-    def _is_observed(self) -> bool:
-        """Whether somebody looks at the messages."""
-        return bool(self.explain) or any(
-            (
-                self._propagate_forward_pre_hooks,
-                self._propagate_forward_hooks,
-                self._message_forward_pre_hooks,
-                self._message_forward_hooks,
-                self._aggregate_forward_pre_hooks,
-                self._aggregate_forward_hooks,
-            )
-        )
+    def _fused(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
+        """:meth:`message_and_aggregate` with its hooks, in the way of PyG's ``propagate``."""
+        arguments = {"x_src": x_src}
+        for hook in self._message_and_aggregate_forward_pre_hooks.values():
+            changed = hook(self, (spline, arguments))
+            spline, arguments = (spline, arguments) if changed is None else changed
+        out = self.message_and_aggregate(spline, **arguments)
+        for hook in self._message_and_aggregate_forward_hooks.values():
+            changed = hook(self, (spline, arguments), out)
+            out = out if changed is None else changed
+        return out
 
     def message(self, x_j: Tensor, filters: Tensor) -> Tensor:
         """Summand of eq. (9), shape ``[E, F]``."""
@@ -260,7 +305,7 @@ class CFConv(MessagePassing):
 
     def aggregate(self, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:
         """Sum over the neighbours of each target, shape ``[N_dst, F]``."""
-        return sum_to_targets(inputs, index, dim_size, edge_ptr)
+        return aggregate_messages(self, inputs, index, edge_ptr, dim_size)
 
     def message_and_aggregate(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
@@ -318,11 +363,20 @@ class DTNNConv(MessagePassing):
         """Distance in Å from which on no message is sent."""
         return self.window.cutoff
 
+    @property
+    def in_channels(self) -> int:
+        """Size of the atom features, as PyG's explainers ask for it."""
+        return self.hidden_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Size of the sums of messages, that of the atom features."""
+        return self.hidden_channels
+
     def reset_parameters(self) -> None:
         """Draw new weights (Glorot uniform) and set biases to zero."""
         super().reset_parameters()
-        for module in (self.basis, self.lin_features, self.lin_dist, self.lin_out):
-            module.reset_parameters()
+        reset_parameters(self.basis, self.lin_features, self.lin_dist, self.lin_out)
 
     def forward(
         self,
@@ -338,23 +392,34 @@ class DTNNConv(MessagePassing):
         if isinstance(x, Tensor):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
-        x_src, x_dst = x
+        forward, (x_src, x_dst) = is_forward(self), x
+        if not self._explains_features():
+            x_src, x_dst = (self._factors(x_src), x_dst) if forward else (x_src, self._factors(x_dst))
         return self.propagate(
             edge_index,
-            x=(self.lin_features(x_src), x_dst),
-            factors=self.lin_dist(self.basis(edge_dist)),  # [E, num_factors]
+            x=(x_src, x_dst),
+            factors=apply_dense(self.lin_dist, self.basis(edge_dist)),  # [E, num_factors]
             window=self.window(edge_dist).unsqueeze(-1),  # [E, 1]
-            edge_ptr=edge_ptr,
+            edge_ptr=edge_ptr if forward else None,
             size=size,
         )
 
+    def _factors(self, x: Tensor) -> Tensor:
+        """Features in the factor space, shape ``[N, num_factors]``."""
+        return apply_dense(self.lin_features, x)
+
+    def _explains_features(self) -> bool:
+        """Whether messages are made from features as they are, whose size explainers are told by ``in_channels``."""
+        return bool(self.explain) and type(self).message is DTNNConv.message and "message" not in vars(self)
+
     def message(self, x_j: Tensor, factors: Tensor, window: Tensor) -> Tensor:
         """Summand of eq. (6), shape ``[E, F]``."""
-        return torch.tanh(self.lin_out(x_j * factors)) * window
+        x_j = self._factors(x_j) if self._explains_features() else x_j
+        return torch.tanh(apply_dense(self.lin_out, x_j * factors)) * window
 
     def aggregate(self, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:
         """Sum over the neighbours of each target, shape ``[N_dst, F]``."""
-        return sum_to_targets(inputs, index, dim_size, edge_ptr)
+        return aggregate_messages(self, inputs, index, edge_ptr, dim_size)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.hidden_channels}, {self.num_factors}, {self.basis}, {self.window})"

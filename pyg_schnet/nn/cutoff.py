@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyg_schnet.nn.standard import standard
+
 
 def cosine_cutoff(dist: Tensor, cutoff: float) -> Tensor:
     r"""Cosine window, eq. (15) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
@@ -66,6 +68,7 @@ class _Cutoff(nn.Module):
         return f"{type(self).__name__}({self.cutoff} Å)"
 
 
+@standard()
 class CosineCutoff(_Cutoff):
     """Module twin of :func:`cosine_cutoff`.
 
@@ -83,6 +86,7 @@ class CosineCutoff(_Cutoff):
         return cosine_cutoff(dist, self.cutoff)
 
 
+@standard()
 class HardCutoff(_Cutoff):
     """Module twin of :func:`hard_cutoff`.
 

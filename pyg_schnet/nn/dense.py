@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch_geometric.nn.dense import Linear
+import math
+
+import torch
+from torch import Tensor, nn
 
 from pyg_schnet.kernels import linear
+from pyg_schnet.kernels.matmul import is_faster
+from pyg_schnet.nn.standard import is_unmodified
 
 
-class Dense(Linear):
+def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
     r"""Atom-wise layer :math:`\mathbf{x}_i \mathbf{W} + \mathbf{b}`, eq. (10) of the chapter.
 
-    PyG's ``Linear``, with the same weights and repr, multiplied by :func:`pyg_schnet.kernels.linear`.
-
-    Example:
-        >>> import torch
-        >>> Dense(3, 2)(torch.zeros(4, 3)).shape
-        torch.Size([4, 2])
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map rows ``[N, in_channels]`` to ``[N, out_channels]``."""
-        return linear(x, self.weight, self.bias)
-
-    def __repr__(self) -> str:
-        return f"Linear({self.in_channels}, {self.out_channels}, bias={self.bias is not None})"
-
-
-def dense(in_channels: int, out_channels: int, bias: bool = True) -> Dense:
-    r"""Atom-wise layer :math:`\mathbf{x}_i \mathbf{W} + \mathbf{b}`, eq. (10) of the chapter.
-
-    Glorot-uniform weights and zero biases, as in the SchNet of PyTorch Geometric; ``reset_parameters`` draws anew.
+    A ``torch.nn.Linear``, so that what looks for such layers (pruning, LoRA, quantisation, counters of operations)
+    finds it, with Glorot-uniform weights and zero biases, as in the SchNet of PyTorch Geometric. Its own
+    ``reset_parameters`` is torch's; those of the modules of this package draw Glorot-uniform weights again.
 
     Args:
         in_channels: Size of each input row.
@@ -39,6 +26,38 @@ def dense(in_channels: int, out_channels: int, bias: bool = True) -> Dense:
 
     Example:
         >>> dense(3, 2)
-        Linear(3, 2, bias=True)
+        Linear(in_features=3, out_features=2, bias=True)
     """
-    return Dense(in_channels, out_channels, bias=bias, weight_initializer="glorot", bias_initializer="zeros")
+    layer = nn.Linear(in_channels, out_channels, bias=bias, device="meta")  # torch's own weights are not drawn
+    layer.weight = nn.Parameter(torch.empty(out_channels, in_channels))
+    if bias:
+        layer.bias = nn.Parameter(torch.empty(out_channels))
+    draw_glorot(layer)
+    return layer
+
+
+@torch.no_grad()
+def draw_glorot(layer: nn.Linear) -> None:
+    """Draw Glorot-uniform weights and set the bias to zero."""
+    bound = math.sqrt(6.0 / (layer.in_features + layer.out_features))
+    layer.weight.uniform_(-bound, bound)
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
+def apply_dense(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``, of unmodified layers by the product that is fastest (:func:`pyg_schnet.kernels.linear`)."""
+    if type(layer) is nn.Linear and is_faster(x, layer.weight) and is_unmodified(layer):
+        return linear(x, layer.weight, layer.bias)
+    return layer(x)
+
+
+def reset_parameters(*modules: nn.Module) -> None:
+    """Draw new weights for modules, Glorot-uniform ones for dense layers; parts without weights of their own stay."""
+    for module in modules:
+        if type(module) is nn.Linear:
+            draw_glorot(module)
+        elif hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+        else:
+            reset_parameters(*module.children())

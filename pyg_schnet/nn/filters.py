@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff
-from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
+from pyg_schnet.nn.standard import standard
 
 
+@standard(window=None, basis=None, lin1=nn.Linear, lin2=nn.Linear, act=ShiftedSoftplus)
 class FilterNetwork(nn.Module):
     r"""Continuous filter, eq. (14) to (16) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -60,9 +62,7 @@ class FilterNetwork(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new weights (Glorot uniform) and set biases to zero."""
-        self.basis.reset_parameters()
-        self.lin1.reset_parameters()
-        self.lin2.reset_parameters()
+        reset_parameters(self.basis, self.lin1, self.lin2)
 
     def forward(self, dist: Tensor) -> Tensor:
         """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
@@ -77,7 +77,7 @@ class FilterNetwork(nn.Module):
         Returns:
             Shape ``[E, num_filters]``.
         """
-        filters = self.lin2(self.act(self.lin1(expansion)))
+        filters = apply_dense(self.lin2, self.act(apply_dense(self.lin1, expansion)))
         return self.act(filters) if self.activate_filters else filters
 
     def __repr__(self) -> str:

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from pyg_schnet.nn._inputs import check_features
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.conv import CFConv, DTNNConv, Features, Filters
-from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.spline import SplineEdges
+from pyg_schnet.nn.standard import FUSED_HOOKS, is_unmodified, standard
 
 
+@standard(lin_in=nn.Linear, conv=CFConv, lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
 class SchNetInteraction(nn.Module):
     r"""SchNet's interaction block, eq. (5) and Fig. 1 of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -56,8 +58,7 @@ class SchNetInteraction(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new weights (Glorot uniform) and set biases to zero."""
-        for module in (self.lin_in, self.conv, self.lin1, self.lin2):
-            module.reset_parameters()
+        reset_parameters(self.lin_in, self.conv, self.lin1, self.lin2)
 
     def forward(
         self,
@@ -81,11 +82,19 @@ class SchNetInteraction(nn.Module):
         """
         check_features(x, self.hidden_channels)
         if isinstance(x, Tensor):
-            x_dst, hidden = x, self.lin_in(x)
+            x_dst, hidden = x, apply_dense(self.lin_in, x)
         else:
-            x_dst, hidden = x[1], (self.lin_in(x[0]), x[1])
-        hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr, spline=spline)
-        return x_dst + self.lin2(self.act(self.lin1(hidden)))
+            x_dst, hidden = x[1], (apply_dense(self.lin_in, x[0]), x[1])
+        shared = {} if spline is None else {"spline": spline}  # other convolutions know no such argument
+        hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr, **shared)
+        return x_dst + apply_dense(self.lin2, self.act(apply_dense(self.lin1, hidden)))
+
+
+def takes_spline(block: nn.Module) -> bool:
+    """Whether a block may be given edges that another one has prepared: its call and its convolution are unmodified."""
+    if type(block) is not SchNetInteraction or not is_unmodified(block):
+        return False
+    return type(block.conv) is CFConv and is_unmodified(block.conv, FUSED_HOOKS)
 
 
 class DTNNInteraction(nn.Module):
@@ -111,7 +120,7 @@ class DTNNInteraction(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new weights (Glorot uniform) and set biases to zero."""
-        self.conv.reset_parameters()
+        reset_parameters(self.conv)
 
     def forward(self, x: Features, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None = None) -> Tensor:
         """Updated features, shape ``[N_dst, F]``; arguments as in :meth:`SchNetInteraction.forward`."""

@@ -13,19 +13,23 @@ from torch._subclasses.fake_tensor import FakeTensor
 class Kept:
     """One value, and the state of the tensors it was computed from.
 
-    A change is seen by where a tensor lies in memory and by autograd's count of its changes. Changes that autograd is
-    not told of (``tensor.data``) are seen on CPUs if they touch the element in the middle, as changes of whole tensors
-    do. Copies start empty.
+    A change is seen by where a tensor lies in memory, by autograd's count of its changes, and, for those that autograd
+    is not told of (``tensor.data``, arrays that share its memory), by comparing all of its elements with those that the
+    value was computed from. Copies start empty.
+
+    Args:
+        looks: Whether elements are compared; ``False`` for weights that nothing changes any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, looks: bool = True) -> None:
+        self.looks = looks
         self._value: Any = None
         self._key: Hashable = None
         self._state: list[tuple[int, int]] = []
-        self._samples: list[tuple[Any, int, float]] = []
+        self._elements: list[tuple[Any, Any]] = []
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
-        return Kept, ()
+    def __reduce__(self) -> tuple[type[Kept], tuple[bool]]:
+        return Kept, (self.looks,)
 
     def get(self, tensors: Sequence[Tensor], key: Hashable, compute: Callable[[], Any]) -> Any:
         """The value kept for these tensors, or a new one; it carries no gradient.
@@ -48,22 +52,31 @@ class Kept:
             return None
         if state != self._state and any(tensor.is_meta or tensor.is_inference() for tensor in tensors):
             return None
-        if self._value is None or (state, key) != (self._state, self._key) or self._touched():
+        if self._value is None or (state, key) != (self._state, self._key) or (self.looks and self._touched()):
             with torch.inference_mode(False), torch.no_grad():
                 self._value = compute()
-            self._state, self._key, self._samples = state, key, _samples(tensors)
+            self._state, self._key, self._elements = state, key, _elements(tensors) if self.looks else []
         return self._value
 
     def _touched(self) -> bool:
-        return any(flat[middle] != value for flat, middle, value in self._samples)
+        """Whether an element has other bits than it had; so NaN is equal to itself, and -0.0 is not 0.0."""
+        for now, before in self._elements:
+            if not (before == now if type(before) is bytearray else torch.equal(_bits(now), before)):
+                return True
+        return False
 
 
-def _samples(tensors: Sequence[Tensor]) -> list[tuple[Any, int, float]]:
-    """Elements in the middle, as places in memory and the values they have now."""
-    found = []
-    for tensor in tensors:
+def _elements(tensors: Sequence[Tensor]) -> list[tuple[Any, Any]]:
+    """Tensors, and copies of their bits as they are now: of memory at hand as bytes, which compare the fastest."""
+    found: list[tuple[Any, Any]] = []
+    for tensor in map(Tensor.detach, tensors):
         if tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64):
-            flat = tensor.detach().view(-1).numpy()
-            if flat.size:
-                found.append((flat, flat.size // 2, flat[flat.size // 2]))
+            array = tensor.numpy()
+            found.append((array, bytearray(array)))
+        else:
+            found.append((tensor, _bits(tensor).clone()))
     return found
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.uint8) if tensor.dim() else tensor.view(1).view(torch.uint8)

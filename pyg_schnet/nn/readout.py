@@ -12,15 +12,16 @@ from torch_geometric.utils import scatter
 from pyg_schnet.geometry import safe_norm
 from pyg_schnet.kernels import is_plain
 from pyg_schnet.nn.activation import ShiftedSoftplus
-from pyg_schnet.nn.dense import Dense, dense
+from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.reference import MAX_Z
+from pyg_schnet.nn.standard import StandardCheck, standard
 from pyg_schnet.nn.two_layers import Pool, atom_values, two_layers
-from pyg_schnet.nn.watch import is_hooked
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
+@standard(lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
 class AtomNetwork(nn.Module):
     r"""Two atom-wise layers, :math:`\mathrm{dense} \circ \sigma \circ \mathrm{dense}`, that end every readout.
 
@@ -51,16 +52,16 @@ class AtomNetwork(nn.Module):
         self.lin1 = dense(hidden_channels, max(hidden_channels // 2, 1))
         self.act = _ACTIVATIONS[activation]()
         self.lin2 = dense(max(hidden_channels // 2, 1), out_channels)
+        self._is_standard = StandardCheck()
 
     def reset_parameters(self) -> None:
         """Draw new weights (Glorot uniform) and set biases to zero."""
-        self.lin1.reset_parameters()
-        self.lin2.reset_parameters()
+        reset_parameters(self.lin1, self.lin2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features ``[N, F]`` to ``[N, out_channels]``."""
         out = self.in_one_step(x)
-        return self.lin2(self.act(self.lin1(self._dropped(x)))) if out is None else out
+        return apply_dense(self.lin2, self.act(apply_dense(self.lin1, self._dropped(x)))) if out is None else out
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
@@ -73,13 +74,11 @@ class AtomNetwork(nn.Module):
 
     def is_written_out(self, x: Tensor) -> bool:
         """Whether it is what :func:`two_layers` computes, beside dropout; for features ``[N, F]``."""
-        parts = self.lin1, self.act, self.lin2
+        if not is_plain(x) or type(self) is not AtomNetwork or not self._is_standard(self):
+            return False
+        weights = (self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
         return (
-            is_plain(x)
-            and tuple(map(type, parts)) == (Dense, ShiftedSoftplus, Dense)
-            and not is_hooked(*parts)
-            and self.lin1.bias is not None
-            and self.lin2.bias is not None
+            all(weight is not None and is_plain(weight) for weight in weights)
             and x.dim() == 2
             and x.dtype == self.lin1.weight.dtype
             and x.size(1) == self.lin1.weight.size(1)
@@ -103,7 +102,7 @@ class Readout(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data (scale, shift, references) stay."""
-        self.network.reset_parameters()
+        reset_parameters(self.network)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
@@ -191,8 +190,10 @@ class _PooledReadout(Readout):
         """
         if self.reduce == "max":
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
+        if type(self).atom_values is not _PooledReadout.atom_values or "atom_values" in vars(self):
+            return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
         pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size, mean=self.reduce == "mean")
-        out = None if self._is_hooked() else self.network.in_one_step(x, pool)
+        out = self.network.in_one_step(x, pool) if self._is_fixed() else None
         return pool(self.network(x)) if out is None else out
 
     def is_written_out(self, x: Tensor) -> bool:
@@ -201,11 +202,19 @@ class _PooledReadout(Readout):
         drops = network.training and network.dropout > 0
         return type(network) is AtomNetwork and not drops and network.is_written_out(x)
 
-    def _is_hooked(self) -> bool:
-        """Whether somebody looks at the atom-wise network, or learns what is a statistic of the data."""
-        network, statistics = self.network, (self.scale, self.shift, self.atomref)
-        exchanged = type(network) is not AtomNetwork
-        return exchanged or is_hooked(network) or any(value.requires_grad for value in statistics)
+    def _is_fixed(self) -> bool:
+        """Whether the atom-wise network is one of this package, and what is a statistic of the data is not learned."""
+        learned = any(value.requires_grad for value in (self.scale, self.shift, self.atomref))
+        return type(self.network) is AtomNetwork and not learned
+
+
+def _pooled(values: Tensor, real: Tensor, batch: Tensor, batch_size: int, reduce: str) -> Tensor:
+    """Sums or means of the values of the real atoms of each structure, ``[B, C]``; zero where there is none."""
+    total = scatter(torch.where(real.unsqueeze(-1), values, 0.0), batch, 0, batch_size, reduce="sum")
+    if reduce == "sum":
+        return total
+    n_atoms = scatter(real.to(values.dtype), batch, 0, batch_size, reduce="sum").clamp(min=1.0)
+    return total / n_atoms.unsqueeze(-1)
 
 
 def _largest(values: Tensor, real: Tensor, batch: Tensor, batch_size: int) -> Tensor:
@@ -217,6 +226,7 @@ def _largest(values: Tensor, real: Tensor, batch: Tensor, batch_size: int) -> Te
     return torch.where(out > lowest, out, 0.0)
 
 
+@standard(network=AtomNetwork)
 class SumReadout(_PooledReadout):
     r"""Extensive property such as the energy, eq. (1) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -244,6 +254,7 @@ class SumReadout(_PooledReadout):
     reduce = "sum"
 
 
+@standard(network=AtomNetwork)
 class MeanReadout(_PooledReadout):
     r"""Intensive property, eq. (2) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -261,6 +272,7 @@ class MeanReadout(_PooledReadout):
     reduce = "mean"
 
 
+@standard(network=AtomNetwork)
 class MaxReadout(_PooledReadout):
     r"""Intensive property of the atom that has most of it, such as the highest frequency of a crystal.
 

@@ -11,13 +11,13 @@ from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.readout import MeanReadout, SumReadout
 from pyg_schnet.nn.response import Slopes
 from pyg_schnet.nn.stack import Stack
-from pyg_schnet.nn.watch import Watch
+from pyg_schnet.nn.standard import Snapshot
 
 
 class SmallStructures:
     """Modules as one kernel, for structures that would spend more time between kernels than in them.
 
-    What was found out about the modules is kept until they change. Copies start anew.
+    What was found out about the modules is kept until they change. Copies start empty.
 
     Args:
         stack: Blocks as one step, whose packed weights are used.
@@ -29,6 +29,10 @@ class SmallStructures:
 
     def __reduce__(self) -> tuple[type[SmallStructures], tuple[Stack]]:
         return SmallStructures, (self._stack,)
+
+    def forget(self) -> None:
+        """Find out again what there is to know when it is needed next."""
+        self._ends = None
 
     def prepare(self, blocks: list[nn.Module], embedding: nn.Module, readout: nn.Module) -> Prepared | None:
         """The modules for the kernel.
@@ -42,8 +46,8 @@ class SmallStructures:
             ``None`` where they are to be called themselves: in training, with hooks, with parts that are exchanged.
         """
         plan, ends = self._stack.plan(blocks), self._ends
-        if ends is None or ends.modules != (embedding, readout) or not ends.watch.unchanged():
-            ends = self._ends = _Ends.of(embedding, readout)
+        if ends is None or ends.modules != (embedding, readout) or (self._stack.looks and not ends.seen.unchanged()):
+            ends = self._ends = _Ends.of(embedding, readout, self._stack.looks)
         grid = plan.grid
         if not ends.usable or grid is None:
             return None
@@ -91,16 +95,16 @@ class _Ends(NamedTuple):
     """What is known of embedding and readout until they change."""
 
     modules: tuple[nn.Module, nn.Module]
-    watch: Watch
+    seen: Snapshot
     usable: bool
     weights: list[Tensor]
     kept: Kept
 
     @classmethod
-    def of(cls, embedding: nn.Module, readout: nn.Module) -> _Ends:
-        modules, watch, weights = (embedding, readout), Watch([embedding, readout]), []
+    def of(cls, embedding: nn.Module, readout: nn.Module, looks: bool = True) -> _Ends:
+        modules, seen, weights = (embedding, readout), Snapshot([embedding, readout]), []
         usable = (
-            watch.unchanged()
+            seen.standard
             and type(embedding) is nn.Embedding
             and embedding.max_norm is None
             and is_plain(embedding.weight)
@@ -111,7 +115,7 @@ class _Ends(NamedTuple):
             lin1, lin2 = readout.network.lin1, readout.network.lin2
             weights = [lin1.weight, lin1.bias, lin2.weight, lin2.bias, readout.scale, readout.shift, readout.atomref]
             usable = readout.out_channels == 1 and len({weight.dtype for weight in weights}) == 1
-        return cls(modules, watch, usable, weights, Kept())
+        return cls(modules, seen, usable, weights, Kept(looks))
 
     def head(self) -> Any:
         """Weights of the readout as the kernel takes them; ``None`` where changes of them cannot be seen."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_graph, spline_weights
 from pyg_schnet.kernels.bspline import OVERHANG, interpolate
+from pyg_schnet.nn.basis import GaussianBasis
+from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.kept import Kept
+from pyg_schnet.nn.standard import options_of
 from pyg_schnet.nn.tabulate import Grid, is_written_out, tabulate
 
 TOLERANCE = 1e-5
@@ -94,6 +98,51 @@ def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE
     return max(8, 1 + math.ceil(cutoff / resolution * (factor / tolerance) ** (1 / power)))
 
 
+@lru_cache
+def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int, int, int]:
+    """Nodes in evaluation, in training, and in training where distances are not differentiated."""
+    slopes, values = max(tolerance, TRAINING_TOLERANCE), max(tolerance, VALUE_TOLERANCE)
+    training = num_nodes_for(resolution, cutoff, slopes)
+    in_values = num_nodes_for(resolution, cutoff, values, forces=False)
+    return num_nodes_for(resolution, cutoff, tolerance), training, min(training, in_values)
+
+
+def check_num_nodes(num_nodes: int | None) -> None:
+    """Raise unless a grid can have so many nodes; ``None`` is for as many as are needed."""
+    if num_nodes is not None and num_nodes < 8:
+        raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
+
+
+def can_be_splined(network: nn.Module, num_nodes: int | None) -> bool:
+    """Whether the filters of a network are known to be as smooth as a spline on a grid needs.
+
+    Args:
+        network: The network, a :class:`FilterNetwork` and no subclass of it. Bases and windows of other packages say by
+            themselves, by an attribute ``resolution`` or ``vanishes``, that they may be evaluated on a grid; subclasses
+            of those of this package inherit no such word.
+        num_nodes: Nodes of the grid, where they are given.
+    """
+    if type(network) is not FilterNetwork:
+        return False
+    basis, window = network.basis, network.window
+    if type(window) not in (CosineCutoff, HardCutoff) and not (_says(window, "vanishes") and not _tensors(window)):
+        return False
+    if type(basis) is not GaussianBasis and not (_says(basis, "resolution") or num_nodes is not None):
+        return False
+    return num_nodes is not None or getattr(basis, "resolution", None) is not None
+
+
+def _says(part: nn.Module, name: str) -> bool:
+    """Whether a part has an attribute of its own, or of a class that is not one of those that are subclassed."""
+    owner = next((cls for cls in type(part).__mro__ if name in vars(cls)), None)
+    ours = (GaussianBasis.__module__, CosineCutoff.__module__)
+    return name in vars(part) or (owner is not None and owner.__module__ not in ours)
+
+
+def _tensors(part: nn.Module) -> list[Tensor]:
+    return [*part.parameters(), *part.buffers()]
+
+
 class SplineFilter:
     r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated by a cubic B-spline.
 
@@ -108,8 +157,7 @@ class SplineFilter:
     with a kink there is less accurate near it. Windows of other packages say by an attribute ``vanishes`` that value
     and slope are zero at the cutoff.
 
-    In evaluation mode the coefficients are kept until a weight changes. Weights changed behind autograd's back, by
-    ``parameter.data``, are noticed at a sample of their elements only; :meth:`forget` makes sure.
+    In evaluation mode the coefficients are kept until a weight changes, in whichever way.
 
     This is no module and holds no weights: it is another way to evaluate ``network``.
 
@@ -123,7 +171,8 @@ class SplineFilter:
             it is at least 1e-4, and that of values at least 1e-5.
 
     Raises:
-        ValueError: If the number of nodes is too small, or cannot be found because the basis has no ``resolution``.
+        ValueError: If the number of nodes is too small, or cannot be found because the basis has no ``resolution``; or
+            if the network has a ``forward`` of its own.
 
     Example:
         >>> from pyg_schnet.nn import CosineCutoff
@@ -134,34 +183,38 @@ class SplineFilter:
     """
 
     def __init__(self, network: FilterNetwork, num_nodes: int | None = None, tolerance: float = TOLERANCE) -> None:
-        if num_nodes is None:
-            resolution = getattr(network.basis, "resolution", None)
-            if resolution is None:
-                raise ValueError(
-                    f"the number of nodes for {network.basis} is not known, as it has no fixed resolution (Å); give "
-                    "num_nodes, or take the exact filters"
-                )
-            sizes = resolution, network.cutoff
-            self._nodes = num_nodes_for(*sizes, tolerance)
-            slopes, values = max(tolerance, TRAINING_TOLERANCE), max(tolerance, VALUE_TOLERANCE)
-            self._training_nodes = num_nodes_for(*sizes, slopes)
-            self._value_nodes = min(self._training_nodes, num_nodes_for(*sizes, values, forces=False))
-        elif num_nodes < 8:
-            raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
-        else:
-            self._nodes = self._training_nodes = self._value_nodes = int(num_nodes)
-        self.network = network
+        check_num_nodes(num_nodes)
+        if type(network).forward is not FilterNetwork.forward or "forward" in vars(network):
+            raise ValueError(
+                f"a {type(network).__name__} with a forward of its own gives other filters than a table would hold; "
+                "take the exact filters"
+            )
+        self.network, self.given_nodes, self.tolerance = network, num_nodes, tolerance
         self._table, self._samples = Kept(), Kept()
+        self._sizes()
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """Nodes in evaluation, in training, and in training for values, of the network as it is now."""
+        if self.given_nodes is not None:
+            return (int(self.given_nodes),) * 3
+        network = self.network
+        resolution = getattr(network.basis, "resolution", None)
+        if resolution is None:
+            raise ValueError(
+                f"the number of nodes for {network.basis} is not known, as it has no fixed resolution (Å); give "
+                "num_nodes, or take the exact filters"
+            )
+        return _grid_sizes(resolution, network.cutoff, self.tolerance)
 
     @property
     def num_nodes(self) -> int:
         """Nodes G of the grid in the mode that the network is in, where distances are differentiated."""
-        return self._training_nodes if self.network.training else self._nodes
+        return self._sizes()[1 if self.network.training else 0]
 
     def num_nodes_at(self, dist: Tensor) -> int:
         """Nodes of the grid for these distances: fewer in training if no gradient by them is recorded."""
         if self.network.training and not (dist.requires_grad and torch.is_grad_enabled()):
-            return self._value_nodes
+            return self._sizes()[2]
         return self.num_nodes
 
     @property
@@ -178,11 +231,16 @@ class SplineFilter:
     def key(self) -> tuple[Hashable, ...]:
         """What coefficients depend on beside weights and the number of nodes."""
         network = self.network
-        return self._nodes, network.activate_filters, network.window, network.basis
+        return self._sizes()[0], network.activate_filters, options_of(network.window), options_of(network.basis)
 
     def forget(self) -> None:
         """Compute the coefficients anew when they are needed next."""
-        self._table, self._samples = Kept(), Kept()
+        looks = self._table.looks
+        self._table, self._samples = Kept(looks), Kept(looks)
+
+    def look(self, looks: bool) -> None:
+        """Say whether changes of weights are looked for."""
+        self._table.looks = self._samples.looks = looks
 
     def edges(
         self,
@@ -217,7 +275,8 @@ class SplineFilter:
 
     def fits(self, edges: SplineEdges) -> bool:
         """Whether edges were prepared for this grid."""
-        nodes = (self._training_nodes, self._value_nodes) if self.network.training else (self._nodes,)
+        sizes = self._sizes()
+        nodes = sizes[1:] if self.network.training else sizes[:1]
         return edges.span.num_nodes in nodes and edges.cutoff == self.cutoff
 
     def coefficients(self, span: Span | None = None) -> Tensor:
@@ -233,7 +292,7 @@ class SplineFilter:
         span = Span(self.num_nodes) if span is None else span
         if network.training:
             return self.compute(span)
-        weights = [*network.parameters(), *network.buffers()]
+        weights = _tensors(network)
         values = self._table.get(weights, self.key, self.compute_precisely)
         if values is None:
             return self.compute(span)
@@ -270,9 +329,9 @@ class SplineFilter:
         """
         weight = self.network.lin1.weight
         if weight.dtype == torch.float64 or weight.device.type == "mps":
-            return self.compute(Span(self._nodes))
+            return self.compute(Span(self._sizes()[0]))
         network = copy.deepcopy(self.network).to(torch.float64)
-        return tabulate(network, self.grid(network, self._nodes)).to(weight.dtype)
+        return tabulate(network, self.grid(network, self._sizes()[0])).to(weight.dtype)
 
     def grid(self, network: FilterNetwork, num_nodes: int) -> Grid:
         """All samples of a grid, in the precision of a network."""

@@ -12,17 +12,13 @@ from torch.func import functional_call
 from pyg_schnet.kernels import cpu_kernels
 from pyg_schnet.kernels._autograd import any_wanted, wanted
 from pyg_schnet.kernels.plain import is_plain
-from pyg_schnet.nn.activation import ShiftedSoftplus
-from pyg_schnet.nn.conv import CFConv
-from pyg_schnet.nn.dense import Dense
 from pyg_schnet.nn.fixed import weights_are_fixed
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.kept import Kept
 from pyg_schnet.nn.learn import DenseLayers, dense_layers, learn
 from pyg_schnet.nn.spline import SplineEdges, SplineFilter
+from pyg_schnet.nn.standard import Snapshot, is_unmodified
 from pyg_schnet.nn.tables import Tables
-from pyg_schnet.nn.tabulate import is_written_out
-from pyg_schnet.nn.watch import Watch, is_hooked
 
 
 class Stack:
@@ -36,14 +32,22 @@ class Stack:
     are to be differentiated again, are computed by the blocks themselves. Training is such a step as well
     (:func:`pyg_schnet.nn.learn.learn`).
 
-    Copies start anew.
+    Copies start empty.
+
+    Args:
+        looks: Whether changes of parts and weights are looked for; see :func:`pyg_schnet.models.freeze`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, looks: bool = True) -> None:
+        self.looks = looks
         self._plan: Plan | None = None
 
-    def __reduce__(self) -> tuple[type[Stack], tuple[()]]:
-        return Stack, ()
+    def __reduce__(self) -> tuple[type[Stack], tuple[bool]]:
+        return Stack, (self.looks,)
+
+    def forget(self) -> None:
+        """Find out again what there is to know when it is needed next."""
+        self._plan = None
 
     def __call__(
         self, blocks: list[nn.Module], embedding: nn.Embedding, z: Tensor, edges: SplineEdges
@@ -77,10 +81,11 @@ class Stack:
         return _Interact.apply(stack, elements, edges.weights, *asked)
 
     def plan(self, blocks: list[nn.Module]) -> Plan:
-        """What is known of blocks, found out anew where they have changed."""
-        if self._plan is None or self._plan.blocks != blocks or not self._plan.watch.unchanged():
-            self._plan = Plan.of(blocks)
-        return self._plan
+        """What is known of blocks, found out again where they have changed."""
+        known = self._plan
+        if known is None or known.blocks != blocks or (self.looks and not known.seen.unchanged()):
+            known = self._plan = Plan.of(blocks, self.looks)
+        return known
 
 
 class Plan(NamedTuple):
@@ -88,7 +93,7 @@ class Plan(NamedTuple):
 
     Attributes:
         blocks: The blocks in the order they act.
-        watch: Sees changes.
+        seen: The blocks as they were.
         usable: Whether they are such as are written out here; the rest means nothing otherwise.
         training: Whether one of them is in training mode.
         splines: Splined filters of the blocks, each once.
@@ -102,7 +107,7 @@ class Plan(NamedTuple):
     """
 
     blocks: list[nn.Module]
-    watch: Watch
+    seen: Snapshot
     usable: bool
     training: bool
     splines: list[SplineFilter]
@@ -115,11 +120,11 @@ class Plan(NamedTuple):
     grid: Any = None
 
     @classmethod
-    def of(cls, blocks: list[nn.Module]) -> Plan:
+    def of(cls, blocks: list[nn.Module], looks: bool = True) -> Plan:
         """Find out what there is to know."""
-        watch, different = Watch(blocks), list(dict.fromkeys(blocks))
-        if not (watch.unchanged() and all(_is_ours(block) for block in different) and _are_alike(different)):
-            return cls(blocks, watch, False, False, [], None, None, {}, [], None, Kept())
+        seen, different = Snapshot(dict.fromkeys(blocks)), list(dict.fromkeys(blocks))
+        if not (seen.standard and different and all(map(_is_ours, different)) and _are_alike(different)):
+            return cls(blocks, seen, False, False, [], None, None, {}, [], None, Kept())
         given = {block: _weights_of(block) for block in different}
         splines = [block.conv.spline for block in different]
         weights = [weight for values in given.values() for weight in values]
@@ -128,7 +133,7 @@ class Plan(NamedTuple):
         grids = {(spline.num_nodes - 1, float(spline.cutoff), different[0].conv.normalize) for spline in splines}
         evaluated = not any(module.training for block in different for module in block.modules())
         grid = cpu_kernels().Grid(*grids.pop()) if len(grids) == 1 and evaluated else None
-        return cls(blocks, watch, True, training, splines, tables, dense, given, weights, key, Kept(), grid)
+        return cls(blocks, seen, True, training, splines, tables, dense, given, weights, key, Kept(looks), grid)
 
     def packed(self, elements: Tensor) -> Any:
         """Weights as the kernels take them, packed anew if they have changed; ``None`` where that cannot be seen."""
@@ -144,7 +149,7 @@ def _weights_of(block: SchNetInteraction) -> list[Tensor]:
     """Weights and buffers; by hand, since ``parameters()`` takes as long as a matrix product."""
     network = block.conv.filter_network
     layers = (block.lin1, block.lin2, network.lin1, network.lin2)
-    basis = (*network.basis._parameters.values(), *network.basis._buffers.values())
+    basis = (*network.basis.parameters(), *network.basis.buffers())
     return [block.lin_in.weight, *(value for layer in layers for value in (layer.weight, layer.bias)), *basis]
 
 
@@ -156,9 +161,9 @@ def _names_of(block: SchNetInteraction) -> list[str]:
 
 def _is_lookup(embedding: nn.Module, z: Tensor) -> bool:
     """Whether an embedding is nothing but rows of its weights, and has one for every atom."""
-    if type(embedding) is not nn.Embedding or is_hooked(embedding):
+    if type(embedding) is not nn.Embedding or not is_unmodified(embedding):
         return False
-    if embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
+    if embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse or embedding.padding_idx:
         return False
     if z.numel() == 0 or not is_plain(z, (torch.int64,)) or not is_plain(embedding.weight):
         return False
@@ -167,16 +172,13 @@ def _is_lookup(embedding: nn.Module, z: Tensor) -> bool:
 
 
 def _is_ours(block: nn.Module) -> bool:
-    """Whether a block is what is written out below and in :mod:`pyg_schnet.nn.learn`."""
-    if type(block) is not SchNetInteraction:
+    """Whether a standard module is a block as it is written out below and in :mod:`pyg_schnet.nn.learn`."""
+    if type(block) is not SchNetInteraction or block.conv.spline is None:
         return False
-    parts = (block.lin_in, block.lin1, block.lin2, block.act, block.conv)
-    return (
-        tuple(map(type, parts)) == (Dense, Dense, Dense, ShiftedSoftplus, CFConv)
-        and block.conv.spline is not None
-        and not block.conv.explain
-        and is_written_out(block.conv.filter_network)
-    )
+    network = block.conv.filter_network
+    layers = (block.lin1, block.lin2, network.lin1, network.lin2)
+    weights = (block.lin_in.weight, *(value for layer in layers for value in (layer.weight, layer.bias)))
+    return block.lin_in.bias is None and all(weight is not None and is_plain(weight) for weight in weights)
 
 
 def _are_alike(blocks: Sequence[SchNetInteraction]) -> bool:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, is_plain, linear, spline_coefficients
-from pyg_schnet.nn.activation import ShiftedSoftplus, shifted_softplus
-from pyg_schnet.nn.dense import Dense
+from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.watch import is_hooked
+from pyg_schnet.nn.standard import is_standard
 
 
 class Grid(NamedTuple):
@@ -86,15 +85,10 @@ def _stacks(weights: Sequence[Tensor]) -> Any:
 
 
 def is_written_out(network: FilterNetwork) -> bool:
-    """Whether the formula of a network is the one written out below, with nothing exchanged or hooked to it."""
-    layers = (network.lin1, network.lin2)
-    return (
-        type(network) is FilterNetwork
-        and type(network.act) is ShiftedSoftplus
-        and all(type(layer) is Dense for layer in layers)
-        and not is_hooked(*layers)
-        and is_plain(network.lin1.weight)
-    )
+    """Whether the formula of a network is the one written out below, for its expansion and window."""
+    if type(network) is not FilterNetwork or not is_standard(network):
+        return False
+    return all(weight is not None and is_plain(weight) for weight in _weights_of(network))
 
 
 class _Tables(torch.autograd.Function):

@@ -62,7 +62,7 @@ def test_defaults_are_those_of_the_paper():
     np.testing.assert_allclose(conv.basis.centers.diff().numpy(), 0.2, atol=1e-5)
     assert isinstance(conv.window, HardCutoff)
     assert model.readout.activation == "tanh"
-    assert model.readout.network.lin1.out_channels == 15
+    assert model.readout.network.lin1.out_features == 15
 
 
 def test_options():

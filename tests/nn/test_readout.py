@@ -340,8 +340,8 @@ def test_bad_options():
 
 
 def test_atom_network_sizes():
-    assert AtomNetwork(8).lin1.out_channels == 4
-    assert AtomNetwork(1).lin1.out_channels == 1
+    assert AtomNetwork(8).lin1.out_features == 4
+    assert AtomNetwork(1).lin1.out_features == 1
     assert AtomNetwork(8, 3)(torch.zeros(5, 8)).shape == (5, 3)
 
 
