@@ -100,9 +100,7 @@ def check_unit(target: Property, width: int, network: nn.Module, pooling: str) -
         )
     for cls, fits in ((DipoleReadout, "dipole"), (ElectronicSpatialExtentReadout, "area")):
         if isinstance(readout, cls) and kind not in (fits, "dimensionless"):
-            raise ValueError(
-                f"{says} ({kind}), but a {cls.__name__} gives a {fits}; choose another readout, such as 'sum' or 'mean'"
-            )
+            raise ValueError(f"{says} ({kind}), but a {cls.__name__} has the dimension {fits}; choose 'sum' or 'mean'")
 
 
 def check_labels(parts: dict[str, Survey], needed: Sequence[Property]) -> list[str]:
