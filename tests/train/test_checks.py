@@ -111,9 +111,11 @@ def test_labels_that_only_the_test_lacks_are_said():
     structures = [structure(labels=("energy", "forces") if k < 4 else ("energy",)) for k in range(6)]
     said = check(PotentialTask(network()), data_of(structures, ([0, 1], [2, 3], [4, 5])))
     assert said == ["No test structure has a label 'forces'; it is not tested."]
-    with pytest.raises(ValueError, match="none of the 2 validation structures has a label 'forces'"):
-        check(PotentialTask(network()), data_of(structures, ([0, 1], [4, 5], [2, 3])))
-    check(PotentialTask(network(), forces_weight=0.0), data_of(structures, ([0, 1], [4, 5], [2, 3])))
+    said = check(PotentialTask(network()), data_of(structures, ([0, 1], [4, 5], [2, 3])))
+    assert said == ["No validation structure has a label 'forces'; it does not count in val/loss."]
+    with pytest.raises(ValueError, match="none of the 2 training structures has a label 'forces'"):
+        check(PotentialTask(network()), data_of(structures, ([4, 5], [0, 1], [2, 3])))
+    assert check(PotentialTask(network(), forces_weight=0.0), data_of(structures, ([4, 5], [0, 1], [2, 3]))) == []
 
 
 def test_labels_that_are_no_numbers_are_refused():
