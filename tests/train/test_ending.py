@@ -18,7 +18,7 @@ def trainer(max_epochs=10, max_steps=-1, epoch=3, step=12, seconds=None, limit=9
     callbacks.append(early)
     return SimpleNamespace(
         max_epochs=max_epochs, max_steps=max_steps, current_epoch=epoch, global_step=step, callbacks=callbacks,
-        lightning_module=SimpleNamespace(steps_per_epoch=lambda: 4),
+        num_training_batches=7, accumulate_grad_batches=2,
     )  # fmt: skip
 
 

@@ -96,7 +96,8 @@ def losses(run):
     """Validation losses of all starts, by epoch."""
     found = {}
     for table in sorted(Path(run, "logs").glob("*/metrics.csv")):
-        found |= {int(row["epoch"]): float(row["val/loss"]) for row in csv.DictReader(table.open()) if row["val/loss"]}
+        rows = csv.DictReader(table.read_text().splitlines())
+        found |= {int(row["epoch"]): float(row["val/loss"]) for row in rows if row["val/loss"]}
     return found
 
 
@@ -114,8 +115,9 @@ def test_a_moved_run_goes_on_where_it_is_with_the_best_of_all_epochs():
     assert found[3] > found[before["best_epoch"]]
     assert after["best_epoch"] == before["best_epoch"] == min(found, key=found.get)
     assert after["epochs"] == 4
+    Split(range(16), range(16, 20), range(20, 30), 30).save("other.json")
     with pytest.raises(SystemExit, match=r"give another split than new/run/split\.json"):
-        main(["train", *resume, "--data.split=null", "--trainer.max_epochs=5"])
+        main(["train", *resume, "--data.split=other.json", "--trainer.max_epochs=5"])
 
 
 def test_a_run_that_is_refused_leaves_nothing():
@@ -173,3 +175,13 @@ def test_two_processes_share_one_run():
     assert done.stdout.count("Errors on 10 test structures") == 1
     assert done.stdout.count("Training on 16 structures") == 1
     assert len(AtomsDataset("a.xyz")) == 30
+
+
+def test_a_run_does_not_start_from_what_has_seen_its_test_structures():
+    main(options("run", "--data.split=s.json"))
+    start = "--start_from=run/model.safetensors"
+    Split([*range(8, 20), *range(26, 30)], range(20, 24), [*range(8), 24, 25], 30).save("other.json")
+    with pytest.raises(SystemExit, match="to start from has learned from 8 of the 10 test structures"):
+        main(options("more", start, "--data.split=other.json"))
+    assert not Path("more").exists()
+    main(options("more", start, "--data.split=s.json"))
