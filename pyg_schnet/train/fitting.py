@@ -50,7 +50,7 @@ from pyg_schnet.train.processes import (
 )
 from pyg_schnet.train.record import RunRecord
 from pyg_schnet.train.report import NO_TEST, Errors, format_errors
-from pyg_schnet.train.split_note import note_split
+from pyg_schnet.train.split_note import note_split, num_seen
 from pyg_schnet.train.switches import check_strategy, check_switches, has_validation
 from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
 from pyg_schnet.train.transfer import start_from
@@ -212,7 +212,7 @@ def train_model(args: list[str]) -> None:
     if config.resume is not None:
         _check_split(run_dir / SPLIT_FILE, data.split)
     if config.start_from is not None and config.resume is None:
-        start_from(task.network, load(config.start_from))
+        _start_from(task, load(config.start_from), data.split)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         kept = config.clone()
@@ -259,6 +259,17 @@ def _clear(run_dir: Path) -> None:
         run_dir.rmdir()
 
 
+def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> None:
+    """Take over what a model has learned, unless it did so from the structures of the test."""
+    noted = (trained.card.get("split") or {}).get("fingerprint")
+    if noted == split.fingerprint and (seen := num_seen(trained.card, split)):
+        raise ValueError(
+            f"the model to start from has learned from {seen:,} of the {len(split.test):,} test structures; take its "
+            "split (--data.split)"
+        )
+    start_from(task.network, trained)
+
+
 def _say(*sentences: str | None) -> None:
     for sentence in filter(None, sentences):
         print(sentence)
@@ -287,7 +298,10 @@ def _set_loggers(trainer: Trainer, options: Any, run_dir: Path) -> None:
 def _set_callbacks(trainer: Trainer, data: StructureDataModule, resume: str | None) -> None:
     """Tell callbacks where the run was; without validation, none waits for it."""
     if not has_validation(trainer, data):
-        _say("There is no validation, so the model is that of the last step")
+        if trainer.is_global_zero:
+            _say("There is no validation, so the model is that of the last step")
+        if not len(data.val_set):
+            trainer.limit_val_batches = 0
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
     for one in trainer.callbacks:
         if isinstance(one, ModelCheckpoint) and resume is not None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -18,6 +16,7 @@ from pyg_schnet.models import AtomisticModel, like_pyg
 from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
+from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
@@ -116,6 +115,7 @@ class PropertyTask(LightningModule):
         self.register_buffer("scale", torch.ones(() if one_scale else (self.channels,)))
         self._inputs = NetworkInputs(network)
         self.errors = ErrorSums()  # of the evaluation that is going on
+        self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
 
     @classmethod
     def from_model(cls, model: AtomisticModel, target: Property) -> PropertyTask:
@@ -361,40 +361,25 @@ class PropertyTask(LightningModule):
         adam = FusedAdamW if fused else torch.optim.AdamW
         optimizer = adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
+        self._scheduler = scheduler
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Go on with the rate and weight decay of the options at hand; a checkpoint brings those of its own start."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.scheduler is self._scheduler:
+                config.scheduler.base_lrs = [self.lr] * len(config.scheduler.base_lrs)
+                for group in config.scheduler.optimizer.param_groups:
+                    group.update(initial_lr=self.lr, lr=self.lr * self._lr_factor(), weight_decay=self.weight_decay)
 
     def _lr_factor(self) -> float:
         if self.schedule == "constant":
             return 1.0
         if self.schedule == "cosine":
             return max(cosine_factor(self.progress(), self.warmup), 1e-4)
-        epoch = self.trainer.global_step / self.steps_per_epoch()
+        epoch = self.trainer.global_step / steps_per_epoch(self.trainer)
         return warm_restart_factor(epoch, self.restart_period, self.restart_multiplier, self.restart_decay)
 
-    def steps_per_epoch(self) -> float:
-        """Steps of the optimiser in an epoch, each of the batches over which gradients are accumulated."""
-        batches = self.trainer.num_training_batches
-        if batches == math.inf:  # not known before the first epoch
-            return math.inf
-        return max(math.ceil(batches / self.trainer.accumulate_grad_batches), 1)
-
     def progress(self) -> float:
-        """Part of the training budget that has passed, 0 to 1: of epochs, steps or time, whichever ends first.
-
-        Raises:
-            ValueError: If the trainer has no such limit, so that a schedule that ends cannot be laid out.
-        """
-        trainer, parts = self.trainer, []
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            parts.append(trainer.global_step / (trainer.max_epochs * self.steps_per_epoch()))
-        if trainer.max_steps > 0:
-            parts.append(trainer.global_step / trainer.max_steps)
-        for callback in trainer.callbacks:
-            if isinstance(callback, Timer) and callback.time_remaining() is not None:
-                elapsed = callback.time_elapsed()
-                parts.append(elapsed / (elapsed + max(callback.time_remaining(), 1e-9)))
-        if not parts:
-            raise ValueError("schedule='cosine' needs an end: set max_epochs, max_steps or max_time of the trainer")
-        passed = max(parts)
-        # clocks differ from process to process, which have to take the same steps
-        return trainer.strategy.broadcast(passed) if trainer.world_size > 1 else passed
+        """Part of the training budget that has passed, 0 to 1; see :func:`pyg_schnet.train.budget.progress_of`."""
+        return progress_of(self.trainer)
