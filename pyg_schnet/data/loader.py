@@ -19,7 +19,12 @@ _NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
 _SPECIAL_KEYS = ("num_nodes", "ptr", "feat", "node_type", "n_id")  # those that PyG treats in ways of their own
 
 
-def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys: Iterable[str] = ()) -> Batch:
+def collate_indices(
+    dataset: Any,
+    indices: Sequence[int] | Tensor,
+    exclude_keys: Iterable[str] | None = None,
+    follow_batch: Iterable[str] | None = None,
+) -> Batch:
     """Batch of the structures ``indices`` of a data set, equal to PyG's ``Batch.from_data_list``.
 
     An :class:`~torch_geometric.data.InMemoryDataset` keeps all structures in one concatenated ``Data``. A batch is
@@ -35,12 +40,13 @@ def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys:
         dataset: Data set to take from.
         indices: Which structures, in this order; repeats and negative numbers are allowed.
         exclude_keys: Attributes to leave out.
+        follow_batch: Attributes for which to note whose each row is, as ``<name>_batch`` and ``<name>_ptr``.
 
     Returns:
         The batch, with ``batch`` ``[N]`` and ``ptr`` ``[B + 1]``.
 
     Raises:
-        ValueError: If ``indices`` is empty.
+        ValueError: If ``indices`` is empty, or structures do not have the same attributes.
         TypeError: If ``indices`` are not whole numbers.
         IndexError: If an index is out of range.
 
@@ -58,12 +64,13 @@ def collate_indices(dataset: Any, indices: Sequence[int] | Tensor, exclude_keys:
         raise TypeError(f"indices must be whole numbers, got {index.dtype}; for a mask, select dataset[mask] first")
     index = _in_range(index.flatten().to(torch.int64), len(dataset))
     dataset, index = _unwrap(dataset, index)
+    exclude, follow = frozenset(exclude_keys or ()), frozenset(follow_batch or ())
     if not _is_plain(dataset):
-        return Batch.from_data_list(_one_by_one(dataset, index.tolist()), exclude_keys=list(exclude_keys))
+        return _join(_one_by_one(dataset, index.tolist()), exclude, follow)
     if dataset._indices is not None:
         chosen = dataset._indices
         index = torch.from_numpy(np.array([chosen[i] for i in index.tolist()], np.int64))
-    return _gather(dataset._data, dataset.slices, index, frozenset(exclude_keys))
+    return _gather(dataset._data, dataset.slices, index, exclude, follow)
 
 
 def _in_range(index: Tensor, size: int) -> Tensor:
@@ -87,6 +94,22 @@ def _one_by_one(dataset: Any, index: list[int]) -> list[Data]:
         chosen = dataset.indices()
         return dataset.multi_get([chosen[i] for i in index])
     return [dataset[i] for i in index]
+
+
+def _join(structures: list[Data], exclude: frozenset[str], follow: frozenset[str]) -> Batch:
+    """PyG's own collation."""
+    try:
+        return Batch.from_data_list(structures, follow_batch=list(follow), exclude_keys=list(exclude))
+    except KeyError as error:
+        raise ValueError(
+            f"structures of one batch must have the same attributes, but some have no {error.args[0]!r}; leave it out "
+            "with exclude_keys, or give it to all"
+        ) from error
+    except AttributeError as error:
+        kind = type(structures[0]).__name__
+        if isinstance(structures[0], Data):
+            raise
+        raise ValueError(f"structures must be torch_geometric.data.Data with z and pos, got a {kind}") from error
 
 
 def _is_plain(dataset: Any) -> bool:
@@ -119,7 +142,9 @@ def _empty_batch(base: type[Data]) -> Batch:
     return Batch(_base_cls=base)
 
 
-def _gather(data: Data, slices: dict[str, Tensor], index: Tensor, exclude: frozenset[str]) -> Batch:
+def _gather(
+    data: Data, slices: dict[str, Tensor], index: Tensor, exclude: frozenset[str], follow: frozenset[str]
+) -> Batch:
     size = index.numel()
     out = copy.copy(_empty_batch(type(data)))
     slice_dict: dict[str, Tensor] = {}
@@ -153,6 +178,8 @@ def _gather(data: Data, slices: dict[str, Tensor], index: Tensor, exclude: froze
             out[key] = value.index_select(dim, rows) + first_atom.index_select(0, owner)
             inc_dict[key] = first_atom
         slice_dict[key] = key_ptr
+        if key in follow:
+            out[f"{key}_batch"], out[f"{key}_ptr"] = owner, key_ptr
     out.batch, out.ptr = batch, ptr
     out._num_graphs, out._slice_dict, out._inc_dict = size, slice_dict, inc_dict
     return out
@@ -161,14 +188,17 @@ def _gather(data: Data, slices: dict[str, Tensor], index: Tensor, exclude: froze
 class _BatchSource(torch.utils.data.Dataset):
     """Gives torch's loader whole batches: it asks ``__getitems__`` for a list of indices, once per batch."""
 
-    def __init__(self, dataset: Any, transform: Callable | None, exclude_keys: Iterable[str]) -> None:
-        self.dataset, self.transform, self.exclude_keys = dataset, transform, tuple(exclude_keys)
+    def __init__(
+        self, dataset: Any, transform: Callable | None, exclude_keys: Iterable[str], follow_batch: Iterable[str]
+    ) -> None:
+        self.dataset, self.transform = dataset, transform
+        self.exclude_keys, self.follow_batch = tuple(exclude_keys), tuple(follow_batch)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        batch = collate_indices(self.dataset, indices, self.exclude_keys)
+        batch = collate_indices(self.dataset, indices, self.exclude_keys, self.follow_batch)
         return batch if self.transform is None else self.transform(batch)
 
     def __getitem__(self, index: int | Sequence[int]) -> Batch:  # batch_size=None: the sampler gives lists of indices
@@ -191,6 +221,7 @@ class StructureLoader(torch.utils.data.DataLoader):
         shuffle: Whether to draw in a new order in every epoch.
         transform: Applied to every batch as a whole, for example ``NeighborList(cutoff=5.0)``.
         exclude_keys: Attributes to leave out.
+        follow_batch: Attributes for which to note whose each row is, as ``<name>_batch`` and ``<name>_ptr``.
         **kwargs: Other arguments of :class:`torch.utils.data.DataLoader`.
 
     Example:
@@ -207,16 +238,17 @@ class StructureLoader(torch.utils.data.DataLoader):
         batch_size: int | None = 1,
         shuffle: bool = False,
         transform: Callable | None = None,
-        exclude_keys: Iterable[str] = (),
+        exclude_keys: Iterable[str] | None = None,
+        follow_batch: Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("collate_fn", None)  # Lightning hands it back when it rebuilds a loader with another sampler
         if isinstance(dataset, _BatchSource):  # likewise the wrapper
             dataset = dataset.dataset
-        self.transform, self.exclude_keys = transform, tuple(exclude_keys)
-        super().__init__(
-            _BatchSource(dataset, transform, self.exclude_keys), batch_size, shuffle, collate_fn=_as_is, **kwargs
-        )
+        self.transform = transform
+        self.exclude_keys, self.follow_batch = tuple(exclude_keys or ()), tuple(follow_batch or ())
+        source = _BatchSource(dataset, transform, self.exclude_keys, self.follow_batch)
+        super().__init__(source, batch_size, shuffle, collate_fn=_as_is, **kwargs)
 
     @property
     def structures(self) -> Any:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
-from torch_geometric.data import Data
+from torch.utils.data import ConcatDataset
+from torch_geometric.data import Batch, Data
 
 from pyg_schnet.units import dimension
 
@@ -88,7 +89,8 @@ def properties_of(dataset: Any) -> dict[str, Property]:
     """Targets of a data set by name: those of this package, and PyG's ``QM9`` and ``MD17``.
 
     Args:
-        dataset: A data set, or a :class:`torch.utils.data.Subset` of one.
+        dataset: A data set, or a :class:`torch.utils.data.Subset` or
+            :class:`~torch.utils.data.ConcatDataset` of some, which must have the same targets.
 
     Returns:
         The targets by name, in the order in which they are stored.
@@ -109,21 +111,47 @@ def properties_of(dataset: Any) -> dict[str, Property]:
         return dict(QM9_PROPERTIES)
     if "MD17" in names:
         return dict(PYG_MD17_PROPERTIES)
+    if isinstance(dataset, ConcatDataset):
+        return _common_properties(dataset)
     inner = getattr(dataset, "dataset", None)  # torch.utils.data.Subset, the dataset of a StructureLoader
     if inner is not None:
         return properties_of(inner)
     raise ValueError(
         f"the targets of a {type(dataset).__name__} are not known; give it an attribute `properties`, "
-        "a dict of name to pyg_schnet.data.Property"
+        "a dict of name to pyg_schnet.data.Property, or name the target by one: "
+        'Property("y", "eV", column=0) in place of its name'
     )
 
 
-def find_property(dataset: Any, name: str) -> Property:
+def _common_properties(dataset: ConcatDataset) -> dict[str, Property]:
+    first, *others = [properties_of(part) for part in dataset.datasets]
+    for other in others:
+        different = [name for name in first if other.get(name) != first[name]]
+        if different:
+            raise ValueError(
+                f"data sets that are joined must have the same targets; {different[0]!r} is {first[different[0]]} in "
+                f"one and {other.get(different[0])} in another"
+            )
+    return first
+
+
+def find_property(dataset: Any, name: str | Property) -> Property:
     """The target ``name`` of a data set.
+
+    Args:
+        dataset: Data set, see :func:`properties_of`.
+        name: Name of the target; a :class:`Property` says itself where it is, for data sets whose targets have no
+            names, such as any of PyTorch Geometric's and lists of ``Data``.
 
     Raises:
         ValueError: If the data set has no such target; the message lists those it has.
+
+    Example:
+        >>> find_property([Data(y=1.0)], Property("gap", "eV", attribute="y")).unit
+        'eV'
     """
+    if isinstance(name, Property):
+        return name
     known = properties_of(dataset)
     if name not in known:
         raise ValueError(f"{type(dataset).__name__} has no target {name!r}; it has {', '.join(known) or 'none'}")
@@ -155,6 +183,13 @@ def target_values(data: Data, target: Property) -> Tensor:
             f"which this batch does not have; it has {', '.join(sorted(data.keys()))}"
         )
     value = data[target.attribute]
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"target {target.name!r} is read from {target.attribute!r}, which must be a tensor, got a "
+            f"{type(value).__name__}"
+        )
+    if target.level == "structure" and value.dim() == 1:
+        value = _rows(value, data.num_graphs if isinstance(data, Batch) else 1, target.column is not None)
     if target.column is None:
         return value
     if value.dim() != 2 or not 0 <= target.column < value.size(1):
@@ -163,6 +198,12 @@ def target_values(data: Data, target: Property) -> Tensor:
             f"which has shape {list(value.shape)}"
         )
     return value[:, target.column]
+
+
+def _rows(value: Tensor, count: int, always: bool) -> Tensor:
+    """One row for each structure of numbers that are ``[C]`` in each, which PyG joins to ``[B * C]``."""
+    several = value.numel() != count and value.numel() % count == 0
+    return value.view(count, -1) if several or (always and value.numel() == count) else value
 
 
 def target_mask(data: Data, target: Property) -> Tensor | None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.loader import collate_indices
 
 _CHUNK = 10_000  # structures hashed at a time
@@ -188,7 +189,8 @@ def fingerprint(dataset: Any) -> str:
     hashes = [hashlib.sha256() for _ in range(3)]
     for start in range(0, len(dataset), _CHUNK):
         batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))
-        columns: Sequence[Tensor] = (batch.ptr.diff(), batch.z.long(), batch.pos.float())
+        z, pos = atoms_of(batch)
+        columns: Sequence[Tensor] = (batch.ptr.diff(), z.long(), pos.float())
         for digest, column in zip(hashes, columns, strict=True):
             digest.update(column.contiguous().numpy().tobytes())
     return hashlib.sha256(b"".join(digest.digest() for digest in hashes)).hexdigest()[:16]

@@ -7,7 +7,11 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_schnet.data.atoms import positions_of
 from pyg_schnet.neighbors import radius_graph
+
+MARK = "neighbor_list"
+"""Attribute of structures whose edges :class:`NeighborList` made: cutoff in Å and number of edges, ``[B, 2]``."""
 
 
 class NeighborList(BaseTransform):
@@ -15,7 +19,9 @@ class NeighborList(BaseTransform):
 
     It works on a single structure and on a whole batch; the latter, as ``transform`` of a
     :class:`~pyg_schnet.data.StructureLoader`, is the fast way. Both attributes batch by PyG's rules for their names:
-    the indices count on from structure to structure, the shifts are only joined.
+    the indices count on from structure to structure, the shifts are only joined. A third one, ``neighbor_list``
+    ``[1, 2]``, notes the cutoff and the number of edges: by it training knows these edges from others, see
+    :func:`cutoff_of_edges`. Positions must not change afterwards, so take it as the last transform.
 
     Args:
         cutoff: Cutoff in Å.
@@ -25,8 +31,8 @@ class NeighborList(BaseTransform):
         backend: Of :func:`pyg_schnet.neighbors.radius_graph`.
 
     Raises:
-        ValueError: If the cutoff is not positive, ``periodic=False`` meets a periodic structure, or a periodic one has
-            no cell.
+        ValueError: If the cutoff is not positive, ``periodic=False`` meets a periodic structure, a periodic one has
+            no cell, or one has no positions.
 
     Example:
         >>> data = Data(z=torch.tensor([1, 1]), pos=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
@@ -42,6 +48,7 @@ class NeighborList(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Add the edges to ``data`` in place, and return it; calling the transform does so on a shallow copy."""
+        pos = positions_of(data)
         n_structures = data.num_graphs if isinstance(data, Batch) else 1
         batch = data.batch if isinstance(data, Batch) else None
         pbc = data.get("pbc")
@@ -52,17 +59,23 @@ class NeighborList(BaseTransform):
         if has_pbc or self.periodic:
             cell, pbc = self._lattice(data, pbc, n_structures)
             index, shift = radius_graph(
-                data.pos, self.cutoff, batch, batch_size=n_structures, cell=cell, pbc=pbc, backend=self.backend
+                pos, self.cutoff, batch, batch_size=n_structures, cell=cell, pbc=pbc, backend=self.backend
             )
         else:
-            index = radius_graph(data.pos, self.cutoff, batch, batch_size=n_structures, backend=self.backend)
+            index = radius_graph(pos, self.cutoff, batch, batch_size=n_structures, backend=self.backend)
         data.edge_index = index
         if shift is not None:
             data.edge_shift = shift
         elif "edge_shift" in data:
             del data.edge_shift
+        if batch is None:
+            counts = torch.tensor([index.size(1)], device=pos.device)
+        else:
+            counts = torch.bincount(batch[index[1]], minlength=n_structures)
+        cutoff = torch.full((n_structures,), self.cutoff, device=counts.device)
+        data[MARK] = torch.stack([cutoff, counts.to(cutoff.dtype)], dim=1)
         if isinstance(data, Batch) and hasattr(data, "_slice_dict"):
-            self._register(data, index, shift)
+            self._register(data, counts, shift)
         return data
 
     def _lattice(self, data: Data, pbc: Tensor | None, n_structures: int) -> tuple[Tensor, Tensor]:
@@ -75,9 +88,8 @@ class NeighborList(BaseTransform):
             cell = data.pos.new_zeros(n_structures, 3, 3)
         return cell, pbc
 
-    def _register(self, batch: Batch, index: Tensor, shift: Tensor | None) -> None:
+    def _register(self, batch: Batch, counts: Tensor, shift: Tensor | None) -> None:
         """Tell PyG which edges are whose, so that ``batch[i]`` and ``to_data_list()`` give them too."""
-        counts = torch.bincount(batch.batch[index[1]], minlength=batch.num_graphs)  # edges are sorted by target
         bounds = torch.zeros(batch.num_graphs + 1, dtype=torch.int64)
         torch.cumsum(counts.cpu(), 0, out=bounds[1:])
         slices, increments = dict(batch._slice_dict), dict(batch._inc_dict)
@@ -85,7 +97,36 @@ class NeighborList(BaseTransform):
         slices.pop("edge_shift", None)
         if shift is not None:
             slices["edge_shift"], increments["edge_shift"] = bounds, torch.zeros_like(bounds[1:])
+        slices[MARK] = torch.arange(batch.num_graphs + 1)
+        increments[MARK] = torch.zeros(batch.num_graphs, dtype=torch.int64)
         batch._slice_dict, batch._inc_dict = slices, increments
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(cutoff={self.cutoff} Å)"
+
+
+def cutoff_of_edges(data: Data) -> float | None:
+    """Cutoff in Å of edges that :class:`NeighborList` made; the smallest one in a batch.
+
+    Args:
+        data: A ``Data`` or ``Batch``.
+
+    Returns:
+        ``None`` where there are no edges, or others: bonds as in PyTorch Geometric's QM9, those of another transform,
+        or some that were added or taken away since.
+
+    Example:
+        >>> data = Data(z=torch.tensor([1, 1]), pos=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
+        >>> cutoff_of_edges(NeighborList(cutoff=5.0)(data))
+        5.0
+        >>> cutoff_of_edges(Data(edge_index=torch.tensor([[1, 0], [0, 1]]))) is None
+        True
+    """
+    mark, index = data.get(MARK), data.get("edge_index")
+    if not isinstance(mark, Tensor) or mark.dim() != 2 or mark.size(1) != 2 or not isinstance(index, Tensor):
+        return None
+    if mark.size(0) != (data.num_graphs if isinstance(data, Batch) else 1):
+        return None
+    if int(mark[:, 1].long().sum()) != index.size(-1):
+        return None
+    return float(f"{float(mark[:, 0].min()):.7g}")  # as it was given: the mark has single precision

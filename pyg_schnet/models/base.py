@@ -127,6 +127,8 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             raise ValueError(
                 f"pos is {pos.dtype} but the weights are {dtype}; convert pos, or the model by model.to(dtype)"
             )
+        if batch_size is not None and (not isinstance(batch_size, (int, torch.SymInt)) or batch_size < 0):
+            raise ValueError(f"batch_size must be the number of structures, got {batch_size!r}")
         if batch_size is None:
             batch_size = 1 if batch is None else count_structures(batch)
         return torch.zeros_like(z) if batch is None else batch, batch_size

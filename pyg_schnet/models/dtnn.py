@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pyg_schnet.models.base import AtomisticModel
-from pyg_schnet.models.parts import describe_readout, make_readout, make_window
+from pyg_schnet.models.parts import describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import DTNNConv, DTNNInteraction, GaussianBasis, Readout, SumReadout
 
 
@@ -37,6 +37,7 @@ class DTNN(AtomisticModel):
         torch.Size([1, 1])
     """
 
+    @refuse_pyg_arguments
     def __init__(
         self,
         hidden_channels: int = 30,
@@ -51,7 +52,7 @@ class DTNN(AtomisticModel):
         window: Literal["cosine", "hard"] = "hard",
         shared_weights: bool = True,
     ) -> None:
-        if readout == "sum":
+        if isinstance(readout, str) and readout in ("sum", "add"):
             readout = SumReadout(hidden_channels, out_channels, activation="tanh")
         super().__init__(
             hidden_channels,

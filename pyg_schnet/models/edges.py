@@ -16,6 +16,7 @@ from pyg_schnet.kernels._autograd import is_recorded
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
+from pyg_schnet.nn._inputs import as_edge_index
 
 
 class UndirectedGraph(NamedTuple):
@@ -188,6 +189,9 @@ def find_edges(
         raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
     if edge_index is None and edge_shift is not None:
         raise ValueError("edge_shift belongs to given edges; pass edge_index as well, or leave both out")
+    if edge_index is not None:
+        edge_index = as_edge_index(edge_index)
+        _check_lattice(edge_index.size(1), edge_shift, cell)
     in_pairs = is_plain(pos) and not bool((z == 0).any())  # elsewhere than in the memory at hand, looking would wait
     ptr = None
     if edge_index is None:
@@ -214,6 +218,17 @@ def find_edges(
 def _is_crowded(index: Tensor, ptr: Tensor) -> bool:
     """Whether an atom has so many edges, of these and those in the other direction, that sums need more care."""
     return 2 * index.size(1) > MANY_EDGES and is_crowded(ptr, index[0])
+
+
+def _check_lattice(n_edges: int, edge_shift: Tensor | None, cell: Tensor | None) -> None:
+    """Raise unless shifts and cell of given edges have the shapes that they need."""
+    if edge_shift is not None and edge_shift.shape != (n_edges, 3):
+        raise ValueError(
+            f"edge_shift must count the lattice vectors crossed by each of the {n_edges} edges, [E, 3]; "
+            f"got {list(edge_shift.shape)}"
+        )
+    if cell is not None and (cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3)):
+        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
 
 
 def _without_padding(directed: Callable[[], DirectedEdges], z: Tensor, cutoff: float) -> DirectedEdges:
@@ -244,6 +259,9 @@ def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:
     Raises:
         ValueError: If a shape or type does not fit.
     """
+    for name, value, meaning in (("z", z, "atomic numbers, [N] of int64"), ("pos", pos, "positions in Å, [N, 3]")):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor of {meaning}; got {_kind(value)}")
     if z.dim() != 1 or z.dtype != torch.int64:
         raise ValueError(
             f"z must hold one atomic number for each atom, [N] of int64; got {tuple(z.shape)} of {z.dtype}"
@@ -258,6 +276,10 @@ def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:
             f"batch must name the structure of each of the {z.size(0)} atoms, [N] of int64; "
             f"got {tuple(batch.shape)} of {batch.dtype}"
         )
+
+
+def _kind(value: object) -> str:
+    return "None, the data have none" if value is None else f"a {type(value).__name__}"
 
 
 def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch_geometric.nn.aggr import Aggregation
 
 from pyg_schnet.nn import (
     CosineCutoff,
@@ -28,6 +32,45 @@ READOUTS: dict[str, type[Readout]] = {
 }
 _READOUT_CLASSES = {cls.__name__: cls for cls in READOUTS.values()}
 
+_FROM_PYG = {
+    "interaction_graph": "give edge_index (and edge_shift) to the call",
+    "max_num_neighbors": "leave it out: every neighbour within the cutoff counts",
+    "dipole": 'write readout="dipole", or DipoleReadout(hidden_channels, neutralize=False) for the same charges',
+    "mean": "write readout=SumReadout(hidden_channels, shift=mean, scale=std)",
+    "std": "write readout=SumReadout(hidden_channels, shift=mean, scale=std)",
+    "atomref": "write readout=SumReadout(hidden_channels, atomref=atomref)",
+}
+_LIKE_PYG = "SchNet.like_pyg(...) takes PyTorch Geometric's arguments in its order"
+
+
+def refuse_pyg_arguments(build: Callable[..., None]) -> Callable[..., None]:
+    """Decorator of constructors: explain arguments that only PyTorch Geometric's SchNet has.
+
+    Args:
+        build: An ``__init__`` whose first seven arguments end with ``readout`` and ``out_channels``.
+    """
+
+    @functools.wraps(build)
+    def checked(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        _check_arguments(type(self).__name__, args, kwargs)
+        build(self, *args, **kwargs)
+
+    return checked
+
+
+def _check_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    foreign = [argument for argument in kwargs if argument in _FROM_PYG]
+    if foreign:
+        instead = "; ".join(f"{argument}: {_FROM_PYG[argument]}" for argument in foreign)
+        raise TypeError(
+            f"{name} has no {', '.join(foreign)}, which PyTorch Geometric's SchNet has. {instead}. {_LIKE_PYG}"
+        )
+    if len(args) > 7:
+        raise TypeError(
+            f"{name} takes seven arguments by position, up to readout and out_channels, got {len(args)}; write the "
+            f"others by name. {_LIKE_PYG}"
+        )
+
 
 def make_window(window: str, cutoff: float) -> nn.Module:
     """Cutoff window by its short name, ``"cosine"`` or ``"hard"``.
@@ -48,23 +91,23 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
     """Readout by its short name, by the description of :func:`describe_readout`, or as it is.
 
     Args:
-        readout: Short name (``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``, ``"spatial_extent"``), description, or
-            module.
+        readout: Short name (``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``, ``"spatial_extent"``; ``"add"`` is
+            ``"sum"``), description, or module.
         hidden_channels: Size F of the atom features.
         out_channels: Number of properties; only sums, means and maxima can have more than one.
 
     Raises:
         ValueError: If the name is unknown or sizes do not fit.
+        TypeError: If it is none of the three.
 
     Example:
         >>> make_readout("mean", 64, 1)
         MeanReadout(hidden_channels=64, out_channels=1, activation='ssp')
     """
-    if isinstance(readout, dict):
-        name = readout.get("class")
-        if name not in _READOUT_CLASSES:
-            raise ValueError(f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {name!r}")
-        return _READOUT_CLASSES[name](**{key: value for key, value in readout.items() if key != "class"})
+    if isinstance(out_channels, bool) or not isinstance(out_channels, int) or out_channels < 1:
+        raise ValueError(
+            f"out_channels must be the number of properties, at least 1; got {out_channels!r}. {_LIKE_PYG}"
+        )
     if isinstance(readout, str):
         if readout not in READOUTS:
             raise ValueError(f"readout must be a module or one of {', '.join(READOUTS)}, got {readout!r}")
@@ -74,10 +117,57 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
         if out_channels != 1:
             raise ValueError(f"readout {readout!r} has one output, got out_channels={out_channels}")
         return cls(hidden_channels)
+    if isinstance(readout, dict):
+        readout = _from_description(readout)
+    _check_readout(readout)
     expected = getattr(readout, "hidden_channels", hidden_channels)
     if expected != hidden_channels:
         raise ValueError(f"the readout takes {expected} features but the model has hidden_channels={hidden_channels}")
+    found = getattr(readout, "out_channels", out_channels)
+    if out_channels not in (1, found):
+        raise ValueError(
+            f"the readout gives {found} value(s) but the model has out_channels={out_channels}; leave it out"
+        )
     return readout
+
+
+def _from_description(description: dict[str, Any]) -> Readout:
+    name = description.get("class")
+    if name not in _READOUT_CLASSES:
+        raise ValueError(f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {name!r}")
+    return _READOUT_CLASSES[name](**{key: value for key, value in description.items() if key != "class"})
+
+
+def _check_readout(readout: Any) -> None:
+    """Raise for what cannot be called as a readout."""
+    if isinstance(readout, Readout):
+        return
+    if isinstance(readout, type):
+        raise TypeError(
+            f"readout must be a module, got the class {readout.__name__}; build one: {readout.__name__}(...)"
+        )
+    if isinstance(readout, Aggregation):
+        raise TypeError(
+            f'readout must be a readout, got an aggregation of PyTorch Geometric, {readout}; write "sum" or "mean"'
+        )
+    if isinstance(readout, nn.Module):
+        try:
+            inspect.signature(readout.forward).bind(*["x", "z", "pos", "batch", "batch_size"])
+        except TypeError:
+            raise TypeError(
+                f"readout must be a module with the call (x, z, pos, batch, batch_size), got {_short(readout)}. "
+                f"{_LIKE_PYG}"
+            ) from None
+        return
+    raise TypeError(
+        f"readout must be one of {', '.join(READOUTS)}, a description or a module of pyg_schnet.nn, got "
+        f"{_short(readout)}. {_LIKE_PYG}"
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 and " at 0x" not in text else f"a {type(value).__name__}"
 
 
 def describe_readout(readout: nn.Module) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def _copy_layer(source: nn.Module, target: nn.Module, shift: float) -> None:
             target.bias.copy_(source.bias + shift * source.weight.sum(1))
 
 
-def _pair_layers(ours: SchNet, theirs: PyGSchNet) -> list[tuple[nn.Module, nn.Module, float]]:
+def pair_layers(ours: SchNet, theirs: PyGSchNet) -> list[tuple[nn.Module, nn.Module, float]]:
     """All dense layers of the two models in pairs, and by how much PyG's inputs are smaller than ours.
 
     PyG's softplus is shifted by ln 2 rounded to float32, which in float64 would leave a difference of 1e-8.
@@ -84,7 +84,7 @@ def from_pyg(model: PyGSchNet) -> SchNet:
         ours.embedding.weight.copy_(model.embedding.weight)
         for block in ours.interactions:
             block.conv.filter_network.basis.centers.copy_(model.distance_expansion.offset)
-    for our_layer, their_layer, excess in _pair_layers(ours, model):
+    for our_layer, their_layer, excess in pair_layers(ours, model):
         _copy_layer(their_layer, our_layer, -excess)
     if isinstance(ours.readout, DipoleReadout):
         ours.readout.scale.fill_(1.0 if model.scale is None else model.scale)
@@ -161,7 +161,7 @@ def to_pyg(model: SchNet) -> PyGSchNet:
             theirs.atomref.weight.copy_(readout.atomref)
             theirs.initial_atomref.copy_(readout.atomref)
     theirs.distance_expansion.coeff = -basis.gamma
-    for our_layer, their_layer, excess in _pair_layers(model, theirs):
+    for our_layer, their_layer, excess in pair_layers(model, theirs):
         _copy_layer(our_layer, their_layer, excess)
     return theirs.train(model.training)
 

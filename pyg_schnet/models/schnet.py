@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from pyg_schnet.kernels import cpu_kernels, is_plain
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.edges import Edges, embed, find_edges
-from pyg_schnet.models.parts import describe_readout, make_readout, make_window
+from pyg_schnet.models.parts import describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import (
     FilterNetwork,
     GaussianBasis,
@@ -26,6 +27,9 @@ from pyg_schnet.nn.small import SmallStructures
 from pyg_schnet.nn.spline import SplineEdges
 from pyg_schnet.nn.stack import Stack
 from pyg_schnet.nn.standard import is_unmodified, standard
+
+if TYPE_CHECKING:
+    from pyg_schnet.models import like_pyg
 
 
 @standard()
@@ -73,6 +77,7 @@ class SchNet(AtomisticModel):
         torch.Size([1, 1])
     """
 
+    @refuse_pyg_arguments
     def __init__(
         self,
         hidden_channels: int = 128,
@@ -250,6 +255,52 @@ class SchNet(AtomisticModel):
             "gamma": 10.0,
         }
         return cls(**{**settings, "cutoff": cutoff, **kwargs})
+
+    @staticmethod
+    def like_pyg(
+        hidden_channels: int = 128,
+        num_filters: int = 128,
+        num_interactions: int = 6,
+        num_gaussians: int = 50,
+        cutoff: float = 10.0,
+        interaction_graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        max_num_neighbors: int = 32,
+        readout: str = "add",
+        dipole: bool = False,
+        mean: float | None = None,
+        std: float | None = None,
+        atomref: Tensor | None = None,
+        *,
+        filters: Literal["auto", "exact"] = "auto",
+    ) -> like_pyg.SchNet:
+        """PyTorch Geometric's SchNet by its arguments, in its order: its function, its parts and its state dict.
+
+        Every atom within the cutoff is a neighbour; ``max_num_neighbors`` drops none, and where an atom has more, a
+        warning says so once. See :class:`pyg_schnet.models.like_pyg.SchNet`, which this makes.
+
+        Example:
+            >>> import torch
+            >>> model = SchNet.like_pyg(16, 16, 2, 12, 5.0, None, 32, "add", True)
+            >>> model(torch.tensor([8, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0]])).shape
+            torch.Size([1, 1])
+        """
+        from pyg_schnet.models import like_pyg
+
+        return like_pyg.SchNet(
+            hidden_channels,
+            num_filters,
+            num_interactions,
+            num_gaussians,
+            cutoff,
+            interaction_graph,
+            max_num_neighbors,
+            readout,
+            dipole,
+            mean,
+            std,
+            atomref,
+            filters=filters,
+        )
 
     @classmethod
     def from_pyg(cls, model: nn.Module) -> SchNet:

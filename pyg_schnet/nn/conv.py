@@ -11,6 +11,7 @@ from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
 from pyg_schnet.kernels import is_followed, is_transformed, spline_conv
+from pyg_schnet.nn._inputs import check_edges, check_features
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
@@ -216,9 +217,14 @@ class CFConv(MessagePassing):
 
         Returns:
             Convolved features, shape ``[N_dst, F]``.
+
+        Raises:
+            ValueError: If shapes or types do not fit, such as distances ``[E, 1]`` or a sparse adjacency.
         """
+        check_features(x, getattr(self.filter_network, "num_filters", None))
         if spline is None or not self.can_use(spline):
             spline = None
+            edge_index = check_edges(edge_index, edge_dist)
             if isinstance(x, Tensor):
                 edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
         x_src, x_dst = (x, x) if isinstance(x, Tensor) else x
@@ -388,6 +394,8 @@ class DTNNConv(MessagePassing):
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         """Sum of messages, shape ``[N_dst, F]``; arguments as in :meth:`CFConv.forward`."""
+        check_features(x, self.hidden_channels)
+        edge_index = check_edges(edge_index, edge_dist)
         if isinstance(x, Tensor):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)

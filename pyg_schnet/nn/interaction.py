@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pyg_schnet.nn._inputs import check_features
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.conv import CFConv, DTNNConv, Features, Filters
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
@@ -79,6 +80,7 @@ class SchNetInteraction(nn.Module):
         Returns:
             ``x_i + v_i``, shape ``[N_dst, F]``.
         """
+        check_features(x, self.hidden_channels)
         if isinstance(x, Tensor):
             x_dst, hidden = x, apply_dense(self.lin_in, x)
         else:

@@ -48,6 +48,8 @@ def check_width(target: Property, width: int, network: nn.Module, channels: int)
         advice = f"set {options[width]} of its readout" if width in options else "choose another readout"
     else:
         advice = f"set out_channels={width} of the network"
+        if width > 1 and target.column is None:
+            advice += f", or learn one of them, Property({target.name!r}, {target.unit!r}, column=0)"
     raise ValueError(
         f"{target.name!r} has {width} number{'s' * (width > 1)} for each structure, but the network gives {channels}; "
         + advice
@@ -100,9 +102,7 @@ def check_unit(target: Property, width: int, network: nn.Module, pooling: str) -
         )
     for cls, fits in ((DipoleReadout, "dipole"), (ElectronicSpatialExtentReadout, "area")):
         if isinstance(readout, cls) and kind not in (fits, "dimensionless"):
-            raise ValueError(
-                f"{says} ({kind}), but a {cls.__name__} gives a {fits}; choose another readout, such as 'sum' or 'mean'"
-            )
+            raise ValueError(f"{says} ({kind}), but a {cls.__name__} has the dimension {fits}; choose 'sum' or 'mean'")
 
 
 def check_labels(parts: dict[str, Survey], needed: Sequence[Property]) -> list[str]:
@@ -113,10 +113,10 @@ def check_labels(parts: dict[str, Survey], needed: Sequence[Property]) -> list[s
         needed: The targets that have a weight in the loss.
 
     Returns:
-        Sentences about labels that are left out of the test.
+        Sentences about labels that validation or test do without.
 
     Raises:
-        ValueError: If no structure of the training or validation part has a target, or none of the test part has any.
+        ValueError: If no training structure has one of the targets, or no structure of another part has any of them.
     """
     said = []
     for name, part in parts.items():
@@ -126,13 +126,14 @@ def check_labels(parts: dict[str, Survey], needed: Sequence[Property]) -> list[s
                 f"that are missing by has_{target} = False"
             )
         missing = [target.name for target in needed if part.size and not part.labelled[target.name]]
-        if missing and (name != "test" or len(missing) == len(needed)):
+        if missing and (name == "training" or len(missing) == len(needed)):
             raise ValueError(
                 f"none of the {part.size:,} {name} structures has a label {missing[0]!r}; choose a split "
                 "(--data.split, --data.seed) or data with labels"
                 + (", or --data.num_test=0 to do without a test" if name == "test" else "")
             )
-        said += [f"No test structure has a label {target!r}; it is not tested." for target in missing]
+        without = "it is not tested" if name == "test" else "it does not count in val/loss"
+        said += [f"No {name} structure has a label {target!r}; {without}." for target in missing]
         if part.not_periodic is not None:
             raise ValueError(
                 f"{name} structure {part.not_periodic} has a stress but is not periodic in three directions, where a "

@@ -26,8 +26,9 @@ from pyg_schnet.data import (
     target_mask,
 )
 from pyg_schnet.data import target_values as values_of
+from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.nn import composition
-from pyg_schnet.train.checks import absent_sentence, check_labels, width_of
+from pyg_schnet.train.checks import absent_sentence, check_labels
 from pyg_schnet.train.survey import Survey, absent, pieces, survey
 
 _PIECE = 10_000  # structures read at a time for statistics
@@ -63,8 +64,10 @@ class StructureDataModule(LightningDataModule):
 
     Args:
         dataset: Data set of structures with ``z`` and ``pos``: those of :mod:`pyg_schnet.data`, PyG's ``QM9`` or
-            ``MD17``, or any other whose attribute ``properties`` names its targets.
-        target: Name of the property to learn, for example ``"U0"``; the data set knows its unit.
+            ``MD17``, any other whose attribute ``properties`` names its targets, or, with a target that says itself
+            where it is, any at all: of PyG, a list of ``Data``, a ``Subset`` or a ``ConcatDataset``.
+        target: Name of the property to learn, for example ``"U0"``, if the data set knows its unit; or what is learned
+            as ``Property("y", "eV", column=7)``.
         num_train: Number of training structures; ``None`` takes all that are left.
         num_val: Number of validation structures.
         num_test: Number of test structures; ``None`` takes all that are left.
@@ -83,7 +86,7 @@ class StructureDataModule(LightningDataModule):
     def __init__(
         self,
         dataset: Dataset,
-        target: str,
+        target: str | Property,
         *,
         num_train: int | None = None,
         num_val: int = 1000,
@@ -96,6 +99,8 @@ class StructureDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        if len(dataset) > 0:
+            atoms_of(dataset[0])
         self.dataset = dataset
         self.property = find_property(dataset, target)
         self.batch_size = batch_size
@@ -103,7 +108,7 @@ class StructureDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         if test_dataset is not None:
-            if find_property(test_dataset, target).unit != self.property.unit:
+            if isinstance(target, str) and find_property(test_dataset, target).unit != self.property.unit:
                 raise ValueError(
                     f"{target} is in {self.property.unit} in the data set for training but in "
                     f"{find_property(test_dataset, target).unit} in the one for testing"
@@ -129,7 +134,7 @@ class StructureDataModule(LightningDataModule):
 
     def target_width(self) -> int:
         """Numbers of the property that each structure has."""
-        return width_of(values_of(collate_indices(self.dataset, [0]), self.property))
+        return values_of(collate_indices(self.dataset, [0]), self.property).numel()
 
     def check(self, needed: Sequence[Property]) -> list[str]:
         """Raise where labels are missing; see :func:`pyg_schnet.train.checks.check_labels`.

@@ -43,6 +43,8 @@ class DerivativeTask(PropertyTask):
             index,
             cell=cell,
             pbc=pbc,
+            edge_index=extra.get("edge_index"),
+            edge_shift=extra.get("edge_shift"),
             batch_size=size,
             stress=stress,
             create_graph=self.training,

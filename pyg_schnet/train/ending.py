@@ -7,6 +7,8 @@ from datetime import timedelta
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
+from pyg_schnet.train.budget import steps_per_epoch
+
 
 def ending_of(trainer: Trainer) -> str | None:
     """Option that ended a run: ``"max_time"``, ``"max_steps"``, ``"max_epochs"``, ``"early_stopping"`` or ``None``."""
@@ -28,7 +30,7 @@ def ending_sentence(trainer: Trainer) -> str | None:
         return None
     limit = f"{trainer.max_steps:,}" if ending == "max_steps" else _duration(trainer)
     wanted = f" of {trainer.max_epochs:,}" if trainer.max_epochs is not None and trainer.max_epochs > 0 else ""
-    epochs = min(trainer.current_epoch, int(trainer.global_step / trainer.lightning_module.steps_per_epoch()))
+    epochs = min(trainer.current_epoch, int(trainer.global_step / steps_per_epoch(trainer)))
     return (
         f"Stopped by --trainer.{ending}={limit} after {epochs:,}{wanted} epochs "
         f"({trainer.global_step:,} steps); for more, --resume with a larger --trainer.{ending}"

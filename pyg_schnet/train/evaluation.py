@@ -115,7 +115,7 @@ def _run_of(
     parser = jsonargparse.ArgumentParser()
     parser.add_subclass_arguments(Dataset, "dataset")
     parser.add_subclass_arguments(Dataset, "test_dataset", required=False)
-    parser.add_argument("--target", type=str)
+    parser.add_argument("--target", type=str | Property)
     made = parser.instantiate_classes(parser.parse_object({k: v for k, v in chosen.items() if v is not None}))
     data = StructureDataModule(
         made.dataset,

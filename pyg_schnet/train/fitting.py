@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from pyg_schnet.data import Split
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel, like_pyg, load
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.early_stopping import EarlyStopping
@@ -50,7 +50,7 @@ from pyg_schnet.train.processes import (
 )
 from pyg_schnet.train.record import RunRecord
 from pyg_schnet.train.report import NO_TEST, Errors, format_errors
-from pyg_schnet.train.split_note import note_split
+from pyg_schnet.train.split_note import note_split, num_seen
 from pyg_schnet.train.switches import check_strategy, check_switches, has_validation
 from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
 from pyg_schnet.train.transfer import start_from
@@ -149,7 +149,7 @@ class TrainCLI(LightningCLI):
             return config.run_dir
         if started_by_others(config.trainer):
             raise ValueError("several processes share one run, so its folder has to be stated: give --run_dir")
-        return f"runs/{config.data.target}-{datetime.now():%Y%m%d-%H%M%S}"
+        return f"runs/{getattr(config.data.target, 'name', config.data.target)}-{datetime.now():%Y%m%d-%H%M%S}"
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with as many processes as its options say and no more."""
@@ -212,7 +212,7 @@ def train_model(args: list[str]) -> None:
     if config.resume is not None:
         _check_split(run_dir / SPLIT_FILE, data.split)
     if config.start_from is not None and config.resume is None:
-        start_from(task.network, load(config.start_from))
+        _start_from(task, load(config.start_from), data.split)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         kept = config.clone()
@@ -259,6 +259,17 @@ def _clear(run_dir: Path) -> None:
         run_dir.rmdir()
 
 
+def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> None:
+    """Take over what a model has learned, unless it did so from the structures of the test."""
+    noted = (trained.card.get("split") or {}).get("fingerprint")
+    if noted == split.fingerprint and (seen := num_seen(trained.card, split)):
+        raise ValueError(
+            f"the model to start from has learned from {seen:,} of the {len(split.test):,} test structures; take its "
+            "split (--data.split)"
+        )
+    start_from(task.network, trained)
+
+
 def _say(*sentences: str | None) -> None:
     for sentence in filter(None, sentences):
         print(sentence)
@@ -287,7 +298,10 @@ def _set_loggers(trainer: Trainer, options: Any, run_dir: Path) -> None:
 def _set_callbacks(trainer: Trainer, data: StructureDataModule, resume: str | None) -> None:
     """Tell callbacks where the run was; without validation, none waits for it."""
     if not has_validation(trainer, data):
-        _say("There is no validation, so the model is that of the last step")
+        if trainer.is_global_zero:
+            _say("There is no validation, so the model is that of the last step")
+        if not len(data.val_set):
+            trainer.limit_val_batches = 0
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
     for one in trainer.callbacks:
         if isinstance(one, ModelCheckpoint) and resume is not None:
@@ -345,7 +359,7 @@ def _save_result(
     limits = {name: given["trainer"].get(name) for name in ("max_time", "max_epochs", "max_steps")}
     result[RUN] = {**card[RUN], "model": given["model"], "trainer": limits}
     write_json(run_dir / RESULT_FILE, result)
-    if not isinstance(task.network, AtomisticModel):
+    if not isinstance(task.network, (AtomisticModel, like_pyg.SchNet)):
         print(f"Checkpoints and logs are in {run_dir}; networks of other packages are not exported")
         return
     path = task.export().save(run_dir / MODEL_FILE, **as_json(card))

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.data import Property, find_property, properties_of, target_mask, target_values
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
 from pyg_schnet.train.task import Pair
@@ -61,13 +61,33 @@ class PotentialTask(DerivativeTask):
         self.stress_weight = stress_weight
         self.per_atom_energy = per_atom_energy
         self.derivatives: dict[str, Property] = {}
+        self._data: StructureDataModule | None = None  # while it is learned from
 
     def find_targets(self, data: StructureDataModule) -> None:
         """Learn from the data module where forces and stress are."""
         super().find_targets(data)
-        names = ["forces", *(["stress"] if self.stress_weight > 0 else [])]
-        self.derivatives = {name: find_property(data.dataset, name) for name in names}
+        self._data = data
+        self.derivatives = self._find_derivatives(data.dataset)
         _check_units(self.property, self.derivatives)
+
+    def setup(self, stage: str) -> None:
+        """Learn from the data module where energies, forces and stress are."""
+        super().setup(stage)
+        if self.property is not None and not self.derivatives:  # of data without names, in the unit of the energy
+            self.derivatives = self._find_derivatives(None)
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the data."""
+        self._data = None
+
+    def _find_derivatives(self, dataset: Any) -> dict[str, Property]:
+        """Forces and stress of a data set; by these names where it names no targets."""
+        names = ["forces", *(["stress"] if self.stress_weight > 0 else [])]
+        if dataset is not None and _has_names(dataset):
+            return {name: find_property(dataset, name) for name in names}
+        unit = self.property.unit
+        usual = {"forces": Property("forces", f"{unit}/Å", "atom"), "stress": Property("stress", f"{unit}/Å³")}
+        return {name: usual[name] for name in names}
 
     def needed(self) -> list[Property]:
         """Energy, forces and stress, where they have a weight."""
@@ -79,8 +99,8 @@ class PotentialTask(DerivativeTask):
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """References of the elements, and the size of the forces."""
         super().fit_statistics(counts, target)
-        if self.derivatives:
-            size = self.trainer.datamodule.training_rms(self.derivatives["forces"])
+        if self._data is not None:
+            size = self._data.training_rms(self.derivatives["forces"])
             if size > 0:
                 self.scale.fill_(size)
 
@@ -107,6 +127,14 @@ class PotentialTask(DerivativeTask):
         energy = "energy_per_atom" if self.per_atom_energy else "energy"
         stress = {"stress": self.stress_weight} if self.stress_weight > 0 else {}
         return {energy: self.energy_weight, "forces": self.forces_weight, **stress}
+
+
+def _has_names(dataset: Any) -> bool:
+    """Whether a data set names its targets."""
+    try:
+        return bool(properties_of(dataset))
+    except ValueError:
+        return False
 
 
 def _check_units(energy: Property, derivatives: dict[str, Property]) -> None:

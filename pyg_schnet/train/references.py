@@ -88,8 +88,9 @@ def fit_statistics(counts: Tensor, target: Tensor, pooling: Pooling) -> tuple[Te
         spread = residual.square().mean().sqrt().reshape(1)
     else:
         spread = residual.std(0, correction=0)
-    rounding = 3e-7 * target.square().mean(0).sqrt()  # of references, which are float32 numbers
-    return atomref, torch.where(spread > rounding, spread, 1.0)
+    size = target.square().mean() if pooling == "none" else target.square().mean(0)
+    rounding = 3e-7 * size.sqrt()
+    return atomref, torch.where(spread > rounding, spread, 1.0)  # references are float32 numbers
 
 
 def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None) -> None:

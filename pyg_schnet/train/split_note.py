@@ -97,15 +97,24 @@ def check_untrained(card: dict[str, Any], split: Split) -> None:
         raise ValueError(
             f"the model was trained on other structures: they have fingerprint {noted}, these {split.fingerprint}"
         )
-    known = split_of(card)
-    if known is None:
-        return
-    seen = np.isin(split.test, np.concatenate([known.train, known.val]))
-    if seen.any():
+    if seen := num_seen(card, split):
         raise ValueError(
-            f"{int(seen.sum()):,} of the {len(seen):,} test structures were used for training or validation of the "
+            f"{seen:,} of the {len(split.test):,} test structures were used for training or validation of the "
             "model; test it on those of its own split (leave --split out)"
         )
+
+
+def num_seen(card: dict[str, Any], split: Split) -> int:
+    """Number of test structures of a split that a model has learned from; 0 where its file does not say.
+
+    Args:
+        card: Card of the model.
+        split: Split of the same structures.
+    """
+    known = split_of(card)
+    if known is None:
+        return 0
+    return int(np.isin(split.test, np.concatenate([known.train, known.val])).sum())
 
 
 def _pack(split: Split) -> str:

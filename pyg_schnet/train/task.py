@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import Property, target_mask, target_values
-from pyg_schnet.models import AtomisticModel
+from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.models import AtomisticModel, like_pyg
 from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
+from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
-from pyg_schnet.train.datamodule import StructureDataModule
+from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
+from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
@@ -31,7 +30,6 @@ Pair = tuple[Tensor, Tensor]  # predicted, true
 
 SHOWN_EVERY = 10
 """Steps from one drawing of the progress bar to the next."""
-_OPTIONAL_INPUTS = ("cell", "pbc", "batch_size")
 
 
 class PropertyTask(LightningModule):
@@ -52,7 +50,8 @@ class PropertyTask(LightningModule):
     Args:
         network: Any module with the call ``network(z, pos, batch)`` that returns ``[B]``, ``[B, 1]`` or, for a property
             of C numbers, ``[B, C]``: models of this package, PyTorch Geometric's SchNet, or others. What else it takes
-            by name of ``cell``, ``pbc`` and ``batch_size`` is passed too.
+            by name of ``cell``, ``pbc`` and ``batch_size`` is passed too, and ``edge_index`` and ``edge_shift`` where
+            :class:`pyg_schnet.data.NeighborList` made them; other edges are ignored, which is said once.
         loss: ``"mse"`` (squared, the chapter's), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
         lr: Largest learning rate of Adam.
@@ -63,6 +62,8 @@ class PropertyTask(LightningModule):
         restart_period: Length of the first cycle of the warm restarts, in epochs.
         restart_multiplier: By how much each cycle is longer than the one before.
         restart_decay: By how much the largest rate of each cycle is lower than that of the one before.
+        target: What is learned, where the data module does not say it, as PyG's ``LightningDataset`` and plain loaders:
+            ``Property("y", "eV", column=7)``, or a name that the data set knows.
         pooling: How the network pools atoms: ``"sum"``, ``"mean"``, ``"max"`` (references are the same for all
             elements, the mean of the training structures), ``"none"`` (no references), or ``"auto"`` to read it from
             the network.
@@ -85,6 +86,7 @@ class PropertyTask(LightningModule):
         restart_multiplier: float = 1.5,
         restart_decay: float = 1.0,
         pooling: Literal["auto", "sum", "mean", "max", "none"] = "auto",
+        target: Property | str | None = None,
     ) -> None:
         super().__init__()
         if loss not in _LOSSES:
@@ -105,15 +107,15 @@ class PropertyTask(LightningModule):
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.pooling_is_stated = pooling != "auto"
-        self.property: Property | None = None
+        self.property: Property | None = target if isinstance(target, Property) else None
+        self._target = target
         self.channels = channels_of(network)
         one_scale = self.channels == 1 or self.pooling == "none"
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, self.channels))
         self.register_buffer("scale", torch.ones(() if one_scale else (self.channels,)))
-        self._extra_inputs = [
-            name for name in _OPTIONAL_INPUTS if name in inspect.signature(network.forward).parameters
-        ]
+        self._inputs = NetworkInputs(network)
         self.errors = ErrorSums()  # of the evaluation that is going on
+        self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
 
     @classmethod
     def from_model(cls, model: AtomisticModel, target: Property) -> PropertyTask:
@@ -132,7 +134,23 @@ class PropertyTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Learn the property and, before the first fit, its statistics from the data module."""
-        data = self.trainer.datamodule
+        if isinstance(self.trainer.datamodule, StructureDataModule):
+            self.learn_from(self.trainer.datamodule, stage)
+        elif stage in ("validate", "test"):
+            check_stated(self.property)
+
+    def on_fit_start(self) -> None:
+        """Learn the property and its statistics from what other data modules and plain data loaders load."""
+        if not isinstance(self.trainer.datamodule, StructureDataModule):
+            self.learn_from(source_of(self.trainer, self.property or self._target), "fit")
+
+    def learn_from(self, data: StructureDataModule, stage: str) -> None:
+        """Learn the property and, before the first fit, its statistics.
+
+        Args:
+            data: Training structures.
+            stage: Lightning's name of what is going to be done.
+        """
         self.find_targets(data)
         if stage == "fit":
             self.check(data)
@@ -142,7 +160,7 @@ class PropertyTask(LightningModule):
     def find_targets(self, data: StructureDataModule) -> None:
         """Learn from the data module what is learned."""
         if self.property is None:
-            self.property = data.property
+            self.property = data.property if self._target is None else find_property(data.dataset, self._target)
 
     def needed(self) -> list[Property]:
         """Targets without which nothing can be learned."""
@@ -178,25 +196,12 @@ class PropertyTask(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
-        return self.difference(batch.z, *self.inputs(batch))
+        pos, index, extra = self.inputs(batch)
+        return self.difference(batch.z, pos, index, extra)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Positions in the precision of the network, structure of each atom, and what else the network takes.
-
-        Raises:
-            ValueError: If a structure is periodic and the network takes no cell.
-        """
-        if "pbc" not in self._extra_inputs and batch.get("pbc") is not None and bool(batch.pbc.any()):
-            raise ValueError(
-                f"a {type(self.network).__name__} takes no cell and would see periodic structures as clusters; "
-                "use a model of pyg_schnet, or structures without periodic boundaries"
-            )
-        dtype = next(self.network.parameters()).dtype
-        given = {"cell": batch.get("cell"), "pbc": batch.get("pbc"), "batch_size": batch.num_graphs}
-        extra = {name: given[name] for name in self._extra_inputs if given[name] is not None}
-        if "cell" in extra:
-            extra["cell"] = extra["cell"].to(dtype)
-        return batch.pos.to(dtype), batch.batch, extra
+        """Positions in the precision of the network, structure of each atom, and what else the network takes."""
+        return self._inputs(self.network, batch)
 
     def difference(self, z: Tensor, pos: Tensor, batch: Tensor, extra: dict[str, Any]) -> Tensor:
         """Scaled output of the network, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
@@ -325,12 +330,13 @@ class PropertyTask(LightningModule):
         Raises:
             TypeError: If the network is not a model of this package; use the Lightning checkpoint then.
         """
-        if not isinstance(self.network, AtomisticModel):
+        network = self.network.as_schnet() if isinstance(self.network, like_pyg.SchNet) else self.network
+        if not isinstance(network, AtomisticModel):
             raise TypeError(
                 f"only models of pyg_schnet can be exported, got {type(self.network).__name__}; "
                 "its weights are in the checkpoint"
             )
-        model = copy.deepcopy(self.network).eval()
+        model = copy.deepcopy(network).eval()
         fold_statistics(model, self.scale, self.atomref)
         model.card.update(target=self.property.name, unit=self.property.unit)
         return model
@@ -355,40 +361,25 @@ class PropertyTask(LightningModule):
         adam = FusedAdamW if fused else torch.optim.AdamW
         optimizer = adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
+        self._scheduler = scheduler
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Go on with the rate and weight decay of the options at hand; a checkpoint brings those of its own start."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.scheduler is self._scheduler:
+                config.scheduler.base_lrs = [self.lr] * len(config.scheduler.base_lrs)
+                for group in config.scheduler.optimizer.param_groups:
+                    group.update(initial_lr=self.lr, lr=self.lr * self._lr_factor(), weight_decay=self.weight_decay)
 
     def _lr_factor(self) -> float:
         if self.schedule == "constant":
             return 1.0
         if self.schedule == "cosine":
             return max(cosine_factor(self.progress(), self.warmup), 1e-4)
-        epoch = self.trainer.global_step / self.steps_per_epoch()
+        epoch = self.trainer.global_step / steps_per_epoch(self.trainer)
         return warm_restart_factor(epoch, self.restart_period, self.restart_multiplier, self.restart_decay)
 
-    def steps_per_epoch(self) -> float:
-        """Steps of the optimiser in an epoch, each of the batches over which gradients are accumulated."""
-        batches = self.trainer.num_training_batches
-        if batches == math.inf:  # not known before the first epoch
-            return math.inf
-        return max(math.ceil(batches / self.trainer.accumulate_grad_batches), 1)
-
     def progress(self) -> float:
-        """Part of the training budget that has passed, 0 to 1: of epochs, steps or time, whichever ends first.
-
-        Raises:
-            ValueError: If the trainer has no such limit, so that a schedule that ends cannot be laid out.
-        """
-        trainer, parts = self.trainer, []
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            parts.append(trainer.global_step / (trainer.max_epochs * self.steps_per_epoch()))
-        if trainer.max_steps > 0:
-            parts.append(trainer.global_step / trainer.max_steps)
-        for callback in trainer.callbacks:
-            if isinstance(callback, Timer) and callback.time_remaining() is not None:
-                elapsed = callback.time_elapsed()
-                parts.append(elapsed / (elapsed + max(callback.time_remaining(), 1e-9)))
-        if not parts:
-            raise ValueError("schedule='cosine' needs an end: set max_epochs, max_steps or max_time of the trainer")
-        passed = max(parts)
-        # clocks differ from process to process, which have to take the same steps
-        return trainer.strategy.broadcast(passed) if trainer.world_size > 1 else passed
+        """Part of the training budget that has passed, 0 to 1; see :func:`pyg_schnet.train.budget.progress_of`."""
+        return progress_of(self.trainer)

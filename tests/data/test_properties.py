@@ -1,7 +1,7 @@
 import pytest
 import torch
-from torch.utils.data import Subset
-from torch_geometric.data import Data
+from torch.utils.data import ConcatDataset, Subset
+from torch_geometric.data import Batch, Data
 from torch_geometric.datasets import MD17, QM9
 
 from pyg_schnet.data import (
@@ -95,3 +95,39 @@ def test_store_is_checked():
         dataset.set_store(torch.tensor([1, 2]), {"pos": torch.zeros(2, 3)}, {})
     with pytest.raises(ValueError, match="column 'name' has 1 rows, expected 2"):
         dataset.set_store(torch.tensor([1, 2]), {"pos": torch.zeros(3, 3)}, {"name": ["a"]})
+
+
+@pytest.mark.parametrize("y", [torch.arange(19.0), torch.arange(19.0).view(1, 19)])
+def test_columns_of_rows_and_of_flat_numbers(y):
+    structures = [Data(z=torch.tensor([1]), pos=torch.zeros(1, 3), y=y + 100 * k) for k in range(3)]
+    batch = Batch.from_data_list(structures)
+    assert target_values(batch, Property("y", "eV", column=7)).tolist() == [7.0, 107.0, 207.0]
+    assert target_values(structures[1], Property("y", "eV", column=7)).tolist() == [107.0]
+    assert target_values(batch, Property("y", "eV")).shape == (3, 19)
+    with pytest.raises(ValueError, match=r"is column 19 of 'y', which has shape \[3, 19\]"):
+        target_values(batch, Property("y", "eV", column=19))
+
+
+@pytest.mark.parametrize("y", [torch.tensor([2.5]), torch.tensor(2.5), 2.5])
+def test_one_number_may_be_a_column(y):
+    batch = Batch.from_data_list([Data(z=torch.tensor([1]), pos=torch.zeros(1, 3), y=y)] * 3)
+    assert target_values(batch, Property("y", "eV", column=0)).tolist() == [2.5] * 3
+    assert target_values(batch, Property("y", "eV")).tolist() == [2.5] * 3
+
+
+def test_properties_say_themselves_where_they_are():
+    named = Property("gap", "eV", column=4, attribute="y")
+    assert find_property([1, 2], named) is named
+
+
+def test_joined_data_sets_have_the_same_targets(qm9):
+    assert properties_of(ConcatDataset([qm9, qm9[:3]])) == properties_of(qm9)
+    other = StructureDataset()
+    other.properties = {"mu": Property("mu", "e·Å")}
+    with pytest.raises(ValueError, match="data sets that are joined must have the same targets; 'mu' is"):
+        properties_of(ConcatDataset([qm9, other]))
+
+
+def test_targets_are_tensors():
+    with pytest.raises(ValueError, match="read from 'name', which must be a tensor, got a str"):
+        target_values(Data(name="water"), Property("name", "eV"))

@@ -6,6 +6,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import AtomsDataset, Property, collate_indices
+from pyg_schnet.nn import respond
 from pyg_schnet.train import PotentialTask, PropertyTask, StructureDataModule
 
 
@@ -158,3 +159,37 @@ def test_both_ways_of_the_chapter_train_on_crystals(options):
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="weights must not be negative"):
         PotentialTask(SchNet(16, 16, 2, 10, 4.0), forces_weight=-1.0)
+
+
+def test_stress_of_a_mixed_set_is_learned_where_there_is_one():
+    torch.manual_seed(0)
+    slab = bulk("Cu", cubic=True)
+    slab.cell[2] = 0.0  # as ASE leaves an open direction without vacuum
+    slab.pbc = (True, True, False)
+    mixed = AtomsDataset(
+        [labelled(atoms, 3) for atoms in (bulk("Cu", cubic=True), molecule("H2O"), slab, bulk("Cu", cubic=True))]
+    )
+    task = make_task(mixed, stress_weight=1.0).eval()
+    batch = collate_indices(mixed, [0, 1, 2])
+    batch.pos, batch.cell = batch.pos.double(), batch.cell.double()
+    pairs = task.compare(batch)
+    assert pairs["stress"][0].shape == pairs["stress"][1].shape == (1, 3, 3)
+    alone = collate_indices(mixed, [0])
+    alone.pos, alone.cell = alone.pos.double(), alone.cell.double()
+    expected = respond(
+        task.network, alone.z, alone.pos, cell=alone.cell, pbc=alone.pbc, batch_size=1, stress=True
+    ).stress * float(task.scale)  # fmt: skip
+    torch.testing.assert_close(pairs["stress"][0], expected, rtol=1e-9, atol=1e-12)
+    for k in range(3):  # energies and forces are those of each structure by itself
+        one = collate_indices(mixed, [k])
+        one.pos, one.cell = one.pos.double(), one.cell.double()
+        torch.testing.assert_close(task(batch)[k], task(one)[0], rtol=1e-9, atol=1e-12)
+        found = task.respond(batch, stress=True, partly=True)
+        torch.testing.assert_close(found.energy[k], task(one)[0], rtol=1e-9, atol=1e-12)
+        one_by_one = task.respond(one, stress=False).forces
+        torch.testing.assert_close(found.forces[batch.batch == k], one_by_one, rtol=1e-9, atol=1e-12)
+    task.train()
+    task.total_loss(task.compare(batch)).backward()
+    assert all(bool(torch.isfinite(weight.grad).all()) for weight in task.network.parameters())
+    with pytest.raises(ValueError, match="stress is defined for structures that are periodic"):
+        task.respond(batch, stress=True)

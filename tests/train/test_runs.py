@@ -1,0 +1,187 @@
+"""Runs as commands: where they are, why they end, and what their models remember."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from pyg_schnet.cli import main
+from pyg_schnet.data import AtomsDataset, Split
+from pyg_schnet.models import read_header
+from pyg_schnet.train.split_note import split_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def labelled(seed, name="H2O"):
+    atoms = molecule(name)
+    atoms.rattle(0.05, seed=seed)
+    energy = -10.0 * len(atoms) + float(np.sum(atoms.get_all_distances() ** 2))
+    atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    return atoms
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder with a file of 30 molecules, of which the last six have nitrogen, and a split of its own."""
+    monkeypatch.chdir(tmp_path)
+    names = ["H2O", "CH4"] * 12 + ["NH3"] * 6
+    ase.io.write("a.xyz", [labelled(k, name) for k, name in enumerate(names)], format="extxyz")
+    parts = {"train": list(range(20)), "val": list(range(20, 24)), "test": list(range(24, 30))}
+    Path("s.json").write_text(json.dumps({"n_structures": 30, "fingerprint": None, **parts}))
+
+
+def options(run, *more, epochs=1):
+    return [
+        "train", "--data.dataset=pyg_schnet.data.AtomsDataset", "--data.dataset.source=a.xyz", "--data.target=energy",
+        "--data.num_train=16", "--data.num_val=4", "--data.batch_size=8", "--model.network.hidden_channels=8",
+        "--model.network.num_filters=8", "--model.network.num_interactions=1", f"--trainer.max_epochs={epochs}",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--run_dir={run}", *more,
+    ]  # fmt: skip
+
+
+def test_without_test_structures_the_model_is_saved_without_errors(capsys):
+    main(options("run", "--data.num_test=0"))
+    assert "saved without test errors" in capsys.readouterr().out
+    assert read_header("run/model.safetensors")["card"]["test"] == {}
+    with pytest.raises(SystemExit, match="kept no structures for a test"):
+        main(["test", "run/model.safetensors"])
+
+
+def test_model_alone_is_tested_on_the_test_structures_of_its_run(capsys, tmp_path, monkeypatch):
+    main(options("run", "--data.split=s.json"))
+    said = capsys.readouterr().out
+    assert (
+        said.count("No training structure has N (in 6 of 6 test structures)") == 2
+    )  # before training, and at the test
+    card = read_header("run/model.safetensors")["card"]
+    split = split_of(card)
+    assert (split.train.tolist(), split.test.tolist()) == (list(range(20)), list(range(24, 30)))
+    assert card["elements"] == ["H", "C", "O"]
+    assert card["run"]["data"]["split"] == "s.json"
+    Path("alone").mkdir()
+    shutil.copy("run/model.safetensors", "alone/m.safetensors")
+    shutil.rmtree("run")
+    main(["test", "alone/m.safetensors"])
+    again = capsys.readouterr().out
+    assert "Errors on 6 test structures" in again
+    assert said.split("Errors on")[1].splitlines()[:3] == again.split("Errors on")[1].splitlines()[:3]
+    Split(range(4, 30), [], [0, 1, 2, 3], 30).save("learned.json")
+    with pytest.raises(SystemExit, match="4 of the 4 test structures were used for training or validation"):
+        main(["test", "alone/m.safetensors", "--split=learned.json"])
+    monkeypatch.chdir(tmp_path / "alone")
+    with pytest.raises(SystemExit, match=r"^pyg-schnet test: there is no file a\.xyz in .*--data_dir$"):
+        main(["test", "m.safetensors"])
+    main(["test", "m.safetensors", f"--data_dir={tmp_path}"])
+
+
+def test_model_is_not_tested_where_its_structures_are_in_another_order():
+    main(options("run", "--data.split=s.json"))
+    ase.io.write("a.xyz", ase.io.read("a.xyz", ":")[::-1], format="extxyz")
+    with pytest.raises(SystemExit, match="trained on other structures"):
+        main(["test", "run/model.safetensors"])
+
+
+def losses(run):
+    """Validation losses of all starts, by epoch."""
+    found = {}
+    for table in sorted(Path(run, "logs").glob("*/metrics.csv")):
+        rows = csv.DictReader(table.read_text().splitlines())
+        found |= {int(row["epoch"]): float(row["val/loss"]) for row in rows if row["val/loss"]}
+    return found
+
+
+def test_a_moved_run_goes_on_where_it_is_with_the_best_of_all_epochs():
+    steady = ["--model.init_args.schedule=constant", "--ema.every=1", "--ema.decay=0.0", "--data.split=s.json"]
+    main(options("old/run", *steady, epochs=3))
+    before = json.loads(Path("old/run/result.json").read_text())["training"]
+    assert before["ended_by"] == "max_epochs"
+    shutil.move("old", "new")
+    resume = ["--config=new/run/config.yaml", "--resume=new/run/checkpoints/last.ckpt"]
+    main(["train", *resume, "--trainer.max_epochs=4", "--model.init_args.lr=100.0"])  # ruins what was learned
+    assert not Path("old").exists()
+    after = json.loads(Path("new/run/result.json").read_text())["training"]
+    found = losses("new/run")
+    assert found[3] > found[before["best_epoch"]]
+    assert after["best_epoch"] == before["best_epoch"] == min(found, key=found.get)
+    assert after["epochs"] == 4
+    Split(range(16), range(16, 20), range(20, 30), 30).save("other.json")
+    with pytest.raises(SystemExit, match=r"give another split than new/run/split\.json"):
+        main(["train", *resume, "--data.split=other.json", "--trainer.max_epochs=5"])
+
+
+def test_a_run_that_is_refused_leaves_nothing():
+    for more, message in (
+        (["--data.num_train=29"], "cannot take 29 training"),
+        (["--trainer.barebones=true"], "barebones"),
+        (["--trainer.val_check_interval=100"], "val_check_interval"),
+        (["--model.network.readout=mean"], "total energy"),
+        (["--nonsense=1"], "unrecognized arguments: --nonsense=1; pyg-schnet train --help explains"),
+        (["--trainer.devices=-1"], "the trainer cannot be made with these options"),
+        (["--data.split=none.json"], r"there is no split at none\.json"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(options("run", *more))
+        assert not Path("run").exists(), more
+
+
+def test_time_that_ended_a_run_is_said(capsys):
+    main(options("run", "--trainer.max_time=00:00:00:00", epochs=100_000))
+    assert "Stopped by --trainer.max_time=00:00:00:00 after 0 of 100,000 epochs" in capsys.readouterr().out
+    assert json.loads(Path("run/result.json").read_text())["training"]["ended_by"] == "max_time"
+
+
+def test_without_validation_the_last_weights_are_taken(capsys):
+    main(options("run", "--data.num_val=0"))
+    assert "no validation, so the model is that of the last step" in capsys.readouterr().out
+    assert json.loads(Path("run/result.json").read_text())["training"]["best_epoch"] is None
+
+
+def test_a_run_that_diverges_is_not_saved():
+    with pytest.raises(SystemExit, match=r"training diverged: .* lower learning rate than 1e\+30"):
+        main(options("run", "--model.init_args.lr=1e30", "--ema.decay=0.0", "--ema.every=1", epochs=3))
+    assert not Path("run/model.safetensors").exists()
+
+
+def test_doubles_are_trained_and_saved():
+    main(options("run", "--trainer.precision=64-true"))
+    assert read_header("run/model.safetensors")["card"]["test"]["energy"]["mae"]["meV"] > 0
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]["atomref"].dtype == torch.float64
+
+
+def test_two_processes_share_one_run():
+    command = [sys.executable, "-W", "ignore", "-m", "pyg_schnet.cli", *options("runs/shared")]
+    command = [one for one in command if not one.startswith("--run_dir")]
+    done = subprocess.run(
+        [*command, "--trainer.devices=2", "--trainer.strategy=ddp"], capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = Path("runs").iterdir()
+    assert {path.name for path in run.iterdir()} >= {"config.yaml", "model.safetensors", "result.json", "split.json"}
+    result = json.loads((run / "result.json").read_text())
+    assert result["split"]["num_test"] == 10
+    assert result["training"]["steps"] == 1  # 8 of the 16 structures are those of each process
+    assert done.stdout.count("Errors on 10 test structures") == 1
+    assert done.stdout.count("Training on 16 structures") == 1
+    assert len(AtomsDataset("a.xyz")) == 30
+
+
+def test_a_run_does_not_start_from_what_has_seen_its_test_structures():
+    main(options("run", "--data.split=s.json"))
+    start = "--start_from=run/model.safetensors"
+    Split([*range(8, 20), *range(26, 30)], range(20, 24), [*range(8), 24, 25], 30).save("other.json")
+    with pytest.raises(SystemExit, match="to start from has learned from 8 of the 10 test structures"):
+        main(options("more", start, "--data.split=other.json"))
+    assert not Path("more").exists()
+    main(options("more", start, "--data.split=s.json"))
