@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pyg_schnet.data.base import StructureDataset
-from pyg_schnet.data.convert import STANDARD_LABELS, stored_unit, voigt_to_matrix
+from pyg_schnet.data.labels import STANDARD_LABELS, stored_unit, voigt_to_matrix
 from pyg_schnet.data.properties import Property
 from pyg_schnet.units import dimension, factor
 

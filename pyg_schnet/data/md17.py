@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pyg_schnet.data.base import StructureDataset
-from pyg_schnet.data.convert import STANDARD_LABELS
+from pyg_schnet.data.labels import STANDARD_LABELS
 from pyg_schnet.data.properties import Property
 from pyg_schnet.units import convert, dimension
 
