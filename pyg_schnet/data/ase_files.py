@@ -79,7 +79,7 @@ class AtomsDataset(StructureDataset):
         structures: list[Data] = []
         levels = {name: standard.level for name, standard in STANDARD_LABELS.items()}
         available: dict[str, set[str]] = {}
-        for where, atoms in _read_all(source, index, format):
+        for where, atoms in read_all(source, index, format):
             for place, names in available_labels(atoms).items():
                 available.setdefault(place, set()).update(names)
             try:
@@ -137,8 +137,8 @@ def _column(name: str, structures: list[Data], rows: list[int]) -> Tensor:
     return torch.cat(parts)
 
 
-def _read_all(source: Any, index: Any, format: str | None) -> Iterator[tuple[str, Atoms]]:
-    """Every structure, with words that say where it is from."""
+def read_all(source: Any, index: Any, format: str | None) -> Iterator[tuple[str, Atoms]]:
+    """Every structure of the ``source`` of a data set, with words that say where it is from; errors of the data set."""
     from ase import Atoms
 
     for number, item in enumerate([source] if isinstance(source, str | os.PathLike | Atoms) else source):

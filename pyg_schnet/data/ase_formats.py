@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pyg_schnet.data.isotopes import ISOTOPE_MASSES, with_masses
 from pyg_schnet.data.sdf import read_sdf
 
@@ -29,7 +31,6 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
             in a format in which ASE does not know them.
         Exception: Whatever ASE's readers raise.
     """
-    import ase.io
     from ase.io.formats import filetype
 
     suffix = path.suffix.lower()
@@ -62,7 +63,7 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
             plain = Path(folder) / path.name
             with path.open(encoding="utf-8") as file, plain.open("w", encoding="utf-8") as out:
                 out.writelines(with_masses(file))
-            yield from itertools.islice(ase.io.iread(plain, index, "extxyz", do_not_split_by_at_sign=True), count, None)
+            yield from itertools.islice(_read(plain, "extxyz", index), count, None)
 
 
 def _read(path: Path, format: str, index: Any) -> Iterator[Atoms]:
@@ -72,8 +73,50 @@ def _read(path: Path, format: str, index: Any) -> Iterator[Atoms]:
         yield from _chosen(_models(path), index)
         return
     single = format in _SEVERAL or ase.io.formats.ioformats[format].single
-    images = ase.io.iread(path, ":" if single else index, format, do_not_split_by_at_sign=True)
+    options = {"properties_parser": parse_comment} if format == "extxyz" else {}
+    images = ase.io.iread(path, ":" if single else index, format, do_not_split_by_at_sign=True, **options)
     yield from _chosen(images, index) if single else images
+
+
+def parse_comment(line: str) -> dict[str, Any]:
+    """Entries of the comment line of extended xyz, with boundaries and lattice as any program writes them.
+
+    ASE takes every text that it does not know, such as ``"t t f"``, for three periodic directions, and looks only for
+    the names ``pbc`` and ``Lattice`` in just these letters.
+
+    Raises:
+        ValueError: If ``pbc`` is not three times yes or no, or ``Lattice`` not nine numbers.
+
+    Example:
+        >>> parse_comment('pbc="t t f" energy=-1.0')
+        {'pbc': [True, True, False], 'energy': -1.0}
+    """
+    from ase.io.extxyz import key_val_str_to_dict
+
+    info = {}
+    for key, value in key_val_str_to_dict(line).items():
+        name = {"pbc": "pbc", "lattice": "Lattice"}.get(key.lower(), key)
+        if name == "Lattice" and value is True:  # a word of a sentence
+            name = "comment"
+        elif name == "Lattice":
+            if np.size(value) != 9:
+                raise ValueError(f"Lattice must be nine numbers, three vectors in Å, got {value!r}")
+            value = value if np.ndim(value) == 2 else np.reshape(value, (3, 3), order="F")  # as ASE reads matrices
+        info[name] = _flags(value) if name == "pbc" else value
+    return info
+
+
+def _flags(value: Any) -> list[bool]:
+    """Three periodic directions, from one word or three."""
+    words = re.findall(r"[^\s,\[\]()]+", " ".join(map(str, value)) if np.ndim(value) else str(value))
+    flags = [_FLAGS.get(word.lower()) for word in words]
+    if len(flags) not in (1, 3) or None in flags:
+        raise ValueError(f'pbc must be three of T and F, such as pbc="T T F", got {value!r}')
+    return flags if len(flags) == 3 else flags * 3
+
+
+_FLAGS = dict.fromkeys(("t", "true", "1", "1.0", "yes", "y", ".true."), True)
+_FLAGS |= dict.fromkeys(("f", "false", "0", "0.0", "no", "n", ".false."), False)
 
 
 def _chosen(structures: Iterator[Atoms], index: Any) -> Iterator[Atoms]:
@@ -109,7 +152,10 @@ def _rows(path: Path, kind: str, index: Any) -> Iterator[Atoms]:
 
 
 def _models(path: Path) -> Iterator[Atoms]:
-    """Models of a PDB file. One record of the cell, at its head, is of all; ASE gives it to the first."""
+    """Models of a PDB file. One record of the cell, at its head, is of all; ASE gives it to the first.
+
+    A cell of 1 Å stands for none.
+    """
     import ase.io
 
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -123,6 +169,8 @@ def _models(path: Path) -> Iterator[Atoms]:
         first = first or atoms
         if shared:
             atoms.cell, atoms.pbc = first.cell, first.pbc
+        if (atoms.cell.lengths() == 1.0).all():  # what files of molecules have to have there
+            atoms.cell, atoms.pbc = None, False
         yield atoms
 
 
@@ -143,21 +191,54 @@ def _gromacs(text: str) -> int:
     return count
 
 
+def _vasp(text: str) -> int:
+    """Structures of VASP's POSCAR: comment, scale, three vectors, elements, numbers, mode and atoms."""
+    lines, count = text.splitlines(), 0
+    while len(lines) > 7 and len(lines[1].split()) in (1, 3) and all(len(line.split()) >= 3 for line in lines[2:5]):
+        if lines[0].lower().startswith("lattice velocities"):
+            break
+        named = not lines[5].split()[0].isdigit()
+        numbers = [int(word) for word in lines[5 + named].split() if word.isdigit()]
+        selective = lines[6 + named].strip().lower().startswith("s")
+        del lines[: 7 + named + selective + sum(numbers)]
+        count += 1
+    return count
+
+
+def _crystal(text: str) -> int:
+    """Structures of CRYSTAL's fort.34: dimensions, three vectors, symmetries of four lines each, and atoms."""
+    lines, count = [line for line in text.splitlines() if line.strip()], 0
+    while len(lines) > 4:
+        del lines[: 5 + 4 * int(lines[4].split()[0])]
+        del lines[: 1 + int(lines[0].split()[0])]
+        count += 1
+    return count
+
+
 def _matches(pattern: str) -> Callable[[str], int]:
     return lambda text: len(re.findall(pattern, text, re.MULTILINE | re.IGNORECASE))
 
 
 # how many structures a file holds, for formats in which ASE reads one and files of several are about
 _SEVERAL: dict[str, Callable[[str], int]] = {
+    "castep-cell": _matches(r"^\s*%block\s+lattice_"),
     "cfg": _matches(r"^\s*number of particles"),
     "cjson": _matches(r"\"chemical ?json\""),
+    "crystal": _crystal,
+    "dmol-car": _matches(r"^!BIOSYM\b"),
+    "espresso-in": _matches(r"^\s*ATOMIC_POSITIONS\b"),
     "gaussian-in": lambda text: 1 + _matches(r"^\s*--link1--")(text),
     "gen": _generated,
     "gromacs": _gromacs,
+    "gromos": _matches(r"^TITLE\b"),
     "lammps-data": _matches(r"^\s*\d+\s+atoms\b"),
+    "magres": _matches(r"^#\$magres"),
+    "nwchem-in": _matches(r"^\s*geometry\b"),
+    "onetep-in": _matches(r"^\s*%block\s+positions_"),
     "res": _matches(r"^TITL\b"),
+    "struct": _matches(r"\bMODE OF CALC\b"),
     "turbomole": _matches(r"^\s*\$coord\b"),
-    "vasp": _matches(r"^[ \t]*\d+(?:[ \t]+\d+)*[ \t]*\n(?:[ \t]*s.*\n)?[ \t]*[dck].*$"),
+    "vasp": _vasp,
 }
 
 

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from pyg_schnet.data.base import StructureDataset
-from pyg_schnet.data.labels import STANDARD_LABELS, stored_unit, voigt_to_matrix
+from pyg_schnet.data.isotopes import atomic_number
+from pyg_schnet.data.labels import STANDARD_LABELS, check_stress_key, stored_unit, voigt_to_matrix
 from pyg_schnet.data.properties import Property
+from pyg_schnet.data.structure import near_origin
 from pyg_schnet.units import dimension, factor
 
 
@@ -58,6 +60,7 @@ class MaterialsDataset(StructureDataset):
         super().__init__(transform=transform)
         self.properties = {name: _property(name, unit) for name, unit in properties.items()}
         keys = {name: name for name in properties} | dict(keys or {})
+        self._check_keys(keys, properties)
         structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # numbers, positions, cell
         labels: dict[str, list[np.ndarray | None]] = {name: [] for name in properties}
         kept: dict[str, list[Any]] = {name: [] for name in ("id", *keep)}
@@ -78,6 +81,10 @@ class MaterialsDataset(StructureDataset):
             if all(value is None for value in column):
                 raise ValueError(f"no record of {path} has {keys[name]!r}")
         self._fill(structures, labels, kept, properties, dtype)
+
+    def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
+        if "stress" in units:
+            check_stress_key(keys["stress"], units["stress"])
 
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
         if value is None:
@@ -100,14 +107,17 @@ class MaterialsDataset(StructureDataset):
         dtype: torch.dtype,
     ) -> None:
         counts = [len(numbers) for numbers, _, _ in structures]
+        periodic = np.ones(3, dtype=bool)
+        placed = [near_origin(positions, dtype, cell, periodic) for _, positions, cell in structures]
         columns: dict[str, dict[str, Any]] = {
             "atom": {
                 "z": torch.from_numpy(np.concatenate([numbers for numbers, _, _ in structures])),
-                "pos": torch.from_numpy(np.concatenate([positions for _, positions, _ in structures])).to(dtype),
+                "pos": torch.from_numpy(np.concatenate([positions for positions, _ in placed])).to(dtype),
             },
             "structure": {
                 "cell": torch.from_numpy(np.stack([cell for _, _, cell in structures])).to(dtype),
                 "pbc": torch.ones(len(structures), 3, dtype=torch.bool),
+                "origin": torch.from_numpy(np.stack([origin for _, origin in placed])),
             },
         }
         for name, target in self.properties.items():
@@ -164,6 +174,9 @@ class MLearn(MaterialsDataset):
         keys = {"energy": "outputs.energy", "forces": "outputs.forces", "stress": "outputs.virial_stress"}
         super().__init__(path, units, keys, keep=("group",), transform=transform, dtype=dtype)
 
+    def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
+        """The virial stress of these files is known to be one, with the sign of a pressure."""
+
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
         if name == "stress":
             value = -np.array(value, dtype=np.float64)[self._to_voigt]
@@ -219,8 +232,6 @@ def _parse(text: str) -> list[Any]:
 
 def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Atomic numbers ``[N]``, positions ``[N, 3]`` and cell ``[3, 3]`` of a record."""
-    from ase.data import atomic_numbers
-
     if "structure" in record:
         cell = np.array(record["structure"]["lattice"]["matrix"], dtype=np.float64)
         sites = record["structure"]["sites"]
@@ -232,7 +243,7 @@ def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
     else:
         cell = np.array(record["lattice"] if "lattice" in record else _lattice(*record["cell"]), dtype=np.float64)
         symbols, fractions = record["sym"], np.array(record["frac"], dtype=np.float64)
-    numbers = np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+    numbers = np.array([atomic_number(symbol) for symbol in symbols], dtype=np.int64)
     if cell.shape != (3, 3) or numbers.size == 0 or fractions.shape != (numbers.size, 3):
         raise ValueError(
             f"cell {cell.shape}, {numbers.size} atoms and coordinates {fractions.shape} do not fit together"

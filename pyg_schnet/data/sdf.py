@@ -45,6 +45,8 @@ def _molecule(lines: Sequence[str]) -> Atoms:
     if len(lines) < 4:
         raise ValueError(f"a record has {len(lines)} lines, expected three lines of header, counts and atoms")
     end = next((k for k, line in enumerate(lines) if line.startswith("M  END")), len(lines))
+    if next((not line.startswith(">") for line in lines[end + 1 :] if line.strip()), False):
+        raise ValueError("after 'M  END' comes neither a data item nor '$$$$'; put '$$$$' between molecules")
     symbols, positions, charges, masses = (_v3000 if "V3000" in lines[3] else _v2000)(lines[:end])
     numbers = [atomic_number(symbol) for symbol in symbols]
     if len(numbers) > 1 and lines[1][20:22] == "2D" and not np.any(np.array(positions)[:, 2]):

@@ -11,9 +11,10 @@ import torch
 if TYPE_CHECKING:
     from ase import Atoms
 
-_MAX_Z = 118
+MAX_Z = 118
 _SAME_PLACE = 1e-6  # Å
 _FAR = 100.0  # Å; float32 is spaced by 8e-6 Å there
+_LIMIT = 1e12  # Å; float64 is spaced by 1e-4 Å there
 _ROUNDING = 1e-3  # Å
 _FULL = 1e-3  # that occupancies may differ from 1
 
@@ -32,13 +33,19 @@ def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> t
     numbers = np.array(atoms.numbers, dtype=np.int64)
     if numbers.size == 0:
         raise ValueError("the structure has no atoms")
-    if numbers.min() < 1 or numbers.max() > _MAX_Z:
-        wrong = numbers[(numbers < 1) | (numbers > _MAX_Z)][0]
-        raise ValueError(f"atomic numbers must be 1 to {_MAX_Z}, got {wrong}")
+    if numbers.min() < 1 or numbers.max() > MAX_Z:
+        wrong = numbers[(numbers < 1) | (numbers > MAX_Z)][0]
+        raise ValueError(f"atomic numbers must be 1 to {MAX_Z}, got {wrong}")
     positions, cell = atoms.get_positions(), atoms.cell.array
     if not np.isfinite(positions).all():
         wrong = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
         raise ValueError(f"the position of atom {wrong} is {positions[wrong].tolist()}, expected finite numbers in Å")
+    if np.abs(positions).max() > _LIMIT:
+        wrong = int(np.abs(positions).max(axis=1).argmax())
+        raise ValueError(
+            f"the position of atom {wrong} is {positions[wrong].tolist()} Å, where float64 itself is rounded by "
+            "more than 0.0001 Å; move the structure to the origin"
+        )
     if not np.isfinite(cell).all():
         raise ValueError(f"the cell is {cell.tolist()}, expected finite numbers in Å")
     _check_occupancies(atoms)
@@ -77,17 +84,10 @@ def near_origin(
         >>> moved[:, 0].round(6).tolist(), origin.tolist()
         ([0.0, 0.74], [1000000.0, 0.0, 0.0])
     """
-    origin = np.zeros(3)
     if dtype == torch.float64:
-        return positions, origin
+        return positions, np.zeros(3)
+    positions, origin = _moved(positions, cell, pbc)
     largest = np.abs(positions).max(initial=0.0)
-    if largest > _FAR:
-        middle = np.round(positions.max(0) / 2 + positions.min(0) / 2)
-        moved = positions - middle
-        if pbc is not None and pbc.any() and np.abs(moved).max() > _FAR:
-            moved = _near_the_cell(moved, cell, pbc)
-        if np.abs(moved).max() < largest / 4:
-            positions, origin, largest = moved, middle, np.abs(moved).max()
     rounding = largest * torch.finfo(dtype).eps / 2
     if rounding > _ROUNDING:
         raise ValueError(
@@ -96,6 +96,53 @@ def near_origin(
             "dtype=torch.float64"
         )
     return positions, origin
+
+
+def frames_near_origin(positions: np.ndarray, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`near_origin` for frames of one molecule.
+
+    Args:
+        positions: Positions in Å, shape ``[frames, N, 3]``, float64.
+        dtype: What they will be rounded to.
+
+    Returns:
+        Positions ``[frames, N, 3]`` and origins ``[frames, 3]`` in Å.
+    """
+    origin = np.zeros((len(positions), 3))
+    if dtype != torch.float64:
+        far = np.flatnonzero(np.abs(positions).max((1, 2), initial=0.0) > _FAR)
+        positions = positions.copy() if far.size else positions
+        for k in far:
+            positions[k], origin[k] = near_origin(positions[k], dtype)
+    return positions, origin
+
+
+def batch_near_origin(pos: torch.Tensor, ptr: torch.Tensor) -> torch.Tensor:
+    """Positions as :func:`near_origin` would have them in float32, for a batch of structures.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        ptr: Where the atoms of each structure begin and end, shape ``[B + 1]``.
+    """
+    if pos.numel() == 0 or not float(pos.abs().max()) > _FAR:
+        return pos
+    parts = [part.double().numpy() for part in pos.split(ptr.diff().tolist())]
+    return torch.from_numpy(np.concatenate([_moved(part)[0] for part in parts]))
+
+
+def _moved(
+    positions: np.ndarray, cell: np.ndarray | None = None, pbc: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions around the middle of the structure and that middle, if that makes them much smaller."""
+    largest = np.abs(positions).max(initial=0.0)
+    if largest > _FAR:
+        origin = np.round(positions.max(0) / 2 + positions.min(0) / 2)
+        moved = positions - origin
+        if pbc is not None and pbc.any() and np.abs(moved).max() > _FAR:
+            moved = _near_the_cell(moved, cell, pbc)
+        if np.abs(moved).max() < largest / 4:
+            return moved, origin
+    return positions, np.zeros(3)
 
 
 def _near_the_cell(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -136,7 +183,7 @@ def _complete(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
     if not abs(np.linalg.det(lattice)) > 1e-6 * np.linalg.norm(lattice, axis=1).prod():
         raise ValueError(
             f"the structure has pbc={periodic.tolist()} but the cell vectors of these directions are linearly "
-            f"dependent, cell={cell.tolist()}; give independent vectors in Å or set atoms.pbc to False in that direction"
+            f"dependent, cell={cell.tolist()}; give independent vectors in Å or set atoms.pbc to False there"
         )
     return lattice
 

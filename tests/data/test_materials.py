@@ -104,7 +104,7 @@ def test_shear_components_follow_the_stated_order(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sym": ["Xx", "Te", "N", "N", "N"]}, "KeyError: 'Xx'"),
+        ({"sym": ["Xx", "Te", "N", "N", "N"]}, "'Xx' is not the symbol of an element"),
         ({"frac": [[0.0, 0.0, 0.0]]}, "do not fit together"),
         ({"cell": [1.0, 1.0, 1.0, 90.0, 90.0, 180.0]}, "span no volume|ZeroDivisionError|flat"),
         ({"cell": [1.0, 1.0]}, "TypeError"),
