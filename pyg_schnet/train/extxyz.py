@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,11 @@ def writable(atoms: Atoms) -> Atoms:
     from ase.constraints import FixAtoms, FixCartesian
 
     copy = atoms.copy()
-    copy.info = {key: _in_a_line(value) for key, value in flat_info(atoms).items() if value is not None}
+    copy.info = {
+        key: _as_text(value) if isinstance(value, str) else value
+        for key, value in flat_info(atoms).items()
+        if value is not None
+    }
     for name, value in (getattr(atoms.calc, "results", None) or {}).items():
         _add_result(copy, name, value)
     for name, array in list(copy.arrays.items()):
@@ -63,8 +68,21 @@ def _add_result(atoms: Atoms, name: str, value: Any) -> None:
         atoms.info.setdefault(name, value.item() if value.ndim == 0 else value)
 
 
-def _in_a_line(value: Any) -> Any:
-    return " ".join(value.split()) if isinstance(value, str) and not value.isprintable() else value
+def _as_text(value: str) -> str:
+    """A text as ASE has to be given it to read the same again, in one line; as JSON where it looks like a number."""
+    value = value if value.isprintable() else " ".join(value.split())
+    ways = (value, f"_JSON {json.dumps(value, ensure_ascii=False)}", value.replace("\\", "\\\\"))
+    return next((way for way in ways if _reads(way, value)), value)
+
+
+def _reads(written: str, value: str) -> bool:
+    from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+    try:
+        found = key_val_str_to_dict(key_val_dict_to_str({"text": written, "more": 1}))
+    except ValueError:
+        return False
+    return isinstance(found.get("text"), str) and found["text"] == value and len(found) == 2
 
 
 def _rows(array: np.ndarray) -> np.ndarray:

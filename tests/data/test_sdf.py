@@ -37,6 +37,7 @@ def test_every_molecule_with_its_data(tmp_path):
     assert infos == [{"name": "water", "gap": 0.25, "SMILES": "O"}, {"name": "ammonia", "gap": 1.0}]
 
 
+@pytest.mark.skipif(not ase.io.formats.ioformats["sdf"].can_write, reason="this version of ASE does not write them")
 def test_what_ase_writes_comes_back(tmp_path):
     for name in ("a.sdf", "a.mol"):
         ase.io.write(tmp_path / name, molecule("CH3CH2OH"))
@@ -74,7 +75,8 @@ def test_v3000(tmp_path):
         for k, atom in enumerate(molecule("H2O"), 1)
     )
     head = "water\n  prog              3D\n\n  0  0  0     0  0            999 V3000\n"
-    record = f"{head}M  V30 BEGIN CTAB\nM  V30 COUNTS 3 0 0 0 0\nM  V30 BEGIN ATOM\n{atoms}M  V30 END ATOM\nM  V30 END CTAB\nM  END\n$$$$\n"
+    counts = "M  V30 BEGIN CTAB\nM  V30 COUNTS 3 0 0 0 0\n"
+    record = f"{head}{counts}M  V30 BEGIN ATOM\n{atoms}M  V30 END ATOM\nM  V30 END CTAB\nM  END\n$$$$\n"
     (tmp_path / "a.sdf").write_text(record + v2000("methane", rows_of("CH4")))
     (_, water), (_, methane) = read_all(tmp_path / "a.sdf", ":", None)
     np.testing.assert_allclose(water.positions, molecule("H2O").positions, atol=1e-6)

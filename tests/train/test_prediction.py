@@ -6,6 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
@@ -13,7 +14,10 @@ from ase.db import connect
 
 from pyg_schnet import SchNet
 from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
+from pyg_schnet.train.extxyz import writable
 from pyg_schnet.train.prediction import predict_file
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning
 
 
 @pytest.fixture
@@ -48,9 +52,10 @@ def rich():
     return atoms
 
 
-def test_all_that_a_structure_has_comes_back(energies, capsys):
-    ase.io.write(energies / "in.traj", [rich(), molecule("CH4")])
-    predict(energies, "in.traj")
+def test_all_that_a_structure_has_comes_back(energies, capsys, monkeypatch):
+    images = [("", rich()), ("", molecule("CH4"))]  # more than any one format holds
+    monkeypatch.setattr("pyg_schnet.train.prediction.read_all", lambda *_: images)
+    predict(energies)
     assert "2 values of energy in eV" in capsys.readouterr().out
     found, methane = ase.io.read(energies / "out.xyz", ":")
     expected = rich()
@@ -59,6 +64,7 @@ def test_all_that_a_structure_has_comes_back(energies, capsys):
     np.testing.assert_allclose(found.cell, expected.cell)
     assert found.pbc.tolist() == [True, True, False]
     assert (found.info["config_type"], found.info["name"], found.info["temperature"]) == ("liquid", "w 17", 300.5)
+    assert found.info["charge_note"] == ""
     assert found.info["weights"].tolist() == [1.0, 2.0]
     assert found.arrays["masses"].tolist() == [16.0, 2.0, 2.0]
     assert found.arrays["residue"].tolist() == [1, 1, 2]
@@ -73,6 +79,22 @@ def test_all_that_a_structure_has_comes_back(energies, capsys):
     assert methane.info["predicted_energy"] == pytest.approx(model(torch.tensor(methane.numbers), pos).item(), abs=1e-5)
     assert methane.info["predicted_energy_unit"] == "eV"
     assert methane.calc is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a=b", 'a "b"', "it's", "12", "T F", "a b=c d", "C:\\new\\table", "é", "_JSON", "[1, 2]", "1 2 3 4 5 6 7 8 9"],
+)
+def test_texts_come_back_as_they_were(tmp_path, text):
+    atoms = Atoms("H", info={"note": text, "after": 1})
+    ase.io.write(tmp_path / "a.xyz", writable(atoms), format="extxyz", write_results=False)
+    assert ase.io.read(tmp_path / "a.xyz").info == {"note": text, "after": 1}
+
+
+def test_line_ends_become_spaces(tmp_path):
+    atoms = Atoms("H", info={"note": "two\nlines", "after": 1})
+    ase.io.write(tmp_path / "a.xyz", writable(atoms), format="extxyz", write_results=False)
+    assert ase.io.read(tmp_path / "a.xyz").info == {"note": "two lines", "after": 1}
 
 
 def test_earlier_predictions_stay(energies):
