@@ -65,7 +65,7 @@ class AtomsDataset(StructureDataset):
 
     def __init__(
         self,
-        source: str | os.PathLike | Atoms | Iterable[str | os.PathLike] | Iterable[Atoms],
+        source: Sequence[str | os.PathLike] | str | os.PathLike | Atoms | Iterable[Atoms],
         properties: Mapping[str, str] | None = None,
         keys: Mapping[str, str] | None = None,
         index: str = ":",

@@ -49,7 +49,7 @@ class MaterialsDataset(StructureDataset):
 
     def __init__(
         self,
-        path: str | os.PathLike | Sequence[str | os.PathLike],
+        path: Sequence[str | os.PathLike] | str | os.PathLike,
         properties: Mapping[str, str],
         keys: Mapping[str, str] | None = None,
         keep: Sequence[str] = (),
@@ -160,7 +160,7 @@ class MLearn(MaterialsDataset):
 
     def __init__(
         self,
-        path: str | os.PathLike | Sequence[str | os.PathLike],
+        path: Sequence[str | os.PathLike] | str | os.PathLike,
         stress_order: str | None = None,
         transform: Callable | None = None,
         dtype: torch.dtype = torch.float32,
@@ -199,7 +199,7 @@ def _find(record: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _records(path: str | os.PathLike | Sequence[str | os.PathLike]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _records(path: Sequence[str | os.PathLike] | str | os.PathLike) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every record, with words that say where it is from."""
     for file in [path] if isinstance(path, str | os.PathLike) else path:
         file = Path(file).expanduser()

@@ -67,7 +67,7 @@ class MD17(StructureDataset):
 
     def __init__(
         self,
-        path: str | os.PathLike | Sequence[str | os.PathLike],
+        path: Sequence[str | os.PathLike] | str | os.PathLike,
         energy_unit: str | None = None,
         step: int = 1,
         transform: Callable | None = None,

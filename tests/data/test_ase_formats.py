@@ -9,6 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+import pyg_schnet.data
 from pyg_schnet.data import AtomsDataset
 from pyg_schnet.data.ase_files import read_all
 
@@ -263,3 +264,14 @@ def test_isotopes_that_ase_does_not_read_are_explained(tmp_path):
         ValueError, match="'D' is an isotope of hydrogen, which ASE does not know in this format; write H"
     ):
         AtomsDataset(tmp_path / "POSCAR")
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("AtomsDataset", "source"), ("MD17", "path"), ("MaterialsDataset", "path")]
+)
+def test_several_files_from_a_configuration(name, argument):
+    parser = pytest.importorskip("jsonargparse").ArgumentParser()  # takes a list for a text if that type comes first
+    parser.add_class_arguments(getattr(pyg_schnet.data, name), "data")
+    for given in (["a.xyz", "b.xyz"], "a.xyz"):
+        arguments = {argument: given} | ({"properties": {"gap": "eV"}} if name == "MaterialsDataset" else {})
+        assert parser.parse_object({"data": arguments}).data[argument] == given
