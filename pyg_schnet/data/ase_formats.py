@@ -88,8 +88,8 @@ def parse_comment(line: str) -> dict[str, Any]:
         ValueError: If ``pbc`` is not three times yes or no, or ``Lattice`` not nine numbers.
 
     Example:
-        >>> parse_comment('pbc="t t f" energy=-1.0')
-        {'pbc': [True, True, False], 'energy': -1.0}
+        >>> parse_comment('pbc="t t f" name=water')
+        {'pbc': [True, True, False], 'name': 'water'}
     """
     from ase.io.extxyz import key_val_str_to_dict
 

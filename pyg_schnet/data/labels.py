@@ -41,6 +41,7 @@ _RESULTS, _INFO, _ROW, _ROW_DATA, _ARRAYS = (
     "the data of the row",
     "atoms.arrays",
 )
+_STALE = "results for other positions, which are left out,"
 _ASYMMETRY = 0.1  # of the largest component of a stress
 
 
@@ -98,15 +99,17 @@ def find_labels(
 
 def available_labels(atoms: Atoms) -> dict[str, set[str]]:
     """Names of all that a structure carries, by the place where it is."""
-    return {place: {str(key) for key in entries} for place, entries in _places(atoms).items()}
+    places = _places(atoms)
+    places[_STALE] = {} if places[_RESULTS] else getattr(atoms.calc, "results", None) or {}
+    return {place: {str(key) for key in entries} for place, entries in places.items()}
 
 
 def list_labels(available: Mapping[str, set[str]]) -> str:
     """What :func:`available_labels` gives, in words."""
     known = set().union(*(available.get(place, ()) for place in (_INFO, _ROW, _ROW_DATA, _ARRAYS)))
     words = f"atoms.info and atoms.arrays have {', '.join(sorted(known)) or 'nothing'}"
-    results = available.get(_RESULTS)
-    return words + (f"; {_RESULTS} have {', '.join(sorted(results))}" if results else "")
+    results = [(place, available[place]) for place in (_RESULTS, _STALE) if available.get(place)]
+    return words + "".join(f"; {place} have {', '.join(sorted(names))}" for place, names in results)
 
 
 def label_tensor(name: str, label: Label, n_atoms: int, dtype: torch.dtype) -> torch.Tensor:

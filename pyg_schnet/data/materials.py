@@ -96,6 +96,9 @@ class MaterialsDataset(StructureDataset):
             array = voigt_to_matrix(array)
         if self.properties[name].level == "atom" and array.shape[:1] != (n_atoms,):
             raise ValueError(f"{name!r} has shape {list(array.shape)}, expected a row for each of the {n_atoms} atoms")
+        expected = {"energy": (), "forces": (n_atoms, 3), "dipole": (3,)}.get(name, array.shape)
+        if array.shape != expected:
+            raise ValueError(f"{name!r} has shape {list(array.shape)}, expected {list(expected)}")
         return array
 
     def _fill(

@@ -75,8 +75,7 @@ def _v2000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int
     rows = lines[4 : 4 + count]
     if len(rows) < count:
         raise ValueError(f"a record has {len(rows)} lines of atoms, its header says {count}")
-    symbols = [row[31:34].strip() for row in rows]
-    positions = [[float(row[start : start + 10]) for start in (0, 10, 20)] for row in rows]
+    symbols, positions = zip(*map(_atom, rows), strict=True) if rows else ((), ())
     charges = {k: _CHARGES.get(_whole(row[36:39]), 0) for k, row in enumerate(rows)}
     masses: dict[int, int] = {}
     properties = lines[4 + count :]
@@ -87,7 +86,19 @@ def _v2000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int
         if kept is not None:
             values = [int(value) for value in line[9:].split()]
             kept.update((atom - 1, value) for atom, value in zip(values[::2], values[1::2], strict=True))
-    return symbols, positions, charges, masses
+    return list(symbols), list(positions), charges, masses
+
+
+def _atom(row: str) -> tuple[str, list[float]]:
+    """Symbol and position of a line: by its columns or, where a program did not keep to them, its words."""
+    try:
+        symbol, position = row[31:34].strip(), [float(row[start : start + 10]) for start in (0, 10, 20)]
+    except ValueError:
+        symbol, position = "", []
+    if not symbol.isalpha():
+        *words, symbol = row.split()[:4]
+        position = [float(word) for word in words]
+    return symbol, position
 
 
 def _v3000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int, int], dict[int, int]]:

@@ -18,7 +18,7 @@ def flat_info(atoms: Atoms) -> dict[str, Any]:
     Example:
         >>> from ase import Atoms
         >>> flat_info(Atoms("H", info={"name": "x", "key_value_pairs": {"gap": 1.0}}))
-        {'name': 'x', 'gap': 1.0}
+        {'gap': 1.0, 'name': 'x'}
     """
     info = dict(atoms.info)
     for place in ("key_value_pairs", "data"):

@@ -77,6 +77,11 @@ def test_what_there_is_is_listed(tmp_path):
     path = xyz(tmp_path / "a.xyz", "free_energy=-14.2 gap=1.0")
     with pytest.raises(ValueError, match=r"no structure has 'E'; .* have gap; the results .* have free_energy"):
         AtomsDataset(path, keys={"energy": "E"})
+    moved = molecule("H2O")
+    moved.calc = SinglePointCalculator(moved, energy=-1.0)
+    moved.positions[0] += 0.1
+    with pytest.raises(ValueError, match="results for other positions, which are left out, have energy"):
+        AtomsDataset([moved], keys={"energy": "energy"})
     with pytest.raises(ValueError, match=r"unit of 'REF' is not known.*\{'energy': 'REF'\}"):
         AtomsDataset(path, keys={"REF": "energy"})
 

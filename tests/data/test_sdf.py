@@ -55,6 +55,12 @@ def test_numbers_that_touch(tmp_path):
     assert atoms.positions[0].tolist() == [-1000.1234, -2000.1234, -3000.1234]
 
 
+def test_columns_of_other_widths(tmp_path):
+    (tmp_path / "a.sdf").write_text("x\n\n\n  2  0 V2000\n 0.0 0.0 0.1 O\n0.0 0.96 0.0 H 0 0\nM  END\n")
+    ((_, atoms),) = read_all(tmp_path / "a.sdf", ":", None)
+    assert (atoms.numbers.tolist(), atoms.positions.tolist()) == ([8, 1], [[0, 0, 0.1], [0, 0.96, 0]])
+
+
 def test_charges_and_isotopes(tmp_path):
     text = v2000("ammonium", [("N", 0, 0, 0, 3), *[("H", *atom.position + 1, 0) for atom in molecule("CH4")[1:]]])
     text += v2000("oxide", rows_of("H2O", 5), properties="M  CHG  2   1  -2   2   1\nM  ISO  2   2   2   1  18\n")
