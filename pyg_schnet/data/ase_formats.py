@@ -51,7 +51,7 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
             yield atoms
             count += 1
     except KeyError as error:
-        symbol = str(error.args[0]).strip().capitalize() if error.args else ""
+        symbol = str(error.args[0]).split()[-1].capitalize() if error.args else ""
         if symbol not in ISOTOPE_MASSES:
             raise
         if format not in ("xyz", "extxyz"):
@@ -243,8 +243,13 @@ _SEVERAL: dict[str, Callable[[str], int]] = {
 
 
 def _refuse_several(path: Path, format: str) -> None:
-    count = _SEVERAL.get(format)
-    if count is not None and (found := count(path.read_text(encoding="utf-8", errors="replace"))) > 1:
+    if format not in _SEVERAL:
+        return
+    try:
+        found = _SEVERAL[format](path.read_text(encoding="utf-8", errors="replace"))
+    except (ValueError, IndexError):  # not such a file, as ASE will say
+        return
+    if found > 1:
         raise ValueError(
             f"it holds {found} structures, of which ASE reads one in the format {format!r}; "
             "give a file to each, or write them to .extxyz"

@@ -84,14 +84,13 @@ def convert_structure(
 ) -> tuple[Data, dict[str, Label]]:
     """:func:`to_data`, and its labels as they were found."""
     numbers, periodic = check_structure(atoms, pbc)
-    cell = torch.tensor(atoms.cell.array[None], dtype=dtype)
-    if not bool(torch.isfinite(cell).all()):
+    if np.abs(atoms.cell.array).max() > torch.finfo(dtype).max:
         raise ValueError(f"the cell is {atoms.cell.array.tolist()} Å, which {dtype} does not hold")
     positions, origin = near_origin(atoms.get_positions(), dtype, atoms.cell.array, periodic)
     data = Data(
         z=torch.from_numpy(numbers),
         pos=torch.tensor(positions, dtype=dtype),
-        cell=cell,
+        cell=torch.tensor(atoms.cell.array[None], dtype=dtype),
         pbc=torch.from_numpy(periodic[None]),
         origin=torch.from_numpy(origin[None]),
     )

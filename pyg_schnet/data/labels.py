@@ -136,10 +136,10 @@ def label_tensor(name: str, label: Label, n_atoms: int, dtype: torch.dtype) -> t
     else:
         array = array.reshape(1) if array.size == 1 else array[None]
     array = array * factor(label.unit, stored_unit(label.unit))
-    kept = torch.tensor(array, dtype=dtype if label.level == "atom" else torch.float64)
-    if not bool(torch.isfinite(kept).all()):
-        raise ValueError(f"{name!r} holds numbers that are too large for {str(kept.dtype).removeprefix('torch.')}")
-    return kept
+    dtype = dtype if label.level == "atom" else torch.float64
+    if not np.abs(array).max(initial=0.0) <= torch.finfo(dtype).max:
+        raise ValueError(f"{name!r} holds numbers that are too large for {str(dtype).removeprefix('torch.')}")
+    return torch.tensor(array, dtype=dtype)
 
 
 def voigt_to_matrix(array: np.ndarray) -> np.ndarray:

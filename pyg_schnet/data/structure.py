@@ -37,15 +37,8 @@ def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> t
         wrong = numbers[(numbers < 1) | (numbers > MAX_Z)][0]
         raise ValueError(f"atomic numbers must be 1 to {MAX_Z}, got {wrong}")
     positions, cell = atoms.get_positions(), atoms.cell.array
-    if not np.isfinite(positions).all():
-        wrong = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        raise ValueError(f"the position of atom {wrong} is {positions[wrong].tolist()}, expected finite numbers in Å")
-    if np.abs(positions).max() > _LIMIT:
-        wrong = int(np.abs(positions).max(axis=1).argmax())
-        raise ValueError(
-            f"the position of atom {wrong} is {positions[wrong].tolist()} Å, where float64 itself is rounded by "
-            "more than 0.0001 Å; move the structure to the origin"
-        )
+    if not np.abs(positions).max() <= _LIMIT:  # nor for NaN
+        _refuse_positions(positions)
     if not np.isfinite(cell).all():
         raise ValueError(f"the cell is {cell.tolist()}, expected finite numbers in Å")
     _check_occupancies(atoms)
@@ -56,6 +49,16 @@ def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> t
         )
     _check_distinct(positions, cell, periodic)
     return numbers, periodic
+
+
+def _refuse_positions(positions: np.ndarray) -> None:
+    wrong = int(np.flatnonzero(~(np.abs(positions).max(axis=1) <= _LIMIT))[0])
+    where = f"the position of atom {wrong} is {positions[wrong].tolist()}"
+    if not np.isfinite(positions[wrong]).all():
+        raise ValueError(f"{where}, expected finite numbers in Å")
+    raise ValueError(
+        f"{where} Å, where float64 itself is rounded by more than 0.0001 Å; move the structure to the origin"
+    )
 
 
 def near_origin(

@@ -264,6 +264,18 @@ def test_isotopes_that_ase_does_not_read_are_explained(tmp_path):
         ValueError, match="'D' is an isotope of hydrogen, which ASE does not know in this format; write H"
     ):
         AtomsDataset(tmp_path / "POSCAR")
+    line = "ATOM      1  D   MOL     1       0.000   0.000   0.000  1.00  0.00           D  \n"
+    (tmp_path / "a.pdb").write_text(line + "END\n")
+    with pytest.raises(ValueError, match="'D' is an isotope of hydrogen"):
+        AtomsDataset(tmp_path / "a.pdb")
+
+
+def test_damaged_files_are_left_to_ase(tmp_path):
+    (tmp_path / "POSCAR").write_text("x\n1\n1 0 0\n0 1 0\n0 0 1\n\n\n\n")
+    (tmp_path / "a.gen").write_text("H C\n")
+    for name in ("POSCAR", "a.gen"):
+        with pytest.raises(ValueError, match="ASE cannot read structure 0"):
+            AtomsDataset(tmp_path / name)
 
 
 @pytest.mark.parametrize(
