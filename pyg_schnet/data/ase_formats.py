@@ -51,7 +51,7 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
             yield atoms
             count += 1
     except KeyError as error:
-        symbol = str(error.args[0]).split()[-1].capitalize() if error.args else ""
+        symbol = str(error.args[0]).split()[-1].strip(".").capitalize() if error.args else ""
         if symbol not in ISOTOPE_MASSES:
             raise
         if format not in ("xyz", "extxyz"):
