@@ -161,11 +161,13 @@ class _Probe:
         self.features = [embed(network.embedding, data.z)]
         for block in self.blocks[:-1]:
             self.features.append(block(self.features[-1], *edges.directed))
+        self.origin = data.origin.reshape(3)
         self.around = Surroundings(data.pos, data.cell, data.pbc, network.cutoff)
         self.chunk = self._chunk(memory)
 
     def __call__(self, number: int, points: Tensor) -> Tensor:
         """Energy of a probe of an element at each point in the unit of the model, shape ``[P]``."""
+        points = (points - self.origin).to(points.dtype)
         return torch.cat([self._energies(number, part) for part in points.split(self.chunk)])
 
     def _chunk(self, memory: float) -> int:

@@ -9,7 +9,8 @@
 
 from pyg_schnet.data.ase_files import AtomsDataset
 from pyg_schnet.data.base import StructureDataset
-from pyg_schnet.data.convert import stored_unit, to_atoms, to_data
+from pyg_schnet.data.convert import to_atoms, to_data
+from pyg_schnet.data.labels import stored_unit
 from pyg_schnet.data.loader import StructureLoader, collate_indices
 from pyg_schnet.data.materials import MaterialsDataset, MLearn
 from pyg_schnet.data.md17 import MD17

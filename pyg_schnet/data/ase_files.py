@@ -6,12 +6,11 @@ import bz2
 import contextlib
 import glob
 import gzip
-import itertools
 import lzma
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pyg_schnet.data.ase_formats import read_structures
 from pyg_schnet.data.base import StructureDataset
-from pyg_schnet.data.convert import STANDARD_LABELS, label_level, stored_unit, structure_info, to_data
+from pyg_schnet.data.convert import convert_structure
+from pyg_schnet.data.labels import STANDARD_LABELS, available_labels, list_labels, stored_unit
 from pyg_schnet.data.properties import Property
 
 if TYPE_CHECKING:
@@ -30,15 +31,18 @@ if TYPE_CHECKING:
 class AtomsDataset(StructureDataset):
     """Structures of any files that ASE reads (``.extxyz``, ``.db``, ``.cif``, ..., also gzipped), or of a list.
 
-    Every structure has ``z``, ``pos``, ``cell`` and ``pbc`` as in :func:`~pyg_schnet.data.to_data`. A label that at
+    Files of several structures give all, also SD files, V3000 included; where ASE reads one of several in some format,
+    they are refused. Deuterium and tritium (D, T) are hydrogen. Every structure has ``z``, ``pos``, ``cell``, ``pbc``
+    and ``origin`` as in :func:`~pyg_schnet.data.to_data`. A label that at
     least one structure has is there for all: zeros where it is missing, and ``has_<label>`` ``[1]`` tells which. So
     structures with an energy alone and others with forces go in one batch, and a loss leaves out what is not there
     (:func:`~pyg_schnet.data.target_mask`).
 
     Args:
-        source: A path, a pattern such as ``"run*.xyz"``, several of them, or a list of ``ase.Atoms``.
-        properties: Unit in the file of further labels by name, such as ``{"formation_energy": "eV"}``, looked for in
-            ``atoms.info`` and ``atoms.arrays``; see :func:`~pyg_schnet.data.to_data`.
+        source: A path, a pattern such as ``"run*.xyz"``, ``ase.Atoms`` (also rows of ASE's data bases), or several of
+            them: a list, a generator, a trajectory. An ``@`` in a name is a part of the name.
+        properties: Unit in the file of further labels by name, such as ``{"formation_energy": "eV"}``, looked for
+            everywhere in a structure; see :func:`~pyg_schnet.data.to_data`.
         keys: Name in the file of a label where it differs, such as ``{"energy": "REF_energy"}``.
         index: Which structures of each file, as ASE writes it: ``":"``, ``"::10"``, ``"-1"``.
         pbc: Replaces what the files say, for example ``False`` for molecules in a box.
@@ -48,8 +52,9 @@ class AtomsDataset(StructureDataset):
 
     Raises:
         FileNotFoundError: If a path does not exist or a pattern fits no file.
+        TypeError: If the source holds other things than paths and structures.
         ValueError: If a file cannot be read or holds no structures, a structure is not valid (the message says which
-            one), or a label that was asked for is in none of them.
+            one), a label that was asked for is in none of them, or ``index`` or ``format`` come without files.
 
     Example:
         >>> from ase.build import molecule
@@ -60,7 +65,7 @@ class AtomsDataset(StructureDataset):
 
     def __init__(
         self,
-        source: str | os.PathLike | Sequence[str | os.PathLike] | Sequence[Atoms],
+        source: Sequence[str | os.PathLike] | str | os.PathLike | Atoms | Iterable[Atoms],
         properties: Mapping[str, str] | None = None,
         keys: Mapping[str, str] | None = None,
         index: str = ":",
@@ -73,17 +78,18 @@ class AtomsDataset(StructureDataset):
         properties, keys = dict(properties or {}), dict(keys or {})
         structures: list[Data] = []
         levels = {name: standard.level for name, standard in STANDARD_LABELS.items()}
-        available: set[str] = set()
-        for where, atoms in _read_all(source, index, format):
-            available.update(structure_info(atoms), set(atoms.arrays) - {"numbers", "positions"})
+        available: dict[str, set[str]] = {}
+        for where, atoms in read_all(source, index, format):
+            for place, names in available_labels(atoms).items():
+                available.setdefault(place, set()).update(names)
             try:
-                structures.append(to_data(atoms, properties, keys, pbc, dtype))
+                structure, labels = convert_structure(atoms, properties, keys, pbc, dtype)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
-            for name in set(properties) - set(STANDARD_LABELS):
-                level = label_level(atoms, keys.get(name, name))
-                if level and levels.setdefault(name, level) != level:
-                    raise ValueError(f"{where}: {name!r} is of each {level}, but of each {levels[name]} before")
+            structures.append(structure)
+            for name, label in labels.items():
+                if levels.setdefault(name, label.level) != label.level:
+                    raise ValueError(f"{where}: {name!r} is of each {label.level}, but of each {levels[name]} before")
         if not structures:
             raise ValueError("the data set has no structures")
         found = [
@@ -93,10 +99,7 @@ class AtomsDataset(StructureDataset):
         ]
         missing = [keys.get(name, name) for name in {**properties, **keys} if name not in found]
         if missing:
-            raise ValueError(
-                f"no structure has {', '.join(map(repr, missing))}; "
-                f"atoms.info and atoms.arrays have {', '.join(sorted(available)) or 'nothing'}"
-            )
+            raise ValueError(f"no structure has {', '.join(map(repr, missing))}; {list_labels(available)}")
         self.properties = {
             name: STANDARD_LABELS.get(name) or Property(name, stored_unit(properties[name]), levels[name])
             for name in found
@@ -107,7 +110,9 @@ class AtomsDataset(StructureDataset):
         n_atoms = torch.tensor([structure.z.numel() for structure in structures])
         columns = {
             "atom": {name: torch.cat([structure[name] for structure in structures]) for name in ("z", "pos")},
-            "structure": {name: torch.cat([structure[name] for structure in structures]) for name in ("cell", "pbc")},
+            "structure": {
+                name: torch.cat([structure[name] for structure in structures]) for name in ("cell", "pbc", "origin")
+            },
         }
         for name, target in self.properties.items():
             rows = n_atoms.tolist() if target.level == "atom" else [1] * len(structures)
@@ -125,19 +130,29 @@ def _column(name: str, structures: list[Data], rows: list[int]) -> Tensor:
     ]
     shapes = {tuple(part.shape[1:]) for part in parts}
     if len(shapes) > 1:
-        raise ValueError(f"{name!r} does not have the same shape in all structures: {sorted(shapes)}")
+        raise ValueError(
+            f"{name!r} does not have the same shape in all structures: {sorted(shapes)}; "
+            "numbers of each atom belong in atoms.arrays"
+        )
     return torch.cat(parts)
 
 
-def _read_all(source: Any, index: str, format: str | None) -> Iterator[tuple[str, Atoms]]:
-    """Every structure, with words that say where it is from."""
-    single = isinstance(source, str | os.PathLike)
-    if not single and source and not all(isinstance(item, str | os.PathLike) for item in source):
-        for number, atoms in enumerate(source):
-            yield f"structure {number}", atoms
-        return
-    for path in itertools.chain.from_iterable(map(_expand, [source] if single else source)):
-        yield from _read_file(path, index, format)
+def read_all(source: Any, index: Any, format: str | None) -> Iterator[tuple[str, Atoms]]:
+    """Every structure of the ``source`` of a data set, with words that say where it is from; errors of the data set."""
+    from ase import Atoms
+
+    for number, item in enumerate([source] if isinstance(source, str | os.PathLike | Atoms) else source):
+        if isinstance(item, str | os.PathLike):
+            for path in _expand(item):
+                yield from _read_file(path, index, format)
+            continue
+        if hasattr(item, "toatoms"):  # a row of a data base
+            item = item.toatoms(add_additional_information=True)
+        if not isinstance(item, Atoms):
+            raise TypeError(f"item {number} of the source is a {type(item).__name__}, expected a path or ase.Atoms")
+        if index != ":" or format is not None:
+            raise ValueError(f"index={index!r} and format={format!r} are of files, but structure {number} is from none")
+        yield f"structure {number}", item
 
 
 def _expand(source: str | os.PathLike) -> list[Path]:
@@ -147,21 +162,22 @@ def _expand(source: str | os.PathLike) -> list[Path]:
         return [path]
     files = sorted(Path(name) for name in glob.glob(str(path))) if glob.has_magic(str(path)) else []
     if not files:
-        raise FileNotFoundError(f"there is no file {path}")
+        hint = "; give what follows the @ as `index`" if "@" in path.name else ""
+        raise FileNotFoundError(f"there is no file {path}{hint}")
     return files
 
 
-def _read_file(path: Path, index: str, format: str | None) -> Iterator[tuple[str, Atoms]]:
+def _read_file(path: Path, index: Any, format: str | None) -> Iterator[tuple[str, Atoms]]:
     count = 0
     with _decompressed(path) as plain:
-        structures = _iterate(plain, index, format)
+        structures = read_structures(plain, index, format)
         while True:
             try:
                 atoms = next(structures)
             except StopIteration:
                 break
             except Exception as error:  # each of ASE's many readers raises what it likes
-                reason = f"{type(error).__name__}: {error}"
+                reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
                 raise ValueError(f"ASE cannot read structure {count} of {path}: {reason}") from error
             yield f"{path}, structure {count}", atoms
             count += 1
@@ -184,18 +200,3 @@ def _decompressed(path: Path) -> Iterator[Path]:
         except (OSError, EOFError, lzma.LZMAError) as error:
             raise ValueError(f"{path} cannot be decompressed: {error}") from error
         yield plain
-
-
-def _iterate(path: Path, index: str, format: str | None) -> Iterator[Atoms]:
-    import ase.db
-    import ase.io
-    from ase.io.formats import string2index
-
-    if format != "db" and (format or path.suffix != ".db"):
-        yield from ase.io.iread(path, index=index, format=format)
-        return
-    with ase.db.connect(path, type="db") as rows:  # ase.io leaves out the key-value pairs of the rows
-        chosen = string2index(index)
-        identifiers = [row.id for row in rows.select(columns=["id"], include_data=False)]
-        for identifier in [identifiers[chosen]] if isinstance(chosen, int) else identifiers[chosen]:
-            yield rows.get(identifier).toatoms(add_additional_information=True)

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from pyg_schnet.data.base import StructureDataset
-from pyg_schnet.data.convert import STANDARD_LABELS, stored_unit, voigt_to_matrix
+from pyg_schnet.data.isotopes import atomic_number
+from pyg_schnet.data.labels import STANDARD_LABELS, check_stress_key, stored_unit, voigt_to_matrix
 from pyg_schnet.data.properties import Property
+from pyg_schnet.data.structure import near_origin
 from pyg_schnet.units import dimension, factor
 
 
@@ -47,7 +49,7 @@ class MaterialsDataset(StructureDataset):
 
     def __init__(
         self,
-        path: str | os.PathLike | Sequence[str | os.PathLike],
+        path: Sequence[str | os.PathLike] | str | os.PathLike,
         properties: Mapping[str, str],
         keys: Mapping[str, str] | None = None,
         keep: Sequence[str] = (),
@@ -58,6 +60,7 @@ class MaterialsDataset(StructureDataset):
         super().__init__(transform=transform)
         self.properties = {name: _property(name, unit) for name, unit in properties.items()}
         keys = {name: name for name in properties} | dict(keys or {})
+        self._check_keys(keys, properties)
         structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # numbers, positions, cell
         labels: dict[str, list[np.ndarray | None]] = {name: [] for name in properties}
         kept: dict[str, list[Any]] = {name: [] for name in ("id", *keep)}
@@ -79,6 +82,10 @@ class MaterialsDataset(StructureDataset):
                 raise ValueError(f"no record of {path} has {keys[name]!r}")
         self._fill(structures, labels, kept, properties, dtype)
 
+    def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
+        if "stress" in units:
+            check_stress_key(keys["stress"], units["stress"])
+
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
         if value is None:
             return None
@@ -89,6 +96,9 @@ class MaterialsDataset(StructureDataset):
             array = voigt_to_matrix(array)
         if self.properties[name].level == "atom" and array.shape[:1] != (n_atoms,):
             raise ValueError(f"{name!r} has shape {list(array.shape)}, expected a row for each of the {n_atoms} atoms")
+        expected = {"energy": (), "forces": (n_atoms, 3), "dipole": (3,)}.get(name, array.shape)
+        if array.shape != expected:
+            raise ValueError(f"{name!r} has shape {list(array.shape)}, expected {list(expected)}")
         return array
 
     def _fill(
@@ -100,14 +110,17 @@ class MaterialsDataset(StructureDataset):
         dtype: torch.dtype,
     ) -> None:
         counts = [len(numbers) for numbers, _, _ in structures]
+        periodic = np.ones(3, dtype=bool)
+        placed = [near_origin(positions, dtype, cell, periodic) for _, positions, cell in structures]
         columns: dict[str, dict[str, Any]] = {
             "atom": {
                 "z": torch.from_numpy(np.concatenate([numbers for numbers, _, _ in structures])),
-                "pos": torch.from_numpy(np.concatenate([positions for _, positions, _ in structures])).to(dtype),
+                "pos": torch.from_numpy(np.concatenate([positions for positions, _ in placed])).to(dtype),
             },
             "structure": {
                 "cell": torch.from_numpy(np.stack([cell for _, _, cell in structures])).to(dtype),
                 "pbc": torch.ones(len(structures), 3, dtype=torch.bool),
+                "origin": torch.from_numpy(np.stack([origin for _, origin in placed])),
             },
         }
         for name, target in self.properties.items():
@@ -150,7 +163,7 @@ class MLearn(MaterialsDataset):
 
     def __init__(
         self,
-        path: str | os.PathLike | Sequence[str | os.PathLike],
+        path: Sequence[str | os.PathLike] | str | os.PathLike,
         stress_order: str | None = None,
         transform: Callable | None = None,
         dtype: torch.dtype = torch.float32,
@@ -163,6 +176,9 @@ class MLearn(MaterialsDataset):
         units = {"energy": "eV", "forces": "eV/Å"} | ({} if stress_order is None else {"stress": "kbar"})
         keys = {"energy": "outputs.energy", "forces": "outputs.forces", "stress": "outputs.virial_stress"}
         super().__init__(path, units, keys, keep=("group",), transform=transform, dtype=dtype)
+
+    def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
+        """The virial stress of these files is known to be one, with the sign of a pressure."""
 
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
         if name == "stress":
@@ -186,7 +202,7 @@ def _find(record: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _records(path: str | os.PathLike | Sequence[str | os.PathLike]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _records(path: Sequence[str | os.PathLike] | str | os.PathLike) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every record, with words that say where it is from."""
     for file in [path] if isinstance(path, str | os.PathLike) else path:
         file = Path(file).expanduser()
@@ -219,8 +235,6 @@ def _parse(text: str) -> list[Any]:
 
 def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Atomic numbers ``[N]``, positions ``[N, 3]`` and cell ``[3, 3]`` of a record."""
-    from ase.data import atomic_numbers
-
     if "structure" in record:
         cell = np.array(record["structure"]["lattice"]["matrix"], dtype=np.float64)
         sites = record["structure"]["sites"]
@@ -232,7 +246,7 @@ def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
     else:
         cell = np.array(record["lattice"] if "lattice" in record else _lattice(*record["cell"]), dtype=np.float64)
         symbols, fractions = record["sym"], np.array(record["frac"], dtype=np.float64)
-    numbers = np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.int64)
+    numbers = np.array([atomic_number(symbol) for symbol in symbols], dtype=np.int64)
     if cell.shape != (3, 3) or numbers.size == 0 or fractions.shape != (numbers.size, 3):
         raise ValueError(
             f"cell {cell.shape}, {numbers.size} atoms and coordinates {fractions.shape} do not fit together"

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyg_schnet.data.base import StructureDataset
+from pyg_schnet.data.isotopes import ISOTOPE_MASSES
 from pyg_schnet.data.properties import QM9_PROPERTIES, Property, find_property
 from pyg_schnet.units import factor
 
@@ -247,7 +248,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[int], np.ndarray, list[float]]
 
 def _row(row: dict[str, Any]) -> tuple[int, list[int], np.ndarray, list[float]]:
     symbols = row["Elements"].strip("[]").replace("'", "").split(",")
-    numbers = [_NUMBERS[symbol.strip()] for symbol in symbols]
+    numbers = [1 if symbol.strip() in ISOTOPE_MASSES else _NUMBERS[symbol.strip()] for symbol in symbols]
     coordinates = row["XYZ_Ang"].replace("[", "").replace("]", "").split(",")
     positions = np.array([float(number) for number in coordinates])
     if not len(numbers) == int(row["N_atoms"]) == positions.size / 3:

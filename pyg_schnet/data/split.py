@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.data.structure import batch_near_origin
 
 _CHUNK = 10_000  # structures hashed at a time
 
@@ -174,6 +175,7 @@ def random_split(dataset: Any, num_train: int, num_val: int, num_test: int | Non
 def fingerprint(dataset: Any) -> str:
     """Short hash of the structures of a data set: atomic numbers, positions rounded to float32, and their order.
 
+    Positions of structures far from zero count from near it, as :func:`~pyg_schnet.data.to_data` has them in float32.
     Labels and the ``transform`` of the data set do not count, and neither does the precision in which the positions
     are kept, if it is at least float32.
 
@@ -190,7 +192,7 @@ def fingerprint(dataset: Any) -> str:
     for start in range(0, len(dataset), _CHUNK):
         batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))
         z, pos = atoms_of(batch)
-        columns: Sequence[Tensor] = (batch.ptr.diff(), z.long(), pos.float())
+        columns: Sequence[Tensor] = (batch.ptr.diff(), z.long(), batch_near_origin(pos, batch.ptr).float())
         for digest, column in zip(hashes, columns, strict=True):
             digest.update(column.contiguous().numpy().tobytes())
     return hashlib.sha256(b"".join(digest.digest() for digest in hashes)).hexdigest()[:16]

@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 from pyg_schnet.data import to_data
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, freeze, load
+from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import check_elements, unit_of
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList, radius_graph
@@ -110,6 +111,8 @@ class SchNetCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         data = to_data(self.atoms, dtype=self.dtype).to(self.device)
         self._check(properties)
+        for member in self.members:
+            check_origin(member.model.readout, data.origin)
         graph = self._graph(data)
         answers = [member(data.z, data.pos, graph, properties) for member in self.members]
         for name in answers[0]:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from pyg_schnet.data import AtomsDataset, Property, StructureLoader
+from pyg_schnet.data.ase_files import read_all
 from pyg_schnet.models import load
+from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.models.card import check_elements
 from pyg_schnet.train.evaluation import evaluator
+from pyg_schnet.train.extxyz import flat_info, writable
 from pyg_schnet.train.task import PropertyTask
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_FORMATS = {".csv": "csv", ".xyz": "extxyz", ".extxyz": "extxyz"}
 
 
 def predict_file(
@@ -30,25 +37,32 @@ def predict_file(
         structures: File of structures (.xyz, .extxyz, .db, .cif, ... or compressed with .gz), positions in Å.
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
         output: File to write; by default only a table is printed.
-        format: csv (one line for each structure) or extxyz (the structures with the property); auto goes by the
-            ending of the output.
+        format: csv (one line for each structure, with what it has in a single number or word) or extxyz (the structures
+            as they are, with all they have, and predicted_PROPERTY and predicted_PROPERTY_unit; with a number behind
+            it where there is such a name already); auto goes by the ending of the output.
         batch_size: Structures in a batch.
     """
+    kind = _kind_of(output, format)
     network = load(model)
     name, unit = network.card.get("target") or "property", network.card.get("unit") or "1"
-    dataset = AtomsDataset(structures)
+    images = [atoms for _, atoms in read_all(structures, ":", None)]
+    try:
+        dataset = AtomsDataset([atoms.copy() for atoms in images])  # without labels, which are not needed
+    except ValueError as error:
+        raise ValueError(f"{structures}: {error}") from error
     check_elements(network.card, torch.cat([data.z for data in dataset]).unique().tolist())
+    check_boundaries(network.readout, torch.cat([data.pbc for data in dataset]))
+    check_origin(network.readout, torch.cat([data.origin for data in dataset]))
     task = PropertyTask.from_model(network, Property(name, unit))
     loader = StructureLoader(dataset, batch_size)
-    found = torch.cat(evaluator().predict(task, loader))
-    values = found.reshape(len(found), -1).tolist()
-    formulas = [atoms.get_chemical_formula() for atoms in _atoms(dataset)]
+    values = torch.cat(evaluator().predict(task, loader)).reshape(len(images), -1).tolist()
     if output is None:
         print(f"{'structure':>9}  {'formula':<16}  {'  '.join(_headers(name, unit, len(values[0])))}")
-        for k, (formula, row) in enumerate(zip(formulas, values, strict=True)):
-            print(f"{k:>9}  {formula:<16}  {'  '.join(f'{value:.6f}' for value in row)}")
+        for k, (atoms, value) in enumerate(zip(images, values, strict=True)):
+            print(f"{k:>9}  {atoms.get_chemical_formula():<16}  {'  '.join(f'{number:.6f}' for number in value)}")
         return
-    _write(Path(output), format, dataset, formulas, values, name, unit)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    (_write_csv if kind == "csv" else _write_extxyz)(Path(output), images, values, name, unit)
     print(f"{len(values):,} values of {name} in {unit} written to {output}")
 
 
@@ -57,30 +71,46 @@ def _headers(name: str, unit: str, width: int) -> list[str]:
     return [f"{name} [{unit}]"] if width == 1 else [f"{name}_{k} [{unit}]" for k in range(width)]
 
 
-def _atoms(dataset: AtomsDataset) -> list[Any]:
-    from pyg_schnet.data import to_atoms
+def _kind_of(output: str | None, format: str) -> str:
+    if format != "auto" or output is None:
+        return format
+    kind = _FORMATS.get(Path(output).suffix.lower())
+    if kind is None:
+        raise ValueError(f"output must end in {', '.join(_FORMATS)}, got {output}; or state --format csv or extxyz")
+    return kind
 
-    return [to_atoms(data) for data in dataset]
+
+def _write_csv(path: Path, images: list[Atoms], values: list[list[float]], name: str, unit: str) -> None:
+    notes = [
+        {key: value for key, value in flat_info(atoms).items() if isinstance(value, str | int | float)}
+        for atoms in images
+    ]
+    more = list(dict.fromkeys(key for note in notes for key in note))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["structure", "formula", *_headers(name, unit, len(values[0])), *more])
+        for k, (atoms, value, note) in enumerate(zip(images, values, notes, strict=True)):
+            formula = atoms.get_chemical_formula()
+            writer.writerow([k, formula, *map(repr, value), *(note.get(key, "") for key in more)])
 
 
-def _write(
-    path: Path, format: str, dataset: AtomsDataset, formulas: list[str], values: list[list[float]], name: str, unit: str
-) -> None:
-    if format == "auto":
-        format = "csv" if path.suffix == ".csv" else "extxyz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if format == "csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["structure", "formula", *_headers(name, unit, len(values[0]))])
-            for k, (formula, row) in enumerate(zip(formulas, values, strict=True)):
-                writer.writerow([k, formula, *map(repr, row)])
-        return
+def _write_extxyz(path: Path, images: list[Atoms], values: list[list[float]], name: str, unit: str) -> None:
     import ase.io
 
-    images = _atoms(dataset)
-    for atoms, row in zip(images, values, strict=True):
-        atoms.calc = None
-        atoms.info[f"predicted_{name}"] = row[0] if len(row) == 1 else np.array(row)
-        atoms.info[f"predicted_{name}_unit"] = unit
-    ase.io.write(path, images, format="extxyz")
+    written = []
+    for atoms, value in zip(images, values, strict=True):
+        atoms = writable(atoms)
+        label = _free_name(f"predicted_{name}", atoms.info)
+        atoms.info[label] = value[0] if len(value) == 1 else value
+        atoms.info[f"{label}_unit"] = unit
+        written.append(atoms)
+    ase.io.write(path, written, format="extxyz", write_results=False)
+
+
+def _free_name(name: str, taken: dict[str, Any]) -> str:
+    """The name itself or, where there is one already, with the next number behind it."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free

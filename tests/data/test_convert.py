@@ -53,7 +53,7 @@ def test_round_trip_is_exact_in_float64(atoms):
 
 def test_fields_of_a_molecule():
     data = to_data(molecule("H2O"))
-    assert sorted(data.keys()) == ["cell", "pbc", "pos", "z"]
+    assert sorted(data.keys()) == ["cell", "origin", "pbc", "pos", "z"]
     assert (data.z.dtype, data.pos.dtype, data.cell.dtype, data.pbc.dtype) == (
         torch.int64,
         torch.float32,

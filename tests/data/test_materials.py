@@ -104,7 +104,7 @@ def test_shear_components_follow_the_stated_order(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sym": ["Xx", "Te", "N", "N", "N"]}, "KeyError: 'Xx'"),
+        ({"sym": ["Xx", "Te", "N", "N", "N"]}, "'Xx' is not the symbol of an element"),
         ({"frac": [[0.0, 0.0, 0.0]]}, "do not fit together"),
         ({"cell": [1.0, 1.0, 1.0, 90.0, 90.0, 180.0]}, "span no volume|ZeroDivisionError|flat"),
         ({"cell": [1.0, 1.0]}, "TypeError"),
@@ -161,3 +161,25 @@ def test_published_files():
         volume = torch.linalg.det(elastic.cell) / torch.tensor([data.num_nodes for data in elastic])
         pressure = torch.stack([torch.diagonal(data.stress[0]).mean() for data in elastic])
         assert torch.corrcoef(torch.stack([volume.abs().double(), pressure]))[0, 1] > 0.9  # tension is positive
+
+
+def test_virials_isotopes_and_shapes(tmp_path):
+    record = {
+        "id": "a",
+        "sym": ["D", "O"],
+        "frac": [[0, 0, 0], [100000.25, 0.5, 0.5]],
+        "lattice": np.diag([4.0] * 3).tolist(),
+    }
+    record |= {"virial": [1.0] * 6, "energy": [1.0, 2.0], "forces": [[1.0, 2.0]] * 2, "e": -1.0}
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    data = MaterialsDataset(tmp_path / "a.json", {"energy": "eV"}, {"energy": "e"})[0]
+    assert data.z.tolist() == [1, 8]
+    assert float(data.pos[1, 0] - data.pos[0, 0]) % 4.0 == pytest.approx(1.0, abs=1e-6)  # far out, by 100,000 cells
+    for name, key, unit, message in (
+        ("stress", "virial", "eV/Å³", r"'virial' \[eV/Å³\] is a virial, -V times the stress; keep -virial/V"),
+        ("stress", "e", "eV", "'stress' must be given in a unit of pressure, got 'eV'"),
+        ("energy", "energy", "eV", r"'energy' has shape \[2\], expected \[\]"),
+        ("forces", "forces", "eV/Å", r"'forces' has shape \[2, 2\], expected \[2, 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MaterialsDataset(tmp_path / "a.json", {name: unit}, {name: key})

@@ -70,8 +70,48 @@ def test_bad_files(tmp_path, revised):
         ({"z": Z, "R": R}, r"it has z, R, expected z, R, E, F \(MD17\) or nuclear_charges"),
         ({"z": Z, "R": R, "E": E[:2], "F": F}, "shapes do not fit together"),
         ({"z": Z, "R": R, "E": E * np.nan, "F": F}, "not all finite"),
-        ({"z": Z, "R": R, "E": E, "F": F, "e_unit": "eV"}, "pass energy_unit='eV'"),
+        (
+            {"z": Z, "R": R, "E": E, "F": F, "e_unit": "Rydberg"},
+            "e_unit='Rydberg', expected one of kcal/mol, kJ/mol, Har",
+        ),
+        ({"z": Z, "R": R, "E": E, "F": F, "r_unit": "furlong"}, "r_unit='furlong', expected one of Å, Bohr, nm"),
+        ({"z": Z, "R": R, "E": E, "F": F, "lattice": np.eye(3)}, "it has a lattice, expected molecules"),
+        ({"z": Z * 0, "R": R, "E": E, "F": F}, r"atomic numbers must be 1 to 118, got \[0, 0, 0\]"),
     ):
         np.savez(tmp_path / "bad.npz", **content)
         with pytest.raises(ValueError, match=f"bad.npz.*{message}"):
             MD17(tmp_path / "bad.npz")
+    np.savez(tmp_path / "other.npz", z=Z, R=R, E=E, F=F, e_unit="Ha")
+    with pytest.raises(ValueError, match="in Hartree; pass energy_unit='Hartree', or leave it out"):
+        MD17(tmp_path / "other.npz", energy_unit="kcal/mol")
+
+
+@pytest.mark.parametrize("as_stored", [str, np.bytes_, lambda unit: np.array([unit]), lambda unit: unit.encode()])
+@pytest.mark.parametrize(
+    ("e_unit", "r_unit", "to_ev", "to_angstrom"),
+    [
+        ("kcal/mol", "Ang", 0.04336410, 1.0),
+        ("Ha", "bohr", 27.21138625, 0.529177211),
+        ("hartree", "Angstrom", 27.21138625, 1.0),
+        ("eV", "nm", 1.0, 10.0),
+        ("kJ/mol", "Å", 0.01036427, 1.0),
+    ],
+)
+def test_units_that_a_file_states(tmp_path, as_stored, e_unit, r_unit, to_ev, to_angstrom):
+    if as_stored("x") == b"x" and r_unit == "Å":
+        pytest.skip("bytes of NumPy are ASCII")
+    np.savez(tmp_path / "a.npz", z=Z, R=R, E=E, F=F, e_unit=as_stored(e_unit), r_unit=as_stored(r_unit))
+    for given in (None, e_unit):
+        dataset = MD17(tmp_path / "a.npz", given, dtype=torch.float64)
+        np.testing.assert_allclose(dataset.energy, E * to_ev, rtol=1e-6)
+        np.testing.assert_allclose(dataset.pos, R.reshape(-1, 3) * to_angstrom, rtol=1e-6)
+        np.testing.assert_allclose(dataset.forces, F.reshape(-1, 3) * to_ev / to_angstrom, rtol=1e-6)
+
+
+def test_molecules_far_out_keep_their_distances(tmp_path):
+    far = R + np.array([0.0, 1e6, 1e5, 10.0, -1e6])[:, None, None]
+    np.savez(tmp_path / "far.npz", z=Z, R=far, E=E, F=F)
+    for k, data in enumerate(MD17(tmp_path / "far.npz")):
+        exact = torch.pdist(torch.tensor(R[k]))
+        torch.testing.assert_close(torch.pdist(data.pos.double()), exact, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(data.pos + data.origin, far[k], rtol=0, atol=1e-6)

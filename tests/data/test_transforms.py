@@ -29,7 +29,7 @@ def edges(data):
 
 def test_a_molecule_gets_edges_only():
     data = NeighborList(2.0)(to_data(molecule("H2O")))
-    assert sorted(data.keys()) == ["cell", "edge_index", "neighbor_list", "pbc", "pos", "z"]
+    assert sorted(data.keys()) == ["cell", "edge_index", "neighbor_list", "origin", "pbc", "pos", "z"]
     assert torch.equal(data.edge_index, radius_graph(data.pos, 2.0))
 
 

@@ -1,0 +1,54 @@
+"""Readouts of charges at positions: what they need of boundaries and origin."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
+
+
+def check_boundaries(readout: nn.Module, pbc: Tensor) -> None:
+    """Raise for a dipole or spatial extent of periodic structures: it depends on which images of the atoms are taken.
+
+    Args:
+        readout: Readout of the model.
+        pbc: Periodic directions of the structures, shape ``[B, 3]``.
+
+    Raises:
+        ValueError: If a structure is periodic; the message names the first one.
+
+    Example:
+        >>> import torch
+        >>> check_boundaries(DipoleReadout(16), torch.zeros(2, 3, dtype=torch.bool))
+    """
+    periodic = pbc.any(dim=1).nonzero().flatten().tolist()
+    if not periodic or not isinstance(readout, (DipoleReadout, ElectronicSpatialExtentReadout)):
+        return
+    what = "dipole" if isinstance(readout, DipoleReadout) else "spatial extent"
+    raise ValueError(
+        f"the {what} of a periodic structure is not defined, it depends on which images of its atoms are taken; "
+        f"structure {periodic[0]} has pbc={pbc[periodic[0]].tolist()}; for a molecule in a box, make it whole and set "
+        "its pbc to False"
+    )
+
+
+def check_origin(readout: nn.Module, origin: Tensor) -> None:
+    """Raise for dipoles about the origin of the coordinates where positions count from another one.
+
+    Args:
+        readout: Readout of the model.
+        origin: What positions count from in Å, shape ``[B, 3]``, see :func:`~pyg_schnet.data.to_data`.
+
+    Raises:
+        ValueError: If a structure far out has been moved, and the dipole depends on where it is.
+    """
+    if not isinstance(readout, DipoleReadout) or readout.origin != "zero":
+        return
+    if readout.neutralize and readout.total_charge == 0.0:
+        return
+    far = origin.any(dim=1).nonzero().flatten().tolist()
+    if far:
+        raise ValueError(
+            "the dipole of this model is about the origin of the coordinates and depends on it, as charges do not add "
+            f"up to zero, but structure {far[0]} is {float(origin[far[0]].norm()):.3g} Å from it; move it there"
+        )
