@@ -20,6 +20,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.data.base import StructureDataset
+from pyg_schnet.data.charge import warn_of_charge
 from pyg_schnet.data.convert import STANDARD_LABELS, label_level, stored_unit, structure_info, to_data
 from pyg_schnet.data.properties import Property
 
@@ -74,7 +75,9 @@ class AtomsDataset(StructureDataset):
         structures: list[Data] = []
         levels = {name: standard.level for name, standard in STANDARD_LABELS.items()}
         available: set[str] = set()
+        read_as_labels, charged = {*properties, *keys.values()}, False
         for where, atoms in _read_all(source, index, format):
+            charged = charged or warn_of_charge(atoms, read_as_labels, where=where)
             available.update(structure_info(atoms), set(atoms.arrays) - {"numbers", "positions"})
             try:
                 structures.append(to_data(atoms, properties, keys, pbc, dtype))

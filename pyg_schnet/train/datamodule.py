@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
 from pyg_schnet.data import Property, Split, StructureLoader, collate_indices, find_property, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
+from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn import composition
+from pyg_schnet.train.coverage import domain_of
 
 _PIECE = 10_000  # structures read at a time for statistics
 
@@ -127,6 +130,10 @@ class StructureDataModule(LightningDataModule):
         """Symbols of the elements in the training structures, by atomic number."""
         numbers = {int(z) for batch in self._pieces() for z in batch.z.unique() if z > 0}
         return [chemical_symbols[number] for number in sorted(numbers)]
+
+    def training_domain(self, **labels: Any) -> Domain:
+        """What the training structures are like, for the card of the model; arguments of :func:`domain_of`."""
+        return domain_of(StructureLoader(self.train_set, 1000, exclude_keys=_texts(self.dataset)), **labels)
 
     def training_rms(self, target: Property) -> float:
         """Root mean square of another target over all training structures that have it; zero where none has."""

@@ -16,6 +16,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, fit_atom_references, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
@@ -98,6 +99,7 @@ class PropertyTask(LightningModule):
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.property: Property | None = None
+        self.domain: Domain | None = None  # of the training structures, known once a fit has begun
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, 1))
         self.register_buffer("scale", torch.ones(()))
         self._extra_inputs = [
@@ -124,8 +126,14 @@ class PropertyTask(LightningModule):
         """Learn the property and, before the first fit, its statistics from the data module."""
         if self.property is None:
             self.property = self.trainer.datamodule.property
+        if stage == "fit":
+            self.domain = self.trainer.datamodule.training_domain(**self.gradient_labels())
         if stage == "fit" and self.trainer.ckpt_path is None:
             self.fit_statistics(*self.trainer.datamodule.training_targets())
+
+    def gradient_labels(self) -> dict[str, Any]:
+        """What is learned of gradients, as arguments of :func:`pyg_schnet.train.coverage.domain_of`: here nothing."""
+        return {}
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
@@ -283,6 +291,8 @@ class PropertyTask(LightningModule):
         model = copy.deepcopy(self.network).eval()
         fold_statistics(model, self.scale, self.atomref)
         model.card.update(target=self.property.name, unit=self.property.unit)
+        if self.domain is not None:
+            renew(model.card, self.domain)
         return model
 
     def configure_gradient_clipping(
