@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
+from torch_geometric.data import Batch
 
 from pyg_schnet.data.charge import warn_of_charge
+from pyg_schnet.data.convert import to_data
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models.card import check_elements
 from pyg_schnet.models.domain import REACH, Domain
@@ -29,6 +31,23 @@ _WHY = {
     "relaxed": "the model was not trained on forces but on relaxed structures, and knows only that gradients vanish "
     "there",
 }
+
+
+def edges_within(batch: Batch, reach: float) -> tuple[Tensor, Tensor]:
+    """All pairs of atoms of the structures of a batch that are closer than a distance, images included.
+
+    Args:
+        batch: With ``z``, ``pos`` and ``batch``, and ``cell`` and ``pbc`` where anything is periodic.
+        reach: The distance in Å.
+
+    Returns:
+        Edges ``[2, E]``, and their lengths in Å, ``[E]``.
+    """
+    pos, cell, pbc = batch.pos, batch.get("cell"), batch.get("pbc")
+    lattice = {"cell": cell, "pbc": pbc} if pbc is not None and bool(pbc.any()) else {}
+    graph = radius_graph(pos, reach, batch.batch, batch_size=batch.num_graphs, **lattice)
+    edge_index, edge_shift = graph if lattice else (graph, None)
+    return edge_index, edge_distances(pos, edge_index, edge_shift, cell if lattice else None, batch.batch)
 
 
 class _Pairs(NamedTuple):
@@ -124,14 +143,25 @@ class StructureCheck:
         if not atoms.pbc.any() and len(atoms) <= _FEW_ATOMS:
             self.few_atoms(atoms.numbers, atoms.positions)
             return
-        z, pos = torch.from_numpy(atoms.numbers.astype(np.int64)), torch.from_numpy(atoms.get_positions())
-        if not atoms.pbc.any():
-            edge_index = radius_graph(pos, REACH)
-            self.edges(z, edge_index, edge_distances(pos, edge_index))
-            return
-        cell, pbc = torch.from_numpy(atoms.cell.array[None].copy()), torch.from_numpy(atoms.pbc[None].copy())
-        edge_index, edge_shift = radius_graph(pos, REACH, cell=cell, pbc=pbc)
-        self.edges(z, edge_index, edge_distances(pos, edge_index, edge_shift, cell))
+        batch = Batch.from_data_list([to_data(atoms, dtype=torch.float64)])
+        self.edges(batch.z, *edges_within(batch, REACH))
+
+    def batch(self, batch: Batch) -> None:
+        """Check a batch of structures, distances included.
+
+        Args:
+            batch: With ``z``, ``pos``, ``batch``, ``ptr``, and ``cell`` and ``pbc`` where anything is periodic.
+
+        Raises:
+            ValueError: If a model was not trained on an element.
+        """
+        numbers, ends = batch.z.cpu().numpy(), batch.ptr.tolist()
+        pbc = batch.get("pbc")
+        boundaries = [[False] * 3] * batch.num_graphs if pbc is None else pbc.view(-1, 3).tolist()
+        for k, boundary in enumerate(boundaries):
+            self.structure(numbers[ends[k] : ends[k + 1]], boundary)
+        if self.wants_distances():
+            self.edges(batch.z, *edges_within(batch, REACH))
 
     def few_atoms(self, numbers: np.ndarray, positions: np.ndarray) -> None:
         """As :meth:`distances` for a small molecule, in microseconds.

@@ -272,7 +272,7 @@ def _written_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, Any]:
     pairs = [(a, b) for k, a in enumerate(kinds) for b in kinds[k:]]
     steps = [min(int(shortest[p] / _STEP + 1e-9), _NEVER - 1) if p in shortest else _NEVER for p in pairs]
     symbols = " ".join(chemical_symbols[z] for z in kinds)
-    return {"elements": symbols, "step": _STEP, "triangle": base64.b64encode(bytes(steps)).decode()}
+    return {"elements": symbols, "step": _STEP, "triangle": base64.urlsafe_b64encode(bytes(steps)).decode()}
 
 
 def _read_pairs(given: Mapping[str, Any]) -> dict[tuple[int, int], float]:
@@ -280,5 +280,5 @@ def _read_pairs(given: Mapping[str, Any]) -> dict[tuple[int, int], float]:
         return {tuple(atomic_numbers[s] for s in name.split("-")): dist for name, dist in given["pairs"].items()}
     kinds = [atomic_numbers[symbol] for symbol in given["elements"].split()]
     pairs = [(a, b) for k, a in enumerate(kinds) for b in kinds[k:]]
-    steps = base64.b64decode(given["triangle"])
+    steps = base64.urlsafe_b64decode(given["triangle"])
     return {p: n * given["step"] for p, n in zip(pairs, steps, strict=True) if n != _NEVER}

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, target_mask
-from pyg_schnet.geometry import edge_distances
+from pyg_schnet.data.check import edges_within
 from pyg_schnet.models.domain import MAX_COMPOSITIONS, REACH, SYSTEMS, Coverage, Domain, Gradients, formula
-from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MAX_Z, composition
 
 
@@ -62,11 +61,7 @@ def domain_of(
 
 def add_shortest(pairs: Tensor, batch: Batch) -> None:
     """Lower ``pairs`` ``[(MAX_Z + 1)²]`` to the shortest distances in Å of a batch, for each pair of elements."""
-    pos, cell, pbc = batch.pos, batch.get("cell"), batch.get("pbc")
-    lattice = {"cell": cell, "pbc": pbc} if pbc is not None and bool(pbc.any()) else {}
-    graph = radius_graph(pos, REACH, batch.batch, batch_size=batch.num_graphs, **lattice)
-    edge_index, edge_shift = graph if lattice else (graph, None)
-    dist = edge_distances(pos, edge_index, edge_shift, cell if lattice else None, batch.batch)
+    edge_index, dist = edges_within(batch, REACH)
     which = batch.z[edge_index[0]] * (MAX_Z + 1) + batch.z[edge_index[1]]
     pairs.scatter_reduce_(0, which.cpu(), dist.to("cpu", pairs.dtype), "amin")
 

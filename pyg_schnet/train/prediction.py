@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 
 from pyg_schnet.data import AtomsDataset, Property, StructureLoader
+from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.models import load
-from pyg_schnet.models.card import check_elements
 from pyg_schnet.train.evaluation import evaluator
 from pyg_schnet.train.task import PropertyTask
 
@@ -36,7 +36,9 @@ def predict_file(
     network = load(model)
     name, unit = network.card.get("target") or "property", network.card.get("unit") or "1"
     dataset = AtomsDataset(structures)
-    check_elements(network.card, torch.cat([data.z for data in dataset]).unique().tolist())
+    check = StructureCheck([network.card])
+    for batch in StructureLoader(dataset, batch_size):
+        check.batch(batch)
     task = PropertyTask.from_model(network, Property(name, unit))
     loader = StructureLoader(dataset, batch_size)
     values = torch.cat(evaluator().predict(task, loader)).tolist()
