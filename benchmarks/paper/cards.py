@@ -39,7 +39,7 @@ def main() -> None:
         card = read_header(path)["card"]
         domain = domain_of_run(card, data_of(card, options.data_dir))
         write_domain(path, domain)
-        systems = ", ".join(f"{entry.structures:,} of {name}" for name, entry in domain.systems.items())
+        systems = ", ".join(f"{entry.structures:,} {name}s" for name, entry in domain.systems.items())
         print(f"{path.name}: {systems}; gradients: {domain.gradients}; {len(domain.shortest)} pairs of elements")
 
 
