@@ -1,13 +1,13 @@
 """Note in the cards of trained models what they were trained on, from the data that their cards name.
 
-Training does so by itself; this is for models that were trained before it did. Weights stay as they are, bit by bit: only
-the header of the file is written again. Structures are those of the split that the card names, and the split's
-fingerprint has to be that of the card.
+Training does so by itself; this is for models that were trained before it did. Weights stay as they are, bit by bit:
+only the header of the file is written again. Structures are those of the split that the card names, and the fingerprint
+of the split has to be that of the card.
 
 Run: python benchmarks/paper/cards.py --data_dir FOLDER [MODEL ...]
 
-FOLDER, or its folders, hold the files that the recipes name; QM9 comes with qm9pack. Models are files or names, by default
-all that come with the package.
+FOLDER, or its folders, hold the files that the recipes name; QM9 comes with qm9pack. Models are files or names, by
+default all that come with the package.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class StructureCheck:
             if domain.gradients != "forces":
                 raise ValueError(
                     f"{what} are refused: {_WHY[domain.gradients]}; take a model that was trained on forces, or insist "
-                    "with untrained_forces=True"
+                    "with untrained_forces=True (--untrained_forces true on the command line)"
                 )
 
     def atoms(self, atoms: Atoms, *, distances: bool = False) -> None:
