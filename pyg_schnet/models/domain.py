@@ -149,7 +149,7 @@ class Domain:
         if n_periodic == 0 and not entry.atoms[0] <= n_atoms <= entry.atoms[1]:
             limits = f"{entry.atoms[0]} to {entry.atoms[1]}"
             found.append(("size", f"{n_atoms} atoms, but the model was trained on molecules of {limits} atoms"))
-        if text := _unusual(counts, entry.elements, n_atoms if n_periodic else 1):
+        if text := _unusual(counts, entry.elements, periodic=n_periodic > 0):
             found.append(("composition", text))
         return found
 
@@ -231,15 +231,16 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} others"
 
 
-def _unusual(counts: Mapping[str, int], known: Mapping[str, tuple[float, float]], n_atoms: int) -> str | None:
-    """Element whose number or part is beyond what training has seen, in words; ``n_atoms`` is 1 for numbers."""
+def _unusual(counts: Mapping[str, int], known: Mapping[str, tuple[float, float]], *, periodic: bool) -> str | None:
+    """Element whose number, in periodic structures its part, is beyond what training has seen, in words."""
+    n_atoms = sum(counts.values()) if periodic else 1
     for symbol in dict.fromkeys([*counts, *known]):
         low, high = known.get(symbol, (0, 0))
         amount = counts.get(symbol, 0) / n_atoms
         if low - 1e-3 <= amount <= high + 1e-3:
             continue
-        name = formula(dict(counts), lowest=n_atoms > 1)
-        if n_atoms == 1:
+        name = formula(dict(counts), lowest=periodic)
+        if not periodic:
             return f"the composition {name}, but the model was trained on {low:g} to {high:g} atoms of {symbol}"
         return f"the composition {name}, but the model was trained on {100 * low:.0f} to {100 * high:.0f} % of {symbol}"
     return None

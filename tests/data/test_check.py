@@ -157,10 +157,9 @@ def test_large_molecules_are_looked_at_through_their_neighbour_list():
     coverage = Coverage(10, (60, 80), None, {"C": (60, 80)})
     atoms = molecule("C60")
     atoms.calc = SchNetCalculator(trained("forces", {"molecule": coverage}))
-    with pytest.warns(UserWarning, match=r"C and C 1\.37 Å apart|C and C 1\.3") as caught:
-        atoms.positions *= 0.92
+    atoms.positions *= 0.92  # the shortest bond, 1.38 Å, becomes 1.27 Å
+    with pytest.warns(UserWarning, match=r"C and C 1\.27 Å apart, but .* closer than 1\.40 Å"):
         atoms.get_forces()
-    assert len(caught) == 1
 
 
 def test_batches_are_checked_as_structures_are():
