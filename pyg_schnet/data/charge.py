@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,13 +61,25 @@ def warn_of_charge(atoms: Atoms, labels: Collection[str] = (), *, where: str = "
     Returns:
         Whether it was so.
     """
-    text = charge_and_spin(atoms, labels)
+    return _warn(charge_and_spin(atoms, labels), where)
+
+
+def warn_of_record(record: Mapping[str, Any], labels: Collection[str] = (), *, where: str) -> bool:
+    """As :func:`warn_of_charge` for a record of JSON with a ``charge``, its own or that of pymatgen's structure."""
+    inner = record.get("structure")
+    for given in (record, inner if isinstance(inner, Mapping) else {}):
+        if "charge" not in labels and _differs(given.get("charge", 0), 0):
+            return _warn(f"charge={given['charge']}", where)
+    return False
+
+
+def _warn(text: str | None, where: str) -> bool:
     if text is not None:
         warnings.warn(
             f"{where} has {text}, but models know neither charge nor spin: all states of a structure look the same to "
             "them, and a model gives that which it was trained on",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return text is not None
 

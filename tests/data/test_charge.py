@@ -1,10 +1,12 @@
+import json
+
 import pytest
 from ase import Atoms
 from ase.build import molecule
 
 from pyg_schnet import SchNet
 from pyg_schnet.analysis import atom_contributions, normal_modes
-from pyg_schnet.data import AtomsDataset
+from pyg_schnet.data import AtomsDataset, MaterialsDataset
 from pyg_schnet.data.charge import charge_and_spin
 from pyg_schnet.interfaces import SchNetCalculator
 
@@ -72,3 +74,19 @@ def test_readers_say_it_once_and_of_which_structure():
         AtomsDataset([molecule("H2O"), charged_water(), charged_water()])
     assert len(caught) == 1
     assert AtomsDataset([charged_water()], properties={"charge": "1"})[0].charge == 1  # a label is not meant
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_records_of_crystals_are_looked_at_too(inside, tmp_path):
+    lattice = {"matrix": [[3.0, 0, 0], [0, 3.0, 0], [0, 0, 3.0]]}
+    structure = {"lattice": lattice, "sites": [{"species": [{"element": "Po", "occu": 1}], "abc": [0, 0, 0]}]}
+    charge = {"charge": 1.0}
+    record = {
+        "structure": {**structure, **(charge if inside else {"charge": 0})},
+        "e": 1.0,
+        **({} if inside else charge),
+    }
+    (tmp_path / "records.json").write_text(json.dumps([record, record]))
+    with pytest.warns(UserWarning, match=r"records.json.* has charge=1\.0, but models know neither") as caught:
+        MaterialsDataset(tmp_path / "records.json", {"e": "eV"})
+    assert len(caught) == 1
