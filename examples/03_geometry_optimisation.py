@@ -1,8 +1,9 @@
 """Relax a molecule with a trained potential, and look at how energy and forces go down.
 
-Train one first, for example with examples/recipes/rmd17_aspirin.yaml, then
+It has to be one that was trained on forces, of such molecules, as rmd17-aspirin was, by
+examples/recipes/rmd17_aspirin.yaml.
 
-Run: python examples/03_geometry_optimisation.py --model runs/aspirin/model.safetensors --structure aspirin.xyz
+Run: python examples/03_geometry_optimisation.py --model rmd17-aspirin --structure examples/aspirin.xyz
 """
 
 import argparse

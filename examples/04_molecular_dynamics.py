@@ -1,8 +1,9 @@
 """Dynamics with a trained potential: is the energy conserved, and does a thermostat hold its temperature?
 
-Train one first, for example with examples/recipes/rmd17_aspirin.yaml, then
+It has to be one that was trained on forces, of such molecules, as rmd17-aspirin was, by
+examples/recipes/rmd17_aspirin.yaml.
 
-Run: python examples/04_molecular_dynamics.py --model runs/aspirin/model.safetensors --structure aspirin.xyz
+Run: python examples/04_molecular_dynamics.py --model rmd17-aspirin --structure examples/aspirin.xyz
 """
 
 import argparse

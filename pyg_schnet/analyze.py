@@ -56,7 +56,14 @@ def embedding(
 
 
 def dimer(
-    first: str, second: str, *, model: str | list[str], start: float = 0.6, stop: float = 5.0, output: str = "dimer.csv"
+    first: str,
+    second: str,
+    *,
+    model: str | list[str],
+    start: float = 0.6,
+    stop: float = 5.0,
+    untrained_forces: bool = False,
+    output: str = "dimer.csv",
 ) -> None:
     """Energy and force of two atoms over their distance, by one or several models.
 
@@ -67,9 +74,11 @@ def dimer(
             spread.
         start: Shortest distance in Å.
         stop: Longest distance in Å.
+        untrained_forces: Whether to go on with models that were trained on energies alone.
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
     """
-    result = analysis.dimer_scan(model, first, second, np.linspace(start, stop, 221))
+    distances = np.linspace(start, stop, 221)
+    result = analysis.dimer_scan(model, first, second, distances, untrained_forces=untrained_forces)
     columns = {
         "distance [Å]": result.distances,
         "energy [eV]": result.energies.mean(0),
@@ -82,28 +91,41 @@ def dimer(
     print(f"lowest energy {result.energies.mean(0)[lowest]:.3f} eV at {result.distances[lowest]:.2f} Å")
 
 
-def modes(structure: str, *, model: str, relax: bool = True, output: str = "modes.csv") -> None:
-    """Normal modes of vibration of a structure.
+def modes(
+    structure: str,
+    *,
+    model: str,
+    relax: bool = True,
+    untrained_forces: bool = False,
+    output: str = "modes.csv",
+) -> None:
+    """Normal modes of vibration of a structure, by a model that was trained on forces.
+
+    Atoms that the file fixes stay where they are. Displacements go to a file of their own, which Jmol and ASE read.
 
     Args:
         structure: File that ASE reads; its first structure is taken.
         model: Model file, or the name of a pretrained model.
         relax: Whether to move the atoms to where there are no forces first.
-        output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
+        untrained_forces: Whether to go on with a model that was trained on energies alone.
+        output: File of the arrays, .csv or .npz; the picture gets the same name with .png, the displacements with
+            -displacements.xyz.
     """
     atoms = ase.io.read(structure, index=0)
     if relax:
-        _relax(atoms, model)
-    result = analysis.normal_modes(model, atoms)
+        _relax(atoms, model, untrained_forces)
+    result = analysis.normal_modes(model, atoms, untrained_forces=untrained_forces)
     columns = {
         "wave number [cm-1]": result.frequencies,
         "imaginary": result.imaginary.astype(float),
         "reduced mass [u]": result.reduced_masses,
     }
-    _write(result, output, plotting.plot_normal_modes, columns)
+    path = _write(result, output, plotting.plot_normal_modes, columns)
+    path = path.with_name(f"{path.stem}-displacements.xyz")
+    _write_displacements(path, atoms, result)
     print(
-        f"{len(result.frequencies)} modes, {result.imaginary.sum()} imaginary; zero-point energy "
-        f"{result.zero_point_energy:.4f} eV; largest force {result.residual_force:.1e} eV/Å"
+        f"displacements in {path}\n{len(result.frequencies)} modes, {result.imaginary.sum()} imaginary; zero-point "
+        f"energy {result.zero_point_energy:.4f} eV; largest force {result.residual_force:.1e} eV/Å"
     )
 
 
@@ -115,17 +137,22 @@ def spectrum(
     timestep: float = 0.5,
     temperature: float = 300.0,
     seed: int = 0,
+    untrained_forces: bool = False,
     output: str = "spectrum.csv",
 ) -> None:
     """Power spectrum of the velocities: of a trajectory with momenta, or of dynamics that are run first.
 
+    Atoms that the file fixes stay where they are in these dynamics.
+
     Args:
         structure: Trajectory that ASE reads, with momenta; or, with a model, a structure to start from.
-        model: Model file, or the name of a pretrained model, for dynamics at constant energy.
+        model: Model file, or the name of a pretrained model, for dynamics at constant energy; one that was trained on
+            forces.
         picoseconds: Length of the dynamics in ps; a tenth of it goes before, to let temperature spread.
         timestep: Time between frames in fs; of the dynamics, its time step.
         temperature: Of the dynamics, in K.
         seed: Of its velocities.
+        untrained_forces: Whether to go on with a model that was trained on energies alone.
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
 
     Raises:
@@ -138,14 +165,13 @@ def spectrum(
         velocities, masses = np.array([atoms.get_velocities() * units.fs for atoms in frames]), frames[0].get_masses()
     else:
         atoms = ase.io.read(structure, index=0)
-        _relax(atoms, model)
+        _relax(atoms, model, untrained_forces)
         velocities, masses = _dynamics(atoms, round(1000 * picoseconds / timestep), timestep, temperature, seed)
     result = analysis.power_spectrum(velocities, timestep, masses=masses)
     columns = {"wave number [cm-1]": result.wavenumbers, "kinetic energy [eV cm]": result.intensity}
     _write(result, output, plotting.plot_power_spectrum, columns)
-    lines = np.where(result.wavenumbers > 2.0 * result.resolution, result.intensity, 0.0)  # not drift of the whole
-    highest = result.wavenumbers[lines.argmax()]
-    print(f"{len(velocities):,} frames; highest line at {highest:.0f} cm-1, resolution {result.resolution:.1f} cm-1")
+    line = f"highest line at {result.peaks[0]:.0f} cm-1" if len(result.peaks) else "no line"
+    print(f"{len(velocities):,} frames; {line}, resolution {result.resolution:.1f} cm-1")
 
 
 def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") -> None:
@@ -165,8 +191,8 @@ def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") ->
 COMMANDS = {function.__name__: function for function in (probe, embedding, dimer, modes, spectrum, filters)}
 
 
-def _relax(atoms: Atoms, model: str, fmax: float = 1e-4) -> None:
-    atoms.calc = SchNetCalculator(model)
+def _relax(atoms: Atoms, model: str, untrained_forces: bool, fmax: float = 1e-4) -> None:
+    atoms.calc = SchNetCalculator(model, untrained_forces=untrained_forces)
     if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=2000):
         print(f"not relaxed to {fmax} eV/Å in 2,000 steps; going on from there")
 
@@ -177,9 +203,10 @@ def _dynamics(
     """Velocities in Å/fs ``[steps, N, 3]`` at constant energy, and masses in u ``[N]``."""
     # half of what a relaxed structure is given becomes potential energy
     MaxwellBoltzmannDistribution(atoms, temperature_K=2.0 * temperature, rng=np.random.default_rng(seed))
-    Stationary(atoms)
-    if not atoms.pbc.any():
-        ZeroRotation(atoms)
+    if not atoms.constraints:  # what is held moves with nothing
+        Stationary(atoms)
+        if not atoms.pbc.any():
+            ZeroRotation(atoms)
     run = VelocityVerlet(atoms, timestep * units.fs)
     run.run(steps // 10)
     velocities = np.empty((steps, len(atoms), 3))
@@ -187,6 +214,18 @@ def _dynamics(
         run.run(1)
         velocities[k] = atoms.get_velocities() * units.fs
     return velocities, atoms.get_masses()
+
+
+def _write_displacements(path: Path, atoms: Atoms, result: analysis.NormalModes) -> None:
+    """One frame for each mode, with the displacements of norm 1 behind the positions, as Jmol animates them."""
+    frames = []
+    for k, (mode, frequency) in enumerate(zip(result.modes, result.frequencies, strict=True)):
+        frame = Atoms(result.numbers, result.positions, cell=atoms.cell, pbc=atoms.pbc)
+        frame.info.update(mode=k, wavenumber=float(frequency), reduced_mass=float(result.reduced_masses[k]))
+        frame.arrays["displacements"] = mode
+        frames.append(frame)
+    if frames:
+        ase.io.write(path, frames, format="extxyz", columns=["symbols", "positions", "displacements"])
 
 
 def _write(result: Any, output: str, plot: Any, columns: dict[str, np.ndarray] | None = None) -> Path:

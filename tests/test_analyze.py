@@ -8,10 +8,12 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
+from ase.constraints import FixAtoms
 
 from pyg_schnet import SchNet, analysis
 from pyg_schnet.analyze import COMMANDS
 from pyg_schnet.cli import main
+from pyg_schnet.models.domain import Coverage, Domain, renew
 
 
 @pytest.fixture
@@ -36,7 +38,52 @@ def test_modes(model, capsys):
     expected = analysis.normal_modes(model, ase.io.read("water.xyz"))
     assert names == ["wave number [cm-1]", "imaginary", "reduced mass [u]"]
     np.testing.assert_allclose(values[:, 0], expected.frequencies, rtol=1e-9)
-    assert f"3 modes, {expected.imaginary.sum()} imaginary" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"3 modes, {expected.imaginary.sum()} imaginary" in printed
+    assert "displacements in out/modes-displacements.xyz" in printed
+    frames = ase.io.read("out/modes-displacements.xyz", ":")
+    np.testing.assert_allclose([atoms.arrays["displacements"] for atoms in frames], expected.modes, atol=1e-8)
+    np.testing.assert_allclose([atoms.info["wavenumber"] for atoms in frames], expected.frequencies)
+    np.testing.assert_allclose(frames[0].positions, molecule("H2O").positions, atol=1e-8)
+    first = Path("out/modes-displacements.xyz").read_text(encoding="utf-8").splitlines()[2].split()
+    assert first[0] == "O"
+    assert len(first) == 7  # symbol, position and displacement, as Jmol reads them
+
+
+def of_energies_alone(model):
+    """The same model, trained on energies of water."""
+    network = SchNet.load(model)
+    coverage = Coverage(9, (3, 3), ("H2O",), {"H": (2, 2), "O": (1, 1)})
+    renew(network.card, Domain("none", False, {"molecule": coverage}, {}, 0.1))
+    return str(network.save("energies.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["modes", "water.xyz", "--relax=false"],
+        ["modes", "water.xyz"],
+        ["spectrum", "water.xyz", "--picoseconds=0.02"],
+        ["dimer", "H", "O"],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the structure has")
+def test_vibrations_need_a_model_of_forces(model, arguments):
+    ase.io.write("water.xyz", molecule("H2O"))
+    arguments = ["analyze", *arguments, f"--model={of_energies_alone(model)}"]
+    with pytest.raises(SystemExit, match=r"not trained on forces but on energies alone.*--untrained_forces true"):
+        main(arguments)
+    main([*arguments, "--untrained_forces=true"])
+
+
+def test_fixed_atoms_do_not_move(model):
+    atoms = Atoms("CH4", molecule("CH4").positions)
+    atoms.set_constraint(FixAtoms([0]))
+    ase.io.write("methane.traj", atoms)
+    main(["analyze", "modes", "methane.traj", f"--model={model}"])
+    frames = ase.io.read("modes-displacements.xyz", ":")
+    assert len(frames) == 3 * 4 - 3  # turns about the carbon atom are no vibrations
+    assert all((frame.arrays["displacements"][0] == 0).all() for frame in frames)
 
 
 def test_relaxed_modes_have_no_forces(model, capsys):

@@ -13,8 +13,10 @@ import pyg_schnet
 from pyg_schnet import DTNN, SchNet, pretrained
 from pyg_schnet.cli import main
 from pyg_schnet.data import to_data
+from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.models import read_header
+from pyg_schnet.models.domain import Domain
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -86,9 +88,79 @@ def test_predict_takes_a_name(tmp_path, capsys):
 
 
 def test_calculator_takes_a_name():
-    atoms = molecule("CH3COOH")
+    atoms = ase.io.read(ROOT / "examples" / "aspirin.xyz")
     atoms.calc = SchNetCalculator("rmd17-aspirin")
-    assert atoms.get_forces().shape == (8, 3)
+    assert atoms.get_forces().shape == (21, 3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_card_says_what_the_model_was_trained_on(name):
+    card = read_header(name)["card"]
+    domain = Domain.of(card)
+    kind = "crystal" if name in CRYSTALS else "molecule"
+    assert list(domain.systems) == [kind]
+    assert domain.systems[kind].structures == card["split"]["num_train"]
+    assert domain.elements == card["elements"]
+    assert domain.gradients == {"rmd17": "forces", "perovskites": "relaxed"}.get(name.split("-")[0], "none")
+    assert len(json.dumps(card["trained_on"])) < 10_000
+
+
+def test_facts_of_known_data():
+    """QM9 has at most nine heavy atoms and 29 atoms in all, MD17 one molecule, and Castelli's perovskites are ABX3."""
+    qm9, aspirin, perovskites = (
+        Domain.of(read_header(name)["card"]) for name in ("qm9-u0", "rmd17-aspirin", "perovskites")
+    )
+    assert qm9.systems["molecule"].atoms == (3, 29)
+    assert qm9.systems["molecule"].elements["C"][1] == 9
+    assert aspirin.systems["molecule"].compositions == ("C9H8O4",)
+    assert 0.85 < aspirin.shortest[1, 8] < 0.97  # bonds of OH at 500 K
+    assert perovskites.systems["crystal"].atoms == (5, 5)
+    assert perovskites.systems["crystal"].elements["O"] == (0, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "atoms", "message"),
+    [
+        ("rmd17-aspirin", molecule("CH3CH2OH"), "the composition C2H6O, but the model was trained on C9H8O4"),
+        ("mp-formation-energy", molecule("CH3CH2OH"), "open boundaries, but the model was trained on crystals"),
+        (
+            "qm9-u0",
+            bulk("C", cubic=True),
+            r"periodic boundaries, pbc=\[True, .* but the model was trained on molecules",
+        ),
+        ("qm9-u0", molecule("OH"), "2 atoms, but the model was trained on molecules of 3 to 29 atoms"),
+    ],
+)
+def test_other_structures_are_warned_about(name, atoms, message):
+    atoms.set_initial_magnetic_moments(None)
+    atoms.calc = SchNetCalculator(name)
+    with pytest.warns(UserWarning, match=message):
+        atoms.get_potential_energy()
+    atoms.rattle(0.01)
+    atoms.get_potential_energy()  # said once: warnings are errors here
+
+
+def test_a_metal_is_no_perovskite():
+    check = StructureCheck([read_header("perovskites")["card"]])
+    with pytest.warns(UserWarning, match="the composition Fe, but the model was trained on 0 to 40 % of Fe"):
+        check.structure([26], [True] * 3)
+    with pytest.raises(ValueError, match="not trained on forces but on relaxed structures, and knows only that"):
+        check.derivatives()
+
+
+@pytest.mark.parametrize("name", ["qm9-u0", "mp-formation-energy"])
+def test_forces_are_refused_unless_they_were_learned(name):
+    atoms = bulk("NaF", "rocksalt", a=4.6, cubic=True) if name in CRYSTALS else molecule("CH3CH2OH")
+    atoms.calc = SchNetCalculator(name)
+    energy = atoms.get_potential_energy()
+    for calculate in (atoms.get_forces, atoms.get_stress) if name in CRYSTALS else (atoms.get_forces,):
+        with pytest.raises(
+            ValueError, match=r"refused: the model was not trained on forces .* energies alone.*untrained_forces"
+        ):
+            calculate()
+    atoms.calc = SchNetCalculator(name, untrained_forces=True)
+    assert atoms.get_forces().shape == (len(atoms), 3)
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", MODELS)

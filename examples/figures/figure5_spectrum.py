@@ -19,10 +19,12 @@ Run: python examples/figures/figure5_spectrum.py
 """
 
 import dataclasses
+from pathlib import Path
 
+import ase.io
 import numpy as np
 import torch
-from ase import Atoms, units
+from ase import units
 from ase.optimize import BFGS
 from common import finish, parse
 from matplotlib import pyplot
@@ -194,30 +196,7 @@ def draw(modes, spectra):
 
 def aspirin():
     """The conformer of MD17, near its minimum."""
-    positions = [
-        [2.26, -0.36, -0.02],
-        [0.89, 2.08, -0.03],
-        [2.97, 0.83, -0.23],
-        [2.27, 2.06, -0.23],
-        [-3.43, 0.37, 0.15],
-        [0.86, -0.37, 0.19],
-        [0.18, 0.88, 0.18],
-        [-1.04, -1.76, 0.74],
-        [-1.76, 0.11, -1.60],
-        [0.97, -2.73, 0.40],
-        [0.15, -1.64, 0.46],
-        [-2.08, 0.44, -0.48],
-        [-1.17, 0.98, 0.43],
-        [0.39, -3.49, 0.60],
-        [2.79, -1.32, -0.01],
-        [0.32, 3.01, -0.03],
-        [4.05, 0.81, -0.39],
-        [2.82, 3.00, -0.39],
-        [-3.41, -0.49, 0.85],
-        [-3.66, 1.28, 0.74],
-        [-4.20, 0.20, -0.62],
-    ]
-    return Atoms("C7O3C2OH8", positions)
+    return ase.io.read(Path(__file__).parents[1] / "aspirin.xyz")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.data import to_data
+from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.models import AtomisticModel, freeze, load
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.nn import MeanReadout, SumReadout
@@ -33,14 +35,19 @@ class Potential:
         model: Model, file, name or function. Modules are copied; the copy is in float64 and frozen, so later changes
             of its weights may not be seen (:func:`pyg_schnet.models.freeze`).
         unit: Unit of its output, where the model does not know it.
+        untrained_forces: Whether derivatives are wanted of a model that was trained on energies alone.
+
+    Attributes:
+        check: Compares structures with what the model was trained on.
 
     Raises:
         TypeError: If the model is nothing that can be called.
         ValueError: If the unit is missing, contradicts the model's own, or is not one of an energy.
     """
 
-    def __init__(self, model: EnergySource, unit: str | None = None) -> None:
+    def __init__(self, model: EnergySource, unit: str | None = None, *, untrained_forces: bool = False) -> None:
         self.model = own_copy(model)
+        self.check = check_of(self.model, untrained_forces=untrained_forces)
         self.device, self.dtype = place_of(self.model)
         unit = unit_of(getattr(self.model, "card", {}), unit)
         self.per_atom = dimension(unit) == "energy per atom"
@@ -59,7 +66,8 @@ class Potential:
         return energy
 
     def structure(self, atoms: Atoms) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """A structure as this model takes it, see :func:`structure_of`."""
+        """A structure as this model takes it, see :func:`structure_of`; refused or warned about as by calculators."""
+        self.check.atoms(atoms, distances=True)
         return structure_of(atoms, self.device, self.dtype)
 
 
@@ -92,6 +100,12 @@ def own_energy_model(model: Source, unit: str | None, needed_for: str) -> tuple[
     unit = unit_of(network.card, unit)
     check_energy_readout(network, unit)
     return network, factor(unit, "eV" if dimension(unit) == "energy" else "eV/atom")
+
+
+def check_of(model: EnergyModel, *, untrained_forces: bool = False) -> StructureCheck:
+    """What compares structures with the training data of a model; of functions and foreign modules nothing is known."""
+    card = getattr(model, "card", None)
+    return StructureCheck([card] if isinstance(card, Mapping) else [], untrained_forces=untrained_forces)
 
 
 def place_of(model: EnergyModel) -> tuple[torch.device, torch.dtype]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyg_schnet.analysis._model import (
     Source,
+    check_of,
     own_energy_model,
     place_of,
     structure_of,
@@ -100,7 +101,8 @@ def atom_contributions(model: Source, atoms: Atoms, *, unit: str | None = None) 
 
     Raises:
         TypeError: If the model is not one of this package.
-        ValueError: If the unit is missing, or the model does not predict energies or energies per atom.
+        ValueError: If the unit is missing, the model does not predict energies or energies per atom, or it was not
+            trained on an element.
 
     Example:
         >>> from ase.build import molecule
@@ -110,6 +112,7 @@ def atom_contributions(model: Source, atoms: Atoms, *, unit: str | None = None) 
         True
     """
     network, to_ev = own_energy_model(model, unit, "atom_contributions")
+    check_of(network).atoms(atoms, distances=True)
     z, pos, lattice = structure_of(atoms, *place_of(network))
     with torch.no_grad():
         total = network(z, pos, batch_size=1, **lattice)[0, 0]
@@ -159,8 +162,8 @@ def locality(
 
     Raises:
         TypeError: If the model is not one of this package.
-        ValueError: If the unit is missing, the model does not predict energies or energies per atom, or a radius is not
-            positive.
+        ValueError: If the unit is missing, the model does not predict energies or energies per atom or was not trained
+            on an element, or a radius is not positive.
         IndexError: If there is no atom of an index.
 
     Example:
@@ -171,6 +174,7 @@ def locality(
         (array([[ 3, 11]]), True)
     """
     network, to_ev = own_energy_model(model, unit, "locality")
+    check_of(network).atoms(atoms, distances=True)
     z, pos, lattice = structure_of(atoms, *place_of(network))
     horizon = network.num_interactions * network.cutoff
     radii = _radii(radii, pos, horizon, bool(lattice))

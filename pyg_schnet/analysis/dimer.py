@@ -64,6 +64,7 @@ def dimer_scan(
     *,
     unit: str | None = None,
     reference: Literal["separated", "atoms"] = "separated",
+    untrained_forces: bool = False,
 ) -> DimerScan:
     r"""Energy and force along a bond between two atoms, by one model or several, all distances in one batch.
 
@@ -83,13 +84,19 @@ def dimer_scan(
         reference: Energy that is subtracted: ``"separated"``, the one at the largest distance, or ``"atoms"``, that of
             the two atoms each by itself. Beyond the cutoff both are the same.
 
+        untrained_forces: Whether forces are wanted of models that were trained on energies alone.
+
     Returns:
         Arrays in float64; mean and spread are its properties.
 
     Raises:
         TypeError: If a model is nothing that can be called.
         ValueError: If there are no models, an element is unknown, a distance is not positive, ``reference`` is neither
-            of the two, or the unit of a model is missing or not one of an energy.
+            of the two, the unit of a model is missing or not one of an energy, or a model was not trained on one of
+            the elements, or on no forces and ``untrained_forces`` is not set.
+
+    Warns:
+        UserWarning: If a model was trained on other systems than two atoms alone.
 
     Example:
         >>> spring = lambda z, pos, batch: (pos[::2] - pos[1::2]).square().sum(1)
@@ -108,12 +115,16 @@ def dimer_scan(
     if distances.ndim != 1 or not distances.size or not (np.isfinite(distances) & (distances > 0)).all():
         raise ValueError(f"distances must be positive and in Å, [D]; got {distances.tolist()}")
     several = isinstance(models, Sequence) and not isinstance(models, str)
-    potentials = [Potential(model, unit) for model in (models if several else [models])]
+    potentials = [
+        Potential(model, unit, untrained_forces=untrained_forces) for model in (models if several else [models])
+    ]
     if not potentials:
         raise ValueError("models is empty; give a model or several of them")
     numbers = [atomic_numbers[first], atomic_numbers[second]]
     energies, forces, references = [], [], []
     for potential in potentials:
+        potential.check.structure(numbers, [False] * 3)
+        potential.check.derivatives("forces along the bond")
         energy, force = _scan(potential, numbers, distances)
         far = energy[distances.argmax()] if reference == "separated" else _isolated(potential, numbers)
         energies.append(energy - far)

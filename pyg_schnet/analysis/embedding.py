@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from pyg_schnet.analysis._model import Source, own_atomistic_copy, to_numpy
+from pyg_schnet.models.card import check_elements
 
 _MAIN_GROUPS = {
     1: "Li Na K Rb Cs",
@@ -118,8 +119,7 @@ def _elements(stated: Sequence[str] | None, trained: Sequence[str] | None) -> tu
         raise ValueError(f"not symbols of elements up to Z = 99: {', '.join(map(repr, unknown))}")
     if len(set(symbols)) < len(symbols):
         raise ValueError("an element appears twice in elements")
-    if trained is not None and (unseen := [symbol for symbol in symbols if symbol not in trained]):
-        raise ValueError(f"the model was not trained on {', '.join(unseen)}; their embeddings are random numbers")
+    check_elements({"elements": trained}, [atomic_numbers[symbol] for symbol in symbols])
     return symbols
 
 

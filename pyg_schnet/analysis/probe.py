@@ -13,6 +13,7 @@ from torch_geometric.index import index2ptr
 
 from pyg_schnet.analysis._model import (
     Source,
+    check_of,
     own_energy_model,
     place_of,
     to_numpy,
@@ -127,7 +128,9 @@ def probe_potential(
     network, to_ev = own_energy_model(model, unit, "probe_potential")
     _check_interactions(network)
     number = _number_of(probe)
-    check_elements(network.card, [*atoms.numbers.tolist(), number])
+    check = check_of(network)
+    check_elements(network.card, [number])
+    check.atoms(atoms, distances=True)
     if not memory > 0:
         raise ValueError(f"memory must be a positive number of MiB, got {memory!r}")
     device, dtype = place_of(network)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pyg_schnet.analysis._model import Source, own_atomistic_copy, place_of, to_numpy, unit_of
+from pyg_schnet.analysis._model import Source, check_of, own_atomistic_copy, place_of, to_numpy, unit_of
 from pyg_schnet.data import to_data
 from pyg_schnet.nn import DipoleReadout
 from pyg_schnet.units import dimension, factor
@@ -27,6 +27,7 @@ _AVOGADRO = 6.02214076e23  # 1/mol
 _PERMITTIVITY = 8.8541878128e-12  # F/m
 
 _CM_PER_FS = 100.0 * _LIGHT * 1e-15  # times a wave number in cm⁻¹ is a frequency in fs⁻¹
+_SIDE_LOBES = 0.01  # of the height of a line, at most
 _KINETIC = _MASS_UNIT * 1e10 / _CHARGE  # from u Å²/fs² to eV
 
 
@@ -50,6 +51,14 @@ class PowerSpectrum:
     lags: np.ndarray
     autocorrelation: np.ndarray
 
+    @property
+    def peaks(self) -> np.ndarray:
+        """Wave numbers in cm⁻¹ of the maxima of the intensity, the highest one first, shape ``[number of maxima]``.
+
+        What is at zero, motion of the whole, is none, nor are its side lobes.
+        """
+        return _peaks(self.wavenumbers, self.intensity)
+
 
 @dataclass(frozen=True, eq=False)
 class InfraredSpectrum:
@@ -72,6 +81,14 @@ class InfraredSpectrum:
     lags: np.ndarray
     autocorrelation: np.ndarray
     temperature: float
+
+    @property
+    def peaks(self) -> np.ndarray:
+        """Wave numbers in cm⁻¹ of the maxima of the intensity, the highest one first, shape ``[number of maxima]``.
+
+        What is at zero, motion of the whole, is none, nor are its side lobes.
+        """
+        return _peaks(self.wavenumbers, self.intensity)
 
 
 def power_spectrum(
@@ -209,8 +226,8 @@ def trajectory_dipoles(
 
     Raises:
         TypeError: If the model is not one of this package.
-        ValueError: If the unit is missing, the model does not predict dipole vectors, or a structure is periodic, where
-            dipoles are not defined.
+        ValueError: If the unit is missing, the model does not predict dipole vectors or was not trained on an element,
+            or a structure is periodic, where dipoles are not defined.
 
     Example:
         >>> from ase.build import molecule
@@ -228,6 +245,7 @@ def trajectory_dipoles(
             f"in {unit}"
         )
     device, dtype = place_of(network)
+    check = check_of(network)
     parts = []
     for start in range(0, len(trajectory), batch_size):
         frames = [trajectory[k] for k in range(start, min(start + batch_size, len(trajectory)))]
@@ -237,6 +255,8 @@ def trajectory_dipoles(
                 f"the dipole of a periodic structure is not defined; frame {periodic[0]} has pbc="
                 f"{frames[periodic[0] - start].pbc.tolist()}, for a molecule in a box set atoms.pbc = False"
             )
+        for atoms in frames:
+            check.atoms(atoms, distances=True)
         data = [to_data(atoms, dtype=dtype) for atoms in frames]
         z, pos = (torch.cat([frame[key] for frame in data]).to(device) for key in ("z", "pos"))
         sizes = torch.tensor([len(frame.z) for frame in data])
@@ -323,6 +343,15 @@ def _transform(correlation: np.ndarray, n_frames: int, timestep: float) -> tuple
     wavenumbers = np.fft.rfftfreq(size, timestep) / _CM_PER_FS
     line = window * (1 - np.arange(len(window)) / n_frames)  # what remains of the correlation of a line
     return wavenumbers, np.maximum(density, 0.0), _full_width(line, timestep)  # below zero is rounding
+
+
+def _peaks(wavenumbers: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+    """Places of the maxima between the ends, the highest first; parabolas go through three points of the grid."""
+    left, middle, right = intensity[:-2], intensity[1:-1], intensity[2:]
+    places = 1 + np.flatnonzero((middle > left) & (middle >= right) & (middle > _SIDE_LOBES * intensity[0]))
+    places = places[np.argsort(-intensity[places], kind="stable")]
+    before, at, after = (intensity[places + k] for k in (-1, 0, 1))
+    return wavenumbers[places] + 0.5 * wavenumbers[1] * (before - after) / (before - 2.0 * at + after)
 
 
 def _parzen(n_lags: int) -> np.ndarray:

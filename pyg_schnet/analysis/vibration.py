@@ -38,11 +38,13 @@ class NormalModes:
             motions.
         rigid: Whether they are motions of the whole, translations or rotations, shape ``[M]``; all ``False`` where
             these were projected out.
-        modes: Displacements in Cartesian coordinates, each of Euclidean norm 1 over all atoms, shape ``[M, N, 3]``.
+        modes: Displacements in Cartesian coordinates, each of Euclidean norm 1 over all atoms, shape ``[M, N, 3]``;
+            zero for fixed atoms.
         reduced_masses: In u, those that belong to displacements of norm 1, shape ``[M]``.
         zero_point_energy: Half the sum of the real vibrations' quanta in eV.
-        residual_force: Largest force on an atom in eV/Å; frequencies mean something where it is about zero.
-        hessian: Second derivatives in eV/Å², shape ``[N, 3, N, 3]``.
+        residual_force: Largest force on an atom that may move in eV/Å; frequencies mean something where it is about
+            zero.
+        hessian: Second derivatives in eV/Å², of all atoms, shape ``[N, 3, N, 3]``.
         numbers: Atomic numbers, shape ``[N]``.
         positions: Positions in Å, shape ``[N, 3]``.
         masses: Masses in u, shape ``[N]``.
@@ -62,7 +64,12 @@ class NormalModes:
 
 
 def normal_modes(
-    model: EnergySource, atoms: Atoms, *, unit: str | None = None, rigid: Literal["project", "keep"] = "project"
+    model: EnergySource,
+    atoms: Atoms,
+    *,
+    unit: str | None = None,
+    rigid: Literal["project", "keep"] = "project",
+    untrained_forces: bool = False,
 ) -> NormalModes:
     r"""Frequencies and modes of vibration, from the exact Hessian of a potential.
 
@@ -82,8 +89,11 @@ def normal_modes(
     Frequencies are those of vibrations only at a stationary point of *this* potential: relax the structure first, for
     example by ``ase.optimize.BFGS`` with a :class:`pyg_schnet.interfaces.SchNetCalculator`, and look at
     ``residual_force``. Filters are evaluated as the model has it set, so this is the curvature that dynamics with the
-    same model sees; with random weights, exact filters instead of splined ones change frequencies by 0.1 cm⁻¹. All
-    atoms move; constraints of ASE are not regarded.
+    same model sees; with random weights, exact filters instead of splined ones change frequencies by 0.1 cm⁻¹.
+
+    Atoms that ASE's ``FixAtoms`` or ``FixCartesian`` hold do not move: modes are those of the part of the Hessian that
+    belongs to the other coordinates, and motions of the whole are only those that leave what is held in its place,
+    such as turns about a single fixed atom. Other constraints are refused.
 
     Args:
         model: Model, model file, name of a pretrained one, or any energy function that
@@ -91,15 +101,22 @@ def normal_modes(
         atoms: Structure; masses are those of ``atoms.get_masses()``.
         unit: Unit of the model's output, where the model does not know it (``model.card["unit"]``).
         rigid: ``"project"`` leaves translations and rotations out; ``"keep"`` diagonalises all of the Hessian, returns
-            3N modes, and marks those that consist of such motions most.
+            3N modes (fewer with fixed atoms), and marks those that consist of such motions most.
+        untrained_forces: Whether vibrations are wanted of a model that was trained on energies alone; they are refused
+            otherwise.
 
     Returns:
         Arrays in float64.
 
     Raises:
         TypeError: If the model is nothing that can be called.
-        ValueError: If the unit is missing or is not one of an energy, if the structure cannot be read, or if ``rigid``
-            is neither of the two.
+        ValueError: If the unit is missing or is not one of an energy, if the structure cannot be read, if ``rigid``
+            is neither of the two, if there is a constraint other than these two or nothing is free to move, or if the
+            model was not trained on an element, or on no forces.
+
+    Warns:
+        UserWarning: If the model was trained on other compositions, boundaries or sizes; see
+            :class:`pyg_schnet.interfaces.SchNetCalculator`.
 
     Example:
         >>> from ase import Atoms
@@ -110,7 +127,9 @@ def normal_modes(
     """
     if rigid not in ("project", "keep"):
         raise ValueError(f"rigid must be 'project' (left out) or 'keep' (all 3N modes), got {rigid!r}")
-    potential = Potential(model, unit)
+    potential = Potential(model, unit, untrained_forces=untrained_forces)
+    potential.check.derivatives("vibrations")
+    free = _free_coordinates(atoms)
     z, pos, lattice = potential.structure(atoms)
     masses = torch.as_tensor(atoms.get_masses(), dtype=pos.dtype).to(pos.device)
     if not bool((masses > 0).all()):
@@ -120,10 +139,12 @@ def normal_modes(
     root = masses.sqrt().repeat_interleave(3)  # [3N]
     weighted = curvature.reshape(root.numel(), -1) / (root.unsqueeze(0) * root.unsqueeze(1))
     weighted = 0.5 * (weighted + weighted.mT)
-    motions = _rigid_motions(pos, masses, **lattice)  # [3N, K]
-    space = torch.eye(root.numel(), dtype=pos.dtype, device=pos.device)
+    free = free.to(pos.device)
+    motions = _of_the_free(_rigid_motions(pos, masses, **lattice), free)  # [3N, K]
+    space = torch.eye(root.numel(), dtype=pos.dtype, device=pos.device)[:, free]  # [3N, free]
     if rigid == "project":
-        space = torch.linalg.qr(motions, mode="complete").Q[:, motions.size(1) :]  # [3N, 3N - K]
+        inside = torch.linalg.qr(motions[free], mode="complete").Q[:, motions.size(1) :]
+        space = space @ inside  # [3N, free - K]
     eigenvalues, vectors = torch.linalg.eigh(space.mT @ weighted @ space)
     vectors = space @ vectors  # [3N, M]
     is_rigid = torch.zeros_like(eigenvalues, dtype=torch.bool)
@@ -141,12 +162,39 @@ def normal_modes(
         modes=to_numpy((displacements / norm).view(-1, *pos.shape)),
         reduced_masses=to_numpy(norm.squeeze(1) ** -2),
         zero_point_energy=0.5 * factor("cm-1", "eV") * float(vibrations.clamp(min=0.0).sum()),
-        residual_force=float(forces.norm(dim=1).max()),
+        residual_force=float((forces * free.view(-1, 3)).norm(dim=1).max()),
         hessian=to_numpy(curvature),
         numbers=to_numpy(z),
         positions=to_numpy(pos),
         masses=to_numpy(masses),
     )
+
+
+def _free_coordinates(atoms: Atoms) -> Tensor:
+    """Which coordinates may change, shape ``[3N]``."""
+    from ase.constraints import FixAtoms, FixCartesian
+
+    left = np.ones((len(atoms), 3))  # of forces of 1
+    for constraint in atoms.constraints:
+        if type(constraint) in (FixAtoms, FixCartesian):
+            constraint.adjust_forces(atoms, left)
+        else:
+            raise ValueError(
+                f"normal modes can hold atoms by FixAtoms and FixCartesian, but the structure has a "
+                f"{type(constraint).__name__}; take it out with atoms.set_constraint() to let all atoms move"
+            )
+    if not left.any():
+        raise ValueError("all atoms are fixed by constraints, nothing can vibrate")
+    return torch.from_numpy(left.reshape(-1) != 0)
+
+
+def _of_the_free(motions: Tensor, free: Tensor) -> Tensor:
+    """Those combinations of orthonormal motions ``[3N, K]`` that leave what is fixed where it is."""
+    if bool(free.all()):
+        return motions
+    _, size, right = torch.linalg.svd(motions[~free], full_matrices=True)
+    rank = int((size > 1e-6).sum())
+    return motions @ right[rank:].mT
 
 
 def _rigid_motions(pos: Tensor, masses: Tensor, cell: Tensor | None = None, pbc: Tensor | None = None) -> Tensor:

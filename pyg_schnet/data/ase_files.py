@@ -20,6 +20,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet.data.ase_formats import read_structures
 from pyg_schnet.data.base import StructureDataset
+from pyg_schnet.data.charge import warn_of_charge
 from pyg_schnet.data.convert import convert_structure
 from pyg_schnet.data.labels import STANDARD_LABELS, available_labels, list_labels, stored_unit
 from pyg_schnet.data.properties import Property
@@ -79,7 +80,9 @@ class AtomsDataset(StructureDataset):
         structures: list[Data] = []
         levels = {name: standard.level for name, standard in STANDARD_LABELS.items()}
         available: dict[str, set[str]] = {}
+        read_as_labels, charged = {*properties, *keys.values()}, False
         for where, atoms in read_all(source, index, format):
+            charged = charged or warn_of_charge(atoms, read_as_labels, where=where)
             for place, names in available_labels(atoms).items():
                 available.setdefault(place, set()).update(names)
             try:

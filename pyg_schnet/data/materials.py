@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from pyg_schnet.data.base import StructureDataset
+from pyg_schnet.data.charge import warn_of_record
 from pyg_schnet.data.isotopes import atomic_number
 from pyg_schnet.data.labels import STANDARD_LABELS, check_stress_key, stored_unit, voigt_to_matrix
 from pyg_schnet.data.properties import Property
@@ -64,9 +65,11 @@ class MaterialsDataset(StructureDataset):
         structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # numbers, positions, cell
         labels: dict[str, list[np.ndarray | None]] = {name: [] for name in properties}
         kept: dict[str, list[Any]] = {name: [] for name in ("id", *keep)}
+        charged = False
         for where, record in _records(path):
             if any(_find(record, entry) not in values for entry, values in (select or {}).items()):
                 continue
+            charged = charged or warn_of_record(record, keys.values(), where=where)
             try:
                 structures.append(_structure(record))
                 for name, column in labels.items():

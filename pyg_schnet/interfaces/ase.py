@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from pyg_schnet.data import to_data
+from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, freeze, load
 from pyg_schnet.models.boundaries import check_origin
-from pyg_schnet.models.card import check_elements, unit_of
+from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList, radius_graph
 from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, respond, sum_references
@@ -51,15 +52,23 @@ class SchNetCalculator(Calculator):
         dtype: Precision of the network, float64 or float32. float64 keeps the energy of long dynamics; float32 is
             faster.
         device: Device of the network.
+        untrained_forces: Whether forces and stress are wanted of a model that was trained on energies alone. They are
+            refused otherwise: such a model may be off by several eV/Å where its energies are right.
         **kwargs: Options of ASE's ``Calculator``.
 
     Raises:
         TypeError: If something given is neither a model of this package nor a file.
         ValueError: If the unit is missing, contradicts the model's own or is not one of an energy or a dipole, or
-            models of an ensemble do not predict the same. When used: if positions are not finite or an element has no
-            embedding or was not in the training data.
+            models of an ensemble do not predict the same. When used: if positions are not finite, an element has no
+            embedding or was not in the training data, or forces or stress are asked of a model that has learned none.
         PropertyNotImplementedError: When used: if a stress is asked for and not all three directions are periodic, or
             a dipole and any of them is.
+
+    Warns:
+        UserWarning: Once for each kind, where the cards of the models say what they were trained on: if a structure has
+            another composition, other boundaries or another size, or two atoms that are closer than any such pair in
+            training (by more than a twentieth; of periodic and large structures this is looked at whenever the
+            neighbour list is built). Once, if a structure has a charge or spin, which models do not know.
 
     Example:
         >>> from ase.build import molecule
@@ -78,6 +87,7 @@ class SchNetCalculator(Calculator):
         skin: float = 0.3,
         dtype: torch.dtype = torch.float64,
         device: str | torch.device = "cpu",
+        untrained_forces: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -97,6 +107,8 @@ class SchNetCalculator(Calculator):
         )
         self.dtype = dtype
         self.device = torch.device(device)
+        self.check = StructureCheck([member.model.card for member in self.members], untrained_forces=untrained_forces)
+        self._with_stress = False  # whether a stress was ever asked for
         self.neighbors = VerletList(max(member.model.cutoff for member in self.members), skin)
 
     def calculate(
@@ -113,6 +125,7 @@ class SchNetCalculator(Calculator):
         self._check(properties)
         for member in self.members:
             check_origin(member.model.readout, data.origin)
+        properties = self._with_what_comes_along(properties)
         graph = self._graph(data)
         answers = [member(data.z, data.pos, graph, properties) for member in self.members]
         for name in answers[0]:
@@ -128,8 +141,9 @@ class SchNetCalculator(Calculator):
         largest, pbc = int(self.atoms.numbers.max()), self.atoms.pbc
         if largest > MAX_Z:
             raise ValueError(f"atomic numbers must be at most {MAX_Z}, got {largest}")
-        for member in self.members:
-            check_elements(member.model.card, self.atoms.numbers.tolist())
+        self.check.atoms(self.atoms)
+        if "forces" in properties or "stress" in properties:
+            self.check.derivatives("forces and stress")
         if "stress" in properties and not pbc.all():
             raise PropertyNotImplementedError(
                 f"stress is defined for structures that are periodic in three directions; atoms.pbc is {pbc.tolist()}"
@@ -140,12 +154,28 @@ class SchNetCalculator(Calculator):
                 f"atoms.pbc is {pbc.tolist()}, for a molecule in a box set atoms.pbc = False"
             )
 
+    def _with_what_comes_along(self, properties: Sequence[str]) -> Sequence[str]:
+        """Stress with the forces where it was asked for before, since dynamics at constant pressure want both."""
+        self._with_stress |= "stress" in properties
+        if "forces" in properties and self._with_stress and self.atoms.pbc.all():
+            return [*properties, "stress"]
+        return properties
+
     def _graph(self, data: Data) -> dict[str, Tensor]:
         """Edges as the models take them, none where these find them faster; no cell where nothing is periodic."""
-        if not self.atoms.pbc.any():
-            return {} if len(self.atoms) <= _FEW_ATOMS else {"edge_index": self.neighbors(data.pos)}
-        edge_index, edge_shift = self.neighbors(data.pos, data.cell, data.pbc)
-        return {"edge_index": edge_index, "edge_shift": edge_shift, "cell": data.cell, "pbc": data.pbc}
+        builds = self.neighbors.n_rebuilds
+        if self.atoms.pbc.any():
+            edge_index, edge_shift = self.neighbors(data.pos, data.cell, data.pbc)
+            graph = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": data.cell, "pbc": data.pbc}
+        elif len(self.atoms) <= _FEW_ATOMS:
+            self.check.few_atoms(self.atoms.numbers, self.atoms.positions)
+            return {}
+        else:
+            graph = {"edge_index": self.neighbors(data.pos)}
+        if self.neighbors.n_rebuilds > builds and self.check.wants_distances():
+            edge_index, lattice = graph["edge_index"], (graph.get("edge_shift"), graph.get("cell"))
+            self.check.edges(data.z, edge_index, edge_distances(data.pos, edge_index, *lattice))
+        return graph
 
     def _store(self, name: str, value: np.ndarray) -> None:
         if name.startswith("stress"):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_schnet.models.domain import ENTRY, common_domain
 from pyg_schnet.models.schnet import SchNet
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.nn import MeanReadout, SumReadout
@@ -34,7 +35,8 @@ def merge(models: Sequence[SchNet]) -> SchNet:
 
     Returns:
         Model with the features and filters of all together, in the precision of the first one and in evaluation mode.
-        Its card has what the cards of all have in common, and the elements that all of them know.
+        Its card has what the cards of all have in common, the elements that all of them know, and what all of them
+        were trained on.
 
     Raises:
         ValueError: If there are no models, or they differ in more than that; the message says in what.
@@ -84,6 +86,9 @@ def merge(models: Sequence[SchNet]) -> SchNet:
 def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first, *others = cards
     card = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+    card.pop(ENTRY, None)
+    if (domain := common_domain(cards)) is not None:
+        card[ENTRY] = domain.as_json()
     if all("elements" in one for one in cards):
         card["elements"] = [symbol for symbol in first["elements"] if all(symbol in one["elements"] for one in cards)]
     return card

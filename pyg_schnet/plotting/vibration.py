@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def plot_normal_modes(result: NormalModes, ax: Axes | None = None) -> Axes:
-    """Draw a stick for every vibration at its wave number, as high as its reduced mass.
+    """Draw a stick for every vibration at its wave number, all of one height.
 
-    Imaginary ones are drawn at negative wave numbers in another colour, and named in a legend. Motions of the whole are
-    left out.
+    How much light a vibration absorbs is not known from energies; spectra of dipoles tell
+    (:func:`pyg_schnet.analysis.infrared_spectrum`). Imaginary ones are drawn at negative wave numbers in another
+    colour, and named in a legend. Motions of the whole are left out.
 
     Args:
         result: From :func:`pyg_schnet.analysis.normal_modes`.
@@ -41,10 +42,10 @@ def plot_normal_modes(result: NormalModes, ax: Axes | None = None) -> Axes:
             (result.imaginary, COLORS["vermillion"], "imaginary"),
         ):
             if mask.any():
-                ax.vlines(result.frequencies[mask], 0.0, result.reduced_masses[mask], color=color, label=label)
+                ax.vlines(result.frequencies[mask], 0.0, 1.0, color=color, label=label)
         if result.imaginary.any():
             ax.axvline(0.0, color="0.6", linewidth=0.6, zorder=0)
             ax.legend()
-        ax.set(xlabel="wave number [cm$^{-1}$]", ylabel="reduced mass [u]")
-        ax.set_ylim(bottom=0.0)
+        ax.set(xlabel="wave number [cm$^{-1}$]", ylabel="vibrations", yticks=[])
+        ax.set_ylim(0.0, 1.2)
     return ax

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,10 @@ from pyg_schnet.data import (
 )
 from pyg_schnet.data import target_values as values_of
 from pyg_schnet.data.atoms import atoms_of
+from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn import composition
 from pyg_schnet.train.checks import absent_sentence, check_labels
+from pyg_schnet.train.coverage import domain_of
 from pyg_schnet.train.survey import Survey, absent, pieces, survey
 
 _PIECE = 10_000  # structures read at a time for statistics
@@ -189,6 +192,10 @@ class StructureDataModule(LightningDataModule):
         """
         taught = self._surveys([self.property] if targets is None else targets)["training"].taught
         return sorted(taught, key=atomic_numbers.__getitem__)
+
+    def training_domain(self, **labels: Any) -> Domain:
+        """What the training structures are like, for the card of the model; arguments of :func:`domain_of`."""
+        return domain_of(StructureLoader(self.train_set, 1000, exclude_keys=_texts(self.dataset)), **labels)
 
     def training_rms(self, target: Property) -> float:
         """Root mean square of another target over all training structures that have it; zero where none has."""

@@ -104,6 +104,11 @@ class PotentialTask(DerivativeTask):
             if size > 0:
                 self.scale.fill_(size)
 
+    def gradient_labels(self) -> dict[str, Any]:
+        """Forces, and the stress, where they have a weight."""
+        weights = {"forces": self.forces_weight, "stress": self.stress_weight}
+        return {name: target for name, target in self.derivatives.items() if weights[name] > 0}
+
     def quantities(self) -> dict[str, str]:
         """Energies of structures (and per atom, if in eV), forces, and stress where it is learned."""
         unit = self.property.unit

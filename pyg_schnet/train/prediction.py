@@ -10,9 +10,9 @@ import torch
 
 from pyg_schnet.data import AtomsDataset, Property, StructureLoader
 from pyg_schnet.data.ase_files import read_all
+from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.models import load
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
-from pyg_schnet.models.card import check_elements
 from pyg_schnet.train.evaluation import evaluator
 from pyg_schnet.train.extxyz import flat_info, writable
 from pyg_schnet.train.task import PropertyTask
@@ -50,7 +50,9 @@ def predict_file(
         dataset = AtomsDataset([atoms.copy() for atoms in images])  # without labels, which are not needed
     except ValueError as error:
         raise ValueError(f"{structures}: {error}") from error
-    check_elements(network.card, torch.cat([data.z for data in dataset]).unique().tolist())
+    check = StructureCheck([network.card])
+    for batch in StructureLoader(dataset, batch_size):
+        check.batch(batch)
     check_boundaries(network.readout, torch.cat([data.pbc for data in dataset]))
     check_origin(network.readout, torch.cat([data.origin for data in dataset]))
     task = PropertyTask.from_model(network, Property(name, unit))

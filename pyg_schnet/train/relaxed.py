@@ -44,6 +44,10 @@ class RelaxedTask(DerivativeTask):
         self.forces_weight = forces_weight
         self.pressure_weight = pressure_weight
 
+    def gradient_labels(self) -> dict[str, Any]:
+        """That gradients vanish at the training structures."""
+        return {"relaxed": max(self.forces_weight, self.pressure_weight) > 0}
+
     def loss_of_batch(self, batch: Batch) -> Tensor:
         """Loss of the property and of its gradients."""
         found = self.respond(batch, stress=self.pressure_weight > 0)

@@ -13,6 +13,7 @@ from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, find_property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel, like_pyg
+from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
@@ -108,6 +109,7 @@ class PropertyTask(LightningModule):
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.pooling_is_stated = pooling != "auto"
         self.property: Property | None = target if isinstance(target, Property) else None
+        self.domain: Domain | None = None  # of the training structures, known once a fit has begun
         self._target = target
         self.channels = channels_of(network)
         one_scale = self.channels == 1 or self.pooling == "none"
@@ -154,6 +156,7 @@ class PropertyTask(LightningModule):
         self.find_targets(data)
         if stage == "fit":
             self.check(data)
+            self.domain = data.training_domain(**self.gradient_labels())
             if self.trainer.ckpt_path is None:
                 self.fit_statistics(*data.training_targets())
 
@@ -182,6 +185,10 @@ class PropertyTask(LightningModule):
             check_unit(self.property, width, self.network, self.pooling)
         check_width(self.property, width, self.network, self.channels)
         return data.check(self.needed())
+
+    def gradient_labels(self) -> dict[str, Any]:
+        """What is learned of gradients, as arguments of :func:`pyg_schnet.train.coverage.domain_of`: here nothing."""
+        return {}
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
@@ -339,6 +346,8 @@ class PropertyTask(LightningModule):
         model = copy.deepcopy(network).eval()
         fold_statistics(model, self.scale, self.atomref)
         model.card.update(target=self.property.name, unit=self.property.unit)
+        if self.domain is not None:
+            renew(model.card, self.domain)
         return model
 
     def configure_gradient_clipping(

@@ -75,7 +75,7 @@ def test_trained_elements_are_the_default():
     result = embedding_map(model, shuffles=1)
     assert result.symbols == ("H", "Li", "Na", "F", "Cl", "Fe")
     assert result.groups.tolist() == [0, 1, 1, 17, 17, 0]
-    with pytest.raises(ValueError, match="not trained on K; their embeddings are random"):
+    with pytest.raises(ValueError, match="the model was not trained on K; it knows H, Li, Na, F, Cl, Fe"):
         embedding_map(model, ["Li", "Na", "K", "F", "Cl"])
 
 

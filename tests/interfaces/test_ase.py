@@ -412,3 +412,25 @@ def test_bad_structures_are_refused(water):
         water.get_forces()
     with pytest.raises(ValueError, match="no atoms"):
         SchNetCalculator(schnet(), unit="eV").get_potential_energy(Atoms())
+
+
+def test_constant_pressure_takes_one_evaluation_a_step():
+    """Energy, forces and stress of a crystal come together once stress was asked for; fewer would not do."""
+    crystal = bulk("NaCl", "rocksalt", a=5.64)
+    crystal.calc = calculator = SchNetCalculator(schnet(), unit="eV")
+    counted = []
+    calculate = calculator.calculate
+    calculator.calculate = lambda *args, **kwargs: (counted.append(1), calculate(*args, **kwargs))
+    for _ in range(4):
+        crystal.rattle(0.01)
+        crystal.get_forces()
+        crystal.get_stress()
+        crystal.get_potential_energy()
+    assert len(counted) == 5  # only the first step did not know yet
+
+
+def test_stress_of_a_slab_is_not_taken_along(slab, triclinic):
+    calculator = SchNetCalculator(schnet(), unit="eV")
+    calculator.get_stress(triclinic)
+    assert calculator.get_forces(slab).shape == (len(slab), 3)
+    assert "stress" not in calculator.results

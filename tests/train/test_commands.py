@@ -9,6 +9,7 @@ from pyg_schnet import SchNet
 from pyg_schnet.cli import main
 from pyg_schnet.data import Split
 from pyg_schnet.models import read_header
+from pyg_schnet.models.domain import Domain
 
 from .conftest import SAMPLE
 
@@ -102,6 +103,8 @@ def test_card_notes_what_is_given_and_what_was_done(run, tmp_path):
     assert card["licence"] == result["licence"] == "CC0"
     assert card["training"] == result["training"]
     assert card["elements"] == ["H", "C", "N", "O", "F"]
+    assert Domain.of(card).gradients == "none"
+    assert Domain.of(card).systems["molecule"].structures == card["split"]["num_train"]
     training = card["training"]
     assert (training["epochs"], training["steps"]) == (2, 4)
     assert training["best_epoch"] in (0, 1)

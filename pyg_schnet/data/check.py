@@ -1,0 +1,223 @@
+"""Structures compared with what a model was trained on: refused, or said once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from pyg_schnet.data.charge import warn_of_charge
+from pyg_schnet.data.convert import to_data
+from pyg_schnet.geometry import edge_distances
+from pyg_schnet.models.card import check_elements
+from pyg_schnet.models.domain import REACH, Domain
+from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.nn import MAX_Z
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_FEW_ATOMS = 100  # up to so many of a molecule, all pairs are looked at
+
+_WHY = {
+    "none": "the model was not trained on forces but on energies alone, and gradients of such models may be off by "
+    "several eV/Å even at minima",
+    "relaxed": "the model was not trained on forces but on relaxed structures, and knows only that gradients vanish "
+    "there",
+}
+
+
+def edges_within(batch: Batch, reach: float) -> tuple[Tensor, Tensor]:
+    """All pairs of atoms of the structures of a batch that are closer than a distance, images included.
+
+    Args:
+        batch: With ``z``, ``pos`` and ``batch``, and ``cell`` and ``pbc`` where anything is periodic.
+        reach: The distance in Å.
+
+    Returns:
+        Edges ``[2, E]``, and their lengths in Å, ``[E]``.
+    """
+    pos, cell, pbc = batch.pos, batch.get("cell"), batch.get("pbc")
+    lattice = {"cell": cell, "pbc": pbc} if pbc is not None and bool(pbc.any()) else {}
+    graph = radius_graph(pos, reach, batch.batch, batch_size=batch.num_graphs, **lattice)
+    edge_index, edge_shift = graph if lattice else (graph, None)
+    return edge_index, edge_distances(pos, edge_index, edge_shift, cell if lattice else None, batch.batch)
+
+
+class _Pairs(NamedTuple):
+    """All pairs of a small molecule, and the squared distance of each in Å² below which it is unusual."""
+
+    numbers: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    square: np.ndarray
+
+
+class StructureCheck:
+    """Whether a model is made for a structure: one for each calculator, and for each analysis.
+
+    Elements that a model has not seen are refused, and so are derivatives of models that have seen no forces.
+    Differences in composition, boundary, size and distances, and charges, are warned about, each kind once. Models
+    whose cards say nothing of their training, as those of older files, are taken as they are.
+
+    Args:
+        cards: Cards of one model, or of those of an ensemble.
+        untrained_forces: Whether forces are wanted of models that were not trained on any.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> StructureCheck([{"elements": ["H", "O"]}]).atoms(molecule("H2O"))
+    """
+
+    def __init__(self, cards: Iterable[Mapping[str, Any]], *, untrained_forces: bool = False) -> None:
+        self.cards = [dict(card) for card in cards]
+        self.domains = [domain for domain in map(Domain.of, self.cards) if domain is not None]
+        self.untrained_forces = untrained_forces
+        self._said: set[str] = set()
+        self._last: tuple[np.ndarray, np.ndarray] | None = None  # numbers and boundaries of the last structure
+        self._pairs: _Pairs | None = None
+
+    def derivatives(self, what: str = "forces") -> None:
+        """Raise where derivatives of energies are needed and a model has learned none.
+
+        Args:
+            what: Which ones, as the message says it.
+
+        Raises:
+            ValueError: If a model was not trained on forces, unless ``untrained_forces`` is set.
+        """
+        for domain in [] if self.untrained_forces else self.domains:
+            if domain.gradients != "forces":
+                raise ValueError(
+                    f"{what} are refused: {_WHY[domain.gradients]}; take a model that was trained on forces, or insist "
+                    "with untrained_forces=True (--untrained_forces true on the command line)"
+                )
+
+    def atoms(self, atoms: Atoms, *, distances: bool = False) -> None:
+        """Check a structure of ASE, its charge and spin included; that of the last call costs next to nothing.
+
+        Args:
+            atoms: Structure.
+            distances: Whether the distances of its atoms are looked at too.
+
+        Raises:
+            ValueError: If a model was not trained on an element.
+        """
+        numbers, pbc = atoms.numbers, atoms.pbc
+        if self._last is None or not (np.array_equal(numbers, self._last[0]) and np.array_equal(pbc, self._last[1])):
+            self.structure(numbers, pbc)
+            self._last = numbers.copy(), pbc.copy()
+        if "charge" not in self._said and warn_of_charge(atoms):
+            self._said.add("charge")
+        if distances and self.wants_distances():
+            self.distances(atoms)
+
+    def structure(self, numbers: Sequence[int] | np.ndarray, pbc: Sequence[bool] | np.ndarray) -> None:
+        """Raise for unknown elements; warn of another composition, boundary or size.
+
+        Args:
+            numbers: Atomic numbers, shape ``[N]``; 0 is padding.
+            pbc: Periodic axes, shape ``[3]``.
+
+        Raises:
+            ValueError: If a model was not trained on an element.
+        """
+        kinds = np.unique(np.asarray(numbers)).tolist()
+        for card in self.cards:
+            check_elements(card, kinds)
+        for domain in self.domains:
+            self._say(domain.outside(numbers, pbc))
+
+    def wants_distances(self) -> bool:
+        """Whether distances are known of training, and no short one was warned about yet."""
+        return bool(self.domains) and "distance" not in self._said
+
+    def distances(self, atoms: Atoms) -> None:
+        """Warn of atoms that are closer than any such pair in training."""
+        if not atoms.pbc.any() and len(atoms) <= _FEW_ATOMS:
+            self.few_atoms(atoms.numbers, atoms.positions)
+            return
+        batch = Batch.from_data_list([to_data(atoms, dtype=torch.float64)])
+        self.edges(batch.z, *edges_within(batch, REACH))
+
+    def batch(self, batch: Batch) -> None:
+        """Check a batch of structures, distances included.
+
+        Args:
+            batch: With ``z``, ``pos``, ``batch``, ``ptr``, and ``cell`` and ``pbc`` where anything is periodic.
+
+        Raises:
+            ValueError: If a model was not trained on an element.
+        """
+        numbers, ends = batch.z.cpu().numpy(), batch.ptr.tolist()
+        pbc = batch.get("pbc")
+        boundaries = [[False] * 3] * batch.num_graphs if pbc is None else pbc.view(-1, 3).tolist()
+        for k, boundary in enumerate(boundaries):
+            self.structure(numbers[ends[k] : ends[k + 1]], boundary)
+        if self.wants_distances():
+            self.edges(batch.z, *edges_within(batch, REACH))
+
+    def few_atoms(self, numbers: np.ndarray, positions: np.ndarray) -> None:
+        """As :meth:`distances` for a small molecule, in microseconds.
+
+        Args:
+            numbers: Atomic numbers, shape ``[N]``.
+            positions: In Å, shape ``[N, 3]``.
+        """
+        if len(numbers) < 2 or not self.wants_distances():
+            return
+        if self._pairs is None or not np.array_equal(self._pairs.numbers, numbers):
+            first, second = np.triu_indices(len(numbers), 1)
+            limits = np.max([domain.limits(numbers) for domain in self.domains], axis=0)
+            self._pairs = _Pairs(numbers.copy(), first, second, limits[first, second] ** 2)
+        pairs = self._pairs
+        vec = positions[pairs.first] - positions[pairs.second]
+        square = np.einsum("pd,pd->p", vec, vec)
+        if (square < pairs.square).any():
+            worst = int((square / pairs.square).argmin())
+            ends = numbers[[pairs.first[worst], pairs.second[worst]]].tolist()
+            self._pair(*ends, float(square[worst]) ** 0.5)
+
+    def edges(self, z: Tensor, edge_index: Tensor, dist: Tensor) -> None:
+        """Warn of edges that are shorter than any such pair in training.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``.
+            edge_index: Pairs of atoms, shape ``[2, E]``.
+            dist: Their distances in Å, shape ``[E]``.
+        """
+        if not dist.numel() or not self.wants_distances():
+            return
+        kinds = z.unique()
+        limits = np.max([domain.limits(kinds.cpu().numpy()) for domain in self.domains], axis=0)
+        table = dist.new_zeros(MAX_Z + 1, MAX_Z + 1)
+        table[kinds.unsqueeze(1), kinds] = torch.as_tensor(limits, dtype=dist.dtype, device=dist.device)
+        ends = z[edge_index]
+        ratio = dist / table[ends[0], ends[1]].clamp(min=1e-6)
+        shortest = int(ratio.argmin())
+        if float(ratio[shortest]) < 1.0:
+            self._pair(*ends[:, shortest].tolist(), float(dist[shortest]))
+
+    def _pair(self, first: int, second: int, dist: float) -> None:
+        known = max(domain.shortest_of(first, second) for domain in self.domains)
+        names = f"{chemical_symbols[first]} and {chemical_symbols[second]}"
+        text = f"{names} {dist:.2f} Å apart, but the model was trained on no such pair closer than {known:.2f} Å"
+        self._say([("distance", text)])
+
+    def _say(self, differences: Iterable[tuple[str, str]]) -> None:
+        """Warn of kinds of difference that were not warned about before."""
+        fresh = {kind: text for kind, text in differences if kind not in self._said}
+        self._said.update(fresh)
+        if fresh:
+            warnings.warn(
+                f"the structure has {'; it has '.join(fresh.values())}. Results may be off by far more than the test "
+                "error of the model",
+                UserWarning,
+                stacklevel=4,
+            )
