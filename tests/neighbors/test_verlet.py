@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyg_schnet.neighbors import VerletList, edge_tuples, radius_graph
 
-from .structures import collate, random_crystal
+from .structures import Crystal, ase_edges, collate, random_crystal
 
 TRUE = torch.tensor([True, True, True])
 
@@ -106,6 +108,30 @@ def test_compression_alone_rebuilds_and_expansion_does_not():
         graph = neighbors(factor * pos, factor * cell, TRUE)
         assert neighbors.n_rebuilds == rebuilds
         assert edge_tuples(*graph) == edge_tuples(*radius_graph(factor * pos, 3.0, cell=factor * cell, pbc=TRUE))
+
+
+@pytest.mark.parametrize("axes", [(1.3, 0.75, 1.0), (0.75, 1.0, 1.3), (1.0, 1.3, 0.75)])
+def test_the_most_compressed_direction_decides(axes):
+    # stretched along one axis and compressed along another: pairs of the second were outside the list
+    pos, cell = cubic(60)
+    strain = torch.diag(torch.tensor(axes, dtype=torch.float64))
+    neighbors = VerletList(3.0, skin=0.5)
+    neighbors(pos, cell, TRUE)
+    crystal = Crystal(pos @ strain, cell @ strain, TRUE, cell @ strain)
+    assert edge_tuples(*neighbors(*crystal[:3])) == ase_edges(crystal, 3.0)
+    assert neighbors.n_rebuilds == 2
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.03, 0.1, 0.3]))
+def test_any_deformation_leaves_the_edges_of_ase(seed, size):
+    rng = np.random.default_rng(seed)
+    crystal, cutoff = random_crystal(rng, 20, 1.5, max_edges=500)
+    neighbors = VerletList(cutoff, skin=0.15 * cutoff)
+    neighbors(*crystal[:3])
+    deformation = torch.from_numpy(np.eye(3) + rng.uniform(-size, size, (3, 3)))
+    moved = Crystal(crystal.pos @ deformation, crystal.cell @ deformation, crystal.pbc, crystal.full_cell @ deformation)
+    assert edge_tuples(*neighbors(*moved[:3])) == ase_edges(moved, cutoff)
 
 
 def test_cell_change_without_atoms_moving_is_seen():
