@@ -226,10 +226,16 @@ def _by_functions(
     return x, *hidden, *inner
 
 
+def _aliases(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs as variables of their own, also where one depends on another or is the same (shared weights)."""
+    return [value.view_as(value) for value in inputs]
+
+
 def _by_autograd(
     edges: SplineEdges, z: Tensor, inputs: list[Tensor], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated again, for all inputs that have one."""
+    inputs = _aliases(inputs)
     elements, h, tables, *weights = inputs
     chosen = [value for value in inputs if value.requires_grad]
     pairs = zip(_by_functions(edges, z, elements, h, tables, weights)[: len(grads)], grads, strict=True)
@@ -249,7 +255,8 @@ def _slopes_by_autograd(
     along: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of :class:`_Slopes` that can be differentiated again; y and u are taken for functions of the others."""
-    inputs = [grad, elements, h, tables, *weights]
+    inputs = _aliases([grad, elements, h, tables, *weights])
+    grad, elements, h, tables, *weights = inputs
     out = _by_functions(edges, z, elements, h, tables, weights)[0]
     (by_h,) = torch.autograd.grad(out, h, grad, create_graph=True)
     chosen = [value for value in inputs if value.requires_grad]

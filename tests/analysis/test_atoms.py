@@ -87,6 +87,18 @@ def test_locality_is_that_of_structures_cut_out(name, max_atoms, request):
     assert found.numbers.tolist() == atoms.numbers[[1, 0]].tolist()
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+def test_an_atom_exactly_at_the_radius_is_removed(periodic):
+    chain = Atoms("CNO", [[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [-2.5, 0.0, 0.0]], cell=[16.0, 16.0, 16.0], pbc=periodic)
+    model = schnet()
+    found = locality(model, chain, [1.5, 1.5000001, 2.5, 2.5000001], unit="eV", indices=[0])
+    assert found.n_neighbors.tolist() == [[0, 1, 1, 2]]
+    calculator = SchNetCalculator(model, unit="eV")
+    whole, alone, pair = (calculator.get_potential_energies(chain[:n])[0] for n in (3, 1, 2))
+    np.testing.assert_allclose(found.changes, [[alone - whole, pair - whole, pair - whole, 0.0]], atol=1e-9)
+    assert abs(found.changes[0, :3]).min() > 1e-4
+
+
 def test_nothing_acts_from_beyond_the_horizon(nacl):
     nacl.rattle(0.1, seed=1)
     found = locality(schnet(cutoff=3.2), nacl, unit="eV", indices=[0, 5])
