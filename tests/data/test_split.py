@@ -52,7 +52,14 @@ def test_indices_are_checked_and_kept_apart():
 
 @pytest.mark.parametrize(
     "parts",
-    [([0, 2], [2], []), ([0, 2], [], [2]), ([0], [2, 3], [3, 2]), ([0, 2, 2], [], []), ([], [2, 2], []), ([], [], [2, 2])],
+    [
+        ([0, 2], [2], []),
+        ([0, 2], [], [2]),
+        ([0], [2, 3], [3, 2]),
+        ([0, 2, 2], [], []),
+        ([], [2, 2], []),
+        ([], [], [2, 2]),
+    ],
 )
 def test_no_structure_is_in_two_parts(parts, tmp_path):
     with pytest.raises(ValueError, match="structure 2 appears more than once in train, val and test"):

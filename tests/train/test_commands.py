@@ -66,6 +66,18 @@ def test_training_learns(run):
     assert errors[-1] < 0.9 * errors[0]
 
 
+def test_saved_model_has_the_best_weights(tmp_path):
+    # with the highest loss taken for the best, the best epoch is the first one, the last one is another
+    run = train_briefly(tmp_path, "--checkpoint.mode=max", epochs=4)
+    best, last = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["epoch"], last["epoch"]) == (0, 3)
+    assert json.loads((run / "result.json").read_text())["training"]["best_epoch"] == 0
+    weights = SchNet.load(run / "model.safetensors").state_dict()
+    for name in ("embedding.weight", "interactions.1.lin1.weight", "readout.network.lin2.bias"):
+        assert torch.equal(weights[name], best["state_dict"][f"network.{name}"])
+        assert not torch.equal(weights[name], last["state_dict"][f"network.{name}"])
+
+
 def test_test_command_repeats_the_error(run, capsys):
     main(["test", str(run / "model.safetensors")])
     printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
