@@ -68,7 +68,8 @@ def test_fields_of_a_molecule():
 def test_molecules_slabs_and_crystals_share_a_batch():
     slab = fcc111("Cu", (1, 1, 2))  # its third cell vector is zero and not periodic
     batch = Batch.from_data_list([to_data(molecule("H2O")), to_data(slab), to_data(bulk("NaCl", "rocksalt", a=5.6))])
-    assert batch.cell.shape == (3, 3, 3)
+    expected = [np.zeros((3, 3)), slab.cell.array, [[0.0, 2.8, 2.8], [2.8, 0.0, 2.8], [2.8, 2.8, 0.0]]]
+    np.testing.assert_allclose(batch.cell, expected, rtol=1e-6)
     assert batch.pbc.tolist() == [[False] * 3, [True, True, False], [True] * 3]
 
 

@@ -42,7 +42,7 @@ def test_energies_stay_float64(revised):
     assert dataset.pos.dtype == dataset.forces.dtype == torch.float32
     assert dataset.energy.dtype == torch.float64
     batch = next(iter(StructureLoader(dataset, batch_size=5)))
-    assert batch.energy.shape == (5,)
+    np.testing.assert_allclose(batch.energy, E[:5] * KCAL, rtol=1e-15)
 
 
 def test_units_and_steps(revised):
