@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from .mutant import PACKAGE, Mutant
 from .selection import stages
+from .server import TestServer
 
 KERNEL_CACHE = f"{PACKAGE}/kernels/cpu/__pycache__"
 _COPIED = (PACKAGE, "tests", "examples", "benchmarks", "pyproject.toml", "README.md", "CHANGELOG.md")
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 class Result(NamedTuple):
-    """What became of a mutant: ``killed``, ``survived``, ``timeout`` (counts as killed) or ``error`` (of the tool)."""
+    """What became of a mutant: ``killed``, ``survived``, ``timeout`` (not known) or ``error`` (of the tool)."""
 
     mutant: Mutant
     outcome: str
@@ -40,57 +37,19 @@ def copy_tree(root: Path, folder: Path) -> Path:
     return folder
 
 
-def run_tests(
-    folder: Path, tests: Sequence[str], *options: str, limit: float, deselect: Sequence[str] = ()
-) -> tuple[int | None, str]:
-    """Exit status of pytest, ``None`` where it was ended after ``limit`` seconds, and what it printed."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(folder),
-        "PYTHONDONTWRITEBYTECODE": "1",  # a file that changes twice in a second would be taken for the same
-        "OMP_NUM_THREADS": "1",
-        "NUMBA_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no", *options]
-    command += [argument for test in deselect for argument in ("--deselect", test)]
-    process = subprocess.Popen(
-        [*command, *tests],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return None, process.communicate()[0]
-    return process.returncode, printed
-
-
 def failed_in(printed: str) -> list[str]:
     """Names of the tests that failed."""
     return _FAILED.findall(printed)
 
 
-def attempt(
-    folder: Path,
-    mutant: Mutant,
-    *,
-    limit: float,
-    seconds_of: Mapping[str, float] | None = None,
-    deselect: Sequence[str] = (),
-) -> Result:
+def attempt(server: TestServer, folder: Path, mutant: Mutant, *, limit: float) -> Result:
     """Plant a mutant in a copy of the repository, run its tests up to the first failure, and restore the file.
 
     Args:
+        server: Runs the tests.
         folder: Copy of the repository.
         mutant: What to plant.
         limit: Seconds for each of the two stages of tests.
-        seconds_of: How long each test file takes; the cheapest come first.
-        deselect: Tests that fail without any mistake.
     """
     file, start = folder / mutant.path, time.monotonic()
     text, times = file.read_text(encoding="utf-8"), file.stat()
@@ -104,15 +63,15 @@ def attempt(
     file.write_text(planted, encoding="utf-8")
     try:
         for tests in stages(mutant, folder):
-            tests = sorted(tests, key=lambda test: (seconds_of or {}).get(test, 0.0))
             if not tests:
                 continue
-            code, printed = run_tests(folder, tests, "-x", limit=limit, deselect=deselect)
+            code, printed = server.run(folder, tests, "-x", limit=limit)
             seconds = time.monotonic() - start
             if code is None:
                 return Result(mutant, "timeout", "", seconds)
-            if code in (1, 2, 3):
-                return Result(mutant, "killed", next(iter(failed_in(printed)), "import"), seconds)
+            failed = ["import"] if "while loading conftest" in printed else failed_in(printed)
+            if code in (1, 2, 4) and failed:
+                return Result(mutant, "killed", failed[0], seconds)
             if code not in (0, 5):
                 return Result(mutant, "error", printed[-500:], seconds)
         return Result(mutant, "survived", "", time.monotonic() - start)
