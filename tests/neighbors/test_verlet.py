@@ -163,6 +163,19 @@ def test_other_systems_rebuild():
     assert neighbors.n_rebuilds == 6
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_axes_that_are_no_longer_periodic_rebuild(axis):
+    # an open axis is completed by a unit vector, which the lattice vector is already: the lattice stays the same
+    lengths, pbc = torch.full((3,), 8.0, dtype=torch.float64), TRUE.clone()
+    lengths[axis], pbc[axis] = 1.0, False
+    cell = torch.diag(lengths)
+    pos = torch.rand(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) @ cell
+    neighbors = VerletList(3.0, skin=0.5)
+    for periodic in (TRUE, pbc, TRUE):
+        assert edge_tuples(*neighbors(pos, cell, periodic)) == ase_edges(Crystal(pos, cell, periodic, cell), 3.0)
+    assert neighbors.n_rebuilds == 3
+
+
 def test_returned_graph_belongs_to_the_caller():
     pos, cell = cubic()
     neighbors = VerletList(3.0, skin=0.5)
