@@ -18,4 +18,7 @@ def run(command: str, args: list[str]) -> None:
         train_model(args)
     else:
         function = {"test": evaluate_model, "predict": predict_file, "merge": merge_runs}[command]
-        jsonargparse.auto_cli(function, args=args, prog=f"pyg-schnet {command}")
+        # not auto_cli, whose own --config would take the place of that of a function
+        parser = jsonargparse.ArgumentParser(prog=f"pyg-schnet {command}")
+        parser.add_function_arguments(function, as_positional=True)
+        function(**parser.parse_args(args).as_dict())

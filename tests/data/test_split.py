@@ -124,6 +124,12 @@ def test_fingerprint(qm9, qm9_source, tmp_path, monkeypatch):
     assert fingerprint(double) == fingerprint(qm9)
     assert fingerprint(qm9[:5]) != fingerprint(qm9[:6])
     assert fingerprint([qm9[i] for i in range(5)]) == fingerprint(qm9[:5])
+    moved = [qm9[i].clone() for i in range(5)]
+    moved[4].pos[0, 2] += 1e-4
+    assert fingerprint(moved) != fingerprint(qm9[:5])
+    moved[4].pos[0, 2] -= 1e-4
+    moved[2].z = moved[2].z.flip(0)
+    assert fingerprint(moved) != fingerprint(qm9[:5])
     whole = fingerprint(qm9)
     monkeypatch.setattr("pyg_schnet.data.split._CHUNK", 7)
     assert fingerprint(qm9) == whole

@@ -115,7 +115,7 @@ MODELS_AND_DATA = [
     Mutant("lattice-angles", "data/materials.py", "(cos_a - cos_b * cos_g) / sin_g", "(cos_a + cos_b * cos_g) / sin_g"),
     Mutant("store-selection", "data/store.py", "return self.multi_get([chosen[i] for i in indices])", "return self.multi_get(list(indices))"),
     Mutant("mask-of-atoms", "data/base.py", "else values[mask[batch.batch]]", "else values"),
-    Mutant("edges-of-structures", "data/transforms.py", "batch.batch[index[1]]", "batch.batch[index[1].flip(0)]"),
+    Mutant("edges-of-structures", "data/transforms.py", "bounds, batch.ptr[:-1].cpu()", "bounds, batch.ptr[1:].cpu()"),
     Mutant("fingerprint-positions", "data/split.py", "batch.z.long(), batch.pos.float())", "batch.z.long(), batch.z.float())"),
     Mutant("random-order", "data/split.py", "np.random.PCG64(seed).random_raw(n_structures)", "np.random.PCG64(seed + 1).random_raw(n_structures)"),
 ]  # fmt: skip
