@@ -111,7 +111,11 @@ def test_embedding_and_filters(model, capsys):
     assert np.load("embedding.npz")["symbols"].tolist() == ["H", "Li", "C", "O", "Na", "F", "Cl"]
     assert "p = " in capsys.readouterr().out
     main(["analyze", "filters", model, "--interaction=1"])
-    assert np.load("filters.npz")["values"].shape == (2, 501, 8)
+    found = np.load("filters.npz")
+    np.testing.assert_array_equal(found["distances"], np.linspace(0.0, 4.0, 501))
+    for block, values in zip(SchNet.load(model).double().interactions, found["values"], strict=True):
+        expected = block.conv.filter_network(torch.from_numpy(found["distances"])).detach()
+        np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_probe_writes_a_page_too(model):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from ase.neighborlist import neighbor_list
 
-from pyg_schnet.geometry import edge_distances, edge_vectors, safe_norm
+from pyg_schnet.geometry import apply_strain, edge_distances, edge_vectors, safe_norm, volume
 
 F64 = torch.float64
 
@@ -78,6 +78,26 @@ def test_shift_needs_a_cell():
         edge_vectors(pos, edge_index, shift)
     with pytest.raises(ValueError, match="2 cells need batch"):
         edge_vectors(pos, edge_index, shift, torch.eye(3).repeat(2, 1, 1))
+
+
+@pytest.mark.parametrize("name", ["nacl", "triclinic", "slab", "small_cell"])
+def test_volumes_are_those_of_ase(name, request):
+    atoms = request.getfixturevalue(name)
+    turned = atoms.cell.array[[1, 0, 2]]  # left-handed
+    cells = torch.from_numpy(np.stack([atoms.cell.array, turned, 2.0 * atoms.cell.array]))
+    expected = atoms.get_volume() * np.array([1.0, 1.0, 8.0])
+    np.testing.assert_allclose(volume(cells), expected, rtol=1e-13)
+
+
+def test_strain_deforms_each_structure_as_ase_does(triclinic, small_cell, periodic_tensors):
+    given = periodic_tensors(triclinic, small_cell)
+    strain = 0.1 * np.random.default_rng(0).normal(size=(2, 3, 3))  # not symmetric
+    pos, cell = apply_strain(given["pos"], given["cell"], torch.from_numpy(strain), given["batch"])
+    for atoms, one, rows, vectors in zip((triclinic, small_cell), strain, pos.split([5, 2]), cell, strict=True):
+        moved = atoms.copy()
+        moved.set_cell(atoms.cell.array @ (np.eye(3) + one), scale_atoms=True)
+        np.testing.assert_allclose(rows, moved.positions, atol=1e-12)
+        np.testing.assert_allclose(vectors, moved.cell.array, atol=1e-12)
 
 
 def test_integer_shifts_keep_the_precision_of_positions():

@@ -90,7 +90,14 @@ def test_predict_takes_a_name(tmp_path, capsys):
 def test_calculator_takes_a_name():
     atoms = ase.io.read(ROOT / "examples" / "aspirin.xyz")
     atoms.calc = SchNetCalculator("rmd17-aspirin")
-    assert atoms.get_forces().shape == (21, 3)
+    forces, step = atoms.get_forces(), 1e-4
+    energies = []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.positions[2, 1] += sign * step
+        moved.calc = SchNetCalculator("rmd17-aspirin")
+        energies.append(moved.get_potential_energy())
+    assert forces[2, 1] == pytest.approx((energies[1] - energies[0]) / (2 * step), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -23,7 +23,10 @@ def run(command: str, args: list[str]) -> None:
             train_model(args)
         else:
             function = {"test": evaluate_model, "predict": predict_file, "merge": merge_runs}[command]
-            jsonargparse.auto_cli(function, args=args, prog=f"pyg-schnet {command}", exit_on_error=False)
+            # not auto_cli, whose own --config would take the place of that of a function
+            parser = jsonargparse.ArgumentParser(prog=f"pyg-schnet {command}", exit_on_error=False)
+            parser.add_function_arguments(function, as_positional=True)
+            function(**parser.parse_args(args).as_dict())
     except jsonargparse.ArgumentError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{reason}; pyg-schnet {command} --help explains the options") from error

@@ -10,7 +10,6 @@ from ase.neighborlist import neighbor_list
 from pyg_schnet import DTNN, SchNet
 from pyg_schnet.analysis import atom_contributions, locality
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.units import factor
 
 
 def schnet(readout="sum", cutoff=3.0, **options):
@@ -50,7 +49,7 @@ def test_means_are_averages(triclinic):
 def test_units_are_converted(water):
     plain, scaled = (atom_contributions(schnet(), water, unit=unit) for unit in ("eV", "Hartree"))
     for name in ("energies", "references", "prediction", "without_references"):
-        np.testing.assert_allclose(getattr(scaled, name), factor("Hartree", "eV") * getattr(plain, name), rtol=1e-12)
+        np.testing.assert_allclose(getattr(scaled, name), 27.211386245988 * getattr(plain, name), rtol=1e-12)
 
 
 def test_other_models_of_the_package(water):
@@ -85,6 +84,18 @@ def test_locality_is_that_of_structures_cut_out(name, max_atoms, request):
     assert abs(found.changes).max() > 1e-4
     assert found.indices.tolist() == [1, 0]
     assert found.numbers.tolist() == atoms.numbers[[1, 0]].tolist()
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_an_atom_exactly_at_the_radius_is_removed(periodic):
+    chain = Atoms("CNO", [[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [-2.5, 0.0, 0.0]], cell=[16.0, 16.0, 16.0], pbc=periodic)
+    model = schnet()
+    found = locality(model, chain, [1.5, 1.5000001, 2.5, 2.5000001], unit="eV", indices=[0])
+    assert found.n_neighbors.tolist() == [[0, 1, 1, 2]]
+    calculator = SchNetCalculator(model, unit="eV")
+    whole, alone, pair = (calculator.get_potential_energies(chain[:n])[0] for n in (3, 1, 2))
+    np.testing.assert_allclose(found.changes, [[alone - whole, pair - whole, pair - whole, 0.0]], atol=1e-9)
+    assert abs(found.changes[0, :3]).min() > 1e-4
 
 
 def test_nothing_acts_from_beyond_the_horizon(nacl):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from ase.data import atomic_numbers
 
 from pyg_schnet import SchNet
 from pyg_schnet.analysis.embedding import _MAIN_GROUPS, embedding_map
@@ -11,8 +12,6 @@ ELEMENTS = " ".join(_MAIN_GROUPS.values()).split()
 def model_with(vectors):
     model = SchNet(vectors.shape[1], 8, 1)
     with torch.no_grad():
-        from ase.data import atomic_numbers
-
         for symbol, vector in zip(ELEMENTS, vectors, strict=True):
             model.embedding.weight[atomic_numbers[symbol]] = torch.as_tensor(vector, dtype=torch.float32)
     return model
@@ -57,6 +56,31 @@ def test_clusters_are_told_from_noise():
     assert found.score > found.null.max()
     assert chance.p_value > 0.05
     assert abs(chance.null.mean() - chance.score) < 3 * chance.null.std()
+
+
+def test_ties_count_for_chance():
+    # two groups of two: of the six ways to give out the groups, two have the score itself, by exchange of their names
+    model = SchNet(2, 8, 1)
+    rows = {"Li": (0.0, 0.0), "Na": (0.0, 1.0), "F": (3.0, 0.0), "Cl": (3.0, 1.0)}
+    with torch.no_grad():
+        for symbol, vector in rows.items():
+            model.embedding.weight[atomic_numbers[symbol]] = torch.tensor(vector)
+    result = embedding_map(model, list(rows), shuffles=3000)
+    ties = np.isclose(result.null, result.score, rtol=1e-12).sum()
+    assert (result.null <= result.score * (1 + 1e-12)).all()
+    assert result.p_value == pytest.approx((1 + ties) / 3001, rel=1e-12)
+    assert result.p_value == pytest.approx(1 / 3, abs=0.04)
+
+
+def test_all_ties_are_no_evidence():
+    # at the corners of a tetrahedron every choice of groups scores zero
+    model = SchNet(4, 8, 1)
+    with torch.no_grad():
+        for symbol, row in zip(("Li", "Na", "F", "Cl"), torch.eye(4), strict=True):
+            model.embedding.weight[atomic_numbers[symbol]] = row
+    result = embedding_map(model, ["Li", "Na", "F", "Cl"], dimensions=None, shuffles=20)
+    assert abs(result.score) < 1e-6
+    assert result.p_value > 0.3
 
 
 def test_components_are_those_of_the_covariance():

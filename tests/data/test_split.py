@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import Subset
 
 from pyg_schnet.data import QM9, Split, fingerprint, random_split, random_split_indices
@@ -48,6 +50,40 @@ def test_indices_are_checked_and_kept_apart():
     assert split.train.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ([0, 2], [2], []),
+        ([0, 2], [], [2]),
+        ([0], [2, 3], [3, 2]),
+        ([0, 2, 2], [], []),
+        ([], [2, 2], []),
+        ([], [], [2, 2]),
+    ],
+)
+def test_no_structure_is_in_two_parts(parts, tmp_path):
+    with pytest.raises(ValueError, match="structure 2 appears more than once in train, val and test"):
+        Split(*parts, 4)
+    names = ("train", "val", "test")
+    content = {"n_structures": 4, "fingerprint": None, **dict(zip(names, parts, strict=True))}
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="structure 2 appears more than once"):
+        Split.load(tmp_path / "split.json")
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.integers(0, 40), st.data())
+def test_random_parts_are_disjoint(n_structures, data):
+    num_train = data.draw(st.integers(0, n_structures))
+    num_val = data.draw(st.integers(0, n_structures - num_train))
+    num_test = data.draw(st.none() | st.integers(0, n_structures - num_train - num_val))
+    split = random_split_indices(n_structures, num_train, num_val, num_test, seed=data.draw(st.integers(0, 9)))
+    parts = [set(split.train.tolist()), set(split.val.tolist()), set(split.test.tolist())]
+    rest = n_structures - num_train - num_val if num_test is None else num_test
+    assert [len(part) for part in parts] == [num_train, num_val, rest]
+    assert len(set.union(*parts)) == num_train + num_val + rest
+
+
 @pytest.mark.parametrize("name", ["split.json", "split.npz"])
 def test_save_and_load(qm9, tmp_path, name):
     for split in (random_split(qm9, 10, 5), random_split_indices(100, 50, 20, 0)):
@@ -88,6 +124,12 @@ def test_fingerprint(qm9, qm9_source, tmp_path, monkeypatch):
     assert fingerprint(double) == fingerprint(qm9)
     assert fingerprint(qm9[:5]) != fingerprint(qm9[:6])
     assert fingerprint([qm9[i] for i in range(5)]) == fingerprint(qm9[:5])
+    moved = [qm9[i].clone() for i in range(5)]
+    moved[4].pos[0, 2] += 1e-4
+    assert fingerprint(moved) != fingerprint(qm9[:5])
+    moved[4].pos[0, 2] -= 1e-4
+    moved[2].z = moved[2].z.flip(0)
+    assert fingerprint(moved) != fingerprint(qm9[:5])
     whole = fingerprint(qm9)
     monkeypatch.setattr("pyg_schnet.data.split._CHUNK", 7)
     assert fingerprint(qm9) == whole

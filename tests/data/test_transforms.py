@@ -1,11 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from ase.build import bulk, fcc111, molecule
+from ase.neighborlist import neighbor_list
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import AtomsDataset, NeighborList, StructureLoader, collate_indices, to_data
+from pyg_schnet.data import AtomsDataset, NeighborList, StructureLoader, collate_indices, to_atoms, to_data
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.neighbors import radius_graph
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,9 @@ def edges(data):
 def test_a_molecule_gets_edges_only():
     data = NeighborList(2.0)(to_data(molecule("H2O")))
     assert sorted(data.keys()) == ["cell", "edge_index", "neighbor_list", "origin", "pbc", "pos", "z"]
-    assert torch.equal(data.edge_index, radius_graph(data.pos, 2.0))
+    assert edges(data) == [[j, i, 0, 0, 0] for j in range(3) for i in range(3) if i != j]
+    near = edges(NeighborList(1.0)(to_data(molecule("H2O"))))  # the two bonds
+    assert [edge[:2] for edge in near] == [[0, 1], [0, 2], [1, 0], [2, 0]]
 
 
 def test_a_crystal_gets_shifts():
@@ -52,6 +55,9 @@ def test_whole_batch_equals_single_structures(mixed):
     single = Batch.from_data_list([transform(data) for data in mixed])
     assert together.edge_shift.shape == (together.edge_index.size(1), 3)
     assert edges(together) == edges(single)
+    for data, atoms in zip(together.to_data_list(), map(to_atoms, mixed), strict=True):
+        i, j, shift = neighbor_list("ijS", atoms, 4.0)
+        assert edges(data) == sorted(np.column_stack([j, i, shift]).tolist())
     for a, b in zip(together.to_data_list(), single.to_data_list(), strict=True):
         assert edges(a) == edges(b)
         assert a.edge_index.size(1) == 0 or int(a.edge_index.max()) < a.num_nodes

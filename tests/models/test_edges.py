@@ -1,5 +1,6 @@
 import pytest
 import torch
+from ase.neighborlist import neighbor_list
 from torch import nn
 from torch_geometric.index import index2ptr
 
@@ -44,7 +45,12 @@ def test_crystals(triclinic, small_cell, periodic_tensors):
     same = prepare_edges(**given, cutoff=4.0, edge_index=edge_index, edge_shift=edge_shift, batch_size=2)
     assert torch.equal(built.index, same.index)
     torch.testing.assert_close(built.dist, same.dist)
-    assert (built.dist < 4.0).all()
+    for structure, atoms in enumerate((triclinic, small_cell)):
+        mine = given["batch"][built.index[1]] == structure
+        first = structure * len(triclinic)
+        found = zip(*(built.index[:, mine] - first).tolist(), built.dist[mine].round(decimals=9).tolist(), strict=True)
+        i, j, dist = neighbor_list("ijd", atoms, 4.0)
+        assert sorted(found) == sorted(zip(j.tolist(), i.tolist(), dist.round(9).tolist(), strict=True))
 
 
 def test_distances_are_differentiable_in_positions_and_cell(small_cell, periodic_tensors):

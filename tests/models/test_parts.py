@@ -31,7 +31,12 @@ def test_readouts_by_name(name):
 
 def test_several_outputs():
     assert make_readout("sum", 8, 3).out_channels == 3
-    assert make_readout("mean", 8, 3)(*inputs(), 2).shape == (2, 3)
+    several, single = make_readout("mean", 8, 3), make_readout("mean", 8, 1)
+    single.network.lin1.load_state_dict(several.network.lin1.state_dict())
+    given = (torch.randn(3, 8), *inputs()[1:], 2)
+    for column in range(3):
+        single.network.lin2.weight.data.copy_(several.network.lin2.weight[column : column + 1])
+        torch.testing.assert_close(several(*given)[:, column], single(*given)[:, 0])
     for name in ("dipole", "spatial_extent"):
         with pytest.raises(ValueError, match="has one output, got out_channels=3"):
             make_readout(name, 8, 3)

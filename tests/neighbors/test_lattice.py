@@ -50,3 +50,18 @@ def test_large_cell_gets_few_images_and_open_axes_none():
     torch.testing.assert_close(images.points[images.own], images.wrapped)
     torch.testing.assert_close(images.points, pos[images.atom] + 100.0 * images.shift)
     assert len(images_within(pos, batch, ptr, open_lattice(1, pos), 5.0).points) == 1000
+
+
+@pytest.mark.parametrize("pbc", [[True, True, True], [True, False, True], [False, False, False]])
+def test_atoms_are_wrapped_into_the_cell_along_periodic_axes(pbc):
+    rng = np.random.default_rng(5)
+    cell, pbc = torch.from_numpy(random_cell(rng))[None], torch.tensor([pbc])
+    lattice = Lattice.from_cell(cell, pbc)
+    pos = torch.from_numpy(rng.uniform(-3.0, 4.0, (30, 3))) @ cell[0]
+    batch, ptr = torch.zeros(30, dtype=torch.long), torch.tensor([0, 30])
+    images = images_within(pos, batch, ptr, lattice, 2.0)
+    frac = torch.linalg.solve(lattice.cell[0].T, images.wrapped.T).T[:, pbc[0]]
+    assert ((frac > -1e-9) & (frac < 1 + 1e-9)).all()
+    torch.testing.assert_close(images.wrapped, pos + images.wrap.double() @ lattice.cell[0])
+    assert not images.wrap[:, ~pbc[0]].any()
+    torch.testing.assert_close(images.points, pos[images.atom] + images.shift.double() @ lattice.cell[0])

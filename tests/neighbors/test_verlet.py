@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyg_schnet.neighbors import VerletList, edge_tuples, radius_graph
 
-from .structures import collate, random_crystal
+from .structures import Crystal, ase_edges, collate, random_crystal
 
 TRUE = torch.tensor([True, True, True])
 
@@ -59,7 +61,9 @@ def test_open_boundaries():
     neighbors = VerletList(3.0, skin=0.5)
     for _ in range(30):
         pos = pos + 0.02 * torch.randn(60, 3)
-        assert edge_tuples(neighbors(pos, batch=batch)) == edge_tuples(radius_graph(pos, 3.0, batch))
+        near = (pos[:, None] - pos).square().sum(-1) < 3.0**2
+        expected = (near & (batch[:, None] == batch)).fill_diagonal_(False).nonzero()
+        assert edge_tuples(neighbors(pos, batch=batch)) == sorted(map(tuple, expected.tolist()))
     assert 1 <= neighbors.n_rebuilds < 15
 
 
@@ -73,8 +77,7 @@ def test_wrapping_alone_never_rebuilds():
     neighbors = VerletList(3.0, skin=0.2)
     for _ in range(5):
         moved = pos + torch.randint(-3, 4, (30, 3)).double() @ cell
-        graph = radius_graph(moved, 3.0, cell=cell, pbc=TRUE)
-        assert edge_tuples(*neighbors(moved, cell, TRUE)) == edge_tuples(*graph)
+        assert edge_tuples(*neighbors(moved, cell, TRUE)) == ase_edges(Crystal(moved, cell, TRUE, cell), 3.0)
     assert neighbors.n_rebuilds == 1
 
 
@@ -105,7 +108,31 @@ def test_compression_alone_rebuilds_and_expansion_does_not():
         neighbors(pos, cell, TRUE)
         graph = neighbors(factor * pos, factor * cell, TRUE)
         assert neighbors.n_rebuilds == rebuilds
-        assert edge_tuples(*graph) == edge_tuples(*radius_graph(factor * pos, 3.0, cell=factor * cell, pbc=TRUE))
+        assert edge_tuples(*graph) == ase_edges(Crystal(factor * pos, factor * cell, TRUE, factor * cell), 3.0)
+
+
+@pytest.mark.parametrize("axes", [(1.3, 0.75, 1.0), (0.75, 1.0, 1.3), (1.0, 1.3, 0.75)])
+def test_the_most_compressed_direction_decides(axes):
+    # stretched along one axis and compressed along another: pairs of the second were outside the list
+    pos, cell = cubic(60)
+    strain = torch.diag(torch.tensor(axes, dtype=torch.float64))
+    neighbors = VerletList(3.0, skin=0.5)
+    neighbors(pos, cell, TRUE)
+    crystal = Crystal(pos @ strain, cell @ strain, TRUE, cell @ strain)
+    assert edge_tuples(*neighbors(*crystal[:3])) == ase_edges(crystal, 3.0)
+    assert neighbors.n_rebuilds == 2
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.03, 0.1, 0.3]))
+def test_any_deformation_leaves_the_edges_of_ase(seed, size):
+    rng = np.random.default_rng(seed)
+    crystal, cutoff = random_crystal(rng, 20, 1.5, max_edges=500)
+    neighbors = VerletList(cutoff, skin=0.15 * cutoff)
+    neighbors(*crystal[:3])
+    deformation = torch.from_numpy(np.eye(3) + rng.uniform(-size, size, (3, 3)))
+    moved = Crystal(crystal.pos @ deformation, crystal.cell @ deformation, crystal.pbc, crystal.full_cell @ deformation)
+    assert edge_tuples(*neighbors(*moved[:3])) == ase_edges(moved, cutoff)
 
 
 def test_cell_change_without_atoms_moving_is_seen():
@@ -114,8 +141,7 @@ def test_cell_change_without_atoms_moving_is_seen():
     neighbors = VerletList(3.0, skin=0.5)
     for length in (4.0, 3.6, 3.2, 2.9, 1.4):
         cell = length * torch.eye(3, dtype=torch.float64)
-        graph = radius_graph(pos, 3.0, cell=cell, pbc=TRUE)
-        assert edge_tuples(*neighbors(pos, cell, TRUE)) == edge_tuples(*graph)
+        assert edge_tuples(*neighbors(pos, cell, TRUE)) == ase_edges(Crystal(pos, cell, TRUE, cell), 3.0)
 
 
 def test_other_systems_rebuild():
@@ -135,6 +161,19 @@ def test_other_systems_rebuild():
         radius_graph(pos[:20].float(), 3.0, halves)
     )
     assert neighbors.n_rebuilds == 6
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_axes_that_are_no_longer_periodic_rebuild(axis):
+    # an open axis is completed by a unit vector, which the lattice vector is already: the lattice stays the same
+    lengths, pbc = torch.full((3,), 8.0, dtype=torch.float64), TRUE.clone()
+    lengths[axis], pbc[axis] = 1.0, False
+    cell = torch.diag(lengths)
+    pos = torch.rand(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) @ cell
+    neighbors = VerletList(3.0, skin=0.5)
+    for periodic in (TRUE, pbc, TRUE):
+        assert edge_tuples(*neighbors(pos, cell, periodic)) == ase_edges(Crystal(pos, cell, periodic, cell), 3.0)
+    assert neighbors.n_rebuilds == 3
 
 
 def test_returned_graph_belongs_to_the_caller():

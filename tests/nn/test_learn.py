@@ -60,6 +60,53 @@ def test_gradients_are_those_of_the_blocks(options, with_forces, in_halves, mole
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10, msg=name)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients_that_can_be_differentiated_have_the_same_values(options, training, molecules):
+    """The branch that autograd differentiates again is another one than that of the kernels."""
+    model = make(**options).train(training)
+    model.readout.requires_grad_(False)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    energy = model(**molecules).square().sum()
+    plain = torch.autograd.grad(energy, list(weights.values()), retain_graph=True)
+    again = torch.autograd.grad(energy, list(weights.values()), create_graph=True)
+    for name, one, other in zip(weights, plain, again, strict=True):
+        assert one.abs().max() > 1e-6, name
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients_that_can_be_differentiated_are_those_of_the_blocks(options, training, molecules):
+    """Gradient of a gradient with respect to weights, against blocks called one after the other."""
+    found = []
+    for model in (make(**options).train(training), block_by_block(make(**options)).train(training)):
+        weight = model.interactions[0].lin1.weight
+        (slope,) = torch.autograd.grad(model(**molecules).sum(), weight, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [weight, model.embedding.weight]))
+    for one, other in zip(*found, strict=True):
+        assert other.abs().max() > 1e-6
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("frozen", [None, "embedding.weight", "interactions.0.lin1.weight", "interactions.1.lin2.bias"])
+@pytest.mark.parametrize("training", [False, True])
+def test_third_derivatives_are_those_of_the_blocks(training, frozen, molecules):
+    """Gradient of a gradient of forces, which themselves depend on positions and weights."""
+    found = []
+    for model in (make().train(training), block_by_block(make()).train(training)):
+        if frozen is not None:
+            model.get_parameter(frozen).requires_grad_(False)
+        pos = molecules["pos"].clone().requires_grad_()
+        forces = respond(model, **{**molecules, "pos": pos}, create_graph=True).forces
+        (slope,) = torch.autograd.grad(forces.square().sum(), pos, create_graph=True)
+        weights = [model.interactions[1].lin2.weight, model.readout.network.lin1.weight]
+        found.append((slope, *torch.autograd.grad(slope.square().sum(), [pos, *weights])))
+    for one, other in zip(*found, strict=True):
+        assert other.abs().max() > 1e-6
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * float(other.detach().abs().max()))
+
+
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_forces_are_those_of_the_blocks(training, create_graph, molecules):

@@ -342,7 +342,10 @@ def test_bad_options():
 def test_atom_network_sizes():
     assert AtomNetwork(8).lin1.out_features == 4
     assert AtomNetwork(1).lin1.out_features == 1
-    assert AtomNetwork(8, 3)(torch.zeros(5, 8)).shape == (5, 3)
+    network, x = AtomNetwork(8, 3), torch.randn(5, 8)
+    w = {name: value.detach().numpy() for name, value in network.named_parameters()}
+    hidden = np.logaddexp(x.numpy() @ w["lin1.weight"].T + w["lin1.bias"], 0) - np.log(2)
+    np.testing.assert_allclose(network(x).detach(), hidden @ w["lin2.weight"].T + w["lin2.bias"], rtol=1e-5, atol=1e-6)
 
 
 def test_config_builds_the_same_and_repr_shows_it(readout, atoms):

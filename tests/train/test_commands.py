@@ -67,6 +67,18 @@ def test_training_learns(run):
     assert errors[-1] < 0.9 * errors[0]
 
 
+def test_saved_model_has_the_best_weights(tmp_path):
+    # with the highest loss taken for the best, the best epoch is the first one, the last one is another
+    run = train_briefly(tmp_path, "--checkpoint.mode=max", epochs=4)
+    best, last = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["epoch"], last["epoch"]) == (0, 3)
+    assert json.loads((run / "result.json").read_text())["training"]["best_epoch"] == 0
+    weights = SchNet.load(run / "model.safetensors").state_dict()
+    for name in ("embedding.weight", "interactions.1.lin1.weight", "readout.network.lin2.bias"):
+        assert torch.equal(weights[name], best["state_dict"][f"network.{name}"])
+        assert not torch.equal(weights[name], last["state_dict"][f"network.{name}"])
+
+
 def test_test_command_repeats_the_error(run, capsys):
     main(["test", str(run / "model.safetensors")])
     printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
@@ -85,6 +97,25 @@ def test_model_file_alone_says_how_to_test_it(run, tmp_path, capsys):
     main(["test", str(alone), f"--data_dir={SAMPLE.parent}"])
     printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
     assert printed == pytest.approx(card["test"]["U0"]["mae"]["meV"], rel=2e-3)
+
+
+def test_configuration_and_split_can_be_named(run, tmp_path, capsys):
+    for name in ("model.safetensors", "config.yaml", "split.json"):
+        shutil.copy(run / name, tmp_path / f"kept-{name}")
+    model, config = (f"{tmp_path / name}" for name in ("kept-model.safetensors", "kept-config.yaml"))
+    split = Split.load(run / "split.json")
+    Split(split.train, split.val, split.test[:1], split.n_structures, split.fingerprint).save(tmp_path / "one.json")
+    main(["test", model, f"--config={config}", f"--split={tmp_path / 'one.json'}"])
+    printed = capsys.readouterr().out
+    assert "on 1 test structures" in printed
+    errors = dict(re.findall(r"(MAE|RMSE) +([\d.]+) meV", printed))
+    assert errors["MAE"] == errors["RMSE"]  # of one structure
+    main(["test", model, f"--config={config}", f"--split={tmp_path / 'kept-split.json'}"])
+    printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
+    expected = json.loads((run / "result.json").read_text())["errors"]["U0"]["mae"]["meV"]
+    assert printed == pytest.approx(expected, rel=2e-3)
+    with pytest.raises(SystemExit, match=r"no configuration at .*missing\.yaml; name that of the training run"):
+        main(["test", model, f"--config={tmp_path / 'missing.yaml'}"])
 
 
 def test_model_is_not_tested_on_other_structures(run, tmp_path):

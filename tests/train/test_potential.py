@@ -114,10 +114,38 @@ def test_structures_without_forces_count_for_the_energy_alone():
     assert torch.isfinite(task.total_loss(alone))
 
 
+@pytest.mark.parametrize("has_energy", [[True, False, True], [False, True, True], [False, False, False]])
+def test_energies_per_atom_belong_to_the_structures_with_a_label(crystals, has_energy):
+    task = make_task(crystals).eval()
+    batch = collate_indices(crystals, [1, 0, 3])  # 8, 4 and 8 atoms
+    batch.has_energy = torch.tensor(has_energy)
+    pairs = task.compare(batch)
+    sizes = [8, 4, 8]
+    references = [size * task.atomref[29].item() for size in sizes]
+    chosen = [k for k in range(3) if has_energy[k]]
+    true = [(crystals[[1, 0, 3][k]].energy.item() - references[k]) / sizes[k] for k in chosen]
+    assert pairs["energy_per_atom"][1].tolist() == pytest.approx(true, abs=1e-9)
+    with torch.no_grad():
+        predicted = [task(collate_indices(crystals, [[1, 0, 3][k]])).item() / sizes[k] for k in chosen]
+    assert pairs["energy_per_atom"][0].tolist() == pytest.approx(predicted, abs=1e-9)
+    assert pairs["energy"][0].tolist() == pytest.approx([sizes[k] * p for k, p in zip(chosen, predicted, strict=True)])
+    task.per_atom_energy, task.forces_weight, task.energy_weight = True, 0.0, 2.0
+    loss = sum((p - t) ** 2 for p, t in zip(predicted, true, strict=True)) / max(len(chosen), 1)
+    assert task.total_loss(pairs).item() == pytest.approx(2.0 * loss)
+
+
 def test_molecules_need_no_cell():
     dataset = AtomsDataset([labelled(molecule("H2O"), seed) for seed in range(4)])
-    task = make_task(dataset)
-    assert task.compare(collate_indices(dataset, [0, 1]))["forces"][0].shape == (6, 3)
+    task = make_task(dataset).eval()
+    forces, true = task.compare(collate_indices(dataset, [0, 1]))["forces"]
+    assert torch.equal(true, torch.cat([dataset[k].forces for k in (0, 1)]).double())
+    pos, step = dataset[0].pos.double(), 1e-5
+    moved = [pos.clone(), pos.clone()]
+    for sign, copy in zip((1, -1), moved, strict=True):
+        copy[2, 1] += sign * step
+    with torch.no_grad():
+        energies = [task.scale * task.network(dataset[0].z, copy) for copy in moved]
+    assert forces[2, 1].item() == pytest.approx(-(energies[0] - energies[1]).item() / (2 * step), rel=1e-6)
 
 
 def test_stress_of_molecules_is_refused():

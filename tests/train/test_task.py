@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
@@ -75,6 +75,88 @@ def test_export_gives_the_same_predictions(qm9_sample, tmp_path, readout, target
     again = PropertyTask.from_model(SchNet.load(path), task.property)
     with torch.no_grad():
         torch.testing.assert_close(again.predict_step(batch, 0), expected, rtol=1e-9, atol=2e-6)
+
+
+@pytest.mark.parametrize(("readout", "target"), [("sum", "U0"), ("mean", "homo"), ("max", "zpve")])
+def test_export_scales_what_the_network_had_of_its_own(qm9_sample, readout, target):
+    """The network of a fine-tuned model comes with a scale and a shift."""
+    network = small_schnet(readout=readout)
+    network.readout.scale.fill_(0.7)
+    network.readout.shift.fill_(-1.3)
+    task = fitted_task(qm9_sample, network, target).double()
+    task.scale.fill_(3.0)
+    assert task.export().readout.shift.item() == pytest.approx(-3.9)
+    assert task.export().readout.scale.item() == pytest.approx(2.1)
+    batch = collate_indices(qm9_sample, range(10))
+    with torch.no_grad():
+        difference = 3.0 * network(batch.z, batch.pos.double(), batch.batch)[:, 0]
+        exported = task.export()(batch.z, batch.pos.double(), batch.batch)[:, 0]
+        torch.testing.assert_close(exported, difference + expected_references(task, batch), rtol=1e-12, atol=1e-9)
+        torch.testing.assert_close(task.predict_step(batch, 0), exported, rtol=1e-12, atol=1e-9)
+
+
+def expected_references(task, batch):
+    each = [task.atomref[batch.z[batch.batch == k], 0] for k in range(batch.num_graphs)]
+    return torch.stack([rows.sum() if task.pooling == "sum" else rows.mean() for rows in each])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "scale"),
+    [("sum", (0.5 / 3) ** 0.5), ("mean", (2 / 3) ** 0.5), ("max", (2 / 3) ** 0.5), ("none", (2 / 3) ** 0.5)],
+)
+def test_scale_is_the_spread_of_what_references_leave(pooling, scale):
+    # sums: one hydrogen is worth 1, what is left is 0, 1 and -1, for each atom 0, 0.5 and -0.5
+    counts = torch.zeros(3, 100, dtype=torch.float64)
+    counts[:, 1] = torch.tensor([1.0, 2.0, 2.0])
+    target = torch.tensor([1.0, 3.0, 1.0] if pooling == "sum" else [1.0, 3.0, 2.0], dtype=torch.float64)
+    task = PropertyTask(small_schnet(), pooling=pooling)
+    task.fit_statistics(counts, target)
+    assert task.scale.item() == pytest.approx(scale, rel=1e-6)
+    assert task.atomref[1].item() == pytest.approx({"sum": 1.0, "none": 0.0}.get(pooling, 2.0))
+
+
+def test_scale_is_one_where_references_leave_nothing():
+    counts = torch.zeros(2, 100, dtype=torch.float64)
+    counts[:, 6] = torch.tensor([1.0, 3.0])
+    task = PropertyTask(small_schnet())
+    task.fit_statistics(counts, torch.tensor([-38.0, -114.0], dtype=torch.float64))
+    assert task.scale.item() == pytest.approx(1.0, abs=1e-6)
+
+
+class RateRecord(Callback):
+    """Learning rate of every step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def rates_of(dataset, epochs, **options):
+    data = StructureDataModule(dataset, "U0", num_train=12, num_val=2, batch_size=4)  # three steps in an epoch
+    record = RateRecord()
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=epochs, limit_val_batches=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[record],
+    )  # fmt: skip
+    trainer.fit(PropertyTask(small_schnet(), lr=0.01, **options), datamodule=data)
+    return record.rates
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
+def test_warm_restarts_count_epochs(qm9_sample):
+    rates = rates_of(qm9_sample, 5, schedule="warm_restarts", restart_period=2, restart_multiplier=1, restart_decay=0.5)
+    expected = [0.01 * 0.5 ** (k // 6) * 0.5 * (1 + np.cos(np.pi * (k % 6) / 6)) for k in range(15)]
+    assert rates == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
+def test_cosine_ends_with_the_training(qm9_sample):
+    rates = rates_of(qm9_sample, 4, schedule="cosine", warmup=0.25)
+    expected = [0.01 * (k / 3 if k < 3 else 0.5 * (1 + np.cos(np.pi * (k - 3) / 9))) for k in range(12)]
+    assert rates == pytest.approx([max(rate, 1e-6) for rate in expected], rel=1e-9)
+    assert rates_of(qm9_sample, 1, schedule="constant") == [0.01] * 3
 
 
 def test_networks_of_other_packages_are_trained_but_not_exported(qm9_sample):
@@ -176,5 +258,7 @@ def test_structures_without_label_do_not_count(qm9_sample):
     task = fitted_task(qm9_sample, small_schnet())
     batch = collate_indices(qm9_sample, range(4))
     batch.has_y = torch.tensor([True, False, True, False])
-    predicted, target = task.compare(batch)["U0"]
-    assert predicted.shape == target.shape == (2,)
+    found = task.compare(batch)["U0"]
+    del batch.has_y
+    for some, of_all in zip(found, task.compare(batch)["U0"], strict=True):
+        torch.testing.assert_close(some, of_all[[0, 2]], rtol=1e-6, atol=1e-6)

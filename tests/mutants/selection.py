@@ -1,0 +1,69 @@
+"""Which tests a mistake in a module is shown to: those of the module first, then those of what is built on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .mutant import PACKAGE, Mutant
+
+CONTRACT = ("physics", "nn/test_response.py")
+"""The physics contract, which every model has to pass."""
+
+_MORE = {  # beside the file of the same name
+    "neighbors/search.py": ("neighbors/test_other_devices.py", "neighbors/test_radius.py"),
+    "neighbors/criterion.py": ("neighbors/test_other_devices.py", "neighbors/test_radius.py"),
+    "neighbors/backend.py": ("neighbors/test_periodic.py", "neighbors/test_errors.py"),
+    "neighbors/_checks.py": ("neighbors/test_errors.py",),
+    "neighbors/lattice.py": ("neighbors/test_periodic.py", "neighbors/test_other_devices.py"),
+    "neighbors/vesin_backend.py": ("neighbors/test_periodic.py", "neighbors/test_radius.py"),
+    "kernels/edges.py": ("kernels/test_edges.py",),
+    "kernels/reference.py": ("kernels/test_operator.py",),
+    "kernels/plain.py": ("kernels",),
+    "nn/stack.py": ("nn/test_learn.py", "models/test_schnet_spline.py"),
+    "nn/small.py": ("models/test_schnet_small.py",),
+    "nn/tables.py": ("nn/test_spline_kept.py", "nn/test_learn.py"),
+    "nn/tabulate.py": ("nn/test_spline.py", "nn/test_spline_kept.py", "nn/test_learn.py"),
+    "nn/kept.py": ("nn/test_spline_kept.py",),
+    "nn/watch.py": ("nn/test_spline_kept.py", "models/test_schnet_spline.py"),
+    "nn/fixed.py": ("nn/test_response.py",),
+    "models/base.py": ("models/test_schnet.py", "models/test_dtnn.py"),
+    "models/edges.py": ("models/test_schnet.py",),
+    "models/references.py": ("train/test_task.py", "interfaces/test_ase.py"),
+    "models/schnet.py": ("models/test_schnet_small.py", "models/test_schnet_spline.py"),
+    "data/base.py": ("data/test_properties.py", "data/test_qm9.py"),
+    "train/datamodule.py": ("train/test_errors.py",),
+    "train/task.py": ("train/test_errors.py",),
+    "train/potential.py": ("train/test_errors.py",),
+    "train/derivative.py": ("train/test_potential.py", "train/test_relaxed.py"),
+    "train/references.py": ("train/test_task.py",),
+    "train/early_stopping.py": ("train/test_commands.py",),
+    "train/evaluation.py": ("train/test_errors.py", "train/test_commands.py"),
+    "train/fitting.py": ("train/test_commands.py",),
+    "train/last_checkpoint.py": ("train/test_commands.py",),
+    "analysis/_model.py": ("analysis/test_model.py",),
+    "analysis/_surroundings.py": ("analysis/test_probe.py", "analysis/test_surface.py"),
+    "geometry.py": ("nn/test_response.py",),
+    "interfaces/ase.py": ("interfaces/test_ase.py",),
+}
+_WIDER = {
+    "neighbors": ("neighbors", "models/test_edges.py", *CONTRACT),
+    "kernels": ("kernels", "nn", "models"),
+    "nn": ("nn", "models", "physics"),
+    "models": ("models", "physics", "interfaces"),
+    "data": ("data", "train"),
+    "train": ("train",),
+    "analysis": ("analysis", "test_analyze.py"),
+    "interfaces": ("interfaces", "analysis/test_model.py"),
+    "": (*CONTRACT, "test_testing.py", "test_units.py", "interfaces", "data"),
+}
+
+
+def stages(mutant: Mutant, root: Path) -> list[list[str]]:
+    """Two lists of tests, the second one for what the first did not notice; paths below the root."""
+    folder, name = mutant.file.rpartition("/")[::2]
+    own = f"{folder}/test_{name.lstrip('_')}".lstrip("/")
+    near = list(mutant.tests) or [own, *_MORE.get(mutant.file, ())]
+    near = [test for test in dict.fromkeys(near) if (root / "tests" / test).exists()]
+    wider = [test for test in _WIDER.get(folder.split("/")[0], ()) if test not in near]
+    doctests = [] if mutant.is_kernel else [f"{PACKAGE}/{mutant.file}"]
+    return [[f"tests/{test}" for test in near] + doctests, [f"tests/{test}" for test in wider]]
