@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel, Edges, freeze, load
+from pyg_schnet.models import AtomisticModel, Edges, freeze, like_pyg, load
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.references import take_references
@@ -234,6 +234,8 @@ def _own_copy(source: Source) -> AtomisticModel:
         return copy.deepcopy(source)
     if isinstance(source, (str, os.PathLike)):
         return load(source)
+    if isinstance(source, like_pyg.SchNet):
+        return source.as_schnet().eval()
     hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""
     raise TypeError(f"expected a model of this package or the path of a model file, got {type(source).__name__}{hint}")
 

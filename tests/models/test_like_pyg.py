@@ -13,6 +13,7 @@ from torch_geometric.nn.resolver import aggregation_resolver
 
 import pyg_schnet
 from pyg_schnet import InteractionGraph, SchNet, load
+from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.models.like_pyg import SchNet as LikePyG
 
 F64 = torch.float64
@@ -324,3 +325,10 @@ def test_wrong_input_is_refused():
         ours(torch.ones(3, dtype=torch.int64), torch.zeros(3, 3, dtype=F64))
     with pytest.raises(ValueError, match="filters must be 'auto' or 'exact'"):
         LikePyG(*SIZES, filters="spline")
+
+
+def test_calculator_takes_it(water):
+    _, ours = pair("add")
+    water.calc = SchNetCalculator(ours, unit="eV")
+    expected = ours(torch.from_numpy(water.numbers).long(), torch.from_numpy(water.positions)).item()
+    assert water.get_potential_energy() == pytest.approx(expected, abs=1e-4)
