@@ -169,3 +169,11 @@ def test_all_molecules_of_qm9pack(tmp_path):
     assert dataset.mean("mu") == pytest.approx(2.6730, abs=5e-4)
     assert dataset.mean("U0") == pytest.approx(-11178.966, abs=1e-3)
     assert dataset.std("U0") == pytest.approx(1085.58, abs=1e-2)
+
+
+def test_isotopes_are_hydrogen():
+    from pyg_schnet.data.qm9 import _SOURCE_COLUMNS, _row
+
+    row = {column: "1.0" for column, _ in _SOURCE_COLUMNS.values()}
+    row |= {"Index": "1", "N_atoms": "3", "Elements": "['O', 'D', 'T']", "XYZ_Ang": "[[0, 0, 0], [0, 0, 1], [0, 1, 0]]"}
+    assert _row(row)[1] == [8, 1, 1]
