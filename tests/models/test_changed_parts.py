@@ -295,7 +295,7 @@ NOT_SAVED = {
         m.interactions[0].conv.filter_network, "window", Half()
     ),
     r"cutoff is 4\.0 in the place of 3\.0": lambda m: setattr(m, "cutoff", 3.0),
-    r"embedding\.weight is a weight of shape \[120, 16\] in the place of a weight of shape \[100, 16\]": lambda m: setattr(
+    r"embedding\.weight is a weight of shape \[120, 16\] in the place of .* \[100, 16\]": lambda m: setattr(
         m, "embedding", nn.Embedding(120, 16)
     ),
     r"interactions\.1\.conv\.filters is 'exact' in the place of 'auto'": lambda m: setattr(
@@ -318,7 +318,7 @@ def test_what_a_file_would_not_say_is_not_saved(message, tmp_path):
 def test_models_that_are_not_what_their_config_says_are_not_converted():
     model = make(activate_filters=False)
     CHANGES["activation"](model)
-    with pytest.raises(ValueError, match=r"cannot be expressed by PyTorch Geometric's SchNet.*interactions\.1\.act is a"):
+    with pytest.raises(ValueError, match=r"cannot be expressed by PyTorch Geometric's SchNet.*interactions\.1\.act"):
         model.to_pyg()
     with pytest.raises(ValueError, match=r"cannot be merged.*interactions\.1\.act is a SiLU"):
         merge([make(activate_filters=False), model])

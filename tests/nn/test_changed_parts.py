@@ -124,7 +124,9 @@ HALVED = {
     "network's forward": lambda: make(network=make_network(Network)),
     "network's amplitude": lambda: make(network=make_network(Amplitude)),
     "window of a class of its own": lambda: make(network=make_network(window=HalfWindow(CUTOFF))),
-    "message of an instance": on_instance(lambda conv: setattr(conv, "message", lambda x_j, filters: 0.5 * x_j * filters)),
+    "message of an instance": on_instance(
+        lambda conv: setattr(conv, "message", lambda x_j, filters: 0.5 * x_j * filters)
+    ),
     "update of an instance": on_instance(lambda conv: setattr(conv, "update", lambda inputs: 0.5 * inputs)),
     "class of an instance": on_instance(lambda conv: reassign(conv, Forward)),
     "network of an instance": on_instance(lambda conv: setattr(conv, "filter_network", make_network(Network))),
