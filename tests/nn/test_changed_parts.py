@@ -328,7 +328,7 @@ class Steps(nn.Module):
         return (4 * dist[:, None]).round().expand(-1, 10) / 20
 
 
-CALLS = []  # numbers of distances that the basis below was called with
+calls = []  # numbers of distances that the basis below was called with
 
 
 class Told(Steps):
@@ -337,7 +337,7 @@ class Told(Steps):
     resolution = 0.5
 
     def forward(self, dist):
-        CALLS.append(len(dist))
+        calls.append(len(dist))
         return torch.exp(-2.0 * (dist[:, None] - torch.linspace(0, CUTOFF, 10, dtype=dist.dtype)) ** 2)
 
 
@@ -368,13 +368,13 @@ def test_parts_that_say_nothing_of_their_smoothness_are_evaluated_on_edges(parts
 
 def test_parts_that_say_how_smooth_they_are_are_splined(edges):
     network = make_network(basis=Told())
-    CALLS.clear()
+    calls.clear()
     conv, (x, index, dist) = make(network=network).eval(), edges
     expected = summed(x, index, network(dist))
-    assert CALLS == [len(dist)]
+    assert calls == [len(dist)]
     for _ in range(3):
         torch.testing.assert_close(conv(x, index, dist), expected, **CLOSE)
-    assert len(CALLS) == 2  # once on the grid
+    assert len(calls) == 2  # once on the grid
     network.basis.register_forward_hook(lambda module, args, out: 0.0 * out)
     torch.testing.assert_close(conv(x, index, dist), summed(x, index, network(dist)))
 
