@@ -399,15 +399,13 @@ class DTNNConv(MessagePassing):
         if isinstance(x, Tensor):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
-        forward, (x_src, x_dst) = is_forward(self), x
-        if not self._explains_features():
-            x_src, x_dst = (self._factors(x_src), x_dst) if forward else (x_src, self._factors(x_dst))
+        x_src, x_dst = x
         return self.propagate(
             edge_index,
-            x=(x_src, x_dst),
+            x=(x_src if self._explains_features() else self._factors(x_src), x_dst),
             factors=apply_dense(self.lin_dist, self.basis(edge_dist)),  # [E, num_factors]
             window=self.window(edge_dist).unsqueeze(-1),  # [E, 1]
-            edge_ptr=edge_ptr if forward else None,
+            edge_ptr=edge_ptr if is_forward(self) else None,
             size=size,
         )
 

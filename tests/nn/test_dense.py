@@ -1,9 +1,12 @@
 import math
 
 import numpy as np
+import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from pyg_schnet.nn import dense
+from pyg_schnet.nn import AtomNetwork, DTNNConv, FilterNetwork, SchNetInteraction, dense
+from pyg_schnet.nn.dense import apply_dense
 
 
 def test_affine():
@@ -35,3 +38,54 @@ def test_reset():
     layer.reset_parameters()
     assert torch.equal(layer.weight, first)
     assert not torch.equal(first, before)
+
+
+def test_it_is_a_linear_layer_of_torch():
+    assert type(dense(5, 3)) is torch.nn.Linear
+    assert set(dense(5, 3).state_dict()) == {"weight", "bias"}
+    with torch.device("meta"):
+        assert dense(5, 3).weight.device.type == dense(5, 3).bias.device.type == "meta"
+    state = torch.random.get_rng_state()
+    first = dense(5, 3).weight
+    torch.random.set_rng_state(state)
+    bound = math.sqrt(6 / 8)
+    assert torch.equal(first, torch.empty(3, 5).uniform_(-bound, bound))  # nothing else is drawn
+
+
+def test_modules_draw_glorot_weights_again():
+    for module in (AtomNetwork(64), FilterNetwork(64), SchNetInteraction(64), DTNNConv(64, 64)):
+        layers = [part for part in module.modules() if type(part) is torch.nn.Linear]
+        for layer in layers:
+            torch.nn.init.constant_(layer.weight, 9.0)
+            if layer.bias is not None:
+                torch.nn.init.constant_(layer.bias, 9.0)
+        module.reset_parameters()
+        for layer in layers:
+            bound = math.sqrt(6 / sum(layer.weight.shape))
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+            assert layer.bias is None or not layer.bias.any()
+
+
+def test_reset_of_exchanged_layers():
+    block = SchNetInteraction(8)
+    block.lin1 = torch.nn.Sequential(torch.nn.Linear(128, 8), torch.nn.Tanh())
+    block.act = torch.nn.Identity()
+    before = block.lin1[0].weight.clone()
+    block.reset_parameters()
+    assert not torch.equal(block.lin1[0].weight, before)
+
+
+@pytest.mark.parametrize("rows", [3, 400])
+def test_hooks_of_a_layer_are_called_for_any_number_of_rows(rows):
+    layer, x = dense(32, 32), torch.randn(rows, 32)
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(apply_dense(layer, x), expected, rtol=1e-4, atol=1e-5)
+    layer.register_forward_hook(lambda module, args, out: 2.0 * out)
+    torch.testing.assert_close(apply_dense(layer, x), 2.0 * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_operations_are_counted():
+    layer = dense(32, 32)
+    with FlopCounterMode(display=False) as counter:
+        apply_dense(layer, torch.randn(400, 32))
+    assert counter.get_total_flops() == 2 * 400 * 32 * 32

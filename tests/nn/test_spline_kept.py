@@ -106,12 +106,15 @@ def test_precision_follows_the_weights():
         assert torch.equal(conv.spline.coefficients(), fresh(conv.filter_network))
 
 
-def test_modes_and_forget():
+@pytest.mark.parametrize("looks", [True, False])
+def test_modes_and_forget(looks):
     conv = make_conv().eval()
+    conv.spline.look(looks)
     for change in (lambda: conv.train().eval(), conv.spline.forget):
-        conv.spline.coefficients()
-        # one element behind autograd's back, which nobody can see
+        before = conv.spline.coefficients()
+        # one element behind autograd's back
         conv.filter_network.lin1.weight.data[0, 0] += 1.0
+        assert torch.equal(conv.spline.coefficients(), before) != looks
         change()
         assert torch.equal(conv.spline.coefficients(), fresh(conv.filter_network))
 
