@@ -118,6 +118,8 @@ def check_labels(parts: dict[str, Survey], needed: Sequence[Property]) -> list[s
     Raises:
         ValueError: If no training structure has one of the targets, or no structure of another part has any of them.
     """
+    if not parts["training"].size:
+        raise ValueError("there are no training structures; choose a larger --data.num_train")
     said = []
     for name, part in parts.items():
         for target, first in part.not_finite.items():

@@ -51,7 +51,7 @@ class DerivativeTask(PropertyTask):
         )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Gradients by weights alone; those by positions would be computed for nothing."""
+        """Gradients with respect to weights alone; those with respect to positions would be computed for nothing."""
         loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
 
 

@@ -76,6 +76,8 @@ def together(splits: list[Split]) -> Split:
         ([0, 1, 2], [], [3, 4])
     """
     first = splits[0]
+    if all(split == first for split in splits):
+        return first
     train = np.unique(np.concatenate([split.train for split in splits]))
     val = np.setdiff1d(np.concatenate([split.val for split in splits]), train)
     test = np.setdiff1d(first.test, np.concatenate([train, val]))

@@ -365,7 +365,7 @@ class PropertyTask(LightningModule):
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Adam (AdamW with weight decay) and the schedule, set anew before every step."""
+        """Adam (AdamW with weight decay) and the schedule, set again before every step."""
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
         adam = FusedAdamW if fused else torch.optim.AdamW
         optimizer = adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)

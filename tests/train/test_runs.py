@@ -123,6 +123,7 @@ def test_a_moved_run_goes_on_where_it_is_with_the_best_of_all_epochs():
 def test_a_run_that_is_refused_leaves_nothing():
     for more, message in (
         (["--data.num_train=29"], "cannot take 29 training"),
+        (["--data.num_train=0"], "there are no training structures"),
         (["--trainer.barebones=true"], "barebones"),
         (["--trainer.val_check_interval=100"], "val_check_interval"),
         (["--model.network.readout=mean"], "total energy"),
