@@ -106,6 +106,11 @@ class AtomisticModel(CheckpointMixin, nn.Module):
     def _check(self, z: Tensor, pos: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Tensor, int]:
         """Structure of each atom and number of structures, where the input fits; see :meth:`forward`."""
         check_atoms(z, pos, batch)
+        if self.embedding.weight.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"the weights are {self.embedding.weight.dtype}, in which positions are up to 0.03 Å apart, energies "
+                "have three digits; take the model in float32 or float64, by model.float() or model.double()"
+            )
         if pos.dtype != self.embedding.weight.dtype:
             raise ValueError(
                 f"pos is {pos.dtype} but the weights are {self.embedding.weight.dtype}; convert pos, or the model by "
