@@ -6,7 +6,7 @@ import pytest
 import torch
 from ase.build import molecule
 
-from pyg_schnet import DTNN, SchNet
+from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.data import Property, to_data
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.kernels import spline_conv, spline_graph
@@ -25,7 +25,7 @@ def energy_model(out_channels=1, mean=False, kind=SchNet, **options):
     for number, value in ATOMREF.items():
         references[number] = value
     readout.set_references(references)
-    return kind(16, 16, 1, cutoff=5.0, readout=readout, **options).eval()
+    return kind(16, 16, 1, cutoff=5.0, readout=readout, **options).eval().requires_grad_(False)
 
 
 def copies_of(name, copies):
@@ -41,9 +41,10 @@ def half_a_digit(value):
     return 0.51 * float(torch.nextafter(value.float(), torch.tensor(float("inf"))) - value.float())
 
 
-@pytest.mark.parametrize(
-    "way", ["call", "call in training", "respond", "respond, to differentiate", "compiled", "exact"]
-)
+WAYS = ["call", "call in training", "respond", "respond, to differentiate", "compiled", "exact"]
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("copies", [1, 40])
 def test_energies_are_rounded_once(copies, mean, way):
@@ -53,10 +54,11 @@ def test_energies_are_rounded_once(copies, mean, way):
     expected = exact(z, pos).sum().detach()
     known = sum(ATOMREF[number] - 517.77 for number in z.tolist()) / (len(z) if mean else 1)
     assert float(expected) == pytest.approx(known, rel=1e-2)
+    edges = radius_graph(pos.float(), 5.0)
     calls = {
         "respond": lambda: respond(model, z, pos.float()).energy,
         "respond, to differentiate": lambda: respond(model, z, pos.float(), create_graph=True).energy,
-        "compiled": lambda: torch.compile(model, backend="eager")(z, pos.float()),
+        "compiled": lambda: torch.compile(model, backend="eager")(z, pos.float(), edge_index=edges),
     }
     found = calls.get(way, lambda: model(z, pos.float()))()
     assert found.dtype == torch.float32
@@ -66,7 +68,7 @@ def test_energies_are_rounded_once(copies, mean, way):
 
 @pytest.mark.parametrize("kind", [SchNet, DTNN])
 def test_several_outputs_and_atom_values(kind):
-    model = energy_model(3, kind=kind) if kind is SchNet else energy_model(3, kind=kind, basis=None)
+    model = energy_model(3, kind=kind)
     z, pos = copies_of("CH3COOH", 4)
     expected = copy.deepcopy(model).double()(z, pos).detach()
     torch.testing.assert_close(model(z, pos.float()).double(), expected, rtol=6.5e-8, atol=1e-4)
@@ -173,12 +175,12 @@ def test_magnitudes_of_dipoles_that_vanish_by_symmetry(filters, dtype, name):
     value = model(data.z, pos)
     (slopes,) = torch.autograd.grad(value.sum(), pos, create_graph=True)
     (second,) = torch.autograd.grad(slopes.square().sum() + slopes.sum(), pos, create_graph=True)
-    assert float(value) == 0.0
+    assert float(value.detach()) == 0.0
     assert not slopes.any()
     assert not second.any()
     with torch.no_grad():
-        pos[0] += 0.05  # nothing of this where there is a dipole
-    assert float(model(data.z, pos)) > 1e-4
+        pos[0] += 0.05
+    assert (float(model(data.z, pos).detach()) > 1e-4) == (name != "N2")  # two atoms that are alike never have a dipole
 
 
 def test_magnitude_of_a_small_dipole_is_kept():
@@ -188,6 +190,6 @@ def test_magnitude_of_a_small_dipole_is_kept():
     readout.network.lin2.bias.data.fill_(0.5)  # charges of 0.5 e
     pos = torch.tensor([[1.0, 0.0, 0.0], [-1.0 + 1e-4, 0.0, 0.0]], requires_grad=True)
     value = readout(torch.zeros(2, 4), torch.tensor([1, 1]), pos, torch.tensor([0, 0]), 1)
-    assert float(value) == pytest.approx(5e-5, rel=1e-3)
+    assert float(value.detach()) == pytest.approx(5e-5, rel=1e-3)
     (slopes,) = torch.autograd.grad(value.sum(), pos)
     torch.testing.assert_close(slopes, torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.0]]))
