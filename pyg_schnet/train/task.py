@@ -262,12 +262,12 @@ class PropertyTask(LightningModule):
         for name, unit in self.quantities().items():
             if name not in self.errors:
                 continue
-            for measure, value in self.errors[name].compute().items():
+            errors = self.errors.pop(name)  # those of inference mode cannot be added to outside of it
+            for measure, value in errors.compute().items():
                 self.log(f"{stage}/{name}_{measure}", value)
                 for target, number in in_report_units(float(value), unit).items():
                     shown = stage == "val" and measure == "mae"
                     self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown)
-            self.errors[name].reset()
 
     def export(self) -> AtomisticModel:
         """The trained network as a model of its own, references and scale folded in.
