@@ -13,7 +13,7 @@ from pyg_schnet.kernels.graph import (
 )
 from pyg_schnet.kernels.matmul import linear
 from pyg_schnet.kernels.operator import cpu_kernels, spline_conv, spline_conv_coefficients, spline_conv_weights
-from pyg_schnet.kernels.plain import is_followed, is_plain, is_transformed, numbers_of, wide_dtype
+from pyg_schnet.kernels.plain import is_cast, is_followed, is_plain, is_transformed, numbers_of, wide_dtype
 
 __all__ = [
     "MANY_EDGES",
@@ -24,6 +24,7 @@ __all__ = [
     "check_sources",
     "cpu_kernels",
     "edge_lengths",
+    "is_cast",
     "is_crowded",
     "is_followed",
     "is_plain",

@@ -43,7 +43,7 @@ def locate(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Ten
         (tensor([0, 5]), tensor([0.0000, 0.2000]))
     """
     position = dist * (num_intervals / cutoff)
-    interval = position.detach().to(torch.int64).clamp_(0, num_intervals - 1)
+    interval = position.detach().to(torch.int64).clamp(0, num_intervals - 1)
     return interval, position - interval
 
 

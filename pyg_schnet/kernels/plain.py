@@ -38,6 +38,17 @@ def is_followed() -> bool:
     return torch.compiler.is_compiling() or is_transformed()
 
 
+def is_cast(x: Tensor) -> bool:
+    """Whether autocast changes the precision of what is computed on the device of a tensor.
+
+    Example:
+        >>> is_cast(torch.zeros(2)), is_cast(torch.zeros(2, device="meta"))
+        (False, False)
+    """
+    kind = x.device.type
+    return kind != "meta" and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def numbers_of(x: Tensor | None, what: str) -> Tensor | None:
     """The numbers behind a tensor that is differentiated by ``torch.func`` or in forward mode.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_schnet.kernels import is_cast
 from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.edges import Edges, check_atoms, count_structures, embed, prepare_edges
 from pyg_schnet.nn import MAX_Z, Readout
@@ -97,7 +98,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         Raises:
             ValueError: If shapes, types or values do not fit; the message says what was expected.
         """
-        if torch.is_autocast_enabled(pos.device.type):
+        if is_cast(pos):
             # Distances in half precision are off by 0.03 Å, sums of energies by more; so nothing is cast.
             with torch.autocast(pos.device.type, enabled=False):
                 given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
@@ -123,6 +124,11 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         """Structure of each atom and number of structures, where the input fits; see :meth:`forward`."""
         check_atoms(z, pos, batch)
         dtype = self._dtype()
+        if dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"the weights are {dtype}, in which positions are up to 0.03 Å apart, energies have three digits; take "
+                "the model in float32 or float64, by model.float() or model.double()"
+            )
         if pos.dtype != dtype:
             raise ValueError(
                 f"pos is {pos.dtype} but the weights are {dtype}; convert pos, or the model by model.to(dtype)"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.geometry import apply_strain, volume
+from pyg_schnet.kernels import is_cast
 from pyg_schnet.nn.fixed import fixed_weights
 
 EnergyModel = Callable[..., Tensor]
@@ -206,7 +207,7 @@ def hessian(
 def _is_limited(*given: Tensor | None) -> bool:
     """Whether what is computed could not be differentiated, or not in its own precision."""
     tensors = [x for x in given if x is not None]
-    if torch.is_inference_mode_enabled() or torch.is_autocast_enabled(tensors[1].device.type):
+    if torch.is_inference_mode_enabled() or is_cast(tensors[1]):
         return True
     return any([x.is_inference() for x in tensors])  # noqa: C419 - a list is faster
 
@@ -214,7 +215,8 @@ def _is_limited(*given: Tensor | None) -> bool:
 @contextlib.contextmanager
 def _no_limits(device_type: str) -> Iterator[None]:
     """Neither inference mode nor autocast."""
-    with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
+    kind = "cpu" if device_type == "meta" else device_type
+    with torch.inference_mode(False), torch.autocast(kind, enabled=False):
         yield
 
 

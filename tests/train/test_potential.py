@@ -3,6 +3,7 @@ import torch
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from lightning.pytorch import Trainer
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import AtomsDataset, Property, collate_indices
@@ -221,3 +222,26 @@ def test_stress_of_a_mixed_set_is_learned_where_there_is_one():
     assert all(bool(torch.isfinite(weight.grad).all()) for weight in task.network.parameters())
     with pytest.raises(ValueError, match="stress is defined for structures that are periodic"):
         task.respond(batch, stress=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Lightning
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_trainers_that_evaluate_in_inference_mode(crystals, tmp_path, precision):
+    """Lightning's default; errors are those of a trainer that only switches gradients off, in full precision."""
+    torch.manual_seed(0)
+    task = PotentialTask(SchNet(16, 16, 2, 10, 4.0), stress_weight=1.0)
+    data = StructureDataModule(crystals, "energy", num_train=4, num_val=1, num_test=3, batch_size=2, eval_batch_size=2)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    options |= {"default_root_dir": tmp_path, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    trainer = Trainer(max_epochs=1, precision=precision, **options)
+    trainer.fit(task, data)
+    assert all(bool(weight.isfinite().all()) for weight in task.parameters())
+    found = trainer.test(task, data, verbose=False)[0]
+    expected = Trainer(inference_mode=False, **options).test(task, data, verbose=False)[0]
+    assert found.keys() == expected.keys() >= {"test/forces_mae", "test/stress_mae"}
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-9), name
+    loader = data.test_dataloader()
+    values = torch.cat(trainer.predict(task, loader))
+    with torch.no_grad():
+        torch.testing.assert_close(values, torch.cat([task.eval().predict_step(batch, 0) for batch in loader]))

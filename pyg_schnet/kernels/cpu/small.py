@@ -254,5 +254,5 @@ def energy_and_slopes(
         tuple(head),
         *arrays_of(energy, by_pos, by_strain),
     )
-    energy, by_pos, by_strain = (sums.to(pos.dtype) for sums in (energy, by_pos, by_strain))
-    return (energy[:, 0], by_pos, by_strain if strain else None) if found else None
+    real = pos.dtype
+    return (energy[:, 0].to(real), by_pos.to(real), by_strain.to(real) if strain else None) if found else None
