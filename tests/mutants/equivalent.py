@@ -1,9 +1,31 @@
 """Survivors that are no mistakes: nothing that a test could see changes.
 
-The lines are written without their indentation, and found wherever they move to.
+The lines are written without their indentation, and found wherever they move to. Entries whose lines are gone do no
+harm.
 """
 
 from __future__ import annotations
 
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    (
+        "nn/activation.py",
+        "if torch.is_grad_enabled() and x.requires_grad:",
+        "if torch.is_grad_enabled() or x.requires_grad:",
+    ): "the autograd function gives the same values where nothing is recorded, a little later",
+    (
+        "testing.py",
+        "pos = torch.nn.functional.pad(torch.stack([0.0 * dist, dist], dim=1).unsqueeze(-1), (0, 2)).reshape(-1, 3)",
+        "pos = torch.nn.functional.pad(torch.stack([0.0 / dist, dist], dim=1).unsqueeze(-1), (0, 2)).reshape(-1, 3)",
+    ): "distances are positive, so both are zero with zero derivatives",
+    (
+        "neighbors/verlet.py",
+        "allowance = 1e-5 * self.cutoff",
+        "allowance = 1.5e-05 * self.cutoff",
+    ): "an allowance for rounding, of which any small multiple will do",
+    (
+        "train/evaluation.py",
+        "enable_checkpointing=False,",
+        "enable_checkpointing=True,",
+    ): "Lightning saves nothing where it only evaluates",
+}
 """File, old line and new line to the reason."""

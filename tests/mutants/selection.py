@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .mutant import PACKAGE, Mutant
+from .mutant import Mutant
 
 CONTRACT = ("physics", "nn/test_response.py")
 """The physics contract, which every model has to pass."""
@@ -65,5 +65,6 @@ def stages(mutant: Mutant, root: Path) -> list[list[str]]:
     near = list(mutant.tests) or [own, *_MORE.get(mutant.file, ())]
     near = [test for test in dict.fromkeys(near) if (root / "tests" / test).exists()]
     wider = [test for test in _WIDER.get(folder.split("/")[0], ()) if test not in near]
-    doctests = [] if mutant.is_kernel else [f"{PACKAGE}/{mutant.file}"]
+    has_doctests = not mutant.is_kernel and "def test_" not in (root / mutant.path).read_text(encoding="utf-8")
+    doctests = [mutant.path] if has_doctests else []  # functions called test_... would be taken for tests
     return [[f"tests/{test}" for test in near] + doctests, [f"tests/{test}" for test in wider]]
