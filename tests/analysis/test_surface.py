@@ -86,6 +86,19 @@ def test_distant_molecules_have_two_surfaces(water):
 
 
 @pytest.mark.usefixtures("skimage")
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_dense_end_has_room_on_its_side(axis, side):
+    # twelve atoms close together on one side, one atom far away on the other: the surface reaches 1.8 and 0.5 Å out
+    positions = 0.2 * np.random.default_rng(0).normal(size=(13, 3))
+    positions[12] = 0.0
+    positions[12, axis] = 9.0 * side
+    surface = molecular_surface(Atoms("H13", positions), spacing=0.3)
+    assert all((counts == n).all() for counts, n in zip(edge_counts(surface.faces), (1, 2), strict=True))
+    reach = side * positions[:12, axis].mean() - (side * surface.vertices[:, axis]).min()
+    assert reach == pytest.approx((12 / 3.8) ** 0.5, abs=0.1)
+
+
 def test_surfaces_turn_with_the_molecule(ethanol):
     """The grid turns not, so that meshes differ, but not what they enclose."""
     volumes = []

@@ -140,7 +140,7 @@ def _run(
 
 def _counted(results: Sequence[Result]) -> list[Result]:
     """Without mutants that change nothing which can be seen."""
-    return [one for one in results if one.outcome != "survived" or one.mutant.key() not in EQUIVALENT]
+    return [one for one in results if one.outcome == "killed" or one.mutant.key() not in EQUIVALENT]
 
 
 def _is_enough(results: Sequence[Result]) -> bool:
@@ -159,7 +159,7 @@ def _report(results: Sequence[Result], seed: int, seconds: float) -> str:
     for name, kind in (("by hand", False), ("drawn", True)):
         some = [one for one in results if one.mutant.name.startswith("drawn-") == kind]
         killed = sum(one.outcome == "killed" for one in some)
-        error = sum(one.outcome in ("error", "timeout") for one in some)
+        error = sum(one.outcome in ("error", "timeout") for one in _counted(some))
         equal = len(some) - len(_counted(some))
         lines.append(f"| {name} | {len(some)} | {killed} | {equal} | {len(some) - killed - error - equal} | {error} |")
     for one in results:
