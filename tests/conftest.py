@@ -18,6 +18,49 @@ from pyg_schnet.data import QM9
 
 matplotlib.use("Agg")  # pictures are drawn into memory
 
+CONTRACT = {
+    "data/test_ase_files.py",
+    "data/test_convert.py",
+    "data/test_labels.py",
+    "data/test_materials.py",
+    "data/test_md17.py",
+    "data/test_qm9.py",
+    "data/test_store.py",
+    "interfaces/test_ase.py",
+    "kernels/test_compiler.py",
+    "kernels/test_operator.py",
+    "models/test_checkpoint.py",
+    "models/test_like_pyg.py",
+    "models/test_precision.py",
+    "models/test_pyg.py",
+    "models/test_transforms.py",
+    "neighbors/test_cluster_ext.py",
+    "neighbors/test_other_devices.py",
+    "neighbors/test_radius.py",
+    "nn/test_changed_parts.py",
+    "nn/test_ext.py",
+    "nn/test_readout.py",
+    "physics/test_contract.py",
+    "physics/test_periodic_contract.py",
+    "test_functions.py",
+    "test_import.py",
+    "test_pretrained.py",
+    "test_readme.py",
+    "train/test_commands.py",
+    "train/test_potential.py",
+    "train/test_task.py",
+}
+"""Files whose tests, with the doctests of all public functions, are marked ``contract``."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what is run on the lowest versions and with extras as well."""
+    tests = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
+        if isinstance(item, pytest.DoctestItem) or path in CONTRACT:
+            item.add_marker(pytest.mark.contract)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():

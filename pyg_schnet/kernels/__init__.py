@@ -2,21 +2,12 @@
 
 from pyg_schnet.kernels.bspline import SPAN, bspline_weights, locate, spline_coefficients
 from pyg_schnet.kernels.edges import edge_lengths, spline_weights
-from pyg_schnet.kernels.graph import (
-    MANY_EDGES,
-    Pairs,
-    SplineGraph,
-    check_sources,
-    is_crowded,
-    pair_edges,
-    spline_graph,
-)
+from pyg_schnet.kernels.graph import Pairs, SplineGraph, check_sources, pair_edges, spline_graph
 from pyg_schnet.kernels.matmul import linear
 from pyg_schnet.kernels.operator import cpu_kernels, spline_conv, spline_conv_coefficients, spline_conv_weights
-from pyg_schnet.kernels.plain import is_cast, is_followed, is_plain, is_transformed, numbers_of, wide_dtype
+from pyg_schnet.kernels.plain import is_plain
 
 __all__ = [
-    "MANY_EDGES",
     "SPAN",
     "Pairs",
     "SplineGraph",
@@ -24,14 +15,9 @@ __all__ = [
     "check_sources",
     "cpu_kernels",
     "edge_lengths",
-    "is_cast",
-    "is_crowded",
-    "is_followed",
     "is_plain",
-    "is_transformed",
     "linear",
     "locate",
-    "numbers_of",
     "pair_edges",
     "spline_coefficients",
     "spline_conv",
@@ -39,5 +25,4 @@ __all__ = [
     "spline_conv_weights",
     "spline_graph",
     "spline_weights",
-    "wide_dtype",
 ]

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from pyg_schnet.geometry import edge_offsets
-from pyg_schnet.kernels import MANY_EDGES, edge_lengths, is_crowded, is_plain, pair_edges
+from pyg_schnet.kernels import edge_lengths, is_plain, pair_edges
 from pyg_schnet.kernels._autograd import is_recorded
+from pyg_schnet.kernels.graph import MANY_EDGES, is_crowded
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import wide_dtype
+from pyg_schnet.kernels.plain import wide_dtype
 from pyg_schnet.nn import MeanReadout, SumReadout
 
 

@@ -8,7 +8,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import is_transformed, numbers_of
+from pyg_schnet.kernels.plain import is_transformed, numbers_of
 from pyg_schnet.neighbors._checks import check_batch, check_cutoff, check_positions
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.cluster_backend import cluster_open

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import cpu_kernels, is_plain, wide_dtype
+from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.kernels.plain import wide_dtype
 from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
 
 DENSE_PAIRS = 400  # all pairs are faster than bins up to this many candidates for each point and target

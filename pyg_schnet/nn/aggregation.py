@@ -10,7 +10,9 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter, segment
 
-from pyg_schnet.kernels import MANY_EDGES, is_crowded, is_plain, is_transformed
+from pyg_schnet.kernels import is_plain
+from pyg_schnet.kernels.graph import MANY_EDGES, is_crowded
+from pyg_schnet.kernels.plain import is_transformed
 from pyg_schnet.nn.standard import is_unmodified
 
 

@@ -10,7 +10,8 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import is_followed, is_transformed, spline_conv
+from pyg_schnet.kernels import spline_conv
+from pyg_schnet.kernels.plain import is_followed, is_transformed
 from pyg_schnet.nn._inputs import check_edges, check_features
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis

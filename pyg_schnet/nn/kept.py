@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from pyg_schnet.kernels import is_followed
+from pyg_schnet.kernels.plain import is_followed
 
 
 class Kept:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from pyg_schnet.geometry import safe_norm
-from pyg_schnet.kernels import is_plain, wide_dtype
+from pyg_schnet.kernels import is_plain
+from pyg_schnet.kernels.plain import wide_dtype
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.reference import MAX_Z
@@ -356,8 +357,8 @@ class DipoleReadout(_ChargeReadout):
     Example:
         >>> readout = DipoleReadout(16)
         >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.randn(3, 3)
-        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1)
-        tensor([[0.]], grad_fn=<MulBackward0>)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).tolist()
+        [[0.0]]
     """
 
     def __init__(

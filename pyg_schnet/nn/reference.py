@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import cpu_kernels, is_plain, wide_dtype
+from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.kernels.plain import wide_dtype
 
 MAX_Z = 99
 """Largest atomic number with an embedding, as in the SchNet of PyTorch Geometric; 0 is padding."""

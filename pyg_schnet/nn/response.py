@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.geometry import apply_strain, volume
-from pyg_schnet.kernels import is_cast
+from pyg_schnet.kernels.plain import is_cast
 from pyg_schnet.nn.fixed import fixed_weights
 
 EnergyModel = Callable[..., Tensor]

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, is_transformed, spline_graph, spline_weights
+from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_graph, spline_weights
 from pyg_schnet.kernels.bspline import OVERHANG, interpolate
+from pyg_schnet.kernels.plain import is_transformed
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork

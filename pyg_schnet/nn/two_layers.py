@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import cpu_kernels, linear, wide_dtype
+from pyg_schnet.kernels import cpu_kernels, linear
 from pyg_schnet.kernels._autograd import any_wanted, gradients_of, wanted
+from pyg_schnet.kernels.plain import wide_dtype
 from pyg_schnet.nn.activation import shifted_softplus
 
 

@@ -124,11 +124,15 @@ def test_derivatives_of_weights():
     assert torch.autograd.grad(function(beyond).sum(), beyond)[0].tolist() == [0.0, 0.0]
 
 
-def test_forward_derivatives_are_not_lost_in_silence():
-    pos, index = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]), torch.tensor([[1, 0], [0, 1]])
+def test_forward_derivatives():
+    pos, index = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]], dtype=F64), torch.tensor([[1, 0], [0, 1]])
+    along = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 2.0]], dtype=F64)  # 2 Å along the bond
     with forward_ad.dual_level():
-        dual = forward_ad.make_dual(pos, torch.ones_like(pos))
-        with pytest.raises(RuntimeError, match="forward mode AD"):
-            edge_lengths(dual, *index, None, 5.0)
-        with pytest.raises(RuntimeError, match="forward mode AD"):
-            spline_weights(dual[:, 2], 5.0, 8)
+        dual = forward_ad.make_dual(pos, along)
+        found = forward_ad.unpack_dual(edge_lengths(dual, *index, None, 5.0))
+        assert found.primal.tolist() == [1.5, 1.5]
+        assert found.tangent.tolist() == [2.0, 2.0]
+        tangent = forward_ad.unpack_dual(spline_weights(dual[1:, 2], 5.0, 8)[1]).tangent
+    step = 1e-6
+    above, below = (spline_weights(pos[1:, 2] + sign * step * along[1:, 2], 5.0, 8)[1] for sign in (1, -1))
+    torch.testing.assert_close(tangent, (above - below) / (2 * step), rtol=1e-7, atol=1e-8)
