@@ -46,7 +46,8 @@ def is_cast(x: Tensor) -> bool:
         (False, False)
     """
     kind = x.device.type
-    return kind != "meta" and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    known = kind != "meta" and (torch.compiler.is_compiling() or torch.amp.is_autocast_available(kind))
+    return known and torch.is_autocast_enabled(kind)
 
 
 def numbers_of(x: Tensor | None, what: str) -> Tensor | None:
@@ -75,6 +76,16 @@ def numbers_of(x: Tensor | None, what: str) -> Tensor | None:
             )
         x = _functorch.get_unwrapped(x)
     return x.detach()
+
+
+def list_of(x: Tensor) -> list:
+    """The numbers of a tensor ``[N]``, also of one that was made inside of ``torch.func``, where torch 2.8 has no list.
+
+    Example:
+        >>> list_of(torch.arange(2))
+        [0, 1]
+    """
+    return [value.item() for value in x] if _functorch.is_functorch_wrapped_tensor(x) else x.tolist()
 
 
 def is_plain(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)) -> bool:

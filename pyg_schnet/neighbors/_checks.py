@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.kernels.plain import list_of
 
 
 class Structures(NamedTuple):
@@ -96,7 +97,7 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
         if ptr is not None:
             return Structures(pos, batch, ptr)
     # one transfer from the device instead of three
-    first, last, n_descents = torch.stack([batch[0], batch[-1], (batch[1:] < batch[:-1]).sum()]).tolist()
+    first, last, n_descents = list_of(torch.stack([batch[0], batch[-1], (batch[1:] < batch[:-1]).sum()]))
     if n_descents > 0:
         raise ValueError(
             f"{name} must be sorted in ascending order, got {n_descents} descents; "

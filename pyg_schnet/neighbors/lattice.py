@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels.plain import list_of
+
 
 def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
     """Replace the rows of axes that are not periodic by unit vectors perpendicular to the other rows.
@@ -172,7 +174,7 @@ def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: flo
     error = torch.finfo(dtype).eps * (cutoff + crossed)
     error = error + torch.finfo(pos.dtype).eps * farthest * (length / lattice.height).sum(1)
     n_cells = farthest / lattice.height.masked_fill(~lattice.pbc, torch.inf).min()
-    allowance, n_cells, farthest = torch.stack([16 * error.max(), n_cells, farthest]).tolist()
+    allowance, n_cells, farthest = list_of(torch.stack([16 * error.max(), n_cells, farthest]))
     if allowance > cutoff or n_cells > 2**30:
         raise ValueError(
             f"positions up to {farthest:.3g} Å are too far away: in {dtype} lengths may be wrong by {allowance:.3g} Å "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import cpu_kernels, is_plain
-from pyg_schnet.kernels.plain import wide_dtype
+from pyg_schnet.kernels.plain import list_of, wide_dtype
 from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
 
 DENSE_PAIRS = 400  # all pairs are faster than bins up to this many candidates for each point and target
@@ -210,5 +210,5 @@ def _chunks(total: Tensor) -> list[tuple[int, int]]:
     if n_chunks == 1:
         return [(0, total.numel())]
     limits = torch.arange(1, n_chunks, device=total.device) * limit
-    cuts = sorted({0, *torch.searchsorted(end, limits, right=True).tolist(), total.numel()})
+    cuts = sorted({0, *list_of(torch.searchsorted(end, limits, right=True)), total.numel()})
     return list(itertools.pairwise(cuts))

@@ -193,7 +193,7 @@ class _PooledReadout(Readout):
         """
         if self.reduce == "max":
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
-        if type(self).atom_values is not _PooledReadout.atom_values or "atom_values" in vars(self):
+        if type(self).atom_values is not _PooledReadout.atom_values or "atom_values" in self.__dict__:
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
         pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size, mean=self.reduce == "mean")
         out = self.network.in_one_step(x, pool) if self._is_fixed() else None
