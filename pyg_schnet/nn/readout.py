@@ -192,7 +192,7 @@ class _PooledReadout(Readout):
         """
         if self.reduce == "max":
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
-        if type(self).atom_values is not _PooledReadout.atom_values or "atom_values" in vars(self):
+        if type(self).atom_values is not _ATOM_VALUES or "atom_values" in vars(self):
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
         pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size, mean=self.reduce == "mean")
         out = self.network.in_one_step(x, pool) if self._is_fixed() else None
@@ -208,6 +208,9 @@ class _PooledReadout(Readout):
         """Whether the atom-wise network is one of this package, and what is a statistic of the data is not learned."""
         learned = any(value.requires_grad for value in (self.scale, self.shift, self.atomref))
         return type(self.network) is AtomNetwork and not learned
+
+
+_ATOM_VALUES = _PooledReadout.atom_values  # as written above, whatever is put in its place later
 
 
 def _pooled(values: Tensor, real: Tensor, batch: Tensor, batch_size: int, reduce: str) -> Tensor:

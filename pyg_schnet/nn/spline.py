@@ -122,7 +122,7 @@ def can_be_splined(network: nn.Module, num_nodes: int | None) -> bool:
             of those of this package inherit no such word.
         num_nodes: Nodes of the grid, where they are given.
     """
-    if type(network) is not FilterNetwork:
+    if type(network) is not FilterNetwork or "forward" in vars(network):
         return False
     basis, window = network.basis, network.window
     if type(window) not in (CosineCutoff, HardCutoff) and not (_says(window, "vanishes") and not _tensors(window)):
