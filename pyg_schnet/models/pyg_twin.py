@@ -167,11 +167,9 @@ def _share(theirs: PyGSchNet) -> SchNet:
         gamma=-theirs.distance_expansion.coeff,
         activate_filters=False,
     )
-    ours.embedding.weight = theirs.embedding.weight
-    for mine, yours, _ in pair_layers(ours, theirs):
-        mine.weight = yours.weight
-        if yours.bias is not None:
-            mine.bias = yours.bias
+    layers = [(ours.embedding, theirs.embedding), *((mine, yours) for mine, yours, _ in pair_layers(ours, theirs))]
+    for mine, yours in layers:  # functional_call puts tensors in the place of parameters, which attributes refuse
+        mine._parameters.update(yours._parameters)
     for block in ours.interactions:
         block.conv.filter_network.basis.centers = theirs.distance_expansion.offset
     return ours.train(theirs.training)
