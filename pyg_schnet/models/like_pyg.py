@@ -21,6 +21,7 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 from torch_geometric.nn.models.schnet import RadiusInteractionGraph
 
 from pyg_schnet.kernels import is_plain
+from pyg_schnet.models.base import NO_SCRIPT
 from pyg_schnet.models.edges import Edges, check_atoms, count_structures, prepare_edges
 from pyg_schnet.models.pyg import from_pyg
 from pyg_schnet.models.pyg_twin import Twin
@@ -254,6 +255,9 @@ class SchNet(PyGSchNet):
         if twin is None:
             twin = self.__dict__["_twin"] = Twin(self)
         return twin.model()
+
+    def __prepare_scriptable__(self) -> SchNet:
+        raise ValueError(NO_SCRIPT.format(name=type(self).__name__))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_twin"}
