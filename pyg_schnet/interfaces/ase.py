@@ -18,9 +18,9 @@ from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, freeze, like_pyg, load
-from pyg_schnet.models.freeze import copy_of
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
+from pyg_schnet.models.freeze import copy_of
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList, radius_graph
 from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, respond, sum_references

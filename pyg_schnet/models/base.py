@@ -14,8 +14,8 @@ from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
 
 NO_SCRIPT = (
-    "TorchScript cannot express a {name}, whose graphs are built by compiled code; take torch.export, or torch.jit.trace "
-    "with edge_index and batch_size given"
+    "TorchScript cannot express a {name}, whose graphs are built by compiled code; take torch.export, or "
+    "torch.jit.trace with edge_index and batch_size given"
 )
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized")  # modules of torch
 

@@ -169,11 +169,11 @@ def test_checkpoints_of_a_block(training):
 @pytest.mark.parametrize("filters", ["exact", "auto"])
 def test_several_gradients_at_once(filters):
     model, pos = make(filters), POS.clone().requires_grad_()
-    with pytest.raises(ValueError, match="several gradients at once .* or all at once by torch.func.jacrev"):
+    with pytest.raises(ValueError, match=r"several gradients at once .* or all at once by torch\.func\.jacrev"):
         torch.autograd.grad(model(Z, pos), pos, torch.ones(2, 1, 1), is_grads_batched=True)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*torch.jit.script.*")
 @pytest.mark.parametrize("cls", [SchNet, DTNN, like_pyg.SchNet])
 def test_torchscript_is_refused(cls):
     with pytest.raises(ValueError, match=r"TorchScript cannot express a (SchNet|DTNN), .*torch\.export"):
