@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch_geometric.nn.models import SchNet as PyGSchNet
-from torch_geometric.nn.models.schnet import RadiusInteractionGraph
+from torch_geometric.nn.models.schnet import CFConv, RadiusInteractionGraph
 
 from pyg_schnet.kernels import is_plain
 from pyg_schnet.models.base import NO_SCRIPT
@@ -143,6 +143,7 @@ class SchNet(PyGSchNet):
             None if atomref is None else _as_column(atomref),
         )
         self.filters = filters
+        _state_channels(self)
 
     @classmethod
     def from_model(cls, model: PyGSchNet) -> SchNet:
@@ -159,6 +160,7 @@ class SchNet(PyGSchNet):
         graph = ours.interaction_graph
         if type(graph) is RadiusInteractionGraph:
             ours.interaction_graph = CompleteGraph(graph.cutoff, graph.max_num_neighbors)
+        _state_channels(ours)
         return ours
 
     @staticmethod
@@ -286,6 +288,14 @@ class SchNet(PyGSchNet):
             ValueError: If the graph is the caller's.
         """
         return self.as_schnet().save(path, **card)
+
+
+def _state_channels(model: PyGSchNet) -> None:
+    """Say the size of what convolutions sum where PyG's explainers look for it, which PyG's own do not."""
+    for block in model.interactions:
+        conv = getattr(block, "conv", None)
+        if type(conv) is CFConv:
+            conv.in_channels = conv.out_channels = conv.lin1.out_features
 
 
 class _View:
