@@ -110,7 +110,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         Raises:
             ValueError: If shapes, types or values do not fit; the message says what was expected.
         """
-        if is_cast(pos):
+        if isinstance(pos, Tensor) and is_cast(pos):
             # Distances in half precision are off by 0.03 Å, sums of energies by more; so nothing is cast.
             with torch.autocast(pos.device.type, enabled=False):
                 given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}

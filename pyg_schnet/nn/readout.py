@@ -98,14 +98,22 @@ class Readout(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Arguments that build the same readout again, as JSON can hold them."""
-        raise NotImplementedError
+        """Arguments that build the same readout again, as JSON can hold them.
+
+        Raises:
+            NotImplementedError: If a subclass does not say them.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no config, the dict of the arguments that build it; write one as a property"
+        )
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data (scale, shift, references) stay."""
-        reset_parameters(self.network)
+        reset_parameters(*self.children())
 
     def __repr__(self) -> str:
+        if type(self).config is Readout.config:
+            return super().__repr__()
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
 
 

@@ -14,7 +14,7 @@ from torch_geometric.nn.models.schnet import CFConv as PyGCFConv
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.models import freeze, like_pyg, prepare_edges
-from pyg_schnet.nn import CFConv, FilterNetwork, SumReadout, respond
+from pyg_schnet.nn import CFConv, FilterNetwork, Readout, SumReadout, respond
 
 Z = torch.tensor([8, 1, 1, 6])
 POS = torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0], [1.1, 1.2, 1.3]])
@@ -204,3 +204,45 @@ def test_methods_that_are_not_closures_are_copied_as_they_are():
     network = FilterNetwork(8)
     network.forward = torch.tanh
     assert freeze(network).forward is torch.tanh
+
+
+class Charges(Readout):
+    """A readout of a user's that says nothing but how it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(16, 1)
+
+    def forward(self, x, z, pos, batch, batch_size):
+        return torch.zeros(batch_size, 1).index_add(0, batch, self.lin(x))
+
+
+def test_readouts_that_say_only_how_they_are_called(tmp_path):
+    model = SchNet(16, 16, 2, 20, 4.0, readout=Charges()).eval()
+    weight = model.readout.lin.weight
+    features = []
+    handle = model.readout.register_forward_pre_hook(lambda module, args: features.append(args[0]))
+    out = model(Z, POS)
+    handle.remove()
+    expected = (features[0] @ weight.T + model.readout.lin.bias).sum(0, keepdim=True)
+    torch.testing.assert_close(out, expected)
+    assert "(lin): Linear(in_features=16" in repr(model.readout)
+    assert "Charges" in repr(model)
+    before = weight.detach().clone()
+    model.reset_parameters()
+    assert not torch.equal(weight, before)
+    with pytest.raises(NotImplementedError, match="Charges has no config, the dict of the arguments that build it"):
+        _ = model.readout.config
+    with pytest.raises(ValueError, match="a readout of class Charges cannot be stored in a model file"):
+        model.save(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="a calculator needs energies"):
+        SchNetCalculator(model, unit="eV")
+
+
+@pytest.mark.parametrize("cls", [SchNet, DTNN, like_pyg.SchNet])
+def test_what_is_no_tensor_is_refused(cls):
+    model = cls()
+    with pytest.raises(ValueError, match=r"pos must be a tensor of positions in Å, \[N, 3\]; got None"):
+        model(Z, None)
+    with pytest.raises(ValueError, match=r"z must be a tensor of atomic numbers.*got a Proxy"):
+        torch.fx.symbolic_trace(model)
