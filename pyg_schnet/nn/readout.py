@@ -367,8 +367,8 @@ class DipoleReadout(_ChargeReadout):
     Example:
         >>> readout = DipoleReadout(16)
         >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.randn(3, 3)
-        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1)
-        tensor([[0.]], grad_fn=<MulBackward0>)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).detach()
+        tensor([[0.]])
     """
 
     def __init__(
