@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel, Edges, freeze, like_pyg, load
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
+from pyg_schnet.models.freeze import copy_of
 from pyg_schnet.models.references import take_references
 from pyg_schnet.neighbors import VerletList, radius_graph
 from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, respond, sum_references
@@ -231,7 +231,7 @@ class _Member:
 def _own_copy(source: Source) -> AtomisticModel:
     """The model itself, to be changed at will."""
     if isinstance(source, AtomisticModel):
-        return copy.deepcopy(source)
+        return copy_of(source)
     if isinstance(source, (str, os.PathLike)):
         return load(source)
     if isinstance(source, like_pyg.SchNet):

@@ -116,7 +116,8 @@ def _keep(ctx: Any, graph: tuple, *arguments: Tensor) -> None:
 
 def _kept(ctx: Any) -> tuple[tuple[Tensor, ...], SplineGraph]:
     """What :func:`_keep` was given."""
-    arguments, tensors = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+    saved = ctx.saved_tensors  # once: checkpoints compute them again when they are asked for
+    arguments, tensors = saved[:3], saved[3:]
     return arguments, SplineGraph(*tensors, undirected=ctx.undirected)
 
 

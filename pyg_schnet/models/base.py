@@ -13,6 +13,10 @@ from pyg_schnet.models.edges import Edges, check_atoms, count_structures, embed,
 from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
 
+NO_SCRIPT = (
+    "TorchScript cannot express a {name}, whose graphs are built by compiled code; take torch.export, or "
+    "torch.jit.trace with edge_index and batch_size given"
+)
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized")  # modules of torch
 
 
@@ -66,6 +70,14 @@ class AtomisticModel(CheckpointMixin, nn.Module):
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data in the readout (scale, shift, references) stay."""
         reset_parameters(self.embedding, *self.interactions, self.readout)
+
+    def __prepare_scriptable__(self) -> AtomisticModel:
+        """What ``torch.jit.script`` asks for first.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(NO_SCRIPT.format(name=type(self).__name__))
 
     def forward(
         self,

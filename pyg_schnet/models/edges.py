@@ -14,6 +14,7 @@ from pyg_schnet.geometry import edge_offsets
 from pyg_schnet.kernels import edge_lengths, is_plain, pair_edges
 from pyg_schnet.kernels._autograd import is_recorded
 from pyg_schnet.kernels.graph import MANY_EDGES, is_crowded
+from pyg_schnet.kernels.plain import is_followed
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
@@ -148,7 +149,8 @@ def prepare_edges(
         The edges; graphs built here are sorted by target and have ``ptr``.
 
     Raises:
-        ValueError: If a graph cannot be built from what is given, see :func:`pyg_schnet.neighbors.radius_graph`.
+        ValueError: If a graph cannot be built from what is given, see :func:`pyg_schnet.neighbors.radius_graph`, or
+            edges of periodic structures come without ``edge_shift``.
     """
     graph, directed = find_edges(
         z,
@@ -193,6 +195,7 @@ def find_edges(
     if edge_index is not None:
         edge_index = as_edge_index(edge_index)
         _check_lattice(edge_index.size(1), edge_shift, cell)
+        _check_crossings(edge_index, edge_shift, pbc)
     in_pairs = is_plain(pos) and not bool((z == 0).any())  # elsewhere than in the memory at hand, looking would wait
     ptr = None
     if edge_index is None:
@@ -230,6 +233,17 @@ def _check_lattice(n_edges: int, edge_shift: Tensor | None, cell: Tensor | None)
         )
     if cell is not None and (cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3)):
         raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
+
+
+def _check_crossings(edge_index: Tensor, edge_shift: Tensor | None, pbc: Tensor | None) -> None:
+    """Raise for edges of periodic structures that do not say which lattice vectors they cross."""
+    if edge_shift is not None or pbc is None or edge_index.size(1) == 0 or is_followed():
+        return
+    if bool(pbc.any()):
+        raise ValueError(
+            "edges of periodic structures need edge_shift, the lattice vectors that each crosses ([E, 3]), as "
+            "radius_graph gives it with cell and pbc; pass zeros if all edges stay inside of the cell, or no pbc"
+        )
 
 
 def _without_padding(directed: Callable[[], DirectedEdges], z: Tensor, cutoff: float) -> DirectedEdges:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from functools import partial
+from types import CellType, FunctionType, MethodType
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -33,8 +35,48 @@ def freeze(model: Model) -> Model:
         >>> frozen.training, any(parameter.requires_grad for parameter in frozen.parameters())
         (False, False)
     """
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen = copy_of(model).eval().requires_grad_(False)
     for module in frozen.modules():
         if isinstance(module, (CFConv, SchNet)):
             module.freeze()
     return frozen
+
+
+def copy_of(model: Model) -> Model:
+    """A deep copy, in which methods that were set on an object act on the copy, too.
+
+    ``copy.deepcopy`` leaves functions as they are, so that ``part.forward = lambda x: 2 * before(x)`` with the
+    ``part.forward`` of before would go on to call the part that was copied, with its weights and in its mode.
+
+    Args:
+        model: Any module.
+    """
+    memo: dict[int, Any] = {}
+    copied = copy.deepcopy(model, memo)
+    for part in copied.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, FunctionType) and callable(getattr(type(part), name, None)):
+                vars(part)[name] = _rebound(value, memo)
+    return copied
+
+
+def _rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
+    """The function with the copies of those modules, and of their methods, that it refers to."""
+
+    def copied(value: Any) -> Any:
+        owner = value.__self__ if isinstance(value, MethodType) else value
+        if isinstance(value, partial):
+            return partial(copied(value.func), *map(copied, value.args), **value.keywords)
+        return copy.deepcopy(value, memo) if isinstance(owner, nn.Module) and id(owner) in memo else value
+
+    cells = [cell for cell in function.__closure__ or () if cell != CellType()]  # names that have a value by now
+    kept = {id(cell): CellType(copied(cell.cell_contents)) for cell in cells}
+    closure = tuple(kept.get(id(cell), cell) for cell in function.__closure__ or ())
+    defaults = tuple(map(copied, function.__defaults__ or ())) or None
+    known = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    others = {name: copied(value) for name, value in known.items() if copied(value) is not value}
+    names = {**function.__globals__, **others} if others else function.__globals__
+    found = FunctionType(function.__code__, names, function.__name__, defaults, closure)
+    found.__kwdefaults__ = function.__kwdefaults__
+    found.__dict__.update(vars(function))
+    return found

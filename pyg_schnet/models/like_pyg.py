@@ -18,9 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch_geometric.nn.models import SchNet as PyGSchNet
-from torch_geometric.nn.models.schnet import RadiusInteractionGraph
+from torch_geometric.nn.models.schnet import CFConv, RadiusInteractionGraph
 
 from pyg_schnet.kernels import is_plain
+from pyg_schnet.models.base import NO_SCRIPT
 from pyg_schnet.models.edges import Edges, check_atoms, count_structures, prepare_edges
 from pyg_schnet.models.pyg import from_pyg
 from pyg_schnet.models.pyg_twin import Twin
@@ -142,6 +143,7 @@ class SchNet(PyGSchNet):
             None if atomref is None else _as_column(atomref),
         )
         self.filters = filters
+        _state_channels(self)
 
     @classmethod
     def from_model(cls, model: PyGSchNet) -> SchNet:
@@ -158,6 +160,7 @@ class SchNet(PyGSchNet):
         graph = ours.interaction_graph
         if type(graph) is RadiusInteractionGraph:
             ours.interaction_graph = CompleteGraph(graph.cutoff, graph.max_num_neighbors)
+        _state_channels(ours)
         return ours
 
     @staticmethod
@@ -255,6 +258,9 @@ class SchNet(PyGSchNet):
             twin = self.__dict__["_twin"] = Twin(self)
         return twin.model()
 
+    def __prepare_scriptable__(self) -> SchNet:
+        raise ValueError(NO_SCRIPT.format(name=type(self).__name__))
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_twin"}
 
@@ -282,6 +288,14 @@ class SchNet(PyGSchNet):
             ValueError: If the graph is the caller's.
         """
         return self.as_schnet().save(path, **card)
+
+
+def _state_channels(model: PyGSchNet) -> None:
+    """Say the size of what convolutions sum where PyG's explainers look for it, which PyG's own do not."""
+    for block in model.interactions:
+        conv = getattr(block, "conv", None)
+        if type(conv) is CFConv:
+            conv.in_channels = conv.out_channels = conv.lin1.out_features
 
 
 class _View:

@@ -13,9 +13,13 @@ from torch_geometric.nn.models.schnet import CFConv, GaussianSmearing, Interacti
 
 from pyg_schnet.models.pyg import pair_layers
 from pyg_schnet.models.schnet import SchNet
+from pyg_schnet.nn.standard import is_patched, standard
 
 _TABLES = ("_modules", "_parameters", "_buffers")
 _SHIFT = ShiftedSoftplus().shift
+
+for _cls in (CFConv, GaussianSmearing, InteractionBlock, ShiftedSoftplus, nn.Sequential):
+    standard()(_cls)
 
 
 class Twin:
@@ -32,7 +36,7 @@ class Twin:
 
     def model(self) -> SchNet | None:
         """Our model in the mode of theirs; ``None`` where a part is another one than PyG's, or hooked."""
-        if nn.modules.module._has_any_global_hook():
+        if nn.modules.module._has_any_global_hook() or is_patched():
             return None
         if self._snapshot is None or not self._snapshot.is_unchanged():
             parts = self.theirs.embedding, self.theirs.distance_expansion, self.theirs.interactions
@@ -163,11 +167,9 @@ def _share(theirs: PyGSchNet) -> SchNet:
         gamma=-theirs.distance_expansion.coeff,
         activate_filters=False,
     )
-    ours.embedding.weight = theirs.embedding.weight
-    for mine, yours, _ in pair_layers(ours, theirs):
-        mine.weight = yours.weight
-        if yours.bias is not None:
-            mine.bias = yours.bias
+    layers = [(ours.embedding, theirs.embedding), *((mine, yours) for mine, yours, _ in pair_layers(ours, theirs))]
+    for mine, yours in layers:  # functional_call puts tensors in the place of parameters, which attributes refuse
+        mine._parameters.update(yours._parameters)
     for block in ours.interactions:
         block.conv.filter_network.basis.centers = theirs.distance_expansion.offset
     return ours.train(theirs.training)

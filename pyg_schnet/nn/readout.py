@@ -99,14 +99,22 @@ class Readout(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Arguments that build the same readout again, as JSON can hold them."""
-        raise NotImplementedError
+        """Arguments that build the same readout again, as JSON can hold them.
+
+        Raises:
+            NotImplementedError: If a subclass does not say them.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no config, the dict of the arguments that build it; write one as a property"
+        )
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data (scale, shift, references) stay."""
-        reset_parameters(self.network)
+        reset_parameters(*self.children())
 
     def __repr__(self) -> str:
+        if type(self).config is Readout.config:
+            return super().__repr__()
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
 
 
@@ -193,7 +201,7 @@ class _PooledReadout(Readout):
         """
         if self.reduce == "max":
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
-        if type(self).atom_values is not _PooledReadout.atom_values or "atom_values" in self.__dict__:
+        if type(self).atom_values is not _ATOM_VALUES or "atom_values" in self.__dict__:
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
         pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size, mean=self.reduce == "mean")
         out = self.network.in_one_step(x, pool) if self._is_fixed() else None
@@ -209,6 +217,9 @@ class _PooledReadout(Readout):
         """Whether the atom-wise network is one of this package, and what is a statistic of the data is not learned."""
         learned = any(value.requires_grad for value in (self.scale, self.shift, self.atomref))
         return type(self.network) is AtomNetwork and not learned
+
+
+_ATOM_VALUES = _PooledReadout.atom_values  # as written above, whatever is put in its place later
 
 
 def _pooled(values: Tensor, real: Tensor, batch: Tensor, batch_size: int, reduce: str) -> Tensor:

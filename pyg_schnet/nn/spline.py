@@ -123,7 +123,7 @@ def can_be_splined(network: nn.Module, num_nodes: int | None) -> bool:
             of those of this package inherit no such word.
         num_nodes: Nodes of the grid, where they are given.
     """
-    if type(network) is not FilterNetwork:
+    if type(network) is not FilterNetwork or "forward" in vars(network):
         return False
     basis, window = network.basis, network.window
     if type(window) not in (CosineCutoff, HardCutoff) and not (_says(window, "vanishes") and not _tensors(window)):
@@ -332,7 +332,8 @@ class SplineFilter:
         weight = self.network.lin1.weight
         if weight.dtype == torch.float64 or weight.device.type == "mps":
             return self.compute(Span(self._sizes()[0]))
-        network = copy.deepcopy(self.network).to(torch.float64)
+        wide = {id(value): value.detach().to(torch.float64) for value in _tensors(self.network)}
+        network = copy.deepcopy(self.network, wide)  # no copy of a tensor is made, which may be a result of others
         return tabulate(network, self.grid(network, self._sizes()[0])).to(weight.dtype)
 
     def grid(self, network: FilterNetwork, num_nodes: int) -> Grid:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from torch import nn
+from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 
 Class = TypeVar("Class", bound=type)
@@ -35,7 +36,12 @@ _GLOBAL_HOOKS = (
     "_global_backward_hooks",
     "_global_backward_pre_hooks",
 )
-_written: list[tuple[type, str, Any]] = [(cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding)]
+_written: list[tuple[type, str, Any]] = [
+    *((cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding)),
+    *((nn.Module, name, getattr(nn.Module, name)) for name in ("__call__", "_call_impl")),
+    (MessagePassing, "propagate", MessagePassing.propagate),
+]
+_convolutions: list[type[MessagePassing]] = []
 
 FUSED_HOOKS = frozenset({"_message_and_aggregate_forward_pre_hooks", "_message_and_aggregate_forward_hooks"})
 """Hooks of PyG on the fused way of a convolution, which is taken with them."""
@@ -51,6 +57,8 @@ def standard(**parts: type | None) -> Callable[[Class], Class]:
     def register(cls: Class) -> Class:
         _PARTS[cls] = parts
         _written.extend((cls, name, getattr(cls, name)) for name in _FORMULAS if hasattr(cls, name))
+        if issubclass(cls, MessagePassing):
+            _convolutions.append(cls)
         return cls
 
     return register
@@ -64,7 +72,7 @@ def is_unmodified(module: nn.Module, allowed: frozenset[str] = frozenset()) -> b
         allowed: Names of hooks that do not count.
     """
     cls = type(module)
-    if cls not in _PARTS or _is_any_hooked() or _is_patched():
+    if cls not in _PARTS or _is_any_hooked() or is_patched():
         return False
     parameters = _PARAMETERS.get(cls)
     return (parameters is None or module._parameters.keys() == parameters) and _is_clean(module, allowed)
@@ -116,9 +124,16 @@ def _is_any_hooked() -> bool:
     return any([getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS])  # noqa: C419 - a list is faster
 
 
-def _is_patched() -> bool:
+def is_patched() -> bool:
     """Whether a method of a registered class is another one than it was when the class was written."""
-    return any([getattr(cls, name, None) is not method for cls, name, method in _written])  # noqa: C419 - a list is faster
+    written = all([getattr(cls, name, None) is method for cls, name, method in _written])  # noqa: C419 - faster
+    return not written or not all(map(_propagates_as_pyg, _convolutions))
+
+
+def _propagates_as_pyg(cls: type[MessagePassing]) -> bool:
+    """Whether ``propagate`` is PyG's, or what PyG has written for the class."""
+    propagate = cls.propagate
+    return propagate is MessagePassing.propagate or propagate.__module__.startswith(f"{cls.__module__}_{cls.__name__}")
 
 
 def _is_of_calls(name: str) -> bool:
@@ -172,7 +187,7 @@ class Snapshot:
 
     @staticmethod
     def _surroundings() -> tuple[bool, bool]:
-        return _is_any_hooked(), _is_patched()
+        return _is_any_hooked(), is_patched()
 
 
 class StandardCheck:

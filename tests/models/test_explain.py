@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from torch_geometric.explain import Explainer, GNNExplainer
+from torch_geometric.explain import Explainer, GNNExplainer, GraphMaskExplainer
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
+from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.models.like_pyg import SchNet as LikePyG
@@ -61,3 +63,39 @@ def test_edges_are_explained(name, molecule):
     mask = explain(molecule["x"], molecule["edge_index"], z=molecule["z"]).edge_mask
     assert mask.shape == (30,)
     assert mask.std() > 0
+
+
+@pytest.mark.parametrize("name", [*MODELS, "shared blocks", "a copy of PyG's"])
+def test_graph_masks(name, molecule):
+    """One layer of the explainer for each convolution; blocks that are shared have one."""
+    models = {
+        **MODELS,
+        "DTNN": lambda: DTNN(8, 6, 2, 10, 5.0, shared_weights=False),
+        "shared blocks": lambda: DTNN(8, 6, 2, 10, 5.0),
+        "a copy of PyG's": lambda: LikePyG.from_model(PyGSchNet(8, 6, 2, 10, 5.0)),
+    }
+    torch.manual_seed(0)
+    model = models[name]().eval()
+    convs = [module for module in model.modules() if isinstance(module, MessagePassing)]
+    sizes, found = [], []
+    for conv in convs:
+        handle = conv.register_message_forward_hook(
+            lambda conv, args, out: sizes.append((conv.in_channels, out.size(1)))
+        )
+        found.append(handle)
+    model(molecule["z"], molecule["x"], None, edge_index=molecule["edge_index"])
+    assert sizes
+    assert all(stated == sent for stated, sent in sizes)
+    for handle in found:
+        handle.remove()
+    explain = Explainer(
+        OfEdges(model),
+        algorithm=GraphMaskExplainer(len(convs), epochs=2, log=False),
+        explanation_type="model",
+        node_mask_type="attributes",
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "graph", "return_type": "raw"},
+    )
+    mask = explain(molecule["x"], molecule["edge_index"], z=molecule["z"]).edge_mask
+    assert mask.shape == (molecule["edge_index"].size(1),)
+    assert set(mask.unique().tolist()) <= {0.0, 0.5, 1.0}
