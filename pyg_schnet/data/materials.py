@@ -17,9 +17,16 @@ import torch
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.charge import warn_of_record
 from pyg_schnet.data.isotopes import atomic_number
-from pyg_schnet.data.labels import STANDARD_LABELS, check_stress_key, stored_unit, voigt_to_matrix
+from pyg_schnet.data.labels import (
+    STANDARD_LABELS,
+    check_energy_key,
+    check_stress_key,
+    is_gradient,
+    stored_unit,
+    voigt_to_matrix,
+)
 from pyg_schnet.data.properties import Property
-from pyg_schnet.data.structure import near_origin
+from pyg_schnet.data.structure import check_distinct, near_origin
 from pyg_schnet.units import dimension, factor
 
 
@@ -73,7 +80,9 @@ class MaterialsDataset(StructureDataset):
             try:
                 structures.append(_structure(record))
                 for name, column in labels.items():
-                    column.append(self._label(name, _find(record, keys[name]), len(structures[-1][0])))
+                    value = self._label(name, _find(record, keys[name]), len(structures[-1][0]))
+                    is_minus = name == "forces" and value is not None and is_gradient(keys[name])
+                    column.append(-value if is_minus else value)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise ValueError(f"{where} is not a labelled structure: {type(error).__name__}: {error}") from error
             for name, column in kept.items():
@@ -88,6 +97,8 @@ class MaterialsDataset(StructureDataset):
     def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
         if "stress" in units:
             check_stress_key(keys["stress"], units["stress"])
+        if "energy" in units:
+            check_energy_key("energy", keys["energy"])
 
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
         if value is None:
@@ -256,7 +267,19 @@ def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
         )
     if not (np.isfinite(cell).all() and np.isfinite(fractions).all()) or abs(np.linalg.det(cell)) < 1e-6:
         raise ValueError("the cell is flat, or a coordinate is not finite")
-    return numbers, fractions @ cell, cell
+    positions = fractions @ cell
+    if _may_coincide(fractions):
+        check_distinct(positions, cell, np.ones(3, dtype=bool))
+    return numbers, positions, cell
+
+
+def _may_coincide(fractions: np.ndarray) -> bool:
+    """Whether two of a few atoms are nearly in the same place, or there are many; in microseconds."""
+    if len(fractions) > 64:
+        return True
+    vec = fractions[:, None] - fractions
+    vec -= np.rint(vec)
+    return np.count_nonzero((np.abs(vec) < 1e-3).all(-1)) > len(fractions)
 
 
 def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.labels import STANDARD_LABELS
 from pyg_schnet.data.properties import Property
-from pyg_schnet.data.structure import MAX_Z, frames_near_origin
+from pyg_schnet.data.structure import MAX_Z, check_frames_distinct, frames_near_origin
 from pyg_schnet.units import dimension, factor
 
 # numbers, positions, energies and forces in the files of MD17 (also sGDML) and of rMD17
@@ -60,7 +60,8 @@ class MD17(StructureDataset):
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a file is not in one of the two formats, says that it has another unit or one that is not
-            known, is of periodic structures, or holds numbers that are not finite or do not fit together.
+            known, is of periodic structures, or holds numbers that are not finite or do not fit together, or
+            two atoms in the same place.
     """
 
     properties: dict[str, Property] = {name: STANDARD_LABELS[name] for name in ("energy", "forces")}  # noqa: RUF012
@@ -150,7 +151,12 @@ def _read(path: Path, energy_unit: str | None, step: int, dtype: torch.dtype) ->
     if not ((z >= 1) & (z <= MAX_Z) & (z == np.round(z))).all():
         raise ValueError(f"{path}: atomic numbers must be 1 to {MAX_Z}, got {z.tolist()}")
     pos, energy, forces = (np.asarray(array, dtype=np.float64)[::step] for array in (pos, energy.reshape(-1), forces))
-    pos, origin = frames_near_origin(pos * to_angstrom, dtype)
+    pos *= to_angstrom
+    try:
+        check_frames_distinct(pos)
+        pos, origin = frames_near_origin(pos, dtype)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return (
         torch.from_numpy(z.astype(np.int64)),
         torch.tensor(pos.reshape(-1, 3), dtype=dtype),
