@@ -147,7 +147,7 @@ def read_all(source: Any, index: Any, format: str | None) -> Iterator[tuple[str,
     if hasattr(source, "select") and hasattr(source, "metadata"):  # one of ASE's data bases
         source = source.select()
     items = [source] if isinstance(source, str | os.PathLike | Atoms) else source
-    if not isinstance(items, Iterable) or isinstance(items, Mapping | bytes):
+    if not isinstance(items, Iterable) or isinstance(items, Mapping):
         raise TypeError(f"the source is a {type(source).__name__}, expected a path, ase.Atoms, or several of them")
     for number, item in enumerate(items):
         if isinstance(item, str | os.PathLike):

@@ -32,7 +32,9 @@ def charge_and_spin(atoms: Atoms, labels: Collection[str] = ()) -> str | None:
         'charge=-1'
     """
     of_row = [atoms.info.get(place) for place in ("data", "key_value_pairs")]
-    given = {key: value for place in (*of_row, atoms.info) if isinstance(place, Mapping) for key, value in place.items()}
+    given = {
+        key: value for place in (*of_row, atoms.info) if isinstance(place, Mapping) for key, value in place.items()
+    }
     lower = {key.lower(): key for key in given if isinstance(key, str) and key not in labels}
     found = [lower[key] for key in _CHARGES if key in lower and _differs(given[lower[key]], 0)]
     found += [lower[key] for key in _MULTIPLICITIES if key in lower and _differs(given[lower[key]], 1)]

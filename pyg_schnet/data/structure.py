@@ -217,8 +217,9 @@ def _complete(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
 def _check_cell(cell: np.ndarray, periodic: np.ndarray) -> None:
     lengths = np.linalg.norm(cell, axis=1)
     if (periodic & (lengths < _SHORT)).any():
+        given = ", ".join(f"{length:.3g}" for length in lengths)
         raise ValueError(
-            f"the structure has pbc={periodic.tolist()} but cell vectors of {', '.join(f'{a:.3g}' for a in lengths)} Å, "
+            f"the structure has pbc={periodic.tolist()} but cell vectors of {given} Å, "
             f"expected at least {_SHORT} Å in periodic directions; are they in another unit?"
         )
 

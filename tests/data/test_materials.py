@@ -183,3 +183,22 @@ def test_virials_isotopes_and_shapes(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             MaterialsDataset(tmp_path / "a.json", {name: unit}, {name: key})
+
+
+@pytest.mark.parametrize("copies", [1, 20])
+def test_two_atoms_in_the_same_place(tmp_path, copies):
+    """Few and many atoms; an image of an atom is in its place as well."""
+    frac = [[x, y, 0.3 + 0.01 * k] for k in range(copies) for x, y in ((0.0, 0.0), (0.5, 0.5), (0.0, 0.5), (0.5, 0.0))]
+    record = {**PEROVSKITE, "sym": ["O"] * len(frac), "frac": frac}
+    assert len(MaterialsDataset(write(tmp_path / "a.json", [record]), {"e_form": "eV"})) == 1
+    record["frac"] = [*frac[:-1], [1.0, -1.0, 0.3]]
+    with pytest.raises(ValueError, match=r"is not a labelled structure: ValueError: atoms 0 and .* in the same place"):
+        MaterialsDataset(write(tmp_path / "a.json", [record]), {"e_form": "eV"})
+
+
+def test_gradients_and_energies_per_atom(tmp_path):
+    record = {**PEROVSKITE, "gradient": [[1.0, -2.0, 3.0]] * 5, "energy_per_atom": -1.0}
+    path = write(tmp_path / "a.json", [record])
+    assert MaterialsDataset(path, {"forces": "eV/Å"}, {"forces": "gradient"})[0].forces[4].tolist() == [-1.0, 2.0, -3.0]
+    with pytest.raises(ValueError, match="'energy_per_atom' is an energy per atom by its name"):
+        MaterialsDataset(path, {"energy": "eV"}, {"energy": "energy_per_atom"})
