@@ -128,7 +128,10 @@ def _energy_unit(given: str | None, stated: str | None) -> str:
 
 def _read(path: Path, energy_unit: str | None, step: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        with content:
             names = next((keys for keys in _KEYS.values() if set(keys) <= set(content.files)), None)
             if names is None:
                 wanted = " or ".join(f"{', '.join(keys)} ({kind})" for kind, keys in _KEYS.items())
@@ -146,6 +149,8 @@ def _read(path: Path, energy_unit: str | None, step: int, dtype: torch.dtype) ->
     if pos.shape != (n_frames, n_atoms, 3) or forces.shape != pos.shape or energy.size != n_frames or z.ndim != 1:
         shapes = {"numbers": z.shape, "positions": pos.shape, "energies": energy.shape, "forces": forces.shape}
         raise ValueError(f"{path}: shapes do not fit together: {shapes}")
+    if strange := [array.dtype.name for array in (z, pos, energy, forces) if array.dtype.kind not in "iuf"]:
+        raise ValueError(f"{path}: numbers, positions, energies and forces must be real numbers, got {strange[0]}")
     if not all(np.isfinite(array).all() for array in (pos, energy, forces)):
         raise ValueError(f"{path}: positions, energies or forces are not all finite")
     if not ((z >= 1) & (z <= MAX_Z) & (z == np.round(z))).all():

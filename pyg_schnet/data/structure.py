@@ -48,7 +48,7 @@ def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> t
         raise ValueError(
             f"the structure has pbc={periodic.tolist()} but a zero cell vector; set atoms.cell or atoms.pbc = False"
         )
-    _check_cell(cell, periodic)
+    check_cell(cell, periodic)
     check_distinct(positions, cell, periodic)
     return numbers, periodic
 
@@ -214,7 +214,16 @@ def _complete(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
     return lattice
 
 
-def _check_cell(cell: np.ndarray, periodic: np.ndarray) -> None:
+def check_cell(cell: np.ndarray, periodic: np.ndarray) -> None:
+    """Raise for lattice vectors of periodic directions that are too short to be in Å.
+
+    Args:
+        cell: Lattice vectors in rows in Å, shape ``[3, 3]``.
+        periodic: Periodic directions, shape ``[3]``.
+
+    Raises:
+        ValueError: If one is shorter than 0.1 Å.
+    """
     lengths = np.linalg.norm(cell, axis=1)
     if (periodic & (lengths < _SHORT)).any():
         given = ", ".join(f"{length:.3g}" for length in lengths)

@@ -126,3 +126,16 @@ def test_two_atoms_in_the_same_place(original):
     side_by_side[:, 2, :2] = side_by_side[:, 0, :2]  # one above the other
     np.savez(original, z=Z, R=side_by_side, E=E, F=F)
     assert len(MD17(original)) == 5
+
+
+@pytest.mark.parametrize("change", [{"z": np.array(["O", "H", "H"])}, {"E": E + 1j}, {"F": F.astype("S8")}])
+def test_what_is_no_real_number_is_refused(original, change):
+    np.savez(original, **{"z": Z, "R": R, "E": E, "F": F, **change})
+    with pytest.raises(ValueError, match=r"must be real numbers, got (str|complex|bytes)"):
+        MD17(original)
+
+
+def test_a_single_array_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", R)
+    with pytest.raises(ValueError, match=r"a\.npy is not a file of MD17 or rMD17: it is a single array"):
+        MD17(tmp_path / "a.npy")
