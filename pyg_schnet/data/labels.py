@@ -138,7 +138,8 @@ def label_tensor(name: str, label: Label, n_atoms: int, dtype: torch.dtype) -> t
         array = array.reshape(_SHAPES[name])
     else:
         array = array.reshape(1) if array.size == 1 else array[None]
-    array = array * factor(label.unit, stored_unit(label.unit))
+    stored = STANDARD_LABELS[name].unit if name in STANDARD_LABELS else stored_unit(label.unit)
+    array = array * factor(label.unit, stored)
     dtype = dtype if label.level == "atom" else torch.float64
     if not np.abs(array).max(initial=0.0) <= torch.finfo(dtype).max:
         raise ValueError(f"{name!r} holds numbers that are too large for {str(dtype).removeprefix('torch.')}")

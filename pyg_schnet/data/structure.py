@@ -43,7 +43,7 @@ def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> t
     if not np.isfinite(cell).all():
         raise ValueError(f"the cell is {cell.tolist()}, expected finite numbers in Å")
     _check_occupancies(atoms)
-    periodic = np.array(np.broadcast_to(atoms.pbc if pbc is None else pbc, (3,)), dtype=bool)
+    periodic = np.broadcast_to(atoms.pbc if pbc is None else _directions(pbc), (3,)).copy()
     if (periodic & ~cell.any(axis=1)).any():
         raise ValueError(
             f"the structure has pbc={periodic.tolist()} but a zero cell vector; set atoms.cell or atoms.pbc = False"
@@ -51,6 +51,13 @@ def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> t
     check_cell(cell, periodic)
     check_distinct(positions, cell, periodic)
     return numbers, periodic
+
+
+def _directions(pbc: bool | Sequence[bool]) -> np.ndarray:
+    given = np.asarray(pbc)
+    if given.dtype.kind not in "biu" or given.shape not in ((), (3,)) or not np.isin(given, (0, 1)).all():
+        raise ValueError(f"pbc must be True, False, or three of them, got {pbc!r}")
+    return given.astype(bool)
 
 
 def _refuse_positions(positions: np.ndarray) -> None:

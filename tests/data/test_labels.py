@@ -217,3 +217,10 @@ def test_six_and_nine_numbers_in_a_file(tmp_path, name, numbers):
 def test_other_numbers_of_a_stress_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"stress must be 6 numbers \(xx yy zz yz xz xy\) or 9, got array"):
         AtomsDataset(xyz(tmp_path / "a.xyz", 'stress="1 2 3"'))
+
+
+def test_energies_in_wave_numbers_are_energies():
+    """A label of its own stays a frequency, the energy is in eV: 8065.544 cm⁻¹ are 1 eV."""
+    atoms = Atoms("H", info={"E": 8065.543937})
+    assert to_data(atoms, {"energy": "cm-1"}, {"energy": "E"}).energy.tolist() == pytest.approx([1.0], rel=1e-9)
+    assert to_data(atoms, {"E": "cm-1"}).E.tolist() == [8065.543937]

@@ -137,3 +137,10 @@ def test_cells_in_another_unit_are_refused():
         to_data(atoms)
     atoms.pbc = (True, True, False)
     assert to_data(atoms).z.tolist() == [29]
+
+
+@pytest.mark.parametrize("pbc", ["TTF", [True, False], [1, 2, 0], [0.5] * 3, ["T", "T", "F"]])
+def test_directions_that_are_none(pbc):
+    with pytest.raises(ValueError, match="pbc must be True, False, or three of them, got"):
+        to_data(bulk("Cu"), pbc=pbc)
+    assert to_data(bulk("Cu"), pbc=[1, 0, True]).pbc.tolist() == [[True, False, True]]
