@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.models.domain import ENTRY, common_domain
 from pyg_schnet.models.schnet import SchNet
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.nn import MeanReadout, SumReadout
@@ -84,6 +83,8 @@ def merge(models: Sequence[SchNet]) -> SchNet:
 
 
 def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    from pyg_schnet.models.domain import ENTRY, common_domain  # needs ase, which importing the package does not
+
     first, *others = cards
     card = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
     card.pop(ENTRY, None)
