@@ -14,6 +14,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from pyg_schnet import analysis, plotting
+from pyg_schnet.data.ase_files import read_all
 from pyg_schnet.interfaces import SchNetCalculator
 
 
@@ -27,7 +28,7 @@ def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, o
         level: Level of the surface in Å⁻².
         output: File of the arrays, .npz; picture and page get the same name with .png and .html.
     """
-    result = analysis.probe_potential(model, ase.io.read(structure, index=0), probe, isosurface=level)
+    result = analysis.probe_potential(model, _first(structure), probe, isosurface=level)
     path = _write(result, output, plotting.plot_probe_potential)
     page = plotting.write_probe_html(result, path.with_suffix(".html"))
     energies = result.without_reference
@@ -111,7 +112,7 @@ def modes(
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png, the displacements with
             -displacements.xyz.
     """
-    atoms = ase.io.read(structure, index=0)
+    atoms = _first(structure)
     if relax:
         _relax(atoms, model, untrained_forces)
     result = analysis.normal_modes(model, atoms, untrained_forces=untrained_forces)
@@ -159,12 +160,12 @@ def spectrum(
         ValueError: If there is no model and no trajectory.
     """
     if model is None:
-        frames = ase.io.read(structure, index=":")
+        frames = [atoms for _, atoms in read_all(structure, ":", None)]
         if len(frames) < 2 or not frames[0].has("momenta"):
             raise ValueError(f"{structure} is no trajectory with momenta; give a --model to run dynamics with")
         velocities, masses = np.array([atoms.get_velocities() * units.fs for atoms in frames]), frames[0].get_masses()
     else:
-        atoms = ase.io.read(structure, index=0)
+        atoms = _first(structure)
         _relax(atoms, model, untrained_forces)
         velocities, masses = _dynamics(atoms, round(1000 * picoseconds / timestep), timestep, temperature, seed)
     result = analysis.power_spectrum(velocities, timestep, masses=masses)
@@ -182,13 +183,21 @@ def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") ->
         interaction: The interaction that is drawn, from 0; the file has all of them.
         output: File of the arrays, .npz; the picture gets the same name with .png.
     """
-    result = analysis.radial_filters(model)
+    try:
+        result = analysis.radial_filters(model)
+    except TypeError as error:  # a model without them
+        raise ValueError(str(error)) from error
     _write(result, output, lambda found: plotting.plot_radial_filters(found, interaction=interaction))
     n_interactions, n_distances, n_filters = result.values.shape
     print(f"{n_filters} filters of {n_interactions} interactions at {n_distances} distances")
 
 
 COMMANDS = {function.__name__: function for function in (probe, embedding, dimer, modes, spectrum, filters)}
+
+
+def _first(structure: str) -> Atoms:
+    """First structure of a file, read as data sets are."""
+    return next(atoms for _, atoms in read_all(structure, 0, None))
 
 
 def _relax(atoms: Atoms, model: str, untrained_forces: bool, fmax: float = 1e-4) -> None:

@@ -10,7 +10,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.constraints import FixAtoms
 
-from pyg_schnet import SchNet, analysis
+from pyg_schnet import DTNN, SchNet, analysis
 from pyg_schnet.analyze import COMMANDS
 from pyg_schnet.cli import main
 from pyg_schnet.models.domain import Coverage, Domain, renew
@@ -170,3 +170,19 @@ def test_every_command_explains_itself(capsys):
             main(["analyze", name, "--help"])
         assert stop.value.code == 0
         assert "Model file" in capsys.readouterr().out
+
+
+def test_structures_are_read_as_data_sets_are(model):
+    """An @ is a part of the name, and D is hydrogen with its mass."""
+    Path("a@1.xyz").write_text("3\nheavy water\nO 0 0 0\nD 0 0.76 0.59\nD 0 -0.76 0.59\n")
+    main(["analyze", "modes", "a@1.xyz", f"--model={model}", "--relax=false"])
+    heavy = Atoms("OH2", [[0, 0, 0], [0, 0.76, 0.59], [0, -0.76, 0.59]], masses=[15.999, 2.014101778, 2.014101778])
+    expected = analysis.normal_modes(model, heavy).frequencies
+    np.testing.assert_allclose(table("modes.csv")[1][:, 0], expected, rtol=1e-9)
+
+
+def test_models_without_filters_are_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    DTNN(8, 1).save("dtnn.safetensors", target="energy", unit="eV")
+    with pytest.raises(SystemExit, match="pyg-schnet analyze: expected a model with filter networks"):
+        main(["analyze", "filters", "dtnn.safetensors"])

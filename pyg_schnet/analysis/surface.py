@@ -13,6 +13,7 @@ from torch import Tensor
 from pyg_schnet.analysis._model import to_numpy
 from pyg_schnet.analysis._surroundings import Surroundings
 from pyg_schnet.data import to_data
+from pyg_schnet.data.structure import near_origin
 from pyg_schnet.nn import cosine_cutoff
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def molecular_surface(atoms: Atoms, level: float = LEVEL, *, spacing: float = 0.
     """
     _check_options(level, spacing, reach)
     data = to_data(atoms, dtype=torch.float64)
+    origin = _far_origin(atoms)
+    data.pos = data.pos - torch.from_numpy(origin)
     field = _Field(data.pos, data.cell, data.pbc, reach)
     grid = _Grid.around(field, level, spacing)
     values = field.on_grid(grid) - level**-0.5  # negative inside
@@ -105,7 +108,17 @@ def molecular_surface(atoms: Atoms, level: float = LEVEL, *, spacing: float = 0.
         faces = faces[:, ::-1]  # a left-handed cell is a mirror
     parts = (grid.origin + corners @ grid.steps).split(max(1, _PAIRS // len(field.images.pos)))
     vertices = torch.cat([_onto_surface(points, field, level**-0.5, spacing) for points in parts])
-    return Surface(to_numpy(vertices), np.ascontiguousarray(faces, dtype=np.int64))
+    return Surface(to_numpy(vertices) + origin, np.ascontiguousarray(faces, dtype=np.int64))
+
+
+def _far_origin(atoms: Atoms) -> np.ndarray:
+    """Middle of a structure far out in Å, where vertices could not be told to 1e-12 Å; without what is along the cell.
+
+    Across periodic axes alone: along them the surface begins at the origin of the coordinates.
+    """
+    origin = near_origin(atoms.get_positions(), torch.float32)[1]
+    axes = atoms.cell.array[atoms.pbc]
+    return origin - origin @ np.linalg.pinv(axes) @ axes
 
 
 def _check_options(level: float, spacing: float, reach: float) -> None:

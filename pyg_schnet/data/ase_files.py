@@ -144,7 +144,12 @@ def read_all(source: Any, index: Any, format: str | None) -> Iterator[tuple[str,
     """Every structure of the ``source`` of a data set, with words that say where it is from; errors of the data set."""
     from ase import Atoms
 
-    for number, item in enumerate([source] if isinstance(source, str | os.PathLike | Atoms) else source):
+    if hasattr(source, "select") and hasattr(source, "metadata"):  # one of ASE's data bases
+        source = source.select()
+    items = [source] if isinstance(source, str | os.PathLike | Atoms) else source
+    if not isinstance(items, Iterable) or isinstance(items, Mapping):
+        raise TypeError(f"the source is a {type(source).__name__}, expected a path, ase.Atoms, or several of them")
+    for number, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
             for path in _expand(item):
                 yield from _read_file(path, index, format)
@@ -191,7 +196,7 @@ def _read_file(path: Path, index: Any, format: str | None) -> Iterator[tuple[str
 @contextlib.contextmanager
 def _decompressed(path: Path) -> Iterator[Path]:
     """The file itself or, while in use, a plain copy: ASE seeks in files, some 50 times slower in gzipped ones."""
-    opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix)
+    opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower())
     if opener is None:
         yield path
         return

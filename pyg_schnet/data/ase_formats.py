@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyg_schnet.data.isotopes import ISOTOPE_MASSES, with_masses
+from pyg_schnet.data.labels import voigt_to_matrix
 from pyg_schnet.data.sdf import read_sdf
 
 if TYPE_CHECKING:
@@ -69,20 +71,26 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
 def _read(path: Path, format: str, index: Any) -> Iterator[Atoms]:
     import ase.io
 
-    if format == "proteindatabank":
-        yield from _chosen(_models(path), index)
+    if format in ("proteindatabank", "cif"):
+        yield from _chosen((_models if format == "proteindatabank" else _crystals)(path), index)
         return
     single = format in _SEVERAL or ase.io.formats.ioformats[format].single
     options = {"properties_parser": parse_comment} if format == "extxyz" else {}
     images = ase.io.iread(path, ":" if single else index, format, do_not_split_by_at_sign=True, **options)
-    yield from _chosen(images, index) if single else images
+    for atoms in _chosen(images, index) if single else images:
+        if format in _ALWAYS_PERIODIC:
+            atoms.pbc = atoms.cell.any(axis=1)
+        yield atoms
+
+
+_ALWAYS_PERIODIC = ("eon", "mustem", "prismatic", "sys")  # formats of boxes, which ASE reads with open boundaries
 
 
 def parse_comment(line: str) -> dict[str, Any]:
     """Entries of the comment line of extended xyz, with boundaries and lattice as any program writes them.
 
-    ASE takes every text that it does not know, such as ``"t t f"``, for three periodic directions, and looks only for
-    the names ``pbc`` and ``Lattice`` in just these letters.
+    ASE takes every text that it does not know, such as ``"t t f"``, for three periodic directions, looks only for
+    the names ``pbc`` and ``Lattice`` in just these letters, and refuses a stress of six numbers (xx yy zz yz xz xy).
 
     Raises:
         ValueError: If ``pbc`` is not three times yes or no, or ``Lattice`` not nine numbers.
@@ -91,10 +99,8 @@ def parse_comment(line: str) -> dict[str, Any]:
         >>> parse_comment('pbc="t t f" name=water')
         {'pbc': [True, True, False], 'name': 'water'}
     """
-    from ase.io.extxyz import key_val_str_to_dict
-
     info = {}
-    for key, value in key_val_str_to_dict(line).items():
+    for key, value in _entries(line).items():
         name = {"pbc": "pbc", "lattice": "Lattice"}.get(key.lower(), key)
         if name == "Lattice" and value is True:  # a word of a sentence
             name = "comment"
@@ -104,6 +110,22 @@ def parse_comment(line: str) -> dict[str, Any]:
             value = value if np.ndim(value) == 2 else np.reshape(value, (3, 3), order="F")  # as ASE reads matrices
         info[name] = _flags(value) if name == "pbc" else value
     return info
+
+
+def _entries(line: str) -> dict[str, Any]:
+    from ase.io.extxyz import key_val_str_to_dict
+
+    try:
+        return key_val_str_to_dict(line)
+    except ValueError:  # of a stress that is not nine numbers
+        hidden = key_val_str_to_dict(re.sub(r"(?<!\S)(stress|virial)\s*=", r"as-given-\1=", line))
+    entries = {key.removeprefix("as-given-"): value for key, value in hidden.items()}
+    for name in ("stress", "virial"):
+        if f"as-given-{name}" in hidden:
+            if np.size(entries[name]) not in (6, 9):
+                raise ValueError(f"{name} must be 6 numbers (xx yy zz yz xz xy) or 9, got {entries[name]!r}")
+            entries[name] = voigt_to_matrix(np.ravel(entries[name]))
+    return entries
 
 
 def _flags(value: Any) -> list[bool]:
@@ -119,8 +141,8 @@ _FLAGS = dict.fromkeys(("t", "true", "1", "1.0", "yes", "y", ".true."), True)
 _FLAGS |= dict.fromkeys(("f", "false", "0", "0.0", "no", "n", ".false."), False)
 
 
-def _chosen(structures: Iterator[Atoms], index: Any) -> Iterator[Atoms]:
-    """Those of all structures that ``index`` means."""
+def _chosen(structures: Iterator[Any], index: Any) -> Iterator[Any]:
+    """Those of all structures, or their numbers, that ``index`` means."""
     index = _index(index)
     if index == slice(None):
         yield from structures
@@ -146,8 +168,7 @@ def _rows(path: Path, kind: str, index: Any) -> Iterator[Atoms]:
 
     with ase.db.connect(str(path), type=kind) as rows:
         identifiers = [row.id for row in rows.select(columns=["id"], include_data=False)]
-        chosen = _index(index)
-        for identifier in [identifiers[chosen]] if isinstance(chosen, int) else identifiers[chosen]:
+        for identifier in _chosen(iter(identifiers), index):
             yield rows.get(identifier).toatoms(add_additional_information=True)
 
 
@@ -171,6 +192,32 @@ def _models(path: Path) -> Iterator[Atoms]:
             atoms.cell, atoms.pbc = first.cell, first.pbc
         if (atoms.cell.lengths() == 1.0).all():  # what files of molecules have to have there
             atoms.cell, atoms.pbc = None, False
+        yield atoms
+
+
+def _crystals(path: Path) -> Iterator[Atoms]:
+    """Crystals of a CIF file. Of several elements on one site, without a word of occupancies, ASE keeps the first.
+
+    Raises:
+        ValueError: If there is such a site.
+    """
+    from ase.geometry import get_distances
+    from ase.io.cif import parse_cif
+
+    for block in parse_cif(str(path)):
+        if not block.has_structure():
+            continue
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "scaled_positions .* are equivalent")  # looked at below
+            atoms = block.get_atoms()
+        sites = block.get_unsymmetrized_structure()
+        if "occupancy" not in atoms.info and atoms.pbc.all():
+            nearest = get_distances(sites.positions, atoms.positions, atoms.cell, True)[1].argmin(1)
+            if lost := [k for k, atom in enumerate(nearest) if atoms.numbers[atom] != sites.numbers[k]]:
+                raise ValueError(
+                    f"site {lost[0]} has {sites.symbols[lost[0]]} where {atoms.symbols[nearest[lost[0]]]} is as well; "
+                    "choose one ordered structure"
+                )
         yield atoms
 
 
@@ -221,6 +268,7 @@ def _matches(pattern: str) -> Callable[[str], int]:
 
 # how many structures a file holds, for formats in which ASE reads one and files of several are about
 _SEVERAL: dict[str, Callable[[str], int]] = {
+    "abinit-in": _matches(r"^\s*natom\b"),
     "castep-cell": _matches(r"^\s*%block\s+lattice_"),
     "cfg": _matches(r"^\s*number of particles"),
     "cjson": _matches(r"\"chemical ?json\""),
@@ -239,6 +287,7 @@ _SEVERAL: dict[str, Callable[[str], int]] = {
     "struct": _matches(r"\bMODE OF CALC\b"),
     "turbomole": _matches(r"^\s*\$coord\b"),
     "vasp": _vasp,
+    "xsf": lambda text: 1 if "ANIMSTEPS" in text.upper() else _matches(r"^\s*(ATOMS|PRIMCOORD)\b")(text),
 }
 
 

@@ -31,7 +31,10 @@ def charge_and_spin(atoms: Atoms, labels: Collection[str] = ()) -> str | None:
         >>> charge_and_spin(Atoms("OH", info={"charge": -1, "multiplicity": 1}))
         'charge=-1'
     """
-    given = {**atoms.info.get("key_value_pairs", {}), **atoms.info}
+    of_row = [atoms.info.get(place) for place in ("data", "key_value_pairs")]
+    given = {
+        key: value for place in (*of_row, atoms.info) if isinstance(place, Mapping) for key, value in place.items()
+    }
     lower = {key.lower(): key for key in given if isinstance(key, str) and key not in labels}
     found = [lower[key] for key in _CHARGES if key in lower and _differs(given[lower[key]], 0)]
     found += [lower[key] for key in _MULTIPLICITIES if key in lower and _differs(given[lower[key]], 1)]
@@ -87,6 +90,6 @@ def _warn(text: str | None, where: str) -> bool:
 def _differs(value: Any, usual: int) -> bool:
     """Whether a value is a number other than the usual one; what is no number says nothing."""
     try:
-        return abs(float(value) - usual) > 1e-6
+        return abs(float(np.asarray(value).item()) - usual) > 1e-6
     except (TypeError, ValueError):
         return False

@@ -85,6 +85,7 @@ def find_labels(
         place = _place_of(key, places if named else {_RESULTS: places[_RESULTS]})
         if place is None:
             continue
+        check_energy_key(name, key)
         value = places[place][key]
         level = _level_of(key, value, place, len(atoms))
         if standard and level != standard.level:
@@ -94,6 +95,8 @@ def find_labels(
         found[name] = Label(value, unit, level)
         if name == "stress" and (_is_virial(key) or dimension(unit) == "energy"):
             found[name] = _stress_of_virial(key, found[name], atoms, pbc, stated=name in properties)
+        elif name == "forces" and is_gradient(key):
+            found[name] = Label(-_numbers(key, value), unit, level)
     return found
 
 
@@ -135,7 +138,8 @@ def label_tensor(name: str, label: Label, n_atoms: int, dtype: torch.dtype) -> t
         array = array.reshape(_SHAPES[name])
     else:
         array = array.reshape(1) if array.size == 1 else array[None]
-    array = array * factor(label.unit, stored_unit(label.unit))
+    stored = STANDARD_LABELS[name].unit if name in STANDARD_LABELS else stored_unit(label.unit)
+    array = array * factor(label.unit, stored)
     dtype = dtype if label.level == "atom" else torch.float64
     if not np.abs(array).max(initial=0.0) <= torch.finfo(dtype).max:
         raise ValueError(f"{name!r} holds numbers that are too large for {str(dtype).removeprefix('torch.')}")
@@ -169,6 +173,39 @@ def check_stress_key(key: str, unit: str) -> None:
     """
     if _is_virial(key) or dimension(unit) == "energy":
         raise ValueError(f"{key!r} [{unit}] is a virial, -V times the stress; {_ADVICE}")
+
+
+def check_energy_key(name: str, key: str) -> None:
+    """Raise for a total energy that is called one per atom in the file.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if name == "energy" and re.search(r"(per[^a-z]?|/)(atom|site)", key.lower()):
+        raise ValueError(
+            f"{key!r} is an energy per atom by its name, and 'energy' that of a whole structure; give it a name of its "
+            f"own, properties={{{key!r}: 'eV/atom'}}, or multiply by the number of atoms"
+        )
+
+
+def is_gradient(key: str) -> bool:
+    """Whether a key of forces names the gradient of the energy, minus the forces.
+
+    Raises:
+        ValueError: If it names both, or a negative gradient in words that may mean either.
+
+    Example:
+        >>> is_gradient("dft_total_gradient"), is_gradient("REF_forces")
+        (True, False)
+    """
+    name = key.lower()
+    if re.search(r"grad(?!e|ual)|(^|_)d(e|y|v)_?d[rxq]", name) is None:
+        return False
+    if re.search("force|neg|minus|^-", name):
+        raise ValueError(
+            f"{key!r} may be the gradient of the energy or minus that, the forces; rename it to one of the two"
+        )
+    return True
 
 
 _ADVICE = "keep -virial/V in eV/Å³ as the stress, positive under tension"

@@ -34,7 +34,8 @@ def collate_indices(
     The fast way is open to any in-memory data set of ``Data`` with plain tensors and strings, indexed or shuffled or
     not, also inside :class:`torch.utils.data.Subset`. Everything else goes through PyG's own collation: data sets that
     are not in (CPU) memory, have a ``transform`` for each structure, override ``get``, or hold nested, sparse or
-    self-incrementing attributes.
+    self-incrementing attributes. There, structures without ``cell``, ``pbc``, ``origin`` or ``edge_shift`` beside
+    others that have them are molecules: they get zeros.
 
     Args:
         dataset: Data set to take from.
@@ -97,7 +98,8 @@ def _one_by_one(dataset: Any, index: list[int]) -> list[Data]:
 
 
 def _join(structures: list[Data], exclude: frozenset[str], follow: frozenset[str]) -> Batch:
-    """PyG's own collation."""
+    """PyG's own collation, where structures without cell, boundaries or origin are molecules about zero."""
+    structures = _alike(structures, exclude)
     try:
         return Batch.from_data_list(structures, follow_batch=list(follow), exclude_keys=list(exclude))
     except KeyError as error:
@@ -110,6 +112,35 @@ def _join(structures: list[Data], exclude: frozenset[str], follow: frozenset[str
         if isinstance(structures[0], Data):
             raise
         raise ValueError(f"structures must be torch_geometric.data.Data with z and pos, got a {kind}") from error
+
+
+def _alike(structures: list[Data], exclude: frozenset[str]) -> list[Data]:
+    """Structures that all have a lattice, if one has: PyG would leave it out where the first one has none."""
+    for name in ("cell", "pbc", "origin", "edge_shift"):
+        given = [isinstance(data, Data) and name in data for data in structures]
+        if name in exclude or all(given) or not any(given):
+            continue
+        example = structures[given.index(True)][name]
+        if not isinstance(example, Tensor) or example.dim() == 0:
+            continue
+        structures = [
+            data if has or not isinstance(data, Data) else _with_zeros(data, name, example)
+            for data, has in zip(structures, given, strict=True)
+        ]
+    return structures
+
+
+def _with_zeros(data: Data, name: str, example: Tensor) -> Data:
+    edge_index = data.get("edge_index")
+    if name != "edge_shift":
+        rows = 1
+    elif edge_index is None:
+        return data
+    else:
+        rows = edge_index.size(1)
+    data = copy.copy(data)
+    data[name] = example.new_zeros(rows, *example.shape[1:])
+    return data
 
 
 def _is_plain(dataset: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +18,16 @@ import torch
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.charge import warn_of_record
 from pyg_schnet.data.isotopes import atomic_number
-from pyg_schnet.data.labels import STANDARD_LABELS, check_stress_key, stored_unit, voigt_to_matrix
+from pyg_schnet.data.labels import (
+    STANDARD_LABELS,
+    check_energy_key,
+    check_stress_key,
+    is_gradient,
+    stored_unit,
+    voigt_to_matrix,
+)
 from pyg_schnet.data.properties import Property
-from pyg_schnet.data.structure import near_origin
+from pyg_schnet.data.structure import check_cell, check_distinct, near_origin
 from pyg_schnet.units import dimension, factor
 
 
@@ -32,7 +40,7 @@ class MaterialsDataset(StructureDataset):
     (the ``id`` of a record), and the labels. A label that a record lacks is zero and marked by ``has_<label>``.
 
     Args:
-        path: File or several files, plain or compressed as ``.gz`` or ``.bz2``.
+        path: File or several files, plain or compressed as ``.gz``, ``.bz2`` or ``.xz``.
         properties: Unit in the file of each label by name, such as ``{"e_form": "eV"}`` for Matbench's perovskites,
             or ``{"last_phdos_peak": "cm-1"}``. Units are converted as in :func:`~pyg_schnet.data.to_data`.
         keys: Where in a record a label is, if elsewhere than under its name, such as ``{"energy":
@@ -73,8 +81,10 @@ class MaterialsDataset(StructureDataset):
             try:
                 structures.append(_structure(record))
                 for name, column in labels.items():
-                    column.append(self._label(name, _find(record, keys[name]), len(structures[-1][0])))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
+                    value = self._label(name, _find(record, keys[name]), len(structures[-1][0]))
+                    is_minus = name == "forces" and value is not None and is_gradient(keys[name])
+                    column.append(-value if is_minus else value)
+            except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
                 raise ValueError(f"{where} is not a labelled structure: {type(error).__name__}: {error}") from error
             for name, column in kept.items():
                 column.append(_find(record, name))
@@ -88,10 +98,14 @@ class MaterialsDataset(StructureDataset):
     def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
         if "stress" in units:
             check_stress_key(keys["stress"], units["stress"])
+        if "energy" in units:
+            check_energy_key("energy", keys["energy"])
 
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
         if value is None:
             return None
+        if isinstance(value, bool):
+            raise ValueError(f"{name!r} must be a number or an array of numbers, got {value}")
         array = np.array(value, dtype=np.float64)
         if not np.isfinite(array).all():
             raise ValueError(f"{name!r} holds numbers that are not finite")
@@ -209,12 +223,12 @@ def _records(path: Sequence[str | os.PathLike] | str | os.PathLike) -> Iterator[
     """Every record, with words that say where it is from."""
     for file in [path] if isinstance(path, str | os.PathLike) else path:
         file = Path(file).expanduser()
-        opener = {".gz": gzip.open, ".bz2": bz2.open}.get(file.suffix, open)
+        opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(file.suffix.lower(), open)
         try:
             with opener(file, "rt", encoding="utf-8") as handle:
                 text = handle.read()
             content = _parse(text)
-        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile, lzma.LZMAError) as error:
             raise ValueError(f"{file} is not JSON: {error}") from error
         for number, record in enumerate(content):
             if not isinstance(record, Mapping):
@@ -236,8 +250,20 @@ def _parse(text: str) -> list[Any]:
     return content if isinstance(content, list) else [content]
 
 
+_OCCUPANCIES = ("occu", "occupancy", "occupancies")
+
+
 def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Atomic numbers ``[N]``, positions ``[N, 3]`` and cell ``[3, 3]`` of a record."""
+    inner = record.get("structure", record)
+    for stated in (
+        inner.get("pbc"),
+        inner["lattice"].get("pbc") if isinstance(inner.get("lattice"), Mapping) else None,
+    ):
+        if stated is not None and not np.all(stated):
+            raise ValueError(f"it has pbc={stated}, but all directions are periodic here; read it by AtomsDataset")
+    if any(inner.get(name) is not None and not np.all(np.equal(inner[name], 1)) for name in _OCCUPANCIES):
+        raise ValueError("a site is shared by several elements or partly empty")
     if "structure" in record:
         cell = np.array(record["structure"]["lattice"]["matrix"], dtype=np.float64)
         sites = record["structure"]["sites"]
@@ -256,7 +282,20 @@ def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nd
         )
     if not (np.isfinite(cell).all() and np.isfinite(fractions).all()) or abs(np.linalg.det(cell)) < 1e-6:
         raise ValueError("the cell is flat, or a coordinate is not finite")
-    return numbers, fractions @ cell, cell
+    check_cell(cell, np.ones(3, dtype=bool))
+    positions = fractions @ cell
+    if _may_coincide(fractions):
+        check_distinct(positions, cell, np.ones(3, dtype=bool))
+    return numbers, positions, cell
+
+
+def _may_coincide(fractions: np.ndarray) -> bool:
+    """Whether two of a few atoms are nearly in the same place, or there are many; in microseconds."""
+    if len(fractions) > 64:
+        return True
+    vec = fractions[:, None] - fractions
+    vec -= np.rint(vec)
+    return np.count_nonzero((np.abs(vec) < 1e-3).all(-1)) > len(fractions)
 
 
 def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.labels import STANDARD_LABELS
 from pyg_schnet.data.properties import Property
-from pyg_schnet.data.structure import MAX_Z, frames_near_origin
+from pyg_schnet.data.structure import MAX_Z, check_frames_distinct, frames_near_origin
 from pyg_schnet.units import dimension, factor
 
 # numbers, positions, energies and forces in the files of MD17 (also sGDML) and of rMD17
@@ -60,7 +60,8 @@ class MD17(StructureDataset):
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a file is not in one of the two formats, says that it has another unit or one that is not
-            known, is of periodic structures, or holds numbers that are not finite or do not fit together.
+            known, is of periodic structures, or holds numbers that are not finite or do not fit together, or
+            two atoms in the same place.
     """
 
     properties: dict[str, Property] = {name: STANDARD_LABELS[name] for name in ("energy", "forces")}  # noqa: RUF012
@@ -127,7 +128,10 @@ def _energy_unit(given: str | None, stated: str | None) -> str:
 
 def _read(path: Path, energy_unit: str | None, step: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        with content:
             names = next((keys for keys in _KEYS.values() if set(keys) <= set(content.files)), None)
             if names is None:
                 wanted = " or ".join(f"{', '.join(keys)} ({kind})" for kind, keys in _KEYS.items())
@@ -145,12 +149,19 @@ def _read(path: Path, energy_unit: str | None, step: int, dtype: torch.dtype) ->
     if pos.shape != (n_frames, n_atoms, 3) or forces.shape != pos.shape or energy.size != n_frames or z.ndim != 1:
         shapes = {"numbers": z.shape, "positions": pos.shape, "energies": energy.shape, "forces": forces.shape}
         raise ValueError(f"{path}: shapes do not fit together: {shapes}")
+    if strange := [array.dtype.name for array in (z, pos, energy, forces) if array.dtype.kind not in "iuf"]:
+        raise ValueError(f"{path}: numbers, positions, energies and forces must be real numbers, got {strange[0]}")
     if not all(np.isfinite(array).all() for array in (pos, energy, forces)):
         raise ValueError(f"{path}: positions, energies or forces are not all finite")
     if not ((z >= 1) & (z <= MAX_Z) & (z == np.round(z))).all():
         raise ValueError(f"{path}: atomic numbers must be 1 to {MAX_Z}, got {z.tolist()}")
     pos, energy, forces = (np.asarray(array, dtype=np.float64)[::step] for array in (pos, energy.reshape(-1), forces))
-    pos, origin = frames_near_origin(pos * to_angstrom, dtype)
+    pos *= to_angstrom
+    try:
+        check_frames_distinct(pos)
+        pos, origin = frames_near_origin(pos, dtype)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return (
         torch.from_numpy(z.astype(np.int64)),
         torch.tensor(pos.reshape(-1, 3), dtype=dtype),

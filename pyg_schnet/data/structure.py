@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MAX_Z = 118
 _SAME_PLACE = 1e-6  # Å
 _FAR = 100.0  # Å; float32 is spaced by 8e-6 Å there
+_SHORT = 0.1  # Å; no atom is so near to its own image
 _LIMIT = 1e12  # Å; float64 is spaced by 1e-4 Å there
 _ROUNDING = 1e-3  # Å
 _FULL = 1e-3  # that occupancies may differ from 1
@@ -42,13 +43,21 @@ def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> t
     if not np.isfinite(cell).all():
         raise ValueError(f"the cell is {cell.tolist()}, expected finite numbers in Å")
     _check_occupancies(atoms)
-    periodic = np.array(np.broadcast_to(atoms.pbc if pbc is None else pbc, (3,)), dtype=bool)
+    periodic = np.broadcast_to(atoms.pbc if pbc is None else _directions(pbc), (3,)).copy()
     if (periodic & ~cell.any(axis=1)).any():
         raise ValueError(
             f"the structure has pbc={periodic.tolist()} but a zero cell vector; set atoms.cell or atoms.pbc = False"
         )
-    _check_distinct(positions, cell, periodic)
+    check_cell(cell, periodic)
+    check_distinct(positions, cell, periodic)
     return numbers, periodic
+
+
+def _directions(pbc: bool | Sequence[bool]) -> np.ndarray:
+    given = np.asarray(pbc)
+    if given.dtype.kind not in "biu" or given.shape not in ((), (3,)) or not np.isin(given, (0, 1)).all():
+        raise ValueError(f"pbc must be True, False, or three of them, got {pbc!r}")
+    return given.astype(bool)
 
 
 def _refuse_positions(positions: np.ndarray) -> None:
@@ -118,6 +127,27 @@ def frames_near_origin(positions: np.ndarray, dtype: torch.dtype) -> tuple[np.nd
         for k in far:
             positions[k], origin[k] = near_origin(positions[k], dtype)
     return positions, origin
+
+
+def check_frames_distinct(positions: np.ndarray) -> None:
+    """:func:`check_distinct` for frames of one molecule.
+
+    Args:
+        positions: Positions in Å, shape ``[frames, N, 3]``.
+
+    Raises:
+        ValueError: If two atoms of a frame are in the same place.
+    """
+    along = np.sort(positions @ _DIRECTION, axis=1)
+    near = (np.diff(along, axis=1) <= _SAME_PLACE).any(axis=1)  # looked at again: most of them are apart in the plane
+    for frame in np.flatnonzero(near).tolist():
+        try:
+            check_distinct(positions[frame], np.zeros((3, 3)), np.zeros(3, dtype=bool))
+        except ValueError as error:
+            raise ValueError(f"frame {frame}: {error}") from None
+
+
+_DIRECTION = np.array([0.36, 0.48, 0.8]) + 0.01 * np.array([np.sqrt(2), np.sqrt(3), -np.sqrt(2)])  # of no symmetry
 
 
 def batch_near_origin(pos: torch.Tensor, ptr: torch.Tensor) -> torch.Tensor:
@@ -191,8 +221,36 @@ def _complete(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
     return lattice
 
 
-def _check_distinct(positions: np.ndarray, cell: np.ndarray, periodic: np.ndarray) -> None:
-    """Raise if two atoms are in the same place, or one in that of a periodic image of the other."""
+def check_cell(cell: np.ndarray, periodic: np.ndarray) -> None:
+    """Raise for lattice vectors of periodic directions that are too short to be in Å.
+
+    Args:
+        cell: Lattice vectors in rows in Å, shape ``[3, 3]``.
+        periodic: Periodic directions, shape ``[3]``.
+
+    Raises:
+        ValueError: If one is shorter than 0.1 Å.
+    """
+    lengths = np.linalg.norm(cell, axis=1)
+    if (periodic & (lengths < _SHORT)).any():
+        given = ", ".join(f"{length:.3g}" for length in lengths)
+        raise ValueError(
+            f"the structure has pbc={periodic.tolist()} but cell vectors of {given} Å, "
+            f"expected at least {_SHORT} Å in periodic directions; are they in another unit?"
+        )
+
+
+def check_distinct(positions: np.ndarray, cell: np.ndarray, periodic: np.ndarray) -> None:
+    """Raise if two atoms are in the same place, or one in that of a periodic image of the other.
+
+    Args:
+        positions: Positions in Å, shape ``[N, 3]``.
+        cell: Lattice vectors in rows in Å, shape ``[3, 3]``.
+        periodic: Periodic directions, shape ``[3]``.
+
+    Raises:
+        ValueError: If there are such atoms, or cell vectors of periodic directions depend on each other linearly.
+    """
     from scipy.spatial import KDTree
 
     if not periodic.any():

@@ -83,20 +83,30 @@ class Domain:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> Domain | None:
-        """What the card of a model says; ``None`` where it says nothing, as those of older files."""
+        """What the card of a model says; ``None`` where it says nothing, as those of older files.
+
+        Raises:
+            ValueError: If the entry is not as training writes it.
+        """
         given = card.get(ENTRY)
         if not isinstance(given, Mapping):
             return None
-        systems = {
-            name: Coverage(
-                entry["structures"],
-                tuple(entry["atoms"]),
-                tuple(entry["compositions"]) if "compositions" in entry else None,
-                {symbol: tuple(limits) for symbol, limits in entry["elements"].items()},
-            )
-            for name, entry in given["systems"].items()
-        }
-        return cls(given["gradients"], given["stress"], systems, _read_pairs(given["shortest"]), given["reach"])
+        try:
+            systems = {
+                name: Coverage(
+                    entry["structures"],
+                    tuple(entry["atoms"]),
+                    tuple(entry["compositions"]) if "compositions" in entry else None,
+                    {symbol: tuple(limits) for symbol, limits in entry["elements"].items()},
+                )
+                for name, entry in given["systems"].items()
+            }
+            return cls(given["gradients"], given["stress"], systems, _read_pairs(given["shortest"]), given["reach"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"the card's entry {ENTRY!r} is not as training writes it ({type(error).__name__}: {error}); restore "
+                f"it, or take it out with del model.card[{ENTRY!r}], then nothing is known of the training"
+            ) from error
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON can hold it, less than 10 kB."""

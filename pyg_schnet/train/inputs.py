@@ -32,7 +32,7 @@ class NetworkInputs:
 
         Raises:
             ValueError: If a structure is periodic and the network takes no cell, atoms have no numbers or positions,
-                or edges were made for a smaller cutoff than the network's.
+                or edges were made for a smaller cutoff than the network's or lost their shifts.
         """
         _, pos = atoms_of(batch)
         if "pbc" not in self.names and batch.get("pbc") is not None and bool(batch.pbc.any()):
@@ -60,6 +60,12 @@ class NetworkInputs:
             raise ValueError(
                 f"edges were made by NeighborList({found}) but the network has a cutoff of {needed} Å, so neighbours "
                 f"in between would be missing; take NeighborList({needed}), or no edges: the network makes its own"
+            )
+        if "edge_shift" not in batch and batch.get("pbc") is not None and bool(batch.pbc.any()):
+            raise ValueError(
+                "a batch with periodic structures has edges without edge_shift, which PyTorch Geometric's loader "
+                "leaves out where the first structure has none; take pyg_schnet.data.StructureLoader, or "
+                "NeighborList(cutoff, periodic=True)"
             )
         return {name: batch[name] for name in ("edge_index", "edge_shift") if name in batch}
 

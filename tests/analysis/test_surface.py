@@ -3,7 +3,7 @@ import builtins
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 
 from pyg_schnet.analysis import molecular_surface
 
@@ -175,3 +175,15 @@ def test_says_what_to_install(water, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install pyg_schnet\[analysis\]"):
         molecular_surface(water)
+
+
+def test_surface_far_from_the_origin():
+    """That of the structure at the origin, moved; of slabs across their plane."""
+    slab = fcc111("Cu", (1, 1, 3), vacuum=4.0)
+    slab.pbc = (True, True, False)
+    for atoms, shift in ((molecule("H2O"), [1e6, -2e6, 3e6]), (slab, [0.0, 0.0, 1e6])):
+        near = molecular_surface(atoms, spacing=0.3)
+        atoms.positions += shift
+        far = molecular_surface(atoms, spacing=0.3)
+        assert far.vertices.shape == near.vertices.shape
+        np.testing.assert_allclose(far.vertices - shift, near.vertices, atol=1e-6)

@@ -2,7 +2,9 @@
 
 import gzip
 import os
+import warnings
 
+import ase.db
 import ase.io
 import numpy as np
 import pytest
@@ -287,3 +289,57 @@ def test_several_files_from_a_configuration(name, argument):
     for given in (["a.xyz", "b.xyz"], "a.xyz"):
         arguments = {argument: given} | ({"properties": {"gap": "eV"}} if name == "MaterialsDataset" else {})
         assert parser.parse_object({"data": arguments}).data[argument] == given
+
+
+def test_more_sources(tmp_path):
+    atoms = molecule("H2O")
+    with ase.db.connect(tmp_path / "a.db") as rows:
+        for _ in range(3):
+            rows.write(atoms)
+    assert len(AtomsDataset(ase.db.connect(tmp_path / "a.db"))) == 3
+    with pytest.raises(ValueError, match=r"a\.db has no structures \(index='7'\)"):
+        AtomsDataset(tmp_path / "a.db", index="7")
+    ase.io.write(tmp_path / "a.xyz", [atoms, atoms])
+    with gzip.open(tmp_path / "A.XYZ.GZ", "wb") as file:
+        file.write((tmp_path / "a.xyz").read_bytes())
+    assert len(AtomsDataset(tmp_path / "A.XYZ.GZ")) == 2
+    for source in (None, {"a": atoms}, 3):
+        with pytest.raises(TypeError, match=rf"the source is a {type(source).__name__}, expected a path, ase\.Atoms"):
+            AtomsDataset(source)
+
+
+CUBIC = "".join(f"_cell_length_{x} 4.0\n" for x in "abc") + "".join(
+    f"_cell_angle_{x} 90\n" for x in ("alpha", "beta", "gamma")
+)
+
+
+def cif(path, sites, group="P 1"):
+    names = "".join(f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z"))
+    path.write_text(f"data_x\n{CUBIC}_symmetry_space_group_name_H-M '{group}'\nloop_\n{names}{sites}")
+    return path
+
+
+def test_shared_sites_without_occupancies(tmp_path):
+    for sites, group in (("Cu Cu 0 0 0\nAu Au 0 0 0\n", "P 1"), ("Cu Cu 0 0 0\nAu Au 0.5 0.5 0\n", "F m -3 m")):
+        with pytest.raises(ValueError, match="site 1 has Au where Cu is as well; choose one ordered structure"):
+            AtomsDataset(cif(tmp_path / "a.cif", sites, group))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named_twice = AtomsDataset(cif(tmp_path / "a.cif", "Cu1 Cu 0 0 0\nCu2 Cu 0.5 0.5 0\n", "F m -3 m"))[0]
+    assert named_twice.z.tolist() == [29] * 4
+
+
+def test_boxes_are_periodic(tmp_path):
+    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    for format in ("eon", "sys"):
+        ase.io.write(tmp_path / "a.dat", crystal, format=format)
+        assert AtomsDataset(tmp_path / "a.dat", format=format)[0].pbc.tolist() == [[True] * 3]
+
+
+def test_several_structures_of_xsf(tmp_path):
+    (tmp_path / "a.xsf").write_text("ATOMS\n8 0 0 0\n1 0 0 1\nATOMS\n8 0 0 0\n1 0 0 2\n")
+    with pytest.raises(ValueError, match="it holds 2 structures, of which ASE reads one in the format 'xsf'"):
+        AtomsDataset(tmp_path / "a.xsf")
+    crystals = [bulk("NaCl", "rocksalt", a=a) for a in (5.6, 5.8)]
+    ase.io.write(tmp_path / "b.xsf", crystals)
+    assert [float(data.cell[0, 0, 1]) for data in AtomsDataset(tmp_path / "b.xsf")] == pytest.approx([2.8, 2.9])

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
@@ -21,9 +22,13 @@ CHARGED = [
     {"multiplicity": 3},
     {"spin_multiplicity": 2},
     {"key_value_pairs": {"charge": 1}},
+    {"data": {"total_charge": -1}},
+    {"charge": np.array([1])},
 ]
 NEUTRAL = [
     {},
+    {"key_value_pairs": None, "data": [1, 2]},
+    {"charge": np.array([0, 0, 1])},
     {"charge": 0},
     {"charge": 0, "spin": 1},
     {"charge": 0, "spin": 0, "multiplicity": 1},

@@ -176,3 +176,51 @@ def test_numbers_too_large_for_float32_are_refused():
     with pytest.raises(ValueError, match="'forces' holds numbers that are too large for float32"):
         to_data(atoms)
     assert to_data(atoms, dtype=torch.float64).forces[0, 0] == 1e39
+
+
+@pytest.mark.parametrize("key", ["gradient", "dft_total_gradient", "energy_grad", "dE_dR"])
+def test_gradients_are_minus_the_forces(tmp_path, key):
+    path = xyz(tmp_path / "a.xyz", "energy=-1.0", "Cu 0 0 0 0.5 -1.5 2.0")
+    path.write_text(path.read_text().replace("pos:R:3", f"pos:R:3:{key}:R:3"))
+    expected = [[-0.5, 1.5, -2.0]]
+    assert AtomsDataset(path, keys={"forces": key})[0].forces.tolist() == expected
+    bohr = AtomsDataset(path, {"forces": "Hartree/Bohr"}, {"forces": key})[0].forces
+    assert bohr.tolist() == [pytest.approx([51.422067 * value for value in expected[0]], rel=1e-6)]
+    assert AtomsDataset(path, {key: "eV/Å"})[0][key].tolist() == [[0.5, -1.5, 2.0]]  # a label of its own
+
+
+@pytest.mark.parametrize("key", ["neg_gradient", "force_gradient"])
+def test_gradients_of_unknown_sign_are_refused(key):
+    atoms = Atoms("H")
+    atoms.arrays[key] = np.ones((1, 3))
+    with pytest.raises(ValueError, match=f"'{key}' may be the gradient of the energy or minus that"):
+        to_data(atoms, keys={"forces": key})
+
+
+@pytest.mark.parametrize("key", ["energy_per_atom", "EnergyPerAtom", "dft energy per atom", "E/atom"])
+def test_energies_per_atom_are_no_total_energies(key):
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], info={key: -1.5})
+    with pytest.raises(ValueError, match=f"'{key}' is an energy per atom by its name"):
+        to_data(atoms, keys={"energy": key})
+    assert AtomsDataset(atoms, {key: "eV/atom"})[0][key].tolist() == [-1.5]
+
+
+@pytest.mark.parametrize("numbers", ["1 2 3 4 5 6", "1 6 5 6 2 4 5 4 3"])
+@pytest.mark.parametrize("name", ["stress", "virial"])
+def test_six_and_nine_numbers_in_a_file(tmp_path, name, numbers):
+    path = xyz(tmp_path / "a.xyz", f'energy=-1 {name}="{numbers}" note="a stress=b"')
+    matrix = np.array([[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]])
+    expected = matrix if name == "stress" else -matrix / 64.0
+    np.testing.assert_allclose(AtomsDataset(path, keys={"stress": name})[0].stress[0], expected, rtol=1e-12)
+
+
+def test_other_numbers_of_a_stress_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"stress must be 6 numbers \(xx yy zz yz xz xy\) or 9, got array"):
+        AtomsDataset(xyz(tmp_path / "a.xyz", 'stress="1 2 3"'))
+
+
+def test_energies_in_wave_numbers_are_energies():
+    """A label of its own stays a frequency, the energy is in eV: 8065.544 cm⁻¹ are 1 eV."""
+    atoms = Atoms("H", info={"E": 8065.543937})
+    assert to_data(atoms, {"energy": "cm-1"}, {"energy": "E"}).energy.tolist() == pytest.approx([1.0], rel=1e-9)
+    assert to_data(atoms, {"E": "cm-1"}).E.tolist() == [8065.543937]

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
-from pyg_schnet.data import StructureLoader, collate_indices
+from pyg_schnet import SchNet
+from pyg_schnet.data import NeighborList, StructureLoader, collate_indices, to_data
 from pyg_schnet.data import loader as loader_module
 
 
@@ -197,3 +199,25 @@ def test_loader_can_be_rebuilt_from_its_attributes(graphs):
     batch = next(iter(again))
     assert batch.idx.tolist() == [3, 1]
     assert "name" not in batch
+
+
+def test_structures_without_a_lattice_beside_crystals():
+    """PyG keeps the attributes of the first structure: after a molecule, crystals would lose their cells and shifts."""
+    molecule_ = Data(z=torch.tensor([1, 1]), pos=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.8]]))
+    crystal = to_data(bulk("NaCl", "rocksalt", a=5.6))
+    torch.manual_seed(0)
+    model = SchNet(16, 16, 1, 10, 5.0).eval()
+    alone = [model(molecule_.z, molecule_.pos).item()]
+    alone.append(model(crystal.z, crystal.pos, cell=crystal.cell, pbc=crystal.pbc).item())
+    for order in ([0, 1], [1, 0]):
+        structures = [(molecule_, crystal)[k] for k in order]
+        batch = collate_indices(structures, [0, 1])
+        assert batch.origin.tolist() == [[0.0] * 3] * 2
+        energy = model(batch.z, batch.pos, batch.batch, cell=batch.cell, pbc=batch.pbc)
+        assert energy.flatten().tolist() == pytest.approx([alone[k] for k in order], rel=1e-5)
+        batch = collate_indices([NeighborList(5.0)(data) for data in structures], [0, 1])
+        graph = {name: batch[name] for name in ("edge_index", "edge_shift", "cell", "pbc")}
+        energy = model(batch.z, batch.pos, batch.batch, **graph)
+        assert energy.flatten().tolist() == pytest.approx([alone[k] for k in order], rel=1e-5)
+    assert "cell" not in molecule_
+    assert "cell" not in collate_indices([molecule_, crystal], [0, 1], exclude_keys=["cell", "pbc", "origin"])

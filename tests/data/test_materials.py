@@ -1,5 +1,6 @@
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,46 @@ def test_virials_isotopes_and_shapes(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             MaterialsDataset(tmp_path / "a.json", {name: unit}, {name: key})
+
+
+@pytest.mark.parametrize("copies", [1, 20])
+def test_two_atoms_in_the_same_place(tmp_path, copies):
+    """Few and many atoms; an image of an atom is in its place as well."""
+    frac = [[x, y, 0.3 + 0.01 * k] for k in range(copies) for x, y in ((0.0, 0.0), (0.5, 0.5), (0.0, 0.5), (0.5, 0.0))]
+    record = {**PEROVSKITE, "sym": ["O"] * len(frac), "frac": frac}
+    assert len(MaterialsDataset(write(tmp_path / "a.json", [record]), {"e_form": "eV"})) == 1
+    record["frac"] = [*frac[:-1], [1.0, -1.0, 0.3]]
+    with pytest.raises(ValueError, match=r"is not a labelled structure: ValueError: atoms 0 and .* in the same place"):
+        MaterialsDataset(write(tmp_path / "a.json", [record]), {"e_form": "eV"})
+
+
+def test_gradients_and_energies_per_atom(tmp_path):
+    record = {**PEROVSKITE, "gradient": [[1.0, -2.0, 3.0]] * 5, "energy_per_atom": -1.0}
+    path = write(tmp_path / "a.json", [record])
+    assert MaterialsDataset(path, {"forces": "eV/Å"}, {"forces": "gradient"})[0].forces[4].tolist() == [-1.0, 2.0, -3.0]
+    with pytest.raises(ValueError, match="'energy_per_atom' is an energy per atom by its name"):
+        MaterialsDataset(path, {"energy": "eV"}, {"energy": "energy_per_atom"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pbc": [True, True, False]}, "it has pbc="),
+        ({"structure": {**PYMATGEN, "lattice": {**PYMATGEN["lattice"], "pbc": [True, False, True]}}}, "it has pbc="),
+        ({"occupancy": [1.0, 0.5, 1.0, 1.0, 1.0]}, "a site is shared by several elements or partly empty"),
+        ({"sym": [45, 52, 7, 7, 7]}, "45 is not the symbol of an element"),
+        ({"cell": [0.01, 4.0, 4.0, 90.0, 90.0, 90.0]}, r"cell vectors of 0\.01, 4, 4 Å, expected at least 0\.1 Å"),
+        ({"e_form": True}, "'e_form' must be a number or an array of numbers, got True"),
+        ({"structure": "as text"}, "is not a labelled structure"),
+    ],
+)
+def test_records_that_say_more_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        MaterialsDataset(write(tmp_path / "a.json", [{**PEROVSKITE, **change}]), {"e_form": "eV"})
+
+
+def test_records_that_say_what_is_so(tmp_path):
+    record = {**PEROVSKITE, "pbc": [True] * 3, "occupancy": [1] * 5}
+    with lzma.open(tmp_path / "a.json.XZ", "wt") as file:
+        file.write(json.dumps(record))
+    assert MaterialsDataset(tmp_path / "a.json.XZ", {"e_form": "eV"}).e_form.tolist() == [2.16]

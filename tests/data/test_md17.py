@@ -114,3 +114,28 @@ def test_molecules_far_out_keep_their_distances(tmp_path):
         exact = torch.pdist(torch.tensor(R[k]))
         torch.testing.assert_close(torch.pdist(data.pos.double()), exact, rtol=0, atol=2e-6)
         np.testing.assert_allclose(data.pos + data.origin, far[k], rtol=0, atol=1e-6)
+
+
+def test_two_atoms_in_the_same_place(original):
+    same = R.copy()
+    same[3, 2] = same[3, 0] + 1e-8
+    np.savez(original, z=Z, R=same, E=E, F=F)
+    with pytest.raises(ValueError, match=r"md17\.npz: frame 3: atoms 0 and 2 are in the same place"):
+        MD17(original)
+    side_by_side = R.copy()
+    side_by_side[:, 2, :2] = side_by_side[:, 0, :2]  # one above the other
+    np.savez(original, z=Z, R=side_by_side, E=E, F=F)
+    assert len(MD17(original)) == 5
+
+
+@pytest.mark.parametrize("change", [{"z": np.array(["O", "H", "H"])}, {"E": E + 1j}, {"F": F.astype("S8")}])
+def test_what_is_no_real_number_is_refused(original, change):
+    np.savez(original, **{"z": Z, "R": R, "E": E, "F": F, **change})
+    with pytest.raises(ValueError, match=r"must be real numbers, got (str|complex|bytes)"):
+        MD17(original)
+
+
+def test_a_single_array_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", R)
+    with pytest.raises(ValueError, match=r"a\.npy is not a file of MD17 or rMD17: it is a single array"):
+        MD17(tmp_path / "a.npy")

@@ -129,3 +129,18 @@ def test_columns_of_occupancies():
     atoms.arrays["occupancy"] = np.array([1.0, 0.5, 0.5])
     with pytest.raises(ValueError, match="partly empty"):
         to_data(atoms)
+
+
+def test_cells_in_another_unit_are_refused():
+    atoms = Atoms("Cu", cell=[0.36, 0.36, 0.036], pbc=True)
+    with pytest.raises(ValueError, match=r"cell vectors of 0\.36, 0\.36, 0\.036 Å, expected at least 0\.1 Å in per"):
+        to_data(atoms)
+    atoms.pbc = (True, True, False)
+    assert to_data(atoms).z.tolist() == [29]
+
+
+@pytest.mark.parametrize("pbc", ["TTF", [True, False], [1, 2, 0], [0.5] * 3, ["T", "T", "F"]])
+def test_directions_that_are_none(pbc):
+    with pytest.raises(ValueError, match="pbc must be True, False, or three of them, got"):
+        to_data(bulk("Cu"), pbc=pbc)
+    assert to_data(bulk("Cu"), pbc=[1, 0, True]).pbc.tolist() == [[True, False, True]]

@@ -110,3 +110,9 @@ def test_a_new_training_replaces_what_the_card_said():
     assert set(card) == {"unit", "data", "elements", "trained_on"}
     assert card["elements"] == ["H", "C", "O"]
     assert card["trained_on"]["gradients"] == "none"
+
+
+@pytest.mark.parametrize("entry", [{"gradients": "none"}, {"gradients": "none", "stress": False, "systems": ["H2O"]}])
+def test_entries_written_by_hand_are_refused(entry):
+    with pytest.raises(ValueError, match="entry 'trained_on' is not as training writes it"):
+        Domain.of({"trained_on": entry})

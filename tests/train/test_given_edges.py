@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from ase.build import bulk
 from torch_geometric.data import Batch, Data, InMemoryDataset
 from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import AddSelfLoops, Compose, ToUndirected
@@ -181,3 +182,13 @@ def test_follow_batch_and_exclude_keys_are_pygs(structure, structures):
     for key, value in theirs.items():
         assert torch.equal(ours[key], value), key
     assert StructureLoader(made, 2, exclude_keys=None, follow_batch=None).exclude_keys == ()
+
+
+def test_edges_that_lost_their_shifts_are_refused():
+    molecule = Data(z=torch.tensor([1, 1]), pos=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.8]]))
+    molecule.cell, molecule.pbc = torch.zeros(1, 3, 3), torch.zeros(1, 3, dtype=torch.bool)
+    crystal = to_data(bulk("NaCl", "rocksalt", a=5.6))
+    batch = next(iter(DataLoader([NeighborList(5.0)(data) for data in (molecule, crystal)], batch_size=2)))
+    task = PropertyTask(SchNet(8, 8, 1, 8, 5.0), target=TARGET)
+    with pytest.raises(ValueError, match="edges without edge_shift, which PyTorch Geometric's loader leaves out"):
+        task(batch)
