@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pyg_schnet.data import Split
+from pyg_schnet.data import Split, collate_indices
 from pyg_schnet.models import AtomisticModel, like_pyg, load
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.datamodule import StructureDataModule
@@ -39,7 +39,7 @@ from pyg_schnet.train.files import (
     locate_data,
     write_json,
 )
-from pyg_schnet.train.last_checkpoint import LastCheckpoint
+from pyg_schnet.train.last_checkpoint import LastCheckpoint, check_checkpoint
 from pyg_schnet.train.processes import (
     SHARED_FOLDER,
     check_first,
@@ -124,6 +124,9 @@ class TrainCLI(LightningCLI):
         taken = (Path(config.run_dir) / CONFIG_FILE).exists() and not is_follower(config.trainer)
         if config.resume is None and taken:
             raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
+        own_split = Path(config.run_dir) / SPLIT_FILE
+        if config.resume is not None and own_split.is_file() and _is_missing(config.data.split):
+            config.data.split = str(own_split)
         config.data = locate_data(config.data, config.data_dir)
         check_files(config.data)
         config.trainer.default_root_dir = config.run_dir
@@ -210,6 +213,7 @@ def train_model(args: list[str]) -> None:
     said = task.check(data)
     run_dir = Path(config.run_dir)
     if config.resume is not None:
+        check_checkpoint(config.resume, task)
         _check_split(run_dir / SPLIT_FILE, data.split)
     if config.start_from is not None and config.resume is None:
         _start_from(task, load(config.start_from), data.split)
@@ -217,6 +221,7 @@ def train_model(args: list[str]) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         kept = config.clone()
         kept.resume = None  # a run that takes these options begins at the beginning
+        kept.data_dir = None  # its files have been found
         cli.parser.save(kept, run_dir / CONFIG_FILE, overwrite=True)
         data.save_split(run_dir / SPLIT_FILE)
         _say(
@@ -232,7 +237,7 @@ def train_model(args: list[str]) -> None:
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config.resume)
     except (ValueError, MisconfigurationException):
-        if config.resume is None and trainer.global_step == 0 and trainer.is_global_zero:
+        if config.resume is None and trainer.is_global_zero and not (run_dir / "checkpoints" / "last.ckpt").is_file():
             _clear(run_dir)  # so that the command can be given again
         raise
     finally:
@@ -241,7 +246,7 @@ def train_model(args: list[str]) -> None:
         return
     _say(ending_sentence(trainer))
     best_epoch = _load_best(trainer, task)
-    _check_weights(task)
+    _check_numbers(task, data)
     training = {**record.summary(trainer), "ended_by": ending_of(trainer), "best_epoch": best_epoch}
     errors = test_errors(task, data) if len(data.test_set) else []
     _say(*(one for one in said if " test structure" in one))
@@ -249,8 +254,13 @@ def train_model(args: list[str]) -> None:
     _save_result(run_dir, task, data, config, training, errors)
 
 
+def _is_missing(split: Any) -> bool:
+    """Whether options name a file of a split that is not there."""
+    return isinstance(split, (str, os.PathLike)) and not Path(split).is_file()
+
+
 def _clear(run_dir: Path) -> None:
-    """Remove what a run has left that was refused before its first step."""
+    """Remove what a run has left that was refused before its first checkpoint."""
     for name in (CONFIG_FILE, SPLIT_FILE):
         (run_dir / name).unlink(missing_ok=True)
     for name in ("logs", "checkpoints"):
@@ -319,12 +329,15 @@ def _load_best(trainer: Trainer, task: PropertyTask) -> int | None:
     return checkpoint["epoch"]
 
 
-def _check_weights(task: PropertyTask) -> None:
-    """Raise for weights that are no numbers."""
-    if not all(bool(torch.isfinite(weight).all()) for weight in task.network.parameters()):
+def _check_numbers(task: PropertyTask, data: StructureDataModule) -> None:
+    """Raise for weights, or a prediction of a training structure, that are no numbers."""
+    first = collate_indices(data.train_set, [0]).to(task.device)
+    with torch.no_grad():
+        numbers = [*task.network.parameters(), task.eval().predict_step(first, 0)]
+    if not all(bool(torch.isfinite(number).all()) for number in numbers):
         raise ValueError(
-            "training diverged: weights are NaN or infinite, so there is no model to save; choose a lower learning "
-            f"rate than {task.lr:g} (--model.init_args.lr)"
+            "training diverged: weights or predictions are NaN or infinite, so there is no model to save; choose a "
+            f"lower learning rate than {task.lr:g} (--model.init_args.lr)"
         )
 
 

@@ -188,6 +188,8 @@ def test_both_ways_of_the_chapter_train_on_crystals(options):
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="weights must not be negative"):
         PotentialTask(SchNet(16, 16, 2, 10, 4.0), forces_weight=-1.0)
+    with pytest.raises(ValueError, match="must be positive, all are 0"):
+        PotentialTask(SchNet(16, 16, 2, 10, 4.0), energy_weight=0.0, forces_weight=0.0)
 
 
 def test_stress_of_a_mixed_set_is_learned_where_there_is_one():

@@ -217,7 +217,14 @@ def test_periodic_structures_are_refused_by_networks_without_cell():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"loss": "l2"}, "loss must be one of"), ({"warmup": 1.0}, "warmup"), ({"lr": 0.0}, "lr must be positive")],
+    [
+        ({"loss": "l2"}, "loss must be one of"),
+        ({"warmup": 1.0}, "warmup"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
+        ({"huber_delta": 0.0}, "huber_delta must be positive, in the unit of the property, got 0.0"),
+    ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
