@@ -40,6 +40,6 @@ def sentence_of(text: str) -> str:
         text = joined
     text = text.replace("Expected a one of", "Expected one of")
     parts = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    text = "; ".join(part for part in parts if part)
+    text = "; ".join(part for part in parts if part.strip(" -"))
     text = re.sub(r'Parser key "([\w.]+)":', r"--\1:", text)
     return re.sub(r"(--[\w.]+:)[ ;-]*", r"\1 ", " ".join(text.split()))

@@ -157,14 +157,14 @@ def test_dipoles_of_periodic_structures_are_not_learned(part):
     structures[periodic].set_cell([9.0, 9.0, 9.0])
     structures[periodic].pbc = (True, False, False)
     data = data_of(structures, ([0, 1], [2, 3], [4, 5]), "dipole", properties={"dipole": "e·Å"})
-    task = PropertyTask(network(readout=DipoleReadout(8)))
+    task = PropertyTask(network(readout=DipoleReadout(8, magnitude=False)))
     with pytest.raises(
         ValueError, match=rf"^{part} structures: the dipole .*structure 1 has pbc=\[True, False, False\]"
     ):
         check(task, data)
     if part != "test":
         data.check_places(task.network, test_only=True)
-    task = PropertyTask(network(out_channels=3), pooling="sum")  # a sum of vectors of atoms
+    task = PropertyTask(network(out_channels=3), pooling="sum")  # three numbers that are no dipole
     assert check(task, data) == []
 
 
@@ -172,12 +172,12 @@ def test_a_dipole_about_the_origin_is_not_learned_far_from_it():
     structures = [structure(labels=["energy"], dipole=np.zeros(3)) for _ in range(6)]
     structures[4].positions += 1e6
     data = data_of(structures, ([0, 1], [2, 3], [4, 5]), "dipole", properties={"dipole": "e·Å"})
-    task = PropertyTask(network(readout=DipoleReadout(8, origin="zero", neutralize=False)))
+    task = PropertyTask(network(readout=DipoleReadout(8, magnitude=False, origin="zero", neutralize=False)))
     with pytest.raises(
         ValueError, match=r"^test structures: the dipole .*about the origin.*structure 0 is 1\.73e\+06 Å"
     ):
         check(task, data)
-    assert check(PropertyTask(network(readout=DipoleReadout(8))), data) == []
+    assert check(PropertyTask(network(readout=DipoleReadout(8, magnitude=False))), data) == []
 
 
 def test_a_split_gets_the_fingerprint_of_its_structures():

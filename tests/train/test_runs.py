@@ -120,6 +120,7 @@ def test_a_moved_run_goes_on_where_it_is_with_the_best_of_all_epochs():
         main(["train", *resume, "--data.split=other.json", "--trainer.max_epochs=5"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_refused_leaves_nothing():
     for more, message in (
         (["--data.num_train=29"], "cannot take 29 training"),
@@ -210,6 +211,7 @@ def test_doubles_are_trained_and_saved():
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]["atomref"].dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_run():
     command = [sys.executable, "-W", "ignore", "-m", "pyg_schnet.cli", *options("runs/shared")]
     command = [one for one in command if not one.startswith("--run_dir")]

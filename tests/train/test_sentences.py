@@ -16,6 +16,7 @@ def reason(arguments):
     return sentence_of(str(found.value))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonargparse, whose older versions have one name only
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
