@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.data import Split, collate_indices
 from pyg_schnet.models import AtomisticModel, like_pyg, load
@@ -211,6 +212,7 @@ def train_model(args: list[str]) -> None:
     trainer, task, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
     task.find_targets(data)
     said = task.check(data)
+    _check_call(task, data)
     run_dir = Path(config.run_dir)
     if config.resume is not None:
         check_checkpoint(config.resume, task)
@@ -252,6 +254,19 @@ def train_model(args: list[str]) -> None:
     _say(*(one for one in said if " test structure" in one))
     print("\n" + format_errors(errors, len(data.test_set)) if errors else NO_TEST)
     _save_result(run_dir, task, data, config, training, errors)
+
+
+def _check_call(task: PropertyTask, data: StructureDataModule) -> None:
+    """Raise for a network of another package that is called in another way."""
+    network = task.network
+    if isinstance(network, (AtomisticModel, like_pyg.SchNet, PyGSchNet)):
+        return
+    try:
+        with torch.no_grad():
+            task(collate_indices(data.train_set, [0]))
+    except (TypeError, RuntimeError, IndexError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"a {type(network).__name__} cannot be called as network(z, pos, batch): {reason}") from error
 
 
 def _is_missing(split: Any) -> bool:

@@ -146,7 +146,9 @@ def test_elements_that_no_training_structure_has_are_said():
 def test_elements_of_structures_without_label_are_not_learned():
     structures = [structure("H2O"), structure("CH4", labels=("forces",)), structure("H2O"), structure("CH4")]
     data = data_of(structures, ([0, 1], [2], [3]))
-    assert "C (in 1 of 1 test structures)" in check(PropertyTask(network()), data)[0]
+    left_out, absent = check(PropertyTask(network()), data)
+    assert left_out == "1 of 2 training structures have no label 'energy' and are left out."
+    assert "C (in 1 of 1 test structures)" in absent
     assert data.training_elements() == ["H", "O"]
 
 

@@ -143,6 +143,16 @@ def test_a_run_that_is_refused_leaves_nothing():
         assert not Path("run").exists(), more
 
 
+def test_networks_that_are_called_in_another_way_are_refused():
+    given = [one for one in options("run", "--model.pooling=sum") if "--model.network" not in one]
+    arguments = '--model.network.init_args={"in_features": 3, "out_features": 1}'
+    with pytest.raises(
+        SystemExit, match=r"a Linear cannot be called as network\(z, pos, batch\): .*positional argument"
+    ):
+        main([*given, "--model.network=torch.nn.Linear", arguments])
+    assert not Path("run").exists()
+
+
 def test_time_that_ended_a_run_is_said(capsys):
     main(options("run", "--trainer.max_time=00:00:00:00", epochs=100_000))
     assert "Stopped by --trainer.max_time=00:00:00:00 after 0 of 100,000 epochs" in capsys.readouterr().out
