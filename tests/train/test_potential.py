@@ -226,7 +226,6 @@ def test_stress_of_a_mixed_set_is_learned_where_there_is_one():
         task.respond(batch, stress=True)
 
 
-@pytest.mark.filterwarnings("ignore")  # those of Lightning
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_trainers_that_evaluate_in_inference_mode(crystals, tmp_path, precision):
     """Lightning's default; errors are those of a trainer that only switches gradients off, in full precision."""
