@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonargparse
-import numpy as np
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -51,6 +50,7 @@ from pyg_schnet.train.processes import (
 )
 from pyg_schnet.train.record import RunRecord
 from pyg_schnet.train.report import NO_TEST, Errors, format_errors
+from pyg_schnet.train.resuming import check_split, clear, interruption, is_missing
 from pyg_schnet.train.split_note import note_split, num_seen
 from pyg_schnet.train.switches import check_strategy, check_switches, has_validation
 from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
@@ -126,7 +126,7 @@ class TrainCLI(LightningCLI):
         if config.resume is None and taken:
             raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
         own_split = Path(config.run_dir) / SPLIT_FILE
-        if config.resume is not None and own_split.is_file() and _is_missing(config.data.split):
+        if config.resume is not None and own_split.is_file() and is_missing(config.data.split):
             config.data.split = str(own_split)
         config.data = locate_data(config.data, config.data_dir)
         check_files(config.data)
@@ -216,7 +216,7 @@ def train_model(args: list[str]) -> None:
     run_dir = Path(config.run_dir)
     if config.resume is not None:
         check_checkpoint(config.resume, task)
-        _check_split(run_dir / SPLIT_FILE, data.split)
+        check_split(run_dir / SPLIT_FILE, data.split)
     if config.start_from is not None and config.resume is None:
         _start_from(task, load(config.start_from), data.split)
     if trainer.is_global_zero:
@@ -240,8 +240,10 @@ def train_model(args: list[str]) -> None:
         trainer.fit(task, datamodule=data, ckpt_path=config.resume)
     except (ValueError, MisconfigurationException):
         if config.resume is None and trainer.is_global_zero and not (run_dir / "checkpoints" / "last.ckpt").is_file():
-            _clear(run_dir)  # so that the command can be given again
+            clear(run_dir)  # so that the command can be given again
         raise
+    except SystemExit as error:
+        sys.exit(error.code if (said := interruption(trainer, error, run_dir)) is None else f"pyg-schnet train: {said}")
     finally:
         os.environ.pop(SHARED_FOLDER, None)
     if not trainer.is_global_zero:
@@ -269,21 +271,6 @@ def _check_call(task: PropertyTask, data: StructureDataModule) -> None:
         raise ValueError(f"a {type(network).__name__} cannot be called as network(z, pos, batch): {reason}") from error
 
 
-def _is_missing(split: Any) -> bool:
-    """Whether options name a file of a split that is not there."""
-    return isinstance(split, (str, os.PathLike)) and not Path(split).is_file()
-
-
-def _clear(run_dir: Path) -> None:
-    """Remove what a run has left that was refused before its first checkpoint."""
-    for name in (CONFIG_FILE, SPLIT_FILE):
-        (run_dir / name).unlink(missing_ok=True)
-    for name in ("logs", "checkpoints"):
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    if not any(run_dir.iterdir()):
-        run_dir.rmdir()
-
-
 def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> None:
     """Take over what a model has learned, unless it did so from the structures of the test."""
     noted = (trained.card.get("split") or {}).get("fingerprint")
@@ -298,18 +285,6 @@ def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> No
 def _say(*sentences: str | None) -> None:
     for sentence in filter(None, sentences):
         print(sentence)
-
-
-def _check_split(path: Path, split: Split) -> None:
-    """Raise unless a run goes on with the structures that it began with."""
-    if not path.is_file():
-        return
-    before = Split.load(path)
-    if any(not np.array_equal(getattr(before, name), getattr(split, name)) for name in ("train", "val", "test")):
-        raise ValueError(
-            f"the options of the data give another split than {path}, so the run would learn from its test structures; "
-            f"resume it with its own options, or with --data.split={path}"
-        )
 
 
 def _set_loggers(trainer: Trainer, options: Any, run_dir: Path) -> None:

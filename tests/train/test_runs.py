@@ -120,6 +120,17 @@ def test_a_moved_run_goes_on_where_it_is_with_the_best_of_all_epochs():
         main(["train", *resume, "--data.split=other.json", "--trainer.max_epochs=5"])
 
 
+def test_a_run_does_not_go_on_with_other_structures():
+    main(options("run"))
+    resume = ["--config=run/config.yaml", "--resume=run/checkpoints/last.ckpt", "--trainer.max_epochs=2"]
+    structures = ase.io.read("a.xyz", ":")
+    ase.io.write("a.xyz", structures[::-1], format="extxyz")  # the same numbers of structures, but others
+    with pytest.raises(SystemExit, match=r"or their order, are not those of run/split\.json"):
+        main(["train", *resume])
+    ase.io.write("a.xyz", structures, format="extxyz")
+    main(["train", *resume])
+
+
 @pytest.mark.slow
 def test_a_run_that_is_refused_leaves_nothing():
     for more, message in (
