@@ -106,6 +106,7 @@ def test_other_numbers_of_outputs_are_said():
         task.pair(torch.zeros(4, 2), collate_indices(data.dataset, range(4)))
 
 
+@pytest.mark.filterwarnings("ignore:the structure has")  # compositions and distances that training lacked
 def test_commands_learn_and_predict_them(tmp_path, capsys):
     ase.io.write(tmp_path / "a.xyz", structures(), format="extxyz")
     main(["train", "--data.dataset=pyg_schnet.data.AtomsDataset", f"--data.dataset.source={tmp_path / 'a.xyz'}",
