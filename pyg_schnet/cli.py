@@ -82,6 +82,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.")  # when resuming
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")  # errors are added before
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
 

@@ -156,10 +156,15 @@ def random_split_indices(
         >>> random_split_indices(10, 5, 2).train.tolist()
         [3, 2, 1, 8, 6]
     """
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    test_is_rest = num_test is None
     num_test = n_structures - num_train - num_val if num_test is None else num_test
     if min(num_train, num_val, num_test) < 0 or num_train + num_val + num_test > n_structures:
+        rest = "" if test_is_rest else f" and {num_test:,} test"
         raise ValueError(
-            f"cannot take {num_train} training, {num_val} validation and {num_test} test structures from {n_structures}"
+            f"cannot take {num_train:,} training, {num_val:,} validation{rest} structures from {n_structures:,}; "
+            "choose numbers (num_train, num_val, num_test) that are not negative and not more together"
         )
     order = np.argsort(np.random.PCG64(seed).random_raw(n_structures), kind="stable")
     train, val, test = np.split(order[: num_train + num_val + num_test], [num_train, num_train + num_val])

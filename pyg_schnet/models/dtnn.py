@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pyg_schnet.models.base import AtomisticModel
-from pyg_schnet.models.parts import describe_readout, make_readout, make_window, refuse_pyg_arguments
+from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import DTNNConv, DTNNInteraction, GaussianBasis, Readout, SumReadout
 
 
@@ -52,6 +52,7 @@ class DTNN(AtomisticModel):
         window: Literal["cosine", "hard"] = "hard",
         shared_weights: bool = True,
     ) -> None:
+        check_sizes(hidden_channels=hidden_channels, num_factors=num_factors)
         if isinstance(readout, str) and readout in ("sum", "add"):
             readout = SumReadout(hidden_channels, out_channels, activation="tanh")
         super().__init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -131,7 +132,24 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
     return readout
 
 
+def check_sizes(**sizes: int) -> None:
+    """Raise for numbers of features that are none.
+
+    Raises:
+        ValueError: If one is not a whole number of at least 1.
+
+    Example:
+        >>> check_sizes(hidden_channels=64)
+    """
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1, got {size!r}")
+
+
 def _from_description(description: dict[str, Any]) -> Readout:
+    if "class_path" in description:  # as configurations name classes
+        arguments = description.get("init_args") or {}
+        description = {"class": str(description["class_path"]).rsplit(".", 1)[-1], **arguments}
     name = description.get("class")
     if name not in _READOUT_CLASSES:
         raise ValueError(f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {name!r}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyg_schnet.kernels import cpu_kernels, is_plain
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.edges import Edges, embed, find_edges
-from pyg_schnet.models.parts import describe_readout, make_readout, make_window, refuse_pyg_arguments
+from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import (
     FilterNetwork,
     GaussianBasis,
@@ -97,6 +97,7 @@ class SchNet(AtomisticModel):
         filters: Filters = "auto",
         num_nodes: int | None = None,
     ) -> None:
+        check_sizes(hidden_channels=hidden_channels, num_filters=num_filters)
         super().__init__(
             hidden_channels,
             num_interactions,

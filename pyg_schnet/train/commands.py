@@ -11,6 +11,7 @@ from pyg_schnet.train.evaluation import evaluate_model
 from pyg_schnet.train.fitting import train_model
 from pyg_schnet.train.merging import merge_runs
 from pyg_schnet.train.prediction import predict_file
+from pyg_schnet.train.sentences import is_of_parser, sentence_of
 
 
 def run(command: str, args: list[str]) -> None:
@@ -28,5 +29,8 @@ def run(command: str, args: list[str]) -> None:
             parser.add_function_arguments(function, as_positional=True)
             function(**parser.parse_args(args).as_dict())
     except jsonargparse.ArgumentError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{reason}; pyg-schnet {command} --help explains the options") from error
+        raise ValueError(f"{sentence_of(str(error))}; pyg-schnet {command} --help explains the options") from error
+    except ValueError as error:  # of a class that was given options out of range
+        if not is_of_parser(str(error)):
+            raise
+        raise ValueError(sentence_of(str(error))) from error

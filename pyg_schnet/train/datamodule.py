@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
@@ -32,7 +32,7 @@ from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn import composition
 from pyg_schnet.train.checks import absent_sentence, check_labels
 from pyg_schnet.train.coverage import domain_of
-from pyg_schnet.train.survey import Survey, absent, pieces, survey
+from pyg_schnet.train.survey import Survey, absent, check_places, num_shared, pieces, survey
 
 _PIECE = 10_000  # structures read at a time for statistics
 
@@ -83,7 +83,8 @@ class StructureDataModule(LightningDataModule):
         num_workers: Processes that prepare batches; 0 does so in the main process, which is fastest for data in memory.
 
     Raises:
-        ValueError: If the data set has no such target, or sizes do not fit.
+        ValueError: If the data set has no such target, sizes do not fit, or structures of ``test_dataset`` are also
+            learned from.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class StructureDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        _check_numbers(batch_size=batch_size, eval_batch_size=eval_batch_size)
         if len(dataset) > 0:
             atoms_of(dataset[0])
         self.dataset = dataset
@@ -126,6 +128,11 @@ class StructureDataModule(LightningDataModule):
             self.split = replace(self.split, fingerprint=fingerprint(dataset))
         if test_dataset is not None:
             self.test_set = test_dataset
+            if seen := num_shared(test_dataset, [self.train_set, self.val_set]):
+                raise ValueError(
+                    f"{seen:,} of the {len(test_dataset):,} structures of test_dataset are also among those for "
+                    "training or validation, so their errors would tell nothing; leave them out of one of the two"
+                )
         self._surveyed: tuple[list[Property], dict[str, Survey]] | None = None
 
     def save_split(self, path: str | os.PathLike[str]) -> Path:
@@ -154,6 +161,18 @@ class StructureDataModule(LightningDataModule):
         return check_labels(parts, needed) + [
             absent_sentence(name, missing, parts[name].size) for name, missing in others.items() if missing
         ]
+
+    def check_places(self, network: nn.Module, *, test_only: bool = False) -> None:
+        """Raise where dipoles or spatial extents are not defined; see :func:`pyg_schnet.train.survey.check_places`.
+
+        Args:
+            network: The network.
+            test_only: Whether only test structures count.
+        """
+        parts = {"test": self.test_set}
+        if not test_only:
+            parts = {"training": self.train_set, "validation": self.val_set, **parts}
+        check_places(getattr(network, "readout", None), parts)
 
     def absent_elements(self, known: Iterable[str]) -> str | None:
         """Sentence on elements of test structures that are not among those known; ``None`` where there are none."""
@@ -233,6 +252,12 @@ class StructureDataModule(LightningDataModule):
 
     def _ordered(self, structures: Dataset) -> StructureLoader:
         return StructureLoader(structures, self.eval_batch_size, num_workers=self.num_workers)
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be a number of structures, at least 1, got {value}")
 
 
 def _draw(dataset: Dataset, num_train: int | None, num_val: int, num_test: int | None, seed: int) -> Split:

@@ -20,7 +20,8 @@ def ending_of(trainer: Trainer) -> str | None:
         if isinstance(callback, Timer) and callback.time_remaining() is not None and callback.time_remaining() <= 0:
             return "max_time"
     stops = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]
-    return "early_stopping" if any(callback.stopped_epoch > 0 for callback in stops) else None
+    stopped = any(callback.stopped_epoch > 0 or callback.stopping_reason_message for callback in stops)  # epoch 0, too
+    return "early_stopping" if stopped else None
 
 
 def ending_sentence(trainer: Trainer) -> str | None:

@@ -90,6 +90,7 @@ def errors_of(
     check_untrained(network.card, data.split)
     if len(data.test_set) == 0:
         raise ValueError("the run kept no structures for a test; give others with --split or test_dataset")
+    data.check_places(network, test_only=True)
     elements = network.card.get("elements")
     if elements is not None and (said := data.absent_elements(elements)):
         print(said)

@@ -21,7 +21,10 @@ _ARGUMENTS = ("path", "source")  # of data sets, that name their files
 
 
 def locate_data(data: Any, folder: str | os.PathLike[str] | None) -> Any:
-    """Options of a data module whose data sets read their files from ``folder``; absolute names stay.
+    """Options of a data module whose data sets read their files from ``folder``.
+
+    Files are looked for there by their names with folders and, where there is none, without; absolute names of files
+    that exist stay.
 
     Args:
         data: Section ``data`` of a configuration, as a dictionary or jsonargparse's namespace.
@@ -39,7 +42,14 @@ def locate_data(data: Any, folder: str | os.PathLike[str] | None) -> Any:
         return data
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder of data at {folder}")
-    return _rename(data, lambda name: str(Path(folder) / name))
+    root = Path(folder).resolve()  # so that the options can be read in any place later on
+    return _rename(data, lambda name: _within(root, name))
+
+
+def _within(root: Path, name: str) -> str:
+    """Name of a file in a folder."""
+    whole, bare = root / name, root / Path(name).name
+    return str(bare if bare.exists() and not whole.exists() else whole)
 
 
 def check_files(data: Any) -> None:

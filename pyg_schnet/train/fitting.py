@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-import shutil
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonargparse
-import numpy as np
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,8 +17,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch_geometric.nn.models import SchNet as PyGSchNet
 
-from pyg_schnet.data import Split
+from pyg_schnet.data import Split, collate_indices
 from pyg_schnet.models import AtomisticModel, like_pyg, load
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.datamodule import StructureDataModule
@@ -39,7 +39,7 @@ from pyg_schnet.train.files import (
     locate_data,
     write_json,
 )
-from pyg_schnet.train.last_checkpoint import LastCheckpoint
+from pyg_schnet.train.last_checkpoint import LastCheckpoint, check_checkpoint
 from pyg_schnet.train.processes import (
     SHARED_FOLDER,
     check_first,
@@ -50,6 +50,7 @@ from pyg_schnet.train.processes import (
 )
 from pyg_schnet.train.record import RunRecord
 from pyg_schnet.train.report import NO_TEST, Errors, format_errors
+from pyg_schnet.train.resuming import check_split, clear, interruption, is_missing
 from pyg_schnet.train.split_note import note_split, num_seen
 from pyg_schnet.train.switches import check_strategy, check_switches, has_validation
 from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
@@ -124,6 +125,9 @@ class TrainCLI(LightningCLI):
         taken = (Path(config.run_dir) / CONFIG_FILE).exists() and not is_follower(config.trainer)
         if config.resume is None and taken:
             raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
+        own_split = Path(config.run_dir) / SPLIT_FILE
+        if config.resume is not None and own_split.is_file() and is_missing(config.data.split):
+            config.data.split = str(own_split)
         config.data = locate_data(config.data, config.data_dir)
         check_files(config.data)
         config.trainer.default_root_dir = config.run_dir
@@ -208,15 +212,18 @@ def train_model(args: list[str]) -> None:
     trainer, task, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
     task.find_targets(data)
     said = task.check(data)
+    _check_call(task, data)
     run_dir = Path(config.run_dir)
     if config.resume is not None:
-        _check_split(run_dir / SPLIT_FILE, data.split)
+        check_checkpoint(config.resume, task)
+        check_split(run_dir / SPLIT_FILE, data.split)
     if config.start_from is not None and config.resume is None:
         _start_from(task, load(config.start_from), data.split)
     if trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         kept = config.clone()
         kept.resume = None  # a run that takes these options begins at the beginning
+        kept.data_dir = None  # its files have been found
         cli.parser.save(kept, run_dir / CONFIG_FILE, overwrite=True)
         data.save_split(run_dir / SPLIT_FILE)
         _say(
@@ -232,16 +239,18 @@ def train_model(args: list[str]) -> None:
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config.resume)
     except (ValueError, MisconfigurationException):
-        if config.resume is None and trainer.global_step == 0 and trainer.is_global_zero:
-            _clear(run_dir)  # so that the command can be given again
+        if config.resume is None and trainer.is_global_zero and not (run_dir / "checkpoints" / "last.ckpt").is_file():
+            clear(run_dir)  # so that the command can be given again
         raise
+    except SystemExit as error:
+        sys.exit(error.code if (said := interruption(trainer, error, run_dir)) is None else f"pyg-schnet train: {said}")
     finally:
         os.environ.pop(SHARED_FOLDER, None)
     if not trainer.is_global_zero:
         return
     _say(ending_sentence(trainer))
     best_epoch = _load_best(trainer, task)
-    _check_weights(task)
+    _check_numbers(task, data)
     training = {**record.summary(trainer), "ended_by": ending_of(trainer), "best_epoch": best_epoch}
     errors = test_errors(task, data) if len(data.test_set) else []
     _say(*(one for one in said if " test structure" in one))
@@ -249,14 +258,17 @@ def train_model(args: list[str]) -> None:
     _save_result(run_dir, task, data, config, training, errors)
 
 
-def _clear(run_dir: Path) -> None:
-    """Remove what a run has left that was refused before its first step."""
-    for name in (CONFIG_FILE, SPLIT_FILE):
-        (run_dir / name).unlink(missing_ok=True)
-    for name in ("logs", "checkpoints"):
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    if not any(run_dir.iterdir()):
-        run_dir.rmdir()
+def _check_call(task: PropertyTask, data: StructureDataModule) -> None:
+    """Raise for a network of another package that is called in another way."""
+    network = task.network
+    if isinstance(network, (AtomisticModel, like_pyg.SchNet, PyGSchNet)):
+        return
+    try:
+        with torch.no_grad():
+            task(collate_indices(data.train_set, [0]))
+    except (TypeError, RuntimeError, IndexError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"a {type(network).__name__} cannot be called as network(z, pos, batch): {reason}") from error
 
 
 def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> None:
@@ -273,18 +285,6 @@ def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> No
 def _say(*sentences: str | None) -> None:
     for sentence in filter(None, sentences):
         print(sentence)
-
-
-def _check_split(path: Path, split: Split) -> None:
-    """Raise unless a run goes on with the structures that it began with."""
-    if not path.is_file():
-        return
-    before = Split.load(path)
-    if any(not np.array_equal(getattr(before, name), getattr(split, name)) for name in ("train", "val", "test")):
-        raise ValueError(
-            f"the options of the data give another split than {path}, so the run would learn from its test structures; "
-            f"resume it with its own options, or with --data.split={path}"
-        )
 
 
 def _set_loggers(trainer: Trainer, options: Any, run_dir: Path) -> None:
@@ -319,12 +319,15 @@ def _load_best(trainer: Trainer, task: PropertyTask) -> int | None:
     return checkpoint["epoch"]
 
 
-def _check_weights(task: PropertyTask) -> None:
-    """Raise for weights that are no numbers."""
-    if not all(bool(torch.isfinite(weight).all()) for weight in task.network.parameters()):
+def _check_numbers(task: PropertyTask, data: StructureDataModule) -> None:
+    """Raise for weights, or a prediction of a training structure, that are no numbers."""
+    first = collate_indices(data.train_set, [0]).to(task.device)
+    with torch.no_grad():
+        numbers = [*task.network.parameters(), task.eval().predict_step(first, 0)]
+    if not all(bool(torch.isfinite(number).all()) for number in numbers):
         raise ValueError(
-            "training diverged: weights are NaN or infinite, so there is no model to save; choose a lower learning "
-            f"rate than {task.lr:g} (--model.init_args.lr)"
+            "training diverged: weights or predictions are NaN or infinite, so there is no model to save; choose a "
+            f"lower learning rate than {task.lr:g} (--model.init_args.lr)"
         )
 
 

@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from torch import nn
 
 
 class LastCheckpoint(Checkpoint):
@@ -49,3 +51,28 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path(trainer))
         self._saved_at = time.monotonic()
+
+
+def check_checkpoint(path: str | Path, task: nn.Module) -> None:
+    """Raise for a file that a run cannot go on from.
+
+    Args:
+        path: The file.
+        task: What is learned, with its network.
+
+    Raises:
+        ValueError: If it is no whole checkpoint, or one of another task or network.
+    """
+    advice = "resume from RUN_DIR/checkpoints/last.ckpt, with --config=RUN_DIR/config.yaml"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        found = {name: tuple(value.shape) for name, value in found.items()}
+    except Exception as error:  # whatever a reader of foreign or damaged bytes runs into
+        raise ValueError(f"{path} is no whole checkpoint of a run ({type(error).__name__}); {advice}") from error
+    needed = {name: tuple(value.shape) for name, value in task.state_dict().items()}
+    for name in [*needed, *found]:
+        if needed.get(name) != found.get(name):
+            raise ValueError(
+                f"{path} is of another task or network: {name} is {found.get(name, 'not there')} in place of "
+                f"{needed.get(name, 'none')}; {advice}"
+            )

@@ -29,6 +29,8 @@ def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, ba
         batch_size: Structures in a batch.
     """
     folders = [Path(run) for run in runs]
+    if not folders:
+        raise ValueError("give the folders of the runs to merge, for example '[runs/seed-0, runs/seed-1]'")
     for folder in folders:
         if not (folder / MODEL_FILE).is_file() or not (folder / RESULT_FILE).is_file():
             raise FileNotFoundError(f"no finished run in {folder}")

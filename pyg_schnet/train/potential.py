@@ -37,7 +37,7 @@ class PotentialTask(DerivativeTask):
         **kwargs: Options of :class:`PropertyTask`.
 
     Raises:
-        ValueError: If a weight is negative.
+        ValueError: If a weight is negative, or all are zero.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class PotentialTask(DerivativeTask):
                 f"weights must not be negative, got energy {energy_weight}, forces {forces_weight}, "
                 f"stress {stress_weight}"
             )
+        if max(energy_weight, forces_weight, stress_weight) == 0:
+            raise ValueError("one of energy_weight, forces_weight and stress_weight must be positive, all are 0")
         self.energy_weight = energy_weight
         self.forces_weight = forces_weight
         self.stress_weight = stress_weight

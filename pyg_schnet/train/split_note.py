@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pyg_schnet.data import Split, random_split_indices
+from pyg_schnet.train.files import RUN
 
 _PARTS = ("train", "val", "test")
 
@@ -36,6 +38,8 @@ def note_split(split: Split, seed: int) -> dict[str, Any]:
 def split_of(card: dict[str, Any]) -> Split | None:
     """The split that a card notes, the structures of each part perhaps in another order; ``None`` without a note.
 
+    Of older files, which note sizes alone, it is drawn as their options say.
+
     Args:
         card: Card of a model.
 
@@ -51,7 +55,7 @@ def split_of(card: dict[str, Any]) -> Split | None:
     noted = card.get("split") or {}
     structures, fingerprint = noted.get("structures"), noted.get("fingerprint")
     if structures is None:
-        return None
+        return _drawn(noted, (card.get(RUN) or {}).get("data") or {})
     number, sizes = structures["n_structures"], structures["sizes"]
     if "seed" in structures:
         drawn = random_split_indices(number, *sizes, structures["seed"])
@@ -61,6 +65,16 @@ def split_of(card: dict[str, Any]) -> Split | None:
     if [len(getattr(found, name)) for name in _PARTS] != sizes:
         raise ValueError(f"the split in the model file is damaged: its parts do not have {sizes} structures")
     return found
+
+
+def _drawn(noted: dict[str, Any], data: dict[str, Any]) -> Split | None:
+    """Split of a run by its options, where these take all structures of a data set and no file."""
+    elsewhere = data.get("test_dataset") is not None
+    takes_all = data.get("num_train") is None or (data.get("num_test") is None and not elsewhere)
+    if not data or data.get("split") is not None or not takes_all or "num_train" not in noted:
+        return None
+    sizes = [noted["num_train"], noted["num_val"], 0 if elsewhere else noted["num_test"]]
+    return replace(random_split_indices(sum(sizes), *sizes, data.get("seed", 0)), fingerprint=noted.get("fingerprint"))
 
 
 def together(splits: list[Split]) -> Split:

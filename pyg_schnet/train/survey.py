@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, collate_indices, target_mask, target_values
-from pyg_schnet.nn import composition
+from pyg_schnet.models.boundaries import check_boundaries, check_origin
+from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout, composition
 
 _PIECE = 10_000  # structures read at a time
 
@@ -67,6 +69,62 @@ def pieces(structures: Any, size: int = _PIECE) -> Iterator[Batch]:
 def absent(part: Survey, known: set[str]) -> Counter[str]:
     """Elements of a part that are not among those known, with the number of structures that have them."""
     return Counter({symbol: count for symbol, count in part.elements.items() if symbol not in known})
+
+
+def num_shared(structures: Any, others: Sequence[Any]) -> int:
+    """Number of structures that are also in other parts: the same atoms in the same places and cell, to 1e-4 Å.
+
+    Args:
+        structures: Structures that are counted.
+        others: The other parts.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from pyg_schnet.data import AtomsDataset
+        >>> num_shared(AtomsDataset([molecule("H2O"), molecule("CH4")]), [AtomsDataset([molecule("CH4")])])
+        1
+    """
+    known = {key for part in others for key in _keys(part)}
+    return sum(key in known for key in _keys(structures))
+
+
+def _keys(structures: Any) -> Iterator[bytes]:
+    """What each structure is, to be compared."""
+    for batch in pieces(structures):
+        atoms = torch.cat([batch.z.view(-1, 1), (batch.pos.to(torch.float64) * 1e4).round().to(torch.int64)], 1).numpy()
+        cell = batch.get("cell")
+        cells = None if cell is None else (cell.to(torch.float64) * 1e4).round().to(torch.int64).numpy()
+        bounds = batch.ptr.tolist()
+        for k, (start, end) in enumerate(pairwise(bounds)):
+            yield atoms[start:end].tobytes() + (b"" if cells is None else cells[k].tobytes())
+
+
+def check_places(readout: Any, parts: Mapping[str, Any]) -> None:
+    """Raise where a readout of charges at positions cannot be used: for periodic structures, or far from its origin.
+
+    Args:
+        readout: Readout of the network; others than of dipoles and spatial extents look at nothing.
+        parts: Structures of each part, by its name.
+
+    Raises:
+        ValueError: If there is such a structure; the message names part and structure.
+    """
+    if not isinstance(readout, (DipoleReadout, ElectronicSpatialExtentReadout)):
+        return
+    for name, structures in parts.items():
+        given = [(batch.get("pbc"), batch.get("origin")) for batch in pieces(structures)]
+        pbc, origin = (
+            ([one.view(-1, 3) for one in column if one is not None] for column in zip(*given, strict=True))
+            if given
+            else ((), ())
+        )
+        try:
+            if pbc:
+                check_boundaries(readout, torch.cat(pbc))
+            if origin:
+                check_origin(readout, torch.cat(origin))
+        except ValueError as error:
+            raise ValueError(f"{name} structures: {error}") from error
 
 
 def _add(found: Survey, batch: Batch, targets: Sequence[Property]) -> None:

@@ -31,10 +31,16 @@ def check_switches(options: Any) -> None:
             f"weights and references of {precision} have two or three digits, too few for energies; choose "
             "--trainer.precision=bf16-mixed, 32-true or 64-true"
         )
-    for name in ("limit_train_batches", "overfit_batches"):
+    for name in ("limit_train_batches", "max_epochs", "max_steps"):
+        if options.get(name) == 0:
+            raise ValueError(f"--trainer.{name}=0 leaves nothing to learn; choose a larger number")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         value = options.get(name)
-        if name == "limit_train_batches" and value is not None and value == 0:
-            raise ValueError(f"--trainer.{name}=0 leaves nothing to learn from; choose a number of batches or a part")
+        if value is not None and value < 1:
+            raise ValueError(f"--trainer.{name} must be at least 1, got {value}")
+    clip = options.get("gradient_clip_val")
+    if clip is not None and not clip >= 0:
+        raise ValueError(f"--trainer.gradient_clip_val must not be negative, got {clip}; null clips nothing")
 
 
 def check_strategy(trainer: Trainer) -> None:

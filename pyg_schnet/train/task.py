@@ -94,8 +94,12 @@ class PropertyTask(LightningModule):
             raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
         if not 0.0 <= warmup < 1.0:
             raise ValueError(f"warmup must be a part of the training, at least 0 and below 1, got {warmup!r}")
-        if lr <= 0:
+        if not lr > 0:
             raise ValueError(f"lr must be positive, got {lr!r}")
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay must not be negative, got {weight_decay!r}")
+        if not huber_delta > 0:
+            raise ValueError(f"huber_delta must be positive, in the unit of the property, got {huber_delta!r}")
         self.network = network
         self.loss = loss
         self.huber_delta = huber_delta
@@ -184,6 +188,7 @@ class PropertyTask(LightningModule):
         if not self.pooling_is_stated:
             check_unit(self.property, width, self.network, self.pooling)
         check_width(self.property, width, self.network, self.channels)
+        data.check_places(self.network)
         return data.check(self.needed())
 
     def gradient_labels(self) -> dict[str, Any]:

@@ -146,8 +146,40 @@ def test_elements_that_no_training_structure_has_are_said():
 def test_elements_of_structures_without_label_are_not_learned():
     structures = [structure("H2O"), structure("CH4", labels=("forces",)), structure("H2O"), structure("CH4")]
     data = data_of(structures, ([0, 1], [2], [3]))
-    assert "C (in 1 of 1 test structures)" in check(PropertyTask(network()), data)[0]
+    left_out, absent = check(PropertyTask(network()), data)
+    assert left_out == "1 of 2 training structures have no label 'energy' and are left out."
+    assert "C (in 1 of 1 test structures)" in absent
     assert data.training_elements() == ["H", "O"]
+
+
+@pytest.mark.parametrize("part", ["training", "validation", "test"])
+def test_dipoles_of_periodic_structures_are_not_learned(part):
+    structures = [structure(labels=["energy"], dipole=np.zeros(3)) for _ in range(6)]
+    periodic = {"training": 1, "validation": 3, "test": 5}[part]
+    structures[periodic].set_cell([9.0, 9.0, 9.0])
+    structures[periodic].pbc = (True, False, False)
+    data = data_of(structures, ([0, 1], [2, 3], [4, 5]), "dipole", properties={"dipole": "e·Å"})
+    task = PropertyTask(network(readout=DipoleReadout(8, magnitude=False)))
+    with pytest.raises(
+        ValueError, match=rf"^{part} structures: the dipole .*structure 1 has pbc=\[True, False, False\]"
+    ):
+        check(task, data)
+    if part != "test":
+        data.check_places(task.network, test_only=True)
+    task = PropertyTask(network(out_channels=3), pooling="sum")  # three numbers that are no dipole
+    assert check(task, data) == []
+
+
+def test_a_dipole_about_the_origin_is_not_learned_far_from_it():
+    structures = [structure(labels=["energy"], dipole=np.zeros(3)) for _ in range(6)]
+    structures[4].positions += 1e6
+    data = data_of(structures, ([0, 1], [2, 3], [4, 5]), "dipole", properties={"dipole": "e·Å"})
+    task = PropertyTask(network(readout=DipoleReadout(8, magnitude=False, origin="zero", neutralize=False)))
+    with pytest.raises(
+        ValueError, match=r"^test structures: the dipole .*about the origin.*structure 0 is 1\.73e\+06 Å"
+    ):
+        check(task, data)
+    assert check(PropertyTask(network(readout=DipoleReadout(8, magnitude=False))), data) == []
 
 
 def test_a_split_gets_the_fingerprint_of_its_structures():

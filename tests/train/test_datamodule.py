@@ -1,7 +1,9 @@
 import pytest
 import torch
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from pyg_schnet.data import Property, StructureDataset, StructureStore
+from pyg_schnet.data import AtomsDataset, Property, StructureDataset, StructureStore
 from pyg_schnet.train import StructureDataModule
 
 
@@ -21,6 +23,31 @@ def test_seed_changes_the_split(qm9_sample):
 def test_remainder_goes_where_no_number_is_given(qm9_sample):
     data = StructureDataModule(qm9_sample, "U0", num_val=4, num_test=6)
     assert len(data.train_set) == len(qm9_sample) - 10
+
+
+def test_other_test_structures_must_not_be_learned_from():
+    def waters(seeds):
+        structures = [molecule("H2O") for _ in seeds]
+        for atoms, seed in zip(structures, seeds, strict=True):
+            atoms.rattle(0.1, seed=seed)
+            atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+        return AtomsDataset(structures)
+
+    data = waters(range(10))
+    ok = StructureDataModule(data, "energy", num_train=6, num_val=2, test_dataset=waters([20, 21]))
+    assert len(ok.test_set) == 2
+    learned, chosen = int(ok.split.train[0]), int(ok.split.val[0])
+    (left, *_) = set(range(10)) - {*ok.split.train.tolist(), *ok.split.val.tolist()}
+    with pytest.raises(
+        ValueError, match=r"^2 of the 3 structures of test_dataset are also among those for training or"
+    ):
+        StructureDataModule(data, "energy", num_train=6, num_val=2, test_dataset=waters([learned, chosen, left]))
+
+
+@pytest.mark.parametrize("option", ["batch_size", "eval_batch_size"])
+def test_batches_of_nothing_are_refused(qm9_sample, option):
+    with pytest.raises(ValueError, match=f"^{option} must be a number of structures, at least 1, got 0"):
+        StructureDataModule(qm9_sample, "U0", num_train=4, num_val=4, **{option: 0})
 
 
 def test_no_numbers_are_refused(qm9_sample):

@@ -114,8 +114,6 @@ class Averages(Callback):
         self.found[trainer.global_step] = next(self.ema._average_model.module.parameters()).detach().clone()
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:.*ended before the epoch ended")
 def test_average_goes_on_where_a_run_is_resumed_within_an_epoch(tmp_path):
     first, second = EMA(decay=0.8, every=1), EMA(decay=0.8, every=1)
     fit(Regression(), [first, before := Averages(first), Save(tmp_path / "mid.ckpt")], tmp_path)
@@ -125,7 +123,6 @@ def test_average_goes_on_where_a_run_is_resumed_within_an_epoch(tmp_path):
     assert all(not torch.equal(a, b) for a, b in itertools.pairwise(values))
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
 @pytest.mark.parametrize("every", [1, 3])
 def test_average_of_a_run(every, tmp_path):
     ema, follow, module = EMA(decay=0.8, every=every), Follow(0.8, every), Regression()

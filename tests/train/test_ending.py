@@ -37,6 +37,12 @@ def test_what_ended_a_run(state, ending):
     assert ending_of(trainer(**state)) == ending
 
 
+def test_a_run_that_stopped_in_its_first_epoch():
+    found = trainer(stopped=0)
+    found.callbacks[-1].stopping_reason_message = "Stopping threshold reached"
+    assert ending_of(found) == "early_stopping"
+
+
 def test_time_and_steps_are_said():
     found = ending_sentence(trainer(max_epochs=100_000, seconds=93784.0, limit=93784.0))
     assert found.startswith("Stopped by --trainer.max_time=01:02:03:04 after 3 of 100,000 epochs (12 steps); for more")

@@ -9,8 +9,6 @@ from pyg_schnet.data import Property, Split, StructureDataset
 from pyg_schnet.train import PotentialTask, PropertyTask, StructureDataModule
 from pyg_schnet.train.evaluation import test_errors as errors_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
-
 LABELS = [0.0, 0.0, 3.0, -4.0, 12.0]  # of structures with 1, 2, 2, 4 and 3 atoms, in eV
 SIZES = [1, 2, 2, 4, 3]
 

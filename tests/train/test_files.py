@@ -17,6 +17,22 @@ def test_files_are_looked_for_in_the_folder(tmp_path):
     assert found["target"] == "path"
 
 
+def test_files_are_found_without_the_folders_of_their_names(tmp_path):
+    for name in ("a.json", "b.json", "sub/b.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = locate_data(options(path=["/not/there/a.json", "sub/b.json", "x/a.json", "x/c.json"]), tmp_path)
+    names = ["a.json", "sub/b.json", "a.json", "x/c.json"]
+    assert found["dataset"]["init_args"]["path"] == [str(tmp_path / name) for name in names]
+
+
+def test_names_found_in_a_relative_folder_are_absolute(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert locate_data(options(path="a.json"), "data")["dataset"]["init_args"]["path"] == str(tmp_path / "data/a.json")
+
+
 def test_options_given_are_not_changed(tmp_path):
     given = options(path="a.json")
     locate_data(given, tmp_path)

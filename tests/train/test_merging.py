@@ -52,3 +52,8 @@ def test_runs_of_one_test_set_pass(tmp_path):
     other = run(tmp_path / "other", [1, 2, 3], [0], [4, 5])
     with pytest.raises(ValueError, match=r"model\.safetensors is no whole safetensors file"):  # what is read next
         merge_runs([first, other], run_dir=str(tmp_path / "out"))
+
+
+def test_no_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="give the folders of the runs to merge"):
+        merge_runs([], run_dir=str(tmp_path / "out"))

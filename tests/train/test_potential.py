@@ -188,6 +188,8 @@ def test_both_ways_of_the_chapter_train_on_crystals(options):
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="weights must not be negative"):
         PotentialTask(SchNet(16, 16, 2, 10, 4.0), forces_weight=-1.0)
+    with pytest.raises(ValueError, match="must be positive, all are 0"):
+        PotentialTask(SchNet(16, 16, 2, 10, 4.0), energy_weight=0.0, forces_weight=0.0)
 
 
 def test_stress_of_a_mixed_set_is_learned_where_there_is_one():
@@ -224,7 +226,6 @@ def test_stress_of_a_mixed_set_is_learned_where_there_is_one():
         task.respond(batch, stress=True)
 
 
-@pytest.mark.filterwarnings("ignore")  # those of Lightning
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_trainers_that_evaluate_in_inference_mode(crystals, tmp_path, precision):
     """Lightning's default; errors are those of a trainer that only switches gradients off, in full precision."""

@@ -17,8 +17,6 @@ from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
 from pyg_schnet.train.extxyz import writable
 from pyg_schnet.train.prediction import predict_file
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning
-
 
 @pytest.fixture
 def energies(tmp_path):

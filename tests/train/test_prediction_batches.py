@@ -10,8 +10,6 @@ from ase.build import molecule
 from pyg_schnet import SchNet
 from pyg_schnet.train.prediction import predict_file
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
-
 NAMES = ["H2O", "CH4", "C2H6", "NH3", "CH3CH2OH", "H2", "CO2"]
 
 

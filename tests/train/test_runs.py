@@ -120,6 +120,18 @@ def test_a_moved_run_goes_on_where_it_is_with_the_best_of_all_epochs():
         main(["train", *resume, "--data.split=other.json", "--trainer.max_epochs=5"])
 
 
+def test_a_run_does_not_go_on_with_other_structures():
+    main(options("run"))
+    resume = ["--config=run/config.yaml", "--resume=run/checkpoints/last.ckpt", "--trainer.max_epochs=2"]
+    structures = ase.io.read("a.xyz", ":")
+    ase.io.write("a.xyz", structures[::-1], format="extxyz")  # the same numbers of structures, but others
+    with pytest.raises(SystemExit, match=r"or their order, are not those of run/split\.json"):
+        main(["train", *resume])
+    ase.io.write("a.xyz", structures, format="extxyz")
+    main(["train", *resume])
+
+
+@pytest.mark.slow
 def test_a_run_that_is_refused_leaves_nothing():
     for more, message in (
         (["--data.num_train=29"], "cannot take 29 training"),
@@ -130,10 +142,26 @@ def test_a_run_that_is_refused_leaves_nothing():
         (["--nonsense=1"], "unrecognized arguments: --nonsense=1; pyg-schnet train --help explains"),
         (["--trainer.devices=-1"], "the trainer cannot be made with these options"),
         (["--data.split=none.json"], r"there is no split at none\.json"),
+        (["--model.lr=0"], r"^pyg-schnet train: lr must be positive, got 0\.0$"),
+        (["--model.network.hidden_channels=-3"], r"^pyg-schnet train: hidden_channels must be .* at least 1, got -3$"),
+        (
+            ["--early_stopping.monitor=val/x"],
+            r"no 'val/x' to stop early by; .* one of val/loss, val/energy_mae, val/en",
+        ),
     ):
         with pytest.raises(SystemExit, match=message):
             main(options("run", *more))
         assert not Path("run").exists(), more
+
+
+def test_networks_that_are_called_in_another_way_are_refused():
+    given = [one for one in options("run", "--model.pooling=sum") if "--model.network" not in one]
+    arguments = '--model.network.init_args={"in_features": 3, "out_features": 1}'
+    with pytest.raises(
+        SystemExit, match=r"a Linear cannot be called as network\(z, pos, batch\): .*positional argument"
+    ):
+        main([*given, "--model.network=torch.nn.Linear", arguments])
+    assert not Path("run").exists()
 
 
 def test_time_that_ended_a_run_is_said(capsys):
@@ -154,12 +182,57 @@ def test_a_run_that_diverges_is_not_saved():
     assert not Path("run/model.safetensors").exists()
 
 
+def test_a_run_whose_energies_overflow_is_not_saved():
+    with pytest.raises(SystemExit, match="training diverged: weights or predictions are NaN or infinite"):
+        main(options("run", "--model.init_args.lr=1e30"))  # the average of its weights is finite
+    assert not Path("run/model.safetensors").exists()
+
+
+def test_data_in_another_folder_are_found_again_when_a_run_goes_on(monkeypatch):
+    for name in ("here", "there"):
+        Path(name).mkdir()
+    monkeypatch.chdir("here")
+    main(options("../run", "--data_dir=.."))
+    monkeypatch.chdir("../there")
+    resume = ["--config=../run/config.yaml", "--resume=../run/checkpoints/last.ckpt", "--trainer.max_epochs=2"]
+    main(["train", *resume])
+    assert json.loads(Path("../run/result.json").read_text())["training"]["epochs"] == 2
+    shutil.move("../a.xyz", "a.xyz")
+    with pytest.raises(SystemExit, match=r"there is no file .* give the folder of the data with --data_dir"):
+        main(["test", "../run/model.safetensors"])
+    main(["test", "../run/model.safetensors", "--data_dir=."])
+
+
+def test_a_run_goes_on_with_its_split_where_the_file_of_it_is_gone():
+    shutil.copy("s.json", "mine.json")
+    main(options("run", "--data.split=mine.json"))
+    os.remove("mine.json")
+    shutil.move("run", "moved")
+    main(["train", "--config=moved/config.yaml", "--resume=moved/checkpoints/last.ckpt", "--trainer.max_epochs=2"])
+    assert Split.load("moved/split.json").test.tolist() == list(range(24, 30))
+
+
+def test_a_run_goes_on_only_from_its_checkpoints():
+    main(options("run"))
+    Path("random.ckpt").write_bytes(b"abc")
+    Path("cut.ckpt").write_bytes(Path("run/checkpoints/last.ckpt").read_bytes()[:5000])
+    torch.save({"weights": torch.zeros(3)}, "other.ckpt")
+    for name in ("random.ckpt", "cut.ckpt", "other.ckpt", "run/model.safetensors"):
+        with pytest.raises(SystemExit, match=rf"{name} is no whole checkpoint of a run .*checkpoints/last\.ckpt"):
+            main(["train", "--config=run/config.yaml", f"--resume={name}", "--run_dir=new"])
+    wider = ["--model.init_args.network.init_args.hidden_channels=16", "--resume=run/checkpoints/last.ckpt"]
+    with pytest.raises(SystemExit, match=r"of another task or network: network\.embedding\.weight is \(100, 8\) in pl"):
+        main(["train", "--config=run/config.yaml", *wider, "--run_dir=new"])
+    assert not Path("new").exists()
+
+
 def test_doubles_are_trained_and_saved():
     main(options("run", "--trainer.precision=64-true"))
     assert read_header("run/model.safetensors")["card"]["test"]["energy"]["mae"]["meV"] > 0
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]["atomref"].dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_run():
     command = [sys.executable, "-W", "ignore", "-m", "pyg_schnet.cli", *options("runs/shared")]
     command = [one for one in command if not one.startswith("--run_dir")]

@@ -72,8 +72,6 @@ def rates_of(num_train, **options):
     return rates.found
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:.*ended before the epoch ended")
 @pytest.mark.parametrize(
     ("num_train", "options", "steps"),
     [
@@ -89,8 +87,6 @@ def test_cosine_counts_steps_and_not_batches(num_train, options, steps):
     assert rates_of(num_train, **options) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:.*ended before the epoch ended")
 def test_warm_restarts_count_epochs_of_accumulated_gradients():
     found = rates_of(8, schedule="warm_restarts", restart_period=2.0, max_epochs=3, accumulate_grad_batches=2)
     expected = [0.5 * (1 + math.cos(math.pi * epoch / 2)) for epoch in (0.0, 0.5, 1.0, 1.5, 0.0)]

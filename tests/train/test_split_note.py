@@ -39,6 +39,29 @@ def test_models_without_a_note_know_nothing():
     assert split_of({"split": {"num_train": 5, "fingerprint": "abc"}}) is None
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes", "number"),
+    [
+        ({"num_train": 5, "num_val": 2, "seed": 3}, [5, 2, 3], 10),
+        ({"num_val": 2, "num_test": 3, "seed": 3}, [5, 2, 3], 10),
+        ({"num_val": 2, "seed": 3, "test_dataset": {"class_path": "X"}}, [5, 2, 4], 7),  # 4 of another data set
+    ],
+)
+def test_older_files_say_how_their_split_was_drawn(options, sizes, number):
+    noted = dict(zip(("num_train", "num_val", "num_test"), sizes, strict=True))
+    found = split_of({"split": {**noted, "fingerprint": "f"}, "run": {"data": options}})
+    drawn = random_split_indices(number, 5, 2, number - 7, seed=3)
+    assert found == Split(drawn.train, drawn.val, drawn.test, number, "f")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_train": 5, "num_test": 3}, {"split": "s.json"}, {"num_train": 5, "test_dataset": {"a": 1}}]
+)
+def test_older_files_that_do_not_say_it_know_nothing(options):
+    noted = {"num_train": 5, "num_val": 2, "num_test": 3, "fingerprint": "f"}
+    assert split_of({"split": noted, "run": {"data": options}}) is None
+
+
 def test_structures_that_were_learned_from_are_refused():
     card = card_of(Split([0, 1, 2], [3], [4, 5], 8, "abc"))
     check_untrained(card, Split([0], [1], [4, 5, 6], 8, "abc"))

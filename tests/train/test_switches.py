@@ -13,8 +13,13 @@ from pyg_schnet.train.switches import check_strategy, check_switches, has_valida
         ({"enable_checkpointing": False}, "leave --trainer.enable_checkpointing out"),
         ({"precision": "bf16-true"}, "too few for energies; choose --trainer.precision=bf16-mixed, 32-true or 64-true"),
         ({"precision": "16-true"}, "16-true have two or three digits"),
-        ({"limit_train_batches": 0}, "limit_train_batches=0 leaves nothing to learn from"),
-        ({"limit_train_batches": 0.0}, "leaves nothing to learn from"),
+        ({"limit_train_batches": 0}, "limit_train_batches=0 leaves nothing to learn"),
+        ({"limit_train_batches": 0.0}, "leaves nothing to learn"),
+        ({"max_epochs": 0}, "max_epochs=0 leaves nothing to learn"),
+        ({"max_steps": 0}, "max_steps=0 leaves nothing to learn"),
+        ({"accumulate_grad_batches": 0}, "accumulate_grad_batches must be at least 1, got 0"),
+        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch must be at least 1, got 0"),
+        ({"gradient_clip_val": -1.0}, "gradient_clip_val must not be negative, got -1.0; null clips nothing"),
     ],
 )
 def test_options_that_no_run_can_have(options, message):
@@ -23,7 +28,15 @@ def test_options_that_no_run_can_have(options, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"barebones": False, "enable_checkpointing": True}, {"precision": "bf16-mixed"}, {"precision": 64}]
+    "options",
+    [
+        {},
+        {"barebones": False, "enable_checkpointing": True},
+        {"precision": "bf16-mixed"},
+        {"precision": 64},
+        {"max_epochs": -1, "max_steps": -1, "check_val_every_n_epoch": None, "gradient_clip_val": None},
+        {"gradient_clip_val": 0.0, "accumulate_grad_batches": 3},
+    ],
 )
 def test_options_that_a_run_can_have(options):
     check_switches(options)

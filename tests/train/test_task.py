@@ -144,14 +144,12 @@ def rates_of(dataset, epochs, **options):
     return record.rates
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
 def test_warm_restarts_count_epochs(qm9_sample):
     rates = rates_of(qm9_sample, 5, schedule="warm_restarts", restart_period=2, restart_multiplier=1, restart_decay=0.5)
     expected = [0.01 * 0.5 ** (k // 6) * 0.5 * (1 + np.cos(np.pi * (k % 6) / 6)) for k in range(15)]
     assert rates == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
 def test_cosine_ends_with_the_training(qm9_sample):
     rates = rates_of(qm9_sample, 4, schedule="cosine", warmup=0.25)
     expected = [0.01 * (k / 3 if k < 3 else 0.5 * (1 + np.cos(np.pi * (k - 3) / 9))) for k in range(12)]
@@ -217,7 +215,14 @@ def test_periodic_structures_are_refused_by_networks_without_cell():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"loss": "l2"}, "loss must be one of"), ({"warmup": 1.0}, "warmup"), ({"lr": 0.0}, "lr must be positive")],
+    [
+        ({"loss": "l2"}, "loss must be one of"),
+        ({"warmup": 1.0}, "warmup"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
+        ({"huber_delta": 0.0}, "huber_delta must be positive, in the unit of the property, got 0.0"),
+    ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
