@@ -104,7 +104,7 @@ MODELS_AND_DATA = [
     Mutant("file-of-the-future", "models/checkpoint.py", 'if header["format"] > FORMAT:', 'if header["format"] > FORMAT + 1:'),
     Mutant("references-kept", "models/references.py", "readout.atomref.zero_()", "pass"),
     Mutant("voigt-order", "data/labels.py", "array.reshape(6)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]", "array.reshape(6)[[[0, 3, 4], [3, 1, 5], [4, 5, 2]]]"),
-    Mutant("label-unit", "data/labels.py", "array * factor(label.unit, stored_unit(label.unit))", "array / factor(label.unit, stored_unit(label.unit))"),
+    Mutant("label-unit", "data/labels.py", "array * factor(label.unit, stored)", "array / factor(label.unit, stored)"),
     Mutant("old-results", "data/labels.py", "and calc.check_state(atoms)):", "and not calc):"),
     Mutant("missing-labels", "data/ase_files.py", 'torch.tensor([name in structure for structure in structures])', 'torch.tensor([True for structure in structures])'),
     Mutant("negative-index", "data/loader.py", "torch.where(index < 0, index + size, index)", "index.abs()"),
