@@ -4,6 +4,8 @@ The lines are written without their indentation, and found wherever they move to
 harm.
 """
 
+# ruff: noqa: E501 - lines as they stand
+
 from __future__ import annotations
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
@@ -27,5 +29,15 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "enable_checkpointing=False,",
         "enable_checkpointing=True,",
     ): "Lightning saves nothing where it only evaluates",
+    (
+        "train/task.py",
+        "parallel = self.trainer.world_size > 1",
+        "parallel = self.trainer.world_size >= 1",
+    ): "sums of one process are added up to themselves",
+    (
+        "train/ending.py",
+        "stopped = any(callback.stopped_epoch > 0 or callback.stopping_reason_message for callback in stops)  # epoch 0, too",
+        "stopped = any(callback.stopped_epoch > 1 or callback.stopping_reason_message for callback in stops)  # epoch 0, too",
+    ): "Lightning's callback has a message whenever it stopped",
 }
 """File, old line and new line to the reason."""

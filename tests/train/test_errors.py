@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from pyg_schnet.data import Property, Split, StructureDataset
 from pyg_schnet.train import PotentialTask, PropertyTask, StructureDataModule
@@ -84,3 +85,11 @@ def test_energies_per_atom_and_forces(tmp_path, eval_batch_size):
     )
     # six atoms with forces, 18 components, two of which are 6
     assert found["forces"] == (pytest.approx(12 / 18), pytest.approx(math.sqrt(72 / 18)))
+
+
+def test_the_progress_bar_shows_the_mean_absolute_error(tmp_path):
+    task, data = PropertyTask(Zero(), pooling="none"), module(tmp_path, 2)
+    trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu", default_root_dir=tmp_path)
+    trainer.validate(task, data, verbose=False)
+    shown = set(trainer.progress_bar_metrics)
+    assert shown == {"val/energy_mae [meV]", "val/energy_mae [kcal/mol]"}

@@ -79,6 +79,14 @@ def test_all_that_a_structure_has_comes_back(energies, capsys, monkeypatch):
     assert methane.calc is None
 
 
+def test_results_of_structures_are_numbers():
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=np.array(-14.0))
+    info = writable(atoms).info
+    assert type(info["energy"]) is float
+    assert info["energy"] == -14.0
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "a=b", 'a "b"', "it's", "12", "T F", "a b=c d", "C:\\new\\table", "é", "_JSON", "[1, 2]", "1 2 3 4 5 6 7 8 9"],

@@ -11,6 +11,7 @@ from pyg_schnet.cli import main
 from pyg_schnet.data import AtomsDataset, collate_indices
 from pyg_schnet.nn import DipoleReadout
 from pyg_schnet.train import PropertyTask, StructureDataModule
+from pyg_schnet.train.references import fit_statistics
 
 NAMES = ["H2O", "CH4", "NH3", "CH3OH", "H2O", "CH4", "NH3", "CH3OH", "C2H6", "H2CO"]
 
@@ -60,6 +61,14 @@ def test_references_and_scale_are_those_of_each_number(readout):
             assert float(task.scale[k]) == pytest.approx(spread, rel=1e-4)
         else:  # the last number is the number of atoms, which references say
             assert (readout, k, float(task.scale[k])) == ("sum", 3, 1.0)
+
+
+def test_small_numbers_beside_large_ones_keep_their_spread():
+    counts = torch.zeros(4, 100)
+    counts[:, 1] = torch.tensor([1.0, 2.0, 1.0, 2.0])
+    small = torch.tensor([0.1, 0.2, 0.3, 0.4])  # 0.2 and 0.3 on average, ±0.1 about them
+    _, scale = fit_statistics(counts, torch.stack([1e6 * torch.tensor([1.0, 2.0, 3.0, 4.0]), small], dim=1), "mean")
+    assert scale[1].item() == pytest.approx(small.std(correction=0).item(), rel=1e-5)
 
 
 def test_loss_and_errors_are_over_all_numbers():
