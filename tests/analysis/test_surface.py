@@ -2,10 +2,12 @@ import builtins
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from pyg_schnet.analysis import molecular_surface
+from pyg_schnet.analysis.surface import _margin
 
 
 def edge_counts(faces):
@@ -187,3 +189,9 @@ def test_surface_far_from_the_origin():
         far = molecular_surface(atoms, spacing=0.3)
         assert far.vertices.shape == near.vertices.shape
         np.testing.assert_allclose(far.vertices - shift, near.vertices, atol=1e-6)
+
+
+def test_room_does_not_depend_on_the_origin(water):
+    pos = torch.from_numpy(water.positions)
+    torch.testing.assert_close(_margin(pos + 50.0, 0.01), _margin(pos, 0.01), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(_margin(pos - 50.0, 0.01), _margin(pos, 0.01), rtol=1e-9, atol=1e-9)

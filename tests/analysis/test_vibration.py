@@ -40,6 +40,14 @@ def by_ase(atoms, folder, delta=1e-3):
     return np.sort(found.real - found.imag), vibrations
 
 
+def test_light_masses_vibrate_faster():
+    """Frequencies go with the root of one over the mass, for masses below that of hydrogen as well."""
+    model, atoms = schnet(0), molecule("H2O")
+    known = normal_modes(model, atoms, unit="eV").frequencies
+    atoms.set_masses(atoms.get_masses() / 100.0)  # 0.01 and 0.16 u
+    np.testing.assert_allclose(normal_modes(model, atoms, unit="eV").frequencies, 10.0 * known, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "seed"), [("H2O", 0), ("CH3OH", 2)])
 def test_frequencies_are_those_of_ase(name, seed, tmp_path):
     model = schnet(seed)

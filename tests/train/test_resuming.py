@@ -1,9 +1,13 @@
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from pyg_schnet.data import Split
+from pyg_schnet.train.last_checkpoint import check_checkpoint
 from pyg_schnet.train.resuming import check_split, interruption
 
 
@@ -36,3 +40,23 @@ def test_a_run_goes_on_with_its_own_structures(tmp_path, other, message):
     else:
         with pytest.raises(ValueError, match=message):
             check_split(path, other)
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_checkpoints_do_not_execute_anything(tmp_path):
+    checkpoint, proof = tmp_path / "last.ckpt", tmp_path / "proof"
+    torch.save({"state_dict": {}, "more": Touch(proof)}, checkpoint)
+    with pytest.raises(ValueError, match="is no whole checkpoint of a run"):
+        check_checkpoint(checkpoint, torch.nn.Identity())
+    assert not proof.exists()
+    pickle.loads(pickle.dumps(Touch(proof)))
+    assert proof.exists()  # the test can fail
