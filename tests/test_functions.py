@@ -63,7 +63,7 @@ def model_of(training):
 
 
 def forces_of(training):
-    """Forces, likewise."""
+    """Forces, made in the same way."""
     energies, inputs = model_of(training)
 
     def forces(pos, *weights):

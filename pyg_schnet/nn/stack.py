@@ -228,13 +228,13 @@ class _Interact(torch.autograd.Function):
 
 
 def _by_blocks(stack: _Stacked, places: dict[int, int], inputs: list[Tensor], grad: Tensor) -> list[Tensor | None]:
-    """Gradients by the blocks themselves, for all inputs that have one; with the weights of the forward pass.
+    """Gradients that the blocks themselves give, for all inputs that have one; with the weights of the forward pass.
 
     Args:
         stack: Blocks, atoms and edges.
         places: Which of the parameters each weight is, by its ``id``.
         inputs: Embeddings, weights of the edges, parameters.
-        grad: Gradient by the features.
+        grad: Gradient with respect to the features.
     """
 
     def composed(elements: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:

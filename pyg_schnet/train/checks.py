@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -160,8 +159,3 @@ def absent_sentence(part: str, missing: Counter[str], size: int) -> str:
     each = ", ".join(f"{symbol} (in {count:,} of {size:,} {part} structures)" for symbol, count in missing.items())
     which = "this element are" if len(missing) == 1 else "these elements are"
     return f"No training structure has {each}; errors for {which} those of random numbers."
-
-
-def width_of(values: Any) -> int:
-    """Numbers of each structure in a column ``[B, ...]``."""
-    return values[:1].numel()
