@@ -9,8 +9,8 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 from typing_extensions import override
 
 from pyg_schnet import SchNet
+from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.geometry import edge_vectors
-from pyg_schnet.nn import respond
 from pyg_schnet.optim import FusedAdamW
 
 
@@ -136,7 +136,7 @@ class Ours(Peer):
     @override
     def energy_and_forces(self, create_graph=False):
         z, pos, batch = self.system.z, self.system.pos, self.system.batch
-        response = respond(self.model, z, pos, batch, **self._graph(), create_graph=create_graph)
+        response = energy_forces_stress(self.model, z, pos, batch, **self._graph(), create_graph=create_graph)
         return response.energy, response.forces
 
     def _graph(self):

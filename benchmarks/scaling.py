@@ -39,13 +39,13 @@ def measure(sweep, value, options):
     point = Point(**{sweep: value})
     model, system = pyg_model(CUTOFF, point.features), Structures().qm9(point.molecules, CUTOFF)
     exact = Ours(model, system, "exact", filters="exact")
-    spline = Ours(model, system, "spline", filters="spline", num_nodes=point.nodes)
+    spline = Ours(model, system, "spline", filters="spline", num_grid_points=point.nodes)
     peers = [PyG(model, system), exact, spline]
     deviations = check(TRAIN, peers, _FEW_NODES if sweep == "nodes" else TOLERANCES)
     steps = {peer.name: make_step(TRAIN, peer) for peer in peers}
     times = time_in_turn(steps, options.repeats, seconds=options.seconds, burst=BURST)
     shared = {"sweep": sweep, **point._asdict(), **system.sizes(), "deviations": deviations}
-    shared["nodes"] = spline.model.interactions[0].conv.spline.num_nodes
+    shared["nodes"] = spline.model.interactions[0].conv.spline.num_grid_points
     return [{**shared, "way": name, "time_ms": summary(values)} for name, values in times.items()]
 
 

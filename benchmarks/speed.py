@@ -14,7 +14,7 @@ from peers import Ours, PyG, find_peers, pyg_model
 from systems import Structures
 from tasks import Task, check, make_step
 
-from pyg_schnet.kernels.cpu import matrix_product, product_of_rows
+from pyg_schnet.backends.numba import gemm, gemm_tn
 
 ENERGY, FORCES = Task(), Task(forces=True)
 TRAIN, TRAIN_FORCES = Task(training=True), Task(training=True, forces=True)
@@ -99,7 +99,7 @@ def share_of_products(workload, row, model):
     # the first of three layers of the first block is computed for elements
     time = (n_blocks - 1 / 3) * products_time(row["atoms"], width, width, keeping, summing)
     if workload.task.training:
-        n_samples = model.interactions[0].conv.spline.num_nodes
+        n_samples = model.interactions[0].conv.spline.num_grid_points
         time += n_blocks * products_time(n_samples, network.basis.num_gaussians, width, 1, 1)
         time += n_blocks * products_time(n_samples, width, width, 2, 1)
     return time / row["times_ms"][Ours.name]["median"]
@@ -118,9 +118,9 @@ def products_time(n_rows, n_summands, n_columns, keeping, summing):
 
     def products():
         for _ in range(keeping):
-            matrix_product(a, weight)
+            gemm(a, weight)
         for _ in range(summing):
-            product_of_rows(b, a)
+            gemm_tn(b, a)
 
     times = time_in_turn({"products": products}, 20, seconds=2.0, burst=BURST)["products"]
     return statistics.median(times) / copies

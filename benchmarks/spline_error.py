@@ -20,8 +20,9 @@ from tasks import deviation
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import AtomsDataset
+from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.models import load
-from pyg_schnet.nn import num_gaussians_for_spacing, respond
+from pyg_schnet.nn import num_gaussians_for_spacing
 
 NODES = (65, 129, 257, 513, 1025, 2049)
 DTYPES = {torch.float64: "float64", torch.float32: "float32"}
@@ -56,7 +57,7 @@ def trained_models(files):
 def evaluate(model, system):
     """Energies and forces, shape ``[B]`` and ``[N, 3]``, in float64."""
     graph = {name: getattr(system, name) for name in ("edge_index", "edge_shift", "cell")}
-    response = respond(model, system.z, system.pos, system.batch, **graph, batch_size=system.size)
+    response = energy_forces_stress(model, system.z, system.pos, system.batch, **graph, batch_size=system.size)
     return response.energy.double(), response.forces.double()
 
 
@@ -69,8 +70,8 @@ def study(name, model, system):
         exact = evaluate(rebuilt(model, dtype, filters="exact"), given)
         yield {"model": name, "dtype": DTYPES[dtype], "filters": "exact", **deviations(exact, exact, true)}
         for nodes in (*NODES, None):
-            splined = rebuilt(model, dtype, filters="spline", num_nodes=nodes)
-            per_width = (splined.interactions[0].conv.spline.num_nodes - 1) / widths
+            splined = rebuilt(model, dtype, filters="spline", num_grid_points=nodes)
+            per_width = (splined.interactions[0].conv.spline.num_grid_points - 1) / widths
             found = deviations(evaluate(splined, given), exact, true)
             yield {
                 "model": name,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.ops import cpu_kernels, is_dense_cpu
 
 
 class _Ready(NamedTuple):
@@ -167,6 +167,6 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor | float:
     """
     in_rows = all([one.layout is torch.strided and one.is_contiguous() for one in tensors])  # noqa: C419 - faster
     alike = len({(type(one), one.dtype, one.device) for one in tensors}) == 1
-    if alike and in_rows and is_plain(tensors[0]):
+    if alike and in_rows and is_dense_cpu(tensors[0]):
         return cpu_kernels().norm(tensors)
     return torch.nn.utils.get_total_norm(tensors)

@@ -12,19 +12,19 @@ import torch
 
 import pyg_schnet
 from pyg_schnet import SchNet
-from pyg_schnet.kernels import (
+from pyg_schnet.nn import activation, aggregation
+from pyg_schnet.ops import (
     bspline,
     edge_lengths,
     matmul,
+    spline_basis,
     spline_coefficients,
     spline_conv,
     spline_conv_coefficients,
     spline_conv_weights,
     spline_graph,
-    spline_weights,
 )
-from pyg_schnet.nn import activation, aggregation
-from pyg_schnet.nn.two_layers import Pool, two_layers
+from pyg_schnet.ops.mlp import Pool, mlp
 
 F64 = torch.float64
 GRAPH = torch.tensor([[1, 2, 0, 2, 0], [0, 0, 1, 1, 2]])
@@ -43,13 +43,13 @@ def graph():
 def pooled(x, *weights):
     z, batch = torch.tensor([1, 0, 3, 2]), torch.tensor([0, 0, 1, 1])
     scale, shift, atomref = (value.detach() for value in draw((2,), (2,), (4, 2), seed=3))
-    return two_layers(x, *weights, Pool(scale, shift, atomref, z, batch, 2, mean=True))
+    return mlp(x, *weights, Pool(scale, shift, atomref, z, batch, 2, mean=True))
 
 
 def model_of(training):
     """Energies of a splined model as a function of its weights and of positions."""
     torch.manual_seed(0)
-    options = {"num_gaussians": 6, "cutoff": 4.0, "filters": "spline", "num_nodes": 20, "normalize": True}
+    options = {"num_gaussians": 6, "cutoff": 4.0, "filters": "spline", "num_grid_points": 20, "normalize": True}
     model = SchNet(4, 3, 2, **options).double().train(training)
     z = torch.tensor([8, 1, 1, 6])
     pos = torch.tensor([[0.0, 0.0, 0.0], [0.9, 0.1, 0.0], [-0.3, 0.8, 0.2], [0.3, -0.6, 1.3]], dtype=F64)
@@ -87,7 +87,7 @@ CASES = {  # of each function of autograd: a function in which it acts, and what
         lambda pos, offset: edge_lengths(pos, *GRAPH, offset, 4.0),
         draw((3, 3), (5, 3)),
     ),
-    "kernels.edges._Weights": lambda: (lambda x: spline_weights(2.0 + torch.tanh(x), 4.0, 10)[1], draw((6,))),
+    "kernels.edges._Weights": lambda: (lambda x: spline_basis(2.0 + torch.tanh(x), 4.0, 10)[1], draw((6,))),
     "kernels.operator._Conv": lambda: (lambda x, c, h: spline_conv(x, c, h, graph()), draw((3, 2), (8, 2), (5, 4))),
     "kernels.operator._Coefficients": lambda: (
         lambda g, x, h: spline_conv_coefficients(g, x, h, 8, graph()),
@@ -106,7 +106,7 @@ CASES = {  # of each function of autograd: a function in which it acts, and what
     ),
     "nn.aggregation._SegmentSum": lambda: (by_index(aggregation._SegmentSum, PTR, INDEX), draw((5, 2))),
     "nn.aggregation._SegmentGather": lambda: (by_index(aggregation._SegmentGather, PTR, INDEX), draw((3, 2))),
-    "nn.two_layers._TwoLayers": lambda: (pooled, draw((4, 3), (5, 3), (5,), (2, 5), (2,))),
+    "nn.mlp._TwoLayers": lambda: (pooled, draw((4, 3), (5, 3), (5,), (2, 5), (2,))),
     "nn.tabulate._Tables": lambda: model_of(True),
     "nn.learn._Learn": lambda: model_of(True),
     "nn.learn._Slopes": lambda: forces_of(True),

@@ -33,7 +33,7 @@ assert not loaded, loaded
 
 def test_import_shows_no_warnings_of_other_packages():
     result = run(
-        "import warnings; warnings.simplefilter('always'); import pyg_schnet, pyg_schnet.models.pyg, pyg_schnet.data"
+        "import warnings; warnings.simplefilter('always'); import pyg_schnet, pyg_schnet.models.convert.pyg, pyg_schnet.data"
     )
     assert result.returncode == 0, result.stderr
     assert "torch.jit" not in result.stderr, result.stderr

@@ -32,8 +32,8 @@ from scipy.integrate import trapezoid
 
 from pyg_schnet import SchNet
 from pyg_schnet.analysis import normal_modes, power_spectrum
+from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.nn import respond
 from pyg_schnet.plotting import COLORS, style
 
 MODELS = {"5 Å": "rmd17-aspirin", "no cutoff": "rmd17-aspirin-no-cutoff"}
@@ -97,7 +97,7 @@ def dynamics(model, atoms, steps, equilibration=700, friction=0.02, seed=0):
         return speed * torch.randn(pos.shape, generator=random, dtype=pos.dtype)
 
     def kick():
-        forces = respond(model, z, pos.float(), batch, batch_size=COPIES).forces
+        forces = energy_forces_stress(model, z, pos.float(), batch, batch_size=COPIES).forces
         return 0.5 * TIMESTEP * ACCELERATION * forces.double() / mass
 
     velocity, change = noise(), kick()

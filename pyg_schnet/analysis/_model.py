@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.derivatives import EnergyModel
 from pyg_schnet.models import AtomisticModel, freeze, load
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.nn import MeanReadout, SumReadout
-from pyg_schnet.nn.response import EnergyModel
 from pyg_schnet.units import dimension, factor
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ Source = AtomisticModel | str | os.PathLike[str]
 """A model of this package, its file, or the name of a pretrained one."""
 
 EnergySource = Source | EnergyModel
-"""One of these, or anything that gives energies, see :data:`pyg_schnet.nn.response.EnergyModel`."""
+"""One of these, or anything that gives energies, see :data:`pyg_schnet.derivatives.EnergyModel`."""
 
 
 class Potential:
-    """Total energies in eV of any energy model; itself an :data:`pyg_schnet.nn.response.EnergyModel`.
+    """Total energies in eV of any energy model; itself an :data:`pyg_schnet.derivatives.EnergyModel`.
 
     Args:
         model: Model, file, name or function. Modules are copied; the copy is in float64 and frozen, so later changes
-            of its weights may not be seen (:func:`pyg_schnet.models.freeze`).
+            of its weights may not be seen (:func:`pyg_schnet.engine.freeze`).
         unit: Unit of its output, where the model does not know it.
         untrained_forces: Whether derivatives are wanted of a model that was trained on energies alone.
 

@@ -23,7 +23,7 @@ from pyg_schnet.analysis.surface import LEVEL, Surface, molecular_surface
 from pyg_schnet.data import to_data
 from pyg_schnet.models import AtomisticModel, prepare_edges
 from pyg_schnet.models.card import check_elements
-from pyg_schnet.models.edges import embed
+from pyg_schnet.models.graph import embed
 from pyg_schnet.nn import MAX_Z, DTNNInteraction, SchNetInteraction
 from pyg_schnet.nn.interaction import takes_spline
 from pyg_schnet.nn.spline import SplineEdges

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.analysis._model import EnergySource, Potential, to_numpy
-from pyg_schnet.nn import hessian, respond
+from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.units import factor
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def normal_modes(
 
     Args:
         model: Model, model file, name of a pretrained one, or any energy function that
-            :func:`pyg_schnet.nn.hessian` takes.
+            :func:`pyg_schnet.derivatives.hessian` takes.
         atoms: Structure; masses are those of ``atoms.get_masses()``.
         unit: Unit of the model's output, where the model does not know it (``model.card["unit"]``).
         rigid: ``"project"`` leaves translations and rotations out; ``"keep"`` diagonalises all of the Hessian, returns
@@ -134,7 +134,7 @@ def normal_modes(
     masses = torch.as_tensor(atoms.get_masses(), dtype=pos.dtype).to(pos.device)
     if not bool((masses > 0).all()):
         raise ValueError(f"masses must be positive, in u; got {atoms.get_masses().tolist()}")
-    forces = respond(potential, z, pos, **lattice).forces
+    forces = energy_forces_stress(potential, z, pos, **lattice).forces
     curvature = hessian(potential, z, pos, **lattice)
     root = masses.sqrt().repeat_interleave(3)  # [3N]
     weighted = curvature.reshape(root.numel(), -1) / (root.unsqueeze(0) * root.unsqueeze(1))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset, OnDiskDataset
 
-from pyg_schnet.kernels import cpu_kernels
+from pyg_schnet.ops import cpu_kernels
 
 _NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
 _SPECIAL_KEYS = ("num_nodes", "ptr", "feat", "node_type", "n_id")  # those that PyG treats in ways of their own

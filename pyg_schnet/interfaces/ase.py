@@ -16,14 +16,16 @@ from torch_geometric.data import Data
 
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.derivatives import energy_forces_stress
+from pyg_schnet.engine.freeze import copy_of
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel, Edges, freeze, like_pyg, load
+from pyg_schnet.models import AtomisticModel, Edges, freeze, load
+from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
-from pyg_schnet.models.freeze import copy_of
-from pyg_schnet.models.references import take_references
+from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.neighbors import VerletList, radius_graph
-from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, respond, sum_references
+from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, sum_references
 from pyg_schnet.units import dimension, factor
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
@@ -35,7 +37,7 @@ class SchNetCalculator(Calculator):
     """Energies, forces, stress and atom energies, or dipoles, of a model for ASE.
 
     The energy is what the network has learned, in its precision, plus shift and element references in float64; forces
-    and stress are its exact derivatives (:func:`pyg_schnet.nn.respond`). The neighbour list is built with a skin and
+    and stress are its exact derivatives (:func:`pyg_schnet.derivatives.energy_forces_stress`). The neighbour list is built with a skin and
     reused between steps; it stays exact (:class:`pyg_schnet.neighbors.VerletList`). Small molecules need none. A model
     that predicts energies per atom (``MeanReadout`` in ``"eV/atom"``) is multiplied by the number of atoms.
 
@@ -45,7 +47,7 @@ class SchNetCalculator(Calculator):
 
     Args:
         model: Model, model file, or several of them. The calculator owns a frozen copy, so that the given one does not
-            change; later changes of weights need a new calculator (:func:`pyg_schnet.models.freeze`).
+            change; later changes of weights need a new calculator (:func:`pyg_schnet.engine.freeze`).
         unit: Unit of the model's output, where the model does not know it (``model.card["unit"]``). Energies and
             energies per atom are converted to eV, dipoles to e·Å.
         skin: Distance in Å that atoms may move, half of it each, before the neighbour list is built again.
@@ -189,7 +191,7 @@ class _Member:
     def __init__(self, source: Source, unit: str | None, dtype: torch.dtype, device: str | torch.device) -> None:
         model = _own_copy(source)
         self.kind, self.per_atom, self.factor = _interpret(model, unit_of(model.card, unit))
-        self.atomref = take_references(model).to(device) if self.kind == "energy" else None
+        self.atomref = pop_atomref(model).to(device) if self.kind == "energy" else None
         self.model = freeze(model).to(device=device, dtype=dtype)
 
     def __call__(
@@ -201,7 +203,7 @@ class _Member:
         factor = self.factor * (len(z) if self.per_atom else 1)
         results, stress = {}, "stress" in properties
         if stress or "forces" in properties:
-            response = respond(self.model, z, pos, batch_size=1, stress=stress, **graph)
+            response = energy_forces_stress(self.model, z, pos, batch_size=1, stress=stress, **graph)
             energy, results["forces"] = response.energy[0], factor * response.forces
             if stress:
                 results["stress"] = factor * response.stress[0]

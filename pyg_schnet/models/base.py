@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels.plain import is_cast
 from pyg_schnet.models.checkpoint import CheckpointMixin
-from pyg_schnet.models.edges import Edges, check_atoms, count_structures, embed, prepare_edges
+from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, prepare_edges
 from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
+from pyg_schnet.ops.dispatch import is_cast
 
 NO_SCRIPT = (
     "TorchScript cannot express a {name}, whose graphs are built by compiled code; take torch.export, or "
@@ -171,7 +171,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
         Args:
             z: Atomic numbers, shape ``[N]``.
-            edges: Edges of the batch, see :func:`pyg_schnet.models.edges.prepare_edges`.
+            edges: Edges of the batch, see :func:`pyg_schnet.models.graph.prepare_edges`.
 
         Returns:
             Features, shape ``[N, hidden_channels]``.

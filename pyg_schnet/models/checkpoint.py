@@ -20,6 +20,8 @@ FORMAT = 1
 
 _KEY = "pyg_schnet"
 
+_RENAMED = {"num_nodes": "num_grid_points"}  # arguments of models as earlier files name them
+
 
 class CheckpointMixin:
     """``save`` and ``load`` for models that can be built from their ``config``.
@@ -156,6 +158,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} was written by pyg_schnet {header['version']} in format {header['format']}; this version "
             f"({pyg_schnet.__version__}) reads up to format {FORMAT}, please update"
         )
+    header["hyper_parameters"] = {_RENAMED.get(name, name): value for name, value in header["hyper_parameters"].items()}
     return header
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import cpu_kernels, is_plain
+from pyg_schnet.derivatives import EnergyGradients
+from pyg_schnet.engine.interactions import Stack
+from pyg_schnet.engine.potential import SmallStructures
 from pyg_schnet.models.base import AtomisticModel
-from pyg_schnet.models.edges import Edges, embed, find_edges
+from pyg_schnet.models.graph import Edges, embed, find_edges
 from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import (
     FilterNetwork,
@@ -22,14 +24,12 @@ from pyg_schnet.nn import (
 )
 from pyg_schnet.nn.conv import CFConv, Filters
 from pyg_schnet.nn.interaction import takes_spline
-from pyg_schnet.nn.response import Slopes
-from pyg_schnet.nn.small import SmallStructures
 from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.nn.stack import Stack
-from pyg_schnet.nn.standard import is_unmodified, standard
+from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops.standard import is_unmodified, standard
 
 if TYPE_CHECKING:
-    from pyg_schnet.models import like_pyg
+    from pyg_schnet.models.convert import like_pyg
 
 
 @standard()
@@ -57,7 +57,7 @@ class SchNet(AtomisticModel):
             ``"spatial_extent"`` or a readout of :mod:`pyg_schnet.nn`.
         out_channels: Number of properties, for sums, means and maxima given by name.
         gamma: Inverse squared width of the Gaussians in Å⁻²; ``None`` takes :math:`1 / (2 \Delta\mu^2)`, the width of
-            PyTorch Geometric and SchNetPack. The chapter's is 10 Å⁻², see :meth:`from_chapter`.
+            PyTorch Geometric and SchNetPack. The chapter's is 10 Å⁻², see :meth:`from_paper`.
         trainable_gaussians: Whether centres and widths of the Gaussians are learned.
         window: Cutoff window, ``"cosine"`` (eq. 15) or ``"hard"``.
         normalize: Whether convolutions are divided by the number of neighbours, eq. (18).
@@ -67,7 +67,7 @@ class SchNet(AtomisticModel):
         filters: How filters are evaluated: ``"exact"`` on every edge, ``"spline"`` from a table over the distance that
             is computed once per step, ``"auto"`` whichever is faster, with errors of at most about 1e-6 of the energies
             and 1e-5 of the largest force, in training ten times that; see :class:`pyg_schnet.nn.SplineFilter`.
-        num_nodes: Nodes of the table; ``None`` takes what these errors need.
+        num_grid_points: Nodes of the table; ``None`` takes what these errors need.
 
     Example:
         >>> import torch
@@ -95,7 +95,7 @@ class SchNet(AtomisticModel):
         activate_filters: bool = True,
         shared_weights: bool = False,
         filters: Filters = "auto",
-        num_nodes: int | None = None,
+        num_grid_points: int | None = None,
     ) -> None:
         check_sizes(hidden_channels=hidden_channels, num_filters=num_filters)
         super().__init__(
@@ -113,7 +113,7 @@ class SchNet(AtomisticModel):
                     ),
                     normalize=normalize,
                     filters=filters,
-                    num_nodes=num_nodes,
+                    num_grid_points=num_grid_points,
                 )
                 for _ in range(1 if shared_weights else num_interactions)
             ],
@@ -127,7 +127,7 @@ class SchNet(AtomisticModel):
         self.normalize = normalize
         self.activate_filters = activate_filters
         self.shared_weights = shared_weights
-        self.num_nodes = num_nodes
+        self.num_grid_points = num_grid_points
         self._chosen_filters = filters
         self._stack = Stack()
         self._small = SmallStructures(self._stack)
@@ -158,7 +158,7 @@ class SchNet(AtomisticModel):
         return super().train(mode)
 
     def freeze(self) -> None:
-        """Look no more for changes of parts and weights; see :func:`pyg_schnet.models.freeze`."""
+        """Look no more for changes of parts and weights; see :func:`pyg_schnet.engine.freeze`."""
         self._stack = Stack(looks=False)
         self._small = SmallStructures(self._stack)
 
@@ -175,7 +175,7 @@ class SchNet(AtomisticModel):
             x = block(x, *edges.directed, *shared)
         return x
 
-    def energy_and_slopes(
+    def energy_and_gradients(
         self,
         z: Tensor,
         pos: Tensor,
@@ -187,13 +187,13 @@ class SchNet(AtomisticModel):
         pbc: Tensor | None = None,
         batch_size: int | None = None,
         strain: bool = False,
-    ) -> Slopes | None:
+    ) -> EnergyGradients | None:
         r"""Energies and their gradients of small structures in one step, which takes half the time of two by autograd.
 
         .. math:: \left(E,\ \frac{\partial E}{\partial \mathbf{r}_i},\
                   \frac{\partial E}{\partial \boldsymbol\varepsilon}\right)
 
-        The strain ε acts on positions and cell, see :func:`pyg_schnet.nn.respond`, which is what calls this.
+        The strain ε acts on positions and cell, see :func:`pyg_schnet.derivatives.energy_forces_stress`, which is what calls this.
 
         Args:
             z: Atomic numbers, shape ``[N]``.
@@ -218,7 +218,7 @@ class SchNet(AtomisticModel):
             >>> import torch
             >>> model = SchNet(16, 16, 2, cutoff=5.0).eval()
             >>> z, pos = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
-            >>> model.energy_and_slopes(z, pos).by_pos.shape
+            >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
         if self.training or not _is_plain_call(z, pos) or not is_unmodified(self):
@@ -236,7 +236,7 @@ class SchNet(AtomisticModel):
         return prepared(pos, z, batch, batch_size, graph.index, graph.ptr, graph.offset, strain)
 
     @classmethod
-    def from_chapter(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
+    def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
         """SchNet with the chapter's settings: 256 features, 6 blocks, Gaussians every 0.1 Å with γ = 10 Å⁻².
 
         Args:
@@ -245,7 +245,7 @@ class SchNet(AtomisticModel):
             **kwargs: Any other argument of :class:`SchNet`; the settings above can be overridden.
 
         Example:
-            >>> SchNet.from_chapter(cutoff=5.0).num_gaussians
+            >>> SchNet.from_paper(cutoff=5.0).num_gaussians
             51
         """
         settings = {
@@ -277,7 +277,7 @@ class SchNet(AtomisticModel):
         """PyTorch Geometric's SchNet by its arguments, in its order: its function, its parts and its state dict.
 
         Every atom within the cutoff is a neighbour; ``max_num_neighbors`` drops none, and where an atom has more, a
-        warning says so once. See :class:`pyg_schnet.models.like_pyg.SchNet`, which this makes.
+        warning says so once. See :class:`pyg_schnet.models.convert.like_pyg.SchNet`, which this makes.
 
         Example:
             >>> import torch
@@ -285,7 +285,7 @@ class SchNet(AtomisticModel):
             >>> model(torch.tensor([8, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0]])).shape
             torch.Size([1, 1])
         """
-        from pyg_schnet.models import like_pyg
+        from pyg_schnet.models.convert import like_pyg
 
         return like_pyg.SchNet(
             hidden_channels,
@@ -305,21 +305,21 @@ class SchNet(AtomisticModel):
 
     @classmethod
     def from_pyg(cls, model: nn.Module) -> SchNet:
-        """Model with the weights and outputs of PyTorch Geometric's ``SchNet``; see :mod:`pyg_schnet.models.pyg`."""
-        from pyg_schnet.models.pyg import from_pyg
+        """Model with the weights and outputs of PyTorch Geometric's ``SchNet``; see :mod:`pyg_schnet.models.convert.pyg`."""
+        from pyg_schnet.models.convert.pyg import from_pyg
 
         return from_pyg(model)
 
     def to_pyg(self) -> nn.Module:
-        """PyTorch Geometric's ``SchNet`` with this model's weights and outputs; see :mod:`pyg_schnet.models.pyg`."""
-        from pyg_schnet.models.pyg import to_pyg
+        """PyTorch Geometric's ``SchNet`` with this model's weights and outputs; see :mod:`pyg_schnet.models.convert.pyg`."""
+        from pyg_schnet.models.convert.pyg import to_pyg
 
         return to_pyg(self)
 
     @classmethod
     def from_schnetpack(cls, state_dict: dict[str, Tensor], **kwargs: Any) -> SchNet:
-        """Model with SchNetPack's weights; see :func:`pyg_schnet.models.schnetpack.from_schnetpack`."""
-        from pyg_schnet.models.schnetpack import from_schnetpack
+        """Model with SchNetPack's weights; see :func:`pyg_schnet.models.convert.schnetpack.from_schnetpack`."""
+        from pyg_schnet.models.convert.schnetpack import from_schnetpack
 
         return from_schnetpack(state_dict, **kwargs)
 
@@ -340,7 +340,7 @@ class SchNet(AtomisticModel):
             "activate_filters": self.activate_filters,
             "shared_weights": self.shared_weights,
             "filters": self.filters,
-            "num_nodes": self.num_nodes,
+            "num_grid_points": self.num_grid_points,
         }
 
     def __repr__(self) -> str:
@@ -363,7 +363,7 @@ def _shared_edges(blocks: list[nn.Module], edges: Edges, size: tuple[int, int]) 
 
 def _is_plain_call(z: Tensor, pos: Tensor) -> bool:
     """Whether both are memory at hand, and the precision of what is called is not changed."""
-    return is_plain(pos) and is_plain(z, (torch.int64,)) and not torch.is_autocast_enabled("cpu")
+    return is_dense_cpu(pos) and is_dense_cpu(z, (torch.int64,)) and not torch.is_autocast_enabled("cpu")
 
 
 def _most_pairs(n_atoms: int, edge_index: Tensor | None, cell: Tensor | None, pbc: Tensor | None) -> int:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import cpu_kernels, is_plain
-from pyg_schnet.kernels.plain import list_of
+from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops.dispatch import list_of
 
 
 class Structures(NamedTuple):
@@ -92,7 +92,7 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
     batch = batch.long()
     if n == 0:
         return Structures(pos, batch, torch.zeros(int(batch_size or 0) + 1, dtype=torch.int64, device=pos.device))
-    if batch_size is not None and is_plain(batch, (torch.int64,)):
+    if batch_size is not None and is_dense_cpu(batch, (torch.int64,)):
         ptr = cpu_kernels().pointer_of_sorted(batch, int(batch_size))
         if ptr is not None:
             return Structures(pos, batch, ptr)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels.plain import list_of
+from pyg_schnet.ops.dispatch import list_of
 
 
 def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels.plain import is_transformed, numbers_of
 from pyg_schnet.neighbors._checks import check_batch, check_cutoff, check_positions
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.cluster_backend import cluster_open
 from pyg_schnet.neighbors.periodic import periodic_radius_graph
 from pyg_schnet.neighbors.search import arange_like, pairs_once, pairs_within
 from pyg_schnet.neighbors.vesin_backend import vesin_open
+from pyg_schnet.ops.dispatch import is_transformed, numbers_of
 
 
 @overload

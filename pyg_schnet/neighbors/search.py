@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import cpu_kernels, is_plain
-from pyg_schnet.kernels.plain import list_of, wide_dtype
 from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
+from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops.dispatch import list_of, wide_dtype
 
 DENSE_PAIRS = 400  # all pairs are faster than bins up to this many candidates for each point and target
 REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
@@ -75,7 +75,7 @@ def pairs_within(
         points = points.index_select(0, ranges.order)
         if omit is not None:
             omit = torch.empty_like(ranges.order).scatter_(0, ranges.order, arange_like(ranges.order))[omit]
-    if is_plain(points) and is_plain(targets):
+    if is_dense_cpu(points) and is_dense_cpu(targets):
         start, count, row, _ = ranges
         edges = cpu_kernels().close_pairs(points, targets, start, count, row, omit, cutoff * cutoff)
     else:
@@ -104,7 +104,7 @@ def pairs_once(pos: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor,
         (tensor([[1],
                 [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
     """
-    if not is_plain(pos):
+    if not is_dense_cpu(pos):
         return None
     return cpu_kernels().close_pairs_once(pos, ptr, cutoff * cutoff, DENSE_PAIRS * pos.size(0))
 

@@ -2,6 +2,7 @@
 
 from pyg_schnet.nn.activation import ShiftedSoftplus, shifted_softplus
 from pyg_schnet.nn.aggregation import sum_to_targets
+from pyg_schnet.nn.atomref import MAX_Z, element_counts, fit_atom_references, sum_references
 from pyg_schnet.nn.basis import GaussianBasis, gaussian_basis, num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, DTNNConv, exclude_self_loops, neighbor_counts
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff, cosine_cutoff, hard_cutoff
@@ -17,9 +18,7 @@ from pyg_schnet.nn.readout import (
     Readout,
     SumReadout,
 )
-from pyg_schnet.nn.reference import MAX_Z, composition, fit_atom_references, sum_references
-from pyg_schnet.nn.response import Response, hessian, respond
-from pyg_schnet.nn.spline import Span, SplineEdges, SplineFilter, num_nodes_for
+from pyg_schnet.nn.spline import Span, SplineEdges, SplineFilter, num_grid_points_for
 
 __all__ = [
     "MAX_Z",
@@ -36,25 +35,22 @@ __all__ = [
     "MaxReadout",
     "MeanReadout",
     "Readout",
-    "Response",
     "SchNetInteraction",
     "ShiftedSoftplus",
     "Span",
     "SplineEdges",
     "SplineFilter",
     "SumReadout",
-    "composition",
     "cosine_cutoff",
     "dense",
+    "element_counts",
     "exclude_self_loops",
     "fit_atom_references",
     "gaussian_basis",
     "hard_cutoff",
-    "hessian",
     "neighbor_counts",
     "num_gaussians_for_spacing",
-    "num_nodes_for",
-    "respond",
+    "num_grid_points_for",
     "shifted_softplus",
     "sum_references",
     "sum_to_targets",

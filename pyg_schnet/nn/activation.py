@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import cpu_kernels, is_plain
-from pyg_schnet.nn.standard import standard
+from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops.standard import standard
 
 _LN2 = math.log(2.0)
 
@@ -21,7 +21,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
     .. math:: \mathrm{ssp}(x) = \ln\left(\tfrac{1}{2} e^x + \tfrac{1}{2}\right)
 
     Infinitely often differentiable, so that energies built from it have smooth forces, and without overflow. On CPUs
-    value and slope are computed together (:func:`pyg_schnet.kernels.cpu.shifted_softplus`). Elsewhere torch takes the
+    value and slope are computed together (:func:`pyg_schnet.backends.numba.shifted_softplus`). Elsewhere torch takes the
     linear asymptote :math:`x - \ln 2` above 20, which differs by less than 2.1e-9.
 
     Args:
@@ -34,7 +34,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
         >>> shifted_softplus(torch.tensor([0.0, 1000.0]))
         tensor([  0.0000, 999.3068])
     """
-    if not is_plain(x):
+    if not is_dense_cpu(x):
         return F.softplus(x) - _LN2
     if torch.is_grad_enabled() and x.requires_grad:
         return _ShiftedSoftplus.apply(x)

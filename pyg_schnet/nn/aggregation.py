@@ -10,10 +10,10 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter, segment
 
-from pyg_schnet.kernels import is_plain
-from pyg_schnet.kernels.graph import MANY_EDGES, is_crowded
-from pyg_schnet.kernels.plain import is_transformed
-from pyg_schnet.nn.standard import is_unmodified
+from pyg_schnet.ops import is_dense_cpu
+from pyg_schnet.ops.dispatch import is_transformed
+from pyg_schnet.ops.graph import MANY_EDGES, is_crowded
+from pyg_schnet.ops.standard import is_unmodified
 
 
 class _SegmentSum(torch.autograd.Function):
@@ -116,7 +116,7 @@ def aggregate_messages(
 
 def _is_crowded(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None) -> bool:
     """Whether a target has so many messages that their sum loses digits in float32."""
-    if not is_plain(src, (torch.float32,)) or src.size(0) <= MANY_EDGES:
+    if not is_dense_cpu(src, (torch.float32,)) or src.size(0) <= MANY_EDGES:
         return False
     if ptr is None:
         return num_targets > 0 and int(index.bincount(minlength=num_targets).max()) > MANY_EDGES

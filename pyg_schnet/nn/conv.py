@@ -10,16 +10,16 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
-from pyg_schnet.kernels import spline_conv
-from pyg_schnet.kernels.plain import is_followed, is_transformed
 from pyg_schnet.nn._inputs import check_edges, check_features
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import HardCutoff
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.spline import SplineEdges, SplineFilter, can_be_splined, check_num_nodes
-from pyg_schnet.nn.standard import FUSED_HOOKS, StandardCheck, standard
+from pyg_schnet.nn.spline import SplineEdges, SplineFilter, can_be_splined, check_num_grid_points
+from pyg_schnet.ops import spline_conv
+from pyg_schnet.ops.dispatch import is_followed, is_transformed
+from pyg_schnet.ops.standard import FUSED_HOOKS, StandardCheck, standard
 
 Features = Tensor | tuple[Tensor, Tensor]
 Filters = Literal["auto", "exact", "spline"]
@@ -97,7 +97,7 @@ class CFConv(MessagePassing):
         filters: ``"exact"`` or ``"spline"``; ``"auto"`` takes the splined ones where they are faster: on CPUs, in
             training for graphs of more edges than nodes, in evaluation always, so that energies do not depend on the
             number of edges.
-        num_nodes: Nodes of the spline's grid; ``None`` takes as many as an error of the forces of 1e-5 needs, in
+        num_grid_points: Nodes of the spline's grid; ``None`` takes as many as an error of the forces of 1e-5 needs, in
             training 1e-4, or one of the values of 1e-5 where nothing is differentiated by distances.
 
     Raises:
@@ -117,13 +117,13 @@ class CFConv(MessagePassing):
         *,
         normalize: bool = False,
         filters: Filters = "auto",
-        num_nodes: int | None = None,
+        num_grid_points: int | None = None,
     ) -> None:
         super().__init__(aggr="sum", node_dim=0)
         self.filter_network = filter_network
         self.normalize = normalize
-        check_num_nodes(num_nodes)
-        self.num_nodes = num_nodes
+        check_num_grid_points(num_grid_points)
+        self.num_grid_points = num_grid_points
         self._frozen = False
         self._spline: SplineFilter | None = None
         self._is_standard = StandardCheck(FUSED_HOOKS)
@@ -138,9 +138,9 @@ class CFConv(MessagePassing):
     def filters(self, value: Filters) -> None:
         if value not in ("auto", "exact", "spline"):
             raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
-        if value == "spline" and not can_be_splined(self.filter_network, self.num_nodes):
+        if value == "spline" and not can_be_splined(self.filter_network, self.num_grid_points):
             raise ValueError(
-                "filters='spline' needs a FilterNetwork whose basis has a fixed resolution, or num_nodes, and whose "
+                "filters='spline' needs a FilterNetwork whose basis has a fixed resolution, or num_grid_points, and whose "
                 f"window is of this package or says by an attribute 'vanishes' how it ends; got {self.filter_network}"
             )
         self._filters, self._spline = value, None
@@ -149,15 +149,15 @@ class CFConv(MessagePassing):
     def spline(self) -> SplineFilter | None:
         """The filter network as a table; ``None`` where filters are exact, or the network cannot be splined."""
         network, known = self.filter_network, self._spline
-        if self._filters == "exact" or not can_be_splined(network, self.num_nodes):
+        if self._filters == "exact" or not can_be_splined(network, self.num_grid_points):
             return None
-        if known is None or known.network is not network or known.given_nodes != self.num_nodes:
-            known = self._spline = SplineFilter(network, self.num_nodes)
+        if known is None or known.network is not network or known.given_grid_points != self.num_grid_points:
+            known = self._spline = SplineFilter(network, self.num_grid_points)
             known.look(not self._frozen)
         return known
 
     def freeze(self) -> None:
-        """Look no more for changes of weights; see :func:`pyg_schnet.models.freeze`."""
+        """Look no more for changes of weights; see :func:`pyg_schnet.engine.freeze`."""
         self._frozen, self._spline = True, None
 
     @property
@@ -292,7 +292,7 @@ class CFConv(MessagePassing):
         if edge_dist.device.type != "cpu" or edge_dist.dtype not in (torch.float32, torch.float64):
             return False  # the fused kernels are those of the CPU
         hooked = self._message_and_aggregate_forward_pre_hooks or self._message_and_aggregate_forward_hooks
-        return not self.training or bool(hooked) or num_edges > self.spline.num_nodes_at(edge_dist)
+        return not self.training or bool(hooked) or num_edges > self.spline.num_grid_points_at(edge_dist)
 
     def _fused(self, spline: SplineEdges, x_src: Tensor) -> Tensor:
         """:meth:`message_and_aggregate` with its hooks, in the way of PyG's ``propagate``."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.nn.standard import standard
+from pyg_schnet.ops.standard import standard
 
 
 def cosine_cutoff(dist: Tensor, cutoff: float) -> Tensor:

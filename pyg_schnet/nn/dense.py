@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import linear
-from pyg_schnet.kernels.matmul import is_faster
-from pyg_schnet.nn.standard import is_unmodified
+from pyg_schnet.ops import linear
+from pyg_schnet.ops.linear import is_faster
+from pyg_schnet.ops.standard import is_unmodified
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
@@ -46,7 +46,7 @@ def draw_glorot(layer: nn.Linear) -> None:
 
 
 def apply_dense(layer: nn.Module, x: Tensor) -> Tensor:
-    """``layer(x)``, of unmodified layers by the product that is fastest (:func:`pyg_schnet.kernels.linear`)."""
+    """``layer(x)``, of unmodified layers by the product that is fastest (:func:`pyg_schnet.ops.linear`)."""
     if type(layer) is nn.Linear and is_faster(x, layer.weight) and is_unmodified(layer):
         return linear(x, layer.weight, layer.bias)
     return layer(x)

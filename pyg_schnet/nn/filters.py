@@ -8,7 +8,7 @@ from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
-from pyg_schnet.nn.standard import standard
+from pyg_schnet.ops.standard import standard
 
 
 @standard(window=None, basis=None, lin1=nn.Linear, lin2=nn.Linear, act=ShiftedSoftplus)

@@ -10,7 +10,7 @@ from pyg_schnet.nn.conv import CFConv, DTNNConv, Features, Filters
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.nn.standard import FUSED_HOOKS, is_unmodified, standard
+from pyg_schnet.ops.standard import FUSED_HOOKS, is_unmodified, standard
 
 
 @standard(lin_in=nn.Linear, conv=CFConv, lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
@@ -29,7 +29,7 @@ class SchNetInteraction(nn.Module):
         filter_network: Continuous filter; ``None`` takes :class:`FilterNetwork` with 128 filters up to 10 Å.
         normalize: Whether the convolution is divided by the number of neighbours, eq. (18).
         filters: ``"auto"``, ``"exact"`` or ``"spline"``, see :class:`CFConv`.
-        num_nodes: Nodes of the spline's grid, see :class:`CFConv`.
+        num_grid_points: Nodes of the spline's grid, see :class:`CFConv`.
 
     Example:
         >>> import torch
@@ -45,13 +45,13 @@ class SchNetInteraction(nn.Module):
         *,
         normalize: bool = False,
         filters: Filters = "auto",
-        num_nodes: int | None = None,
+        num_grid_points: int | None = None,
     ) -> None:
         super().__init__()
         filter_network = FilterNetwork() if filter_network is None else filter_network
         self.hidden_channels = hidden_channels
         self.lin_in = dense(hidden_channels, filter_network.num_filters, bias=False)
-        self.conv = CFConv(filter_network, normalize=normalize, filters=filters, num_nodes=num_nodes)
+        self.conv = CFConv(filter_network, normalize=normalize, filters=filters, num_grid_points=num_grid_points)
         self.lin1 = dense(filter_network.num_filters, hidden_channels)
         self.act = ShiftedSoftplus()
         self.lin2 = dense(hidden_channels, hidden_channels)

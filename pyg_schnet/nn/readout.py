@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from pyg_schnet.geometry import safe_norm
-from pyg_schnet.kernels import is_plain
-from pyg_schnet.kernels.plain import wide_dtype
 from pyg_schnet.nn.activation import ShiftedSoftplus
+from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
-from pyg_schnet.nn.reference import MAX_Z
-from pyg_schnet.nn.standard import StandardCheck, standard
-from pyg_schnet.nn.two_layers import Pool, atom_values, two_layers
+from pyg_schnet.ops import is_dense_cpu
+from pyg_schnet.ops.dispatch import wide_dtype
+from pyg_schnet.ops.mlp import Pool, atom_values, mlp
+from pyg_schnet.ops.standard import StandardCheck, standard
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ROUNDING = 8.0  # error of a dipole, in roundings of the sum of its parts
@@ -69,18 +69,18 @@ class AtomNetwork(nn.Module):
         return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
 
     def in_one_step(self, x: Tensor, pool: Pool | None = None) -> Tensor | None:
-        """The same, and what follows, by :func:`two_layers`; ``None`` where something is exchanged or hooked."""
+        """The same, and what follows, by :func:`mlp`; ``None`` where something is exchanged or hooked."""
         if not self.is_written_out(x):
             return None
-        return two_layers(self._dropped(x), self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias, pool)
+        return mlp(self._dropped(x), self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias, pool)
 
     def is_written_out(self, x: Tensor) -> bool:
-        """Whether it is what :func:`two_layers` computes, beside dropout; for features ``[N, F]``."""
-        if not is_plain(x) or type(self) is not AtomNetwork or not self._is_standard(self):
+        """Whether it is what :func:`mlp` computes, beside dropout; for features ``[N, F]``."""
+        if not is_dense_cpu(x) or type(self) is not AtomNetwork or not self._is_standard(self):
             return False
         weights = (self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
         return (
-            all(weight is not None and is_plain(weight) for weight in weights)
+            all(weight is not None and is_dense_cpu(weight) for weight in weights)
             and x.dim() == 2
             and x.dtype == self.lin1.weight.dtype
             and x.size(1) == self.lin1.weight.size(1)
@@ -208,7 +208,7 @@ class _PooledReadout(Readout):
         return pool(self.network(x)) if out is None else out
 
     def is_written_out(self, x: Tensor) -> bool:
-        """Whether the atom-wise network is what :func:`two_layers` computes for features ``[N, F]``."""
+        """Whether the atom-wise network is what :func:`mlp` computes for features ``[N, F]``."""
         network = self.network
         drops = network.training and network.dropout > 0
         return type(network) is AtomNetwork and not drops and network.is_written_out(x)

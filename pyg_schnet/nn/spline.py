@@ -11,15 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import SplineGraph, check_sources, is_plain, spline_graph, spline_weights
-from pyg_schnet.kernels.bspline import OVERHANG, interpolate
-from pyg_schnet.kernels.plain import is_transformed
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.kept import Kept
-from pyg_schnet.nn.standard import options_of
 from pyg_schnet.nn.tabulate import Grid, is_written_out, tabulate
+from pyg_schnet.nn.versioned_cache import VersionedCache
+from pyg_schnet.ops import SplineGraph, check_sources, is_dense_cpu, spline_basis, spline_graph
+from pyg_schnet.ops.bspline import OVERHANG, interpolate
+from pyg_schnet.ops.dispatch import is_transformed
+from pyg_schnet.ops.standard import options_of
 
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at in evaluation, relative to the largest force."""
@@ -43,12 +43,12 @@ class Span(NamedTuple):
     """Intervals of a grid that a table is needed for.
 
     Attributes:
-        num_nodes: Nodes of the whole grid.
+        num_grid_points: Nodes of the whole grid.
         first: First interval.
         count: Number of intervals; ``None`` for all from the first one on.
     """
 
-    num_nodes: int
+    num_grid_points: int
     first: int = 0
     count: int | None = None
 
@@ -71,13 +71,13 @@ class SplineEdges(NamedTuple):
     n_neighbors: Tensor | None = None
 
 
-def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE, *, forces: bool = True) -> int:
+def num_grid_points_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE, *, forces: bool = True) -> int:
     r"""Number of nodes for a wanted error of the forces, or of the energies.
 
     .. math:: G = 1 + \frac{r_c}{\sigma} \sqrt[3]{\kappa_3 / \varepsilon}
         \qquad \text{or} \qquad G = 1 + \frac{r_c}{\sigma} \sqrt[4]{\kappa_4 / \varepsilon}
 
-    Slopes of a cubic spline err by the third power of the spacing over the finest detail σ, values by the fourth; the
+    EnergyGradients of a cubic spline err by the third power of the spacing over the finest detail σ, values by the fourth; the
     factors κ are measured.
 
     Args:
@@ -90,7 +90,7 @@ def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE
         ValueError: If the tolerance is not positive.
 
     Example:
-        >>> num_nodes_for(5.0 / 49, cutoff=5.0, tolerance=1e-5) > num_nodes_for(5.0 / 49, cutoff=5.0, tolerance=1e-3)
+        >>> num_grid_points_for(5.0 / 49, cutoff=5.0, tolerance=1e-5) > num_grid_points_for(5.0 / 49, cutoff=5.0, tolerance=1e-3)
         True
     """
     if not tolerance > 0:
@@ -103,34 +103,34 @@ def num_nodes_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE
 def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int, int, int]:
     """Nodes in evaluation, in training, and in training where distances are not differentiated."""
     slopes, values = max(tolerance, TRAINING_TOLERANCE), max(tolerance, VALUE_TOLERANCE)
-    training = num_nodes_for(resolution, cutoff, slopes)
-    in_values = num_nodes_for(resolution, cutoff, values, forces=False)
-    return num_nodes_for(resolution, cutoff, tolerance), training, min(training, in_values)
+    training = num_grid_points_for(resolution, cutoff, slopes)
+    in_values = num_grid_points_for(resolution, cutoff, values, forces=False)
+    return num_grid_points_for(resolution, cutoff, tolerance), training, min(training, in_values)
 
 
-def check_num_nodes(num_nodes: int | None) -> None:
+def check_num_grid_points(num_grid_points: int | None) -> None:
     """Raise unless a grid can have so many nodes; ``None`` is for as many as are needed."""
-    if num_nodes is not None and num_nodes < 8:
-        raise ValueError(f"num_nodes must be at least 8, got {num_nodes!r}")
+    if num_grid_points is not None and num_grid_points < 8:
+        raise ValueError(f"num_grid_points must be at least 8, got {num_grid_points!r}")
 
 
-def can_be_splined(network: nn.Module, num_nodes: int | None) -> bool:
+def can_be_splined(network: nn.Module, num_grid_points: int | None) -> bool:
     """Whether the filters of a network are known to be as smooth as a spline on a grid needs.
 
     Args:
         network: The network, a :class:`FilterNetwork` and no subclass of it. Bases and windows of other packages say by
             themselves, by an attribute ``resolution`` or ``vanishes``, that they may be evaluated on a grid; subclasses
             of those of this package inherit no such word.
-        num_nodes: Nodes of the grid, where they are given.
+        num_grid_points: Nodes of the grid, where they are given.
     """
     if type(network) is not FilterNetwork or "forward" in vars(network):
         return False
     basis, window = network.basis, network.window
     if type(window) not in (CosineCutoff, HardCutoff) and not (_says(window, "vanishes") and not _tensors(window)):
         return False
-    if type(basis) is not GaussianBasis and not (_says(basis, "resolution") or num_nodes is not None):
+    if type(basis) is not GaussianBasis and not (_says(basis, "resolution") or num_grid_points is not None):
         return False
-    return num_nodes is not None or getattr(basis, "resolution", None) is not None
+    return num_grid_points is not None or getattr(basis, "resolution", None) is not None
 
 
 def _says(part: nn.Module, name: str) -> bool:
@@ -150,7 +150,7 @@ class SplineFilter:
     .. math:: \tilde W(d) = \sum_{m=0}^{3} h_m(t)\, \mathbf{C}_{k + m}, \qquad k + t = \frac{d}{\Delta}
 
     The network is evaluated at the G nodes and no longer on every edge; its weights receive gradients through the
-    coefficients **C** (:func:`pyg_schnet.kernels.spline_coefficients`). Two derivatives are continuous, and distances
+    coefficients **C** (:func:`pyg_schnet.ops.spline_coefficients`). Two derivatives are continuous, and distances
     receive the exact derivative of the spline, so forces are the exact gradient of the energy. Where the window ends
     smoothly, value and slope at the cutoff are exactly zero. Values err by the fourth power of the spacing.
 
@@ -166,8 +166,8 @@ class SplineFilter:
     distances is recorded, since values err by less than slopes.
 
     Args:
-        network: Filter network, whose basis has a ``resolution`` unless ``num_nodes`` is given.
-        num_nodes: Nodes G of all grids; ``None`` takes :func:`num_nodes_for` the tolerances.
+        network: Filter network, whose basis has a ``resolution`` unless ``num_grid_points`` is given.
+        num_grid_points: Nodes G of all grids; ``None`` takes :func:`num_grid_points_for` the tolerances.
         tolerance: Error of forces that is aimed at in evaluation mode, relative to the largest one; in training mode
             it is at least 1e-4, and that of values at least 1e-5.
 
@@ -183,41 +183,43 @@ class SplineFilter:
         True
     """
 
-    def __init__(self, network: FilterNetwork, num_nodes: int | None = None, tolerance: float = TOLERANCE) -> None:
-        check_num_nodes(num_nodes)
+    def __init__(
+        self, network: FilterNetwork, num_grid_points: int | None = None, tolerance: float = TOLERANCE
+    ) -> None:
+        check_num_grid_points(num_grid_points)
         if type(network).forward is not FilterNetwork.forward or "forward" in vars(network):
             raise ValueError(
                 f"a {type(network).__name__} with a forward of its own gives other filters than a table would hold; "
                 "take the exact filters"
             )
-        self.network, self.given_nodes, self.tolerance = network, num_nodes, tolerance
-        self._table, self._samples = Kept(), Kept()
+        self.network, self.given_grid_points, self.tolerance = network, num_grid_points, tolerance
+        self._table, self._samples = VersionedCache(), VersionedCache()
         self._sizes()
 
     def _sizes(self) -> tuple[int, int, int]:
         """Nodes in evaluation, in training, and in training for values, of the network as it is now."""
-        if self.given_nodes is not None:
-            return (int(self.given_nodes),) * 3
+        if self.given_grid_points is not None:
+            return (int(self.given_grid_points),) * 3
         network = self.network
         resolution = getattr(network.basis, "resolution", None)
         if resolution is None:
             raise ValueError(
                 f"the number of nodes for {network.basis} is not known, as it has no fixed resolution (Å); give "
-                "num_nodes, or take the exact filters"
+                "num_grid_points, or take the exact filters"
             )
         return _grid_sizes(resolution, network.cutoff, self.tolerance)
 
     @property
-    def num_nodes(self) -> int:
+    def num_grid_points(self) -> int:
         """Nodes G of the grid in the mode that the network is in, where distances are differentiated."""
         return self._sizes()[1 if self.network.training else 0]
 
-    def num_nodes_at(self, dist: Tensor) -> int:
+    def num_grid_points_at(self, dist: Tensor) -> int:
         """Nodes of the grid for these distances: fewer in training if no gradient by them is recorded."""
         recorded = (dist.requires_grad and torch.is_grad_enabled()) or is_transformed()
         if self.network.training and not recorded:
             return self._sizes()[2]
-        return self.num_nodes
+        return self.num_grid_points
 
     @property
     def cutoff(self) -> float:
@@ -227,7 +229,7 @@ class SplineFilter:
     @property
     def spacing(self) -> float:
         """Distance between two nodes in Å."""
-        return self.cutoff / (self.num_nodes - 1)
+        return self.cutoff / (self.num_grid_points - 1)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -238,7 +240,7 @@ class SplineFilter:
     def forget(self) -> None:
         """Compute the coefficients anew when they are needed next."""
         looks = self._table.looks
-        self._table, self._samples = Kept(looks), Kept(looks)
+        self._table, self._samples = VersionedCache(looks), VersionedCache(looks)
 
     def look(self, looks: bool) -> None:
         """Say whether changes of weights are looked for."""
@@ -261,16 +263,19 @@ class SplineFilter:
             size: ``(N_src, N_dst)``.
             undirected: Whether each edge stands for both directions; they are sorted by target then.
         """
-        span = Span(self.num_nodes_at(edge_dist))
-        bins, weights = spline_weights(edge_dist, self.cutoff, span.num_nodes - 1)
-        if self.network.training and is_plain(edge_dist) and bins.numel() > 0:
+        span = Span(self.num_grid_points_at(edge_dist))
+        bins, weights = spline_basis(edge_dist, self.cutoff, span.num_grid_points - 1)
+        if self.network.training and is_dense_cpu(edge_dist) and bins.numel() > 0:
             low, high = (int(end) for end in torch.aminmax(bins))
-            bins, span = bins - low, Span(span.num_nodes, low, high - low + 1)  # no atoms are closer than their bonds
+            bins, span = (
+                bins - low,
+                Span(span.num_grid_points, low, high - low + 1),
+            )  # no atoms are closer than their bonds
         graph = spline_graph(bins, edge_index, size[1], edge_ptr, undirected=undirected)
         if torch.is_grad_enabled():
             graph = graph.with_sources(size[0])
             if self.network.training:
-                graph = graph.with_bins(span.num_nodes - 1 if span.count is None else span.count)
+                graph = graph.with_bins(span.num_grid_points - 1 if span.count is None else span.count)
         else:
             check_sources(edge_index[0], size[0])
         return SplineEdges(weights, graph, self.cutoff, span)
@@ -279,19 +284,19 @@ class SplineFilter:
         """Whether edges were prepared for this grid."""
         sizes = self._sizes()
         nodes = sizes[1:] if self.network.training else sizes[:1]
-        return edges.span.num_nodes in nodes and edges.cutoff == self.cutoff
+        return edges.span.num_grid_points in nodes and edges.cutoff == self.cutoff
 
     def coefficients(self, span: Span | None = None) -> Tensor:
         """Spline coefficients that act on some of the intervals, differentiable in the weights of the network.
 
         Args:
-            span: The intervals, of a grid that the network has in its mode; ``None`` takes all of :attr:`num_nodes`.
+            span: The intervals, of a grid that the network has in its mode; ``None`` takes all of :attr:`num_grid_points`.
 
         Returns:
             Shape ``[count + 3, num_filters]``.
         """
         network = self.network
-        span = Span(self.num_nodes) if span is None else span
+        span = Span(self.num_grid_points) if span is None else span
         if network.training:
             return self.compute(span)
         weights = _tensors(network)
@@ -301,7 +306,7 @@ class SplineFilter:
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             if not is_written_out(network) or list(network.basis.parameters()):
                 return self.compute(span)
-            values = tabulate(network, self._kept_grid(span.num_nodes), values)
+            values = tabulate(network, self._kept_grid(span.num_grid_points), values)
         return values if span.count is None else values[span.first : span.first + span.count + 3]
 
     def compute(self, span: Span) -> Tensor:
@@ -313,16 +318,16 @@ class SplineFilter:
         Returns:
             Coefficients in the precision of the weights, shape ``[count + 3, num_filters]``.
         """
-        return tabulate(self.network, self.rows(self._kept_grid(span.num_nodes), span))
+        return tabulate(self.network, self.rows(self._kept_grid(span.num_grid_points), span))
 
-    def _kept_grid(self, num_nodes: int) -> Grid:
+    def _kept_grid(self, num_grid_points: int) -> Grid:
         """All samples of a grid; kept where they do not depend on weights."""
         network, weight = self.network, self.network.lin1.weight
         grid = None
         if not list(network.basis.parameters()):
-            key = (num_nodes, *self.key, weight.dtype, weight.device)
-            grid = self._samples.get(list(network.basis.buffers()), key, lambda: self.grid(network, num_nodes))
-        return self.grid(network, num_nodes) if grid is None else grid
+            key = (num_grid_points, *self.key, weight.dtype, weight.device)
+            grid = self._samples.get(list(network.basis.buffers()), key, lambda: self.grid(network, num_grid_points))
+        return self.grid(network, num_grid_points) if grid is None else grid
 
     def compute_precisely(self) -> Tensor:
         """The coefficients without gradients, computed in float64 where the device has it, and then rounded.
@@ -336,19 +341,19 @@ class SplineFilter:
         network = copy.deepcopy(self.network, wide)  # no copy of a tensor is made, which may be a result of others
         return tabulate(network, self.grid(network, self._sizes()[0])).to(weight.dtype)
 
-    def grid(self, network: FilterNetwork, num_nodes: int) -> Grid:
+    def grid(self, network: FilterNetwork, num_grid_points: int) -> Grid:
         """All samples of a grid, in the precision of a network."""
         weight = network.lin1.weight
         wide = torch.float32 if weight.device.type == "mps" else torch.float64
-        steps = torch.arange(-OVERHANG, num_nodes + OVERHANG, device=weight.device, dtype=wide)
-        nodes = self.cutoff / (num_nodes - 1) * steps
+        steps = torch.arange(-OVERHANG, num_grid_points + OVERHANG, device=weight.device, dtype=wide)
+        nodes = self.cutoff / (num_grid_points - 1) * steps
         window = self._window(nodes).to(weight.dtype).unsqueeze(-1)
         return Grid(network.basis(nodes.to(weight.dtype)), window, getattr(network.window, "vanishes", False))
 
     @staticmethod
     def rows(grid: Grid, span: Span) -> Grid:
         """The samples of a grid that some of its intervals depend on."""
-        n_samples = span.num_nodes + 2 * OVERHANG
+        n_samples = span.num_grid_points + 2 * OVERHANG
         end = n_samples if span.count is None else span.first + span.count + 1 + 2 * OVERHANG
         rows = slice(span.first, end)
         return Grid(grid.expansion[rows], grid.window[rows], grid.vanishing and end == n_samples)
@@ -361,9 +366,9 @@ class SplineFilter:
 
     def __call__(self, dist: Tensor) -> Tensor:
         """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
-        span = Span(self.num_nodes_at(dist))
-        bins, weights = spline_weights(dist, self.cutoff, span.num_nodes - 1)
+        span = Span(self.num_grid_points_at(dist))
+        bins, weights = spline_basis(dist, self.cutoff, span.num_grid_points - 1)
         return interpolate(self.coefficients(span), weights, bins)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.network}, num_nodes={self.num_nodes})"
+        return f"{type(self).__name__}({self.network}, num_grid_points={self.num_grid_points})"

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import cpu_kernels, is_plain, linear, spline_coefficients
-from pyg_schnet.kernels._autograd import gradients_of
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.standard import is_standard
+from pyg_schnet.ops import cpu_kernels, is_dense_cpu, linear, spline_coefficients
+from pyg_schnet.ops._autograd import gradients_of
+from pyg_schnet.ops.standard import is_standard
 
 
 class Grid(NamedTuple):
@@ -36,7 +36,7 @@ def tabulate(network: FilterNetwork, grid: Grid, known: Tensor | None = None) ->
 
     .. math:: \mathbf{C} = P \bigl( f \circ \mathrm{network}(\mathbf{e}) \bigr)
 
-    with the prefilter P of :func:`pyg_schnet.kernels.spline_coefficients` and the window f.
+    with the prefilter P of :func:`pyg_schnet.ops.spline_coefficients` and the window f.
 
     Args:
         network: Filter network.
@@ -55,13 +55,13 @@ def tabulate(network: FilterNetwork, grid: Grid, known: Tensor | None = None) ->
 
 
 def are_alike(networks: Sequence[FilterNetwork]) -> bool:
-    """Whether several networks differ in their weights only, so that :class:`AlikeNetworks` can take them."""
+    """Whether several networks differ in their weights only, so that :class:`BatchedFilterNetworks` can take them."""
     kinds = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
     dtypes = {weight.dtype for one in networks for weight in _weights_of(one)}
     return len(kinds) == len(dtypes) == 1 and all(map(is_written_out, networks))
 
 
-class AlikeNetworks:
+class BatchedFilterNetworks:
     """Several networks that :func:`are_alike`, to be tabulated in one step again and again.
 
     Args:
@@ -90,7 +90,7 @@ def is_written_out(network: FilterNetwork) -> bool:
     """Whether the formula of a network is the one written out below, for its expansion and window."""
     if type(network) is not FilterNetwork or not is_standard(network):
         return False
-    return all(weight is not None and is_plain(weight) for weight in _weights_of(network))
+    return all(weight is not None and is_dense_cpu(weight) for weight in _weights_of(network))
 
 
 class _Tables(torch.autograd.Function):

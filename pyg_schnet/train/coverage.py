@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from pyg_schnet.data import Property, target_mask
 from pyg_schnet.data.check import edges_within
 from pyg_schnet.models.domain import MAX_COMPOSITIONS, REACH, SYSTEMS, Coverage, Domain, Gradients, formula
-from pyg_schnet.nn import MAX_Z, composition
+from pyg_schnet.nn import MAX_Z, element_counts
 
 
 def domain_of(
@@ -47,7 +47,7 @@ def domain_of(
     for batch in batches:
         pbc = batch.get("pbc")
         n_periodic = torch.zeros(batch.num_graphs, dtype=torch.int64) if pbc is None else pbc.view(-1, 3).sum(1).cpu()
-        counts = composition(batch.z, batch.batch, batch.num_graphs).cpu()
+        counts = element_counts(batch.z, batch.batch, batch.num_graphs).cpu()
         counts[:, 0] = 0.0  # padding
         for k, part in enumerate(parts):
             part.add(counts[n_periodic == k])

@@ -29,7 +29,7 @@ from pyg_schnet.data import (
 from pyg_schnet.data import target_values as values_of
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.models.domain import Domain
-from pyg_schnet.nn import composition
+from pyg_schnet.nn import element_counts
 from pyg_schnet.train.checks import absent_sentence, check_labels
 from pyg_schnet.train.coverage import domain_of
 from pyg_schnet.train.survey import Survey, absent, check_places, num_shared, pieces, survey
@@ -198,7 +198,7 @@ class StructureDataModule(LightningDataModule):
             target = values_of(batch, self.property).reshape(batch.num_graphs, -1).to(torch.float64)
             mask = target_mask(batch, self.property)
             keep = slice(None) if mask is None else mask
-            counts.append(composition(batch.z, batch.batch, batch.num_graphs)[keep])
+            counts.append(element_counts(batch.z, batch.batch, batch.num_graphs)[keep])
             targets.append(target[keep])
         target = torch.cat(targets)
         return torch.cat(counts), target.squeeze(1) if target.size(1) == 1 else target

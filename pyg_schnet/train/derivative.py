@@ -9,15 +9,15 @@ from ase.geometry import complete_cell
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from pyg_schnet.nn import Response, respond
+from pyg_schnet.derivatives import EnergyForcesStress, energy_forces_stress
 from pyg_schnet.train.task import PropertyTask
 
 
 class DerivativeTask(PropertyTask):
     """A :class:`PropertyTask` that has derivatives of the property, which can be differentiated again in training."""
 
-    def respond(self, batch: Batch, *, stress: bool, partly: bool = False) -> Response:
-        """Energies relative to the references, forces, and stress of a batch; see :func:`pyg_schnet.nn.respond`.
+    def energy_forces_stress(self, batch: Batch, *, stress: bool, partly: bool = False) -> EnergyForcesStress:
+        """Energies relative to the references, forces, and stress of a batch; see :func:`pyg_schnet.derivatives.energy_forces_stress`.
 
         Args:
             batch: Structures.
@@ -36,7 +36,7 @@ class DerivativeTask(PropertyTask):
             given = {name: value for name, value in given.items() if name in extra}
             return self.difference(z, pos, batch, {**given, **boundaries})
 
-        return respond(
+        return energy_forces_stress(
             energy,
             batch.z,
             pos,

@@ -20,7 +20,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.data import Split, collate_indices
-from pyg_schnet.models import AtomisticModel, like_pyg, load
+from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.early_stopping import EarlyStopping

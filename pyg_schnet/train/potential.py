@@ -20,7 +20,7 @@ class PotentialTask(DerivativeTask):
         \ell = w_E\, L(E, \hat E) + w_F\, L(\mathbf{F}, \hat{\mathbf{F}}) + w_\sigma\, L(\boldsymbol\sigma,
         \hat{\boldsymbol\sigma})
 
-    with the forces and stress of :func:`pyg_schnet.nn.respond`, exact derivatives of the energy, and L the mean over
+    with the forces and stress of :func:`pyg_schnet.derivatives.energy_forces_stress`, exact derivatives of the energy, and L the mean over
     structures, components of forces, and components of the stress. The chapter's loss has the squared error and
     :math:`w_E = 0.01` (in kcal/mol; the ratio of weights has the unit Å⁻² and is the same in eV), :math:`w_F = 1`.
 
@@ -119,7 +119,7 @@ class PotentialTask(DerivativeTask):
 
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true energies (without references), forces and stress, for what has a label."""
-        response = self.respond(batch, stress=self.stress_weight > 0, partly=True)
+        response = self.energy_forces_stress(batch, stress=self.stress_weight > 0, partly=True)
         energy = self.pair(response.energy, batch)
         n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(response.energy.dtype)
         mask = target_mask(batch, self.property)

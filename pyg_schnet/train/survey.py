@@ -14,7 +14,7 @@ from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, collate_indices, target_mask, target_values
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
-from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout, composition
+from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout, element_counts
 
 _PIECE = 10_000  # structures read at a time
 
@@ -128,7 +128,7 @@ def check_places(readout: Any, parts: Mapping[str, Any]) -> None:
 
 
 def _add(found: Survey, batch: Batch, targets: Sequence[Property]) -> None:
-    has_element = composition(batch.z.clamp(max=99), batch.batch, batch.num_graphs) > 0
+    has_element = element_counts(batch.z.clamp(max=99), batch.batch, batch.num_graphs) > 0
     labelled = torch.zeros(batch.num_graphs, dtype=torch.bool)
     for target in targets:
         mask = target_mask(batch, target)

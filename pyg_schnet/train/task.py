@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, find_property, target_mask, target_values
-from pyg_schnet.models import AtomisticModel, like_pyg
+from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models.atomref import pop_atomref
+from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
-from pyg_schnet.models.references import take_references
 from pyg_schnet.nn import MAX_Z, sum_references
 from pyg_schnet.optim import FusedAdamW, total_norm
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
@@ -131,7 +132,7 @@ class PropertyTask(LightningModule):
             model: Model, as loaded from a file; changed in place.
             target: The property it was trained on.
         """
-        atomref = take_references(model)
+        atomref = pop_atomref(model)
         task = cls(model)
         task.property = target
         if atomref is not None:

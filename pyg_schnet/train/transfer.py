@@ -6,7 +6,7 @@ from torch import nn
 
 from pyg_schnet.models import AtomisticModel
 
-_OWN = ("readout", "filters", "num_nodes")  # what may differ: the readout is new, the rest is how, not what
+_OWN = ("readout", "filters", "num_grid_points")  # what may differ: the readout is new, the rest is how, not what
 
 
 def start_from(network: nn.Module, trained: AtomisticModel) -> None:

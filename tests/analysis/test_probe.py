@@ -37,7 +37,7 @@ MODELS = {
     "schnet": make_schnet,
     "exact": lambda: make_schnet(filters="exact"),
     "chapter": lambda: make_schnet(normalize=True, window="hard"),
-    "shared": lambda: make_schnet(shared_weights=True, num_nodes=40, filters="spline"),
+    "shared": lambda: make_schnet(shared_weights=True, num_grid_points=40, filters="spline"),
     "mean": lambda: make_mean(),
     "dtnn": make_dtnn,
 }

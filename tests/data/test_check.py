@@ -19,9 +19,10 @@ from pyg_schnet.analysis import (
 )
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.models.domain import Coverage, Domain, renew
-from pyg_schnet.nn import DipoleReadout, hessian, respond
+from pyg_schnet.nn import DipoleReadout
 
 ETHANOL = Coverage(10, (9, 9), ("C2H6O",), {"H": (6, 6), "C": (2, 2), "O": (1, 1)})
 DIAMOND = Coverage(10, (2, 8), ("C",), {"C": (1, 1)})
@@ -73,7 +74,7 @@ def test_one_untrained_model_of_an_ensemble_is_enough():
 
 def test_derivatives_as_such_are_mathematics():
     model, data = trained("none"), to_data(molecule("CH3CH2OH"))
-    assert respond(model, data.z, data.pos).forces.shape == (9, 3)
+    assert energy_forces_stress(model, data.z, data.pos).forces.shape == (9, 3)
     assert hessian(model, data.z, data.pos).shape == (9, 3, 9, 3)
 
 

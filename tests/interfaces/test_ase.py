@@ -21,8 +21,9 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 import pyg_schnet.interfaces.ase
 from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import to_data
+from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.nn import DipoleReadout, hessian, respond
+from pyg_schnet.nn import DipoleReadout
 from pyg_schnet.units import factor
 
 
@@ -43,7 +44,7 @@ def test_results_are_those_of_the_model(name, request):
     model.readout.set_references(torch.linspace(-30.0, 0.0, 100))
     periodic = bool(atoms.pbc.all())
     data = to_data(atoms, dtype=torch.float64)
-    expected = respond(model, data.z, data.pos, cell=data.cell, pbc=data.pbc, stress=periodic)
+    expected = energy_forces_stress(model, data.z, data.pos, cell=data.cell, pbc=data.pbc, stress=periodic)
     atoms.calc = SchNetCalculator(model, unit="eV")
     assert atoms.get_potential_energy() == pytest.approx(expected.energy.item(), rel=1e-12)
     assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()

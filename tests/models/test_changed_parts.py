@@ -8,20 +8,11 @@ import torch.nn.utils.prune as prune
 from torch import nn
 
 from pyg_schnet import DTNN, SchNet, radius_graph
+from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import freeze, load, merge
 from pyg_schnet.models.structure import check_described
-from pyg_schnet.nn import (
-    CFConv,
-    CosineCutoff,
-    DTNNConv,
-    DTNNInteraction,
-    FilterNetwork,
-    SchNetInteraction,
-    SumReadout,
-    hessian,
-    respond,
-)
+from pyg_schnet.nn import CFConv, CosineCutoff, DTNNConv, DTNNInteraction, FilterNetwork, SchNetInteraction, SumReadout
 
 F64 = torch.float64
 BATCH = torch.tensor([0] * 7 + [1] * 7)
@@ -97,7 +88,7 @@ def one_by_one(model, blocks, x=None, pos=POS):
 def check(model, expected):
     """Energy, forces and second derivatives of a model are those of a function of positions."""
     torch.testing.assert_close(model(Z, POS, BATCH), expected(POS), **CLOSE)
-    found = respond(model, Z, POS, BATCH)
+    found = energy_forces_stress(model, Z, POS, BATCH)
     pos = POS.clone().requires_grad_()
     energy = expected(pos)
     torch.testing.assert_close(found.energy, energy[:, 0].detach(), **CLOSE)
@@ -164,7 +155,7 @@ LISTS = {
 @pytest.mark.parametrize("name", LISTS)
 def test_the_list_of_blocks_is_what_acts(name, training):
     model = make(training=training)
-    respond(model, Z, POS, BATCH)
+    energy_forces_stress(model, Z, POS, BATCH)
     blocks = LISTS[name](model.train(training))
     for block in model.interactions:
         block.train(training)
@@ -218,7 +209,9 @@ def test_methods_of_readouts_are_called(training):
     model.readout = Halved(16).to(F64).train(training)
     model.readout.load_state_dict(plain.readout.state_dict())
     torch.testing.assert_close(model(Z, POS, BATCH), 0.5 * plain(Z, POS, BATCH))
-    torch.testing.assert_close(respond(model, Z, POS, BATCH).forces, 0.5 * respond(plain, Z, POS, BATCH).forces)
+    torch.testing.assert_close(
+        energy_forces_stress(model, Z, POS, BATCH).forces, 0.5 * energy_forces_stress(plain, Z, POS, BATCH).forces
+    )
     plain.readout.network.forward = lambda x: x[:, :1]
     expected = torch.zeros(2, 1, dtype=F64).index_add(0, BATCH, one_by_one(plain, list(plain.interactions))[:, :1])
     torch.testing.assert_close(plain(Z, POS, BATCH), expected, **CLOSE)
@@ -238,7 +231,7 @@ def test_methods_of_models_are_called(training):
 
     check(_as(Doubled, plain), expected)
     model = copy.deepcopy(plain)
-    respond(model, Z, POS, BATCH)
+    energy_forces_stress(model, Z, POS, BATCH)
     represent = model.represent
     model.represent = lambda z, edges: 2.0 * represent(z, edges)
     check(model, expected)
@@ -264,7 +257,7 @@ CHANGES = {
 def test_changed_parts_of_blocks(name, training):
     model = make(training=training)
     plain = model(Z, POS, BATCH)
-    respond(model, Z, POS, BATCH)
+    energy_forces_stress(model, Z, POS, BATCH)
     CHANGES[name](model)
     check(model.train(training), energies(model, list(model.interactions)))
     assert not torch.allclose(model(Z, POS, BATCH), plain, **CLOSE)
@@ -364,7 +357,7 @@ def test_dynamic_quantisation():
     found = quantised(Z, POS.float(), BATCH)
     assert 0 < (found - expected).abs().max() < 0.1 * expected.abs().max()
     with pytest.raises(ValueError, match="quantised layers cannot be differentiated with respect to positions"):
-        respond(quantised, Z, POS.float(), BATCH)
+        energy_forces_stress(quantised, Z, POS.float(), BATCH)
 
 
 def test_state_dicts_of_other_sizes_are_errors():
@@ -416,17 +409,17 @@ EDITS = [change_row, change_array, change_mask, change_reference, change_last_bi
 @pytest.mark.parametrize("filters", ["auto", "exact"])
 def test_every_change_of_a_weight_is_seen(edit, filters):
     model, fresh = make(filters=filters), make(filters=filters)
-    before = respond(model, Z, POS, BATCH), model(Z, POS, BATCH)
+    before = energy_forces_stress(model, Z, POS, BATCH), model(Z, POS, BATCH)
     frozen = freeze(model)
-    kept = respond(frozen, Z, POS, BATCH), frozen(Z, POS, BATCH)
+    kept = energy_forces_stress(frozen, Z, POS, BATCH), frozen(Z, POS, BATCH)
     edit(model)
     edit(fresh)  # which has not been evaluated
-    expected = respond(fresh, Z, POS, BATCH)
-    found = respond(model, Z, POS, BATCH)
+    expected = energy_forces_stress(fresh, Z, POS, BATCH)
+    found = energy_forces_stress(model, Z, POS, BATCH)
     torch.testing.assert_close(found.energy, expected.energy, rtol=0, atol=1e-10)
     torch.testing.assert_close(found.forces, expected.forces, rtol=0, atol=1e-10)
     torch.testing.assert_close(model(Z, POS, BATCH), fresh(Z, POS, BATCH), rtol=0, atol=1e-10)
     assert not torch.allclose(found.energy, before[0].energy, atol=1e-8)
     # a copy that was frozen before does not change
-    assert torch.equal(respond(frozen, Z, POS, BATCH).energy, kept[0].energy)
+    assert torch.equal(energy_forces_stress(frozen, Z, POS, BATCH).energy, kept[0].energy)
     torch.testing.assert_close(kept[0].energy, before[0].energy, rtol=0, atol=1e-10)

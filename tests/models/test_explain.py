@@ -8,7 +8,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import DTNN, SchNet, radius_graph
-from pyg_schnet.models.like_pyg import SchNet as LikePyG
+from pyg_schnet.models.convert.like_pyg import SchNet as LikePyG
 
 MODELS = {
     "SchNet": lambda: SchNet(8, 8, 2, 10, 5.0),

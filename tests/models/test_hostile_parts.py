@@ -12,9 +12,11 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.models.schnet import CFConv as PyGCFConv
 
 from pyg_schnet import DTNN, SchNet, radius_graph
+from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.models import freeze, like_pyg, prepare_edges
-from pyg_schnet.nn import CFConv, FilterNetwork, Readout, SumReadout, respond
+from pyg_schnet.models import freeze, prepare_edges
+from pyg_schnet.models.convert import like_pyg
+from pyg_schnet.nn import CFConv, FilterNetwork, Readout, SumReadout
 
 Z = torch.tensor([8, 1, 1, 6])
 POS = torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0], [1.1, 1.2, 1.3]])
@@ -38,23 +40,23 @@ def no_message(model):
 @pytest.mark.parametrize("name", ["propagate", "message", "aggregate", "update"])
 def test_patched_methods_of_convolutions(name, training, monkeypatch):
     model = make(training=training)
-    respond(model, Z, POS)
+    energy_forces_stress(model, Z, POS)
     before = getattr(CFConv, name)
     monkeypatch.setattr(CFConv, name, lambda *args, **kwargs: 0.0 * before(*args, **kwargs))
     torch.testing.assert_close(model(Z, POS), no_message(model), **CLOSE)
-    assert respond(model, Z, POS).forces.abs().max() < 1e-6
+    assert energy_forces_stress(model, Z, POS).forces.abs().max() < 1e-6
 
 
 def test_propagate_that_pyg_has_written_is_no_patch():
     model = make()
     assert CFConv.propagate is not MessagePassing.propagate
-    assert model.energy_and_slopes(Z, POS) is not None
+    assert model.energy_and_gradients(Z, POS) is not None
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_patched_calls_of_all_modules(training, monkeypatch):
     model = make(training=training)
-    respond(model, Z, POS)
+    energy_forces_stress(model, Z, POS)
     called, before = [], nn.Module.__call__
 
     def call(self, *args, **kwargs):
@@ -65,7 +67,7 @@ def test_patched_calls_of_all_modules(training, monkeypatch):
     model(Z, POS)
     assert {"SchNet", "Embedding", "CFConv", "FilterNetwork", "Linear", "AtomNetwork"} <= set(called)
     called.clear()
-    respond(model, Z, POS)
+    energy_forces_stress(model, Z, POS)
     assert "FilterNetwork" in called
 
 
@@ -160,7 +162,9 @@ def test_checkpoints_of_a_block(training):
     block = model.interactions[0]
     before = block.forward
     block.forward = lambda *args: checkpoint(before, *args, use_reentrant=False)
-    torch.testing.assert_close(respond(model, Z, POS).forces, respond(plain, Z, POS).forces, **CLOSE)
+    torch.testing.assert_close(
+        energy_forces_stress(model, Z, POS).forces, energy_forces_stress(plain, Z, POS).forces, **CLOSE
+    )
     model(Z, POS).sum().backward()
     plain(Z, POS).sum().backward()
     torch.testing.assert_close(model.embedding.weight.grad, plain.embedding.weight.grad, **CLOSE)
@@ -184,7 +188,10 @@ def test_edges_of_periodic_structures_say_what_they_cross():
     model, cell, pbc = make(), 6.0 * torch.eye(3).unsqueeze(0), torch.tensor([[True, False, False]])
     edge_index, edge_shift = radius_graph(POS, 4.0, cell=cell, pbc=pbc)
     given = {"edge_index": edge_index, "cell": cell}
-    for call in (lambda **more: model(Z, POS, **given, **more), lambda **more: respond(model, Z, POS, **given, **more)):
+    for call in (
+        lambda **more: model(Z, POS, **given, **more),
+        lambda **more: energy_forces_stress(model, Z, POS, **given, **more),
+    ):
         with pytest.raises(ValueError, match="edges of periodic structures need edge_shift"):
             call(pbc=pbc)
         call(pbc=torch.zeros_like(pbc))

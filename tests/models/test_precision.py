@@ -8,9 +8,10 @@ from ase.build import molecule
 
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.data import Property, to_data
+from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.kernels import spline_conv, spline_graph
-from pyg_schnet.nn import DipoleReadout, MeanReadout, SumReadout, respond, sum_to_targets
+from pyg_schnet.nn import DipoleReadout, MeanReadout, SumReadout, sum_to_targets
+from pyg_schnet.ops import spline_conv, spline_graph
 from pyg_schnet.train.task import PropertyTask
 
 F64 = torch.float64
@@ -41,7 +42,14 @@ def half_a_digit(value):
     return 0.51 * float(torch.nextafter(value.float(), torch.tensor(float("inf"))) - value.float())
 
 
-WAYS = ["call", "call in training", "respond", "respond, to differentiate", "compiled", "exact"]
+WAYS = [
+    "call",
+    "call in training",
+    "energy_forces_stress",
+    "energy_forces_stress, to differentiate",
+    "compiled",
+    "exact",
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -56,8 +64,10 @@ def test_energies_are_rounded_once(copies, mean, way):
     assert float(expected) == pytest.approx(known, rel=1e-2)
     edges = radius_graph(pos.float(), 5.0)
     calls = {
-        "respond": lambda: respond(model, z, pos.float()).energy,
-        "respond, to differentiate": lambda: respond(model, z, pos.float(), create_graph=True).energy,
+        "energy_forces_stress": lambda: energy_forces_stress(model, z, pos.float()).energy,
+        "energy_forces_stress, to differentiate": lambda: (
+            energy_forces_stress(model, z, pos.float(), create_graph=True).energy
+        ),
         "compiled": lambda: torch.compile(model, backend="eager")(z, pos.float(), edge_index=edges),
     }
     found = calls.get(way, lambda: model(z, pos.float()))()
@@ -141,8 +151,8 @@ def test_forces_at_an_atom_of_many_edges(filters):
     edges = torch.stack([torch.arange(1, n + 1), torch.zeros(n, dtype=torch.int64)])
     edges = torch.cat([edges, edges.flip(0)], 1)
     model = SchNet(4, 4, 1, 8, 4.0, filters=filters).eval()
-    found = respond(model, z, pos, edge_index=edges)
-    expected = respond(copy.deepcopy(model).double(), z, pos.double(), edge_index=edges)
+    found = energy_forces_stress(model, z, pos, edge_index=edges)
+    expected = energy_forces_stress(copy.deepcopy(model).double(), z, pos.double(), edge_index=edges)
     torch.testing.assert_close(found.energy.double(), expected.energy, rtol=2e-6, atol=0)
     error = (found.forces[0].double() - expected.forces[0]).abs().max()
     assert float(error) < 1e-6 * float(expected.forces[1:].abs().sum())

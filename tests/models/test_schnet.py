@@ -88,19 +88,19 @@ def test_defaults_are_those_of_pyg():
 
 
 def test_from_chapter():
-    model = SchNet.from_chapter()
+    model = SchNet.from_paper()
     assert (model.hidden_channels, model.num_filters, model.num_interactions) == (256, 256, 6)
     assert (model.num_gaussians, model.cutoff, model.gamma) == (51, 5.0, 10.0)
     assert model.activate_filters
     network = model.interactions[0].conv.filter_network
     assert network.basis.gamma == 10.0
     np.testing.assert_allclose(network.basis.centers.diff().numpy(), 0.1, atol=1e-6)
-    model = SchNet.from_chapter(cutoff=30.0, hidden_channels=64, window="hard", normalize=True, readout="mean")
+    model = SchNet.from_paper(cutoff=30.0, hidden_channels=64, window="hard", normalize=True, readout="mean")
     assert (model.num_gaussians, model.hidden_channels, model.num_filters) == (301, 64, 256)
     assert isinstance(model.interactions[0].conv.filter_network.window, HardCutoff)
     assert model.interactions[0].conv.normalize
     with pytest.raises(ValueError, match="multiple of spacing"):
-        SchNet.from_chapter(cutoff=5.05)
+        SchNet.from_paper(cutoff=5.05)
 
 
 def test_shared_weights(molecules):

@@ -9,7 +9,8 @@ from torch.autograd import forward_ad
 
 from pyg_schnet import SchNet, radius_graph
 from pyg_schnet.data import to_data
-from pyg_schnet.nn import AtomNetwork, Readout, SumReadout, respond
+from pyg_schnet.derivatives import energy_forces_stress
+from pyg_schnet.nn import AtomNetwork, Readout, SumReadout
 from pyg_schnet.testing import check_permutation
 
 F32, F64 = torch.float32, torch.float64
@@ -23,7 +24,7 @@ MODELS = {
     "shared": {"shared_weights": True},
     "narrow": {"num_filters": 7, "hidden_channels": 9, "num_interactions": 3},
     "one block": {"num_interactions": 1},
-    "splined": {"filters": "spline", "num_nodes": 90},
+    "splined": {"filters": "spline", "num_grid_points": 90},
 }
 
 
@@ -51,7 +52,7 @@ def call(model, data, dtype=F64):
 
 def by_autograd(model, **arguments):
     """The same model behind a function, of which nobody knows how it is computed."""
-    return respond(lambda *given, **options: model(*given, **options), **arguments)
+    return energy_forces_stress(lambda *given, **options: model(*given, **options), **arguments)
 
 
 def assert_alike(found, expected, rtol):
@@ -74,9 +75,9 @@ def structure(request):
 def test_numbers_are_those_of_autograd(name, structure):
     model = make(**MODELS[name])
     arguments = call(model, structure)
-    assert model.energy_and_slopes(**arguments) is not None
+    assert model.energy_and_gradients(**arguments) is not None
     stress = bool(structure.pbc.all())
-    found = respond(model, **arguments, stress=stress)
+    found = energy_forces_stress(model, **arguments, stress=stress)
     assert_alike(found, by_autograd(model, **arguments, stress=stress), 1e-12)
     if stress:
         assert torch.equal(found.stress, found.stress.mT)
@@ -85,9 +86,9 @@ def test_numbers_are_those_of_autograd(name, structure):
 def test_numbers_in_single_precision(structure):
     model = make(F32)
     arguments = call(model, structure, F32)
-    assert model.energy_and_slopes(**arguments).energy.dtype == F32
+    assert model.energy_and_gradients(**arguments).energy.dtype == F32
     stress = bool(structure.pbc.all())
-    found = respond(model, **arguments, stress=stress)
+    found = energy_forces_stress(model, **arguments, stress=stress)
     assert_alike(found, by_autograd(model, **arguments, stress=stress), 2e-5)
 
 
@@ -96,9 +97,9 @@ def test_batches_and_graphs_that_are_built(name, molecules):
     model = make(**MODELS[name])
     for batch_size in (None, 5):  # the last ones are empty
         arguments = {**molecules, "batch_size": batch_size}
-        found = model.energy_and_slopes(**arguments)
-        assert found.by_strain is None
-        assert_alike(respond(model, **arguments), by_autograd(model, **arguments), 1e-12)
+        found = model.energy_and_gradients(**arguments)
+        assert found.grad_strain is None
+        assert_alike(energy_forces_stress(model, **arguments), by_autograd(model, **arguments), 1e-12)
 
 
 def test_strains_of_a_batch_of_crystals(periodic_tensors, triclinic, small_cell):
@@ -106,22 +107,26 @@ def test_strains_of_a_batch_of_crystals(periodic_tensors, triclinic, small_cell)
     lattice = {"cell": given["cell"], "pbc": given["pbc"]}
     edge_index, edge_shift = radius_graph(given["pos"], model.cutoff, given["batch"], **lattice)
     arguments = {**given, "edge_index": edge_index, "edge_shift": edge_shift}
-    assert model.energy_and_slopes(**arguments, strain=True).by_strain.shape == (2, 3, 3)
-    assert_alike(respond(model, **arguments, stress=True), by_autograd(model, **arguments, stress=True), 1e-12)
-    assert respond(model, **arguments, forces=False, stress=True).forces is None
+    assert model.energy_and_gradients(**arguments, strain=True).grad_strain.shape == (2, 3, 3)
+    assert_alike(
+        energy_forces_stress(model, **arguments, stress=True), by_autograd(model, **arguments, stress=True), 1e-12
+    )
+    assert energy_forces_stress(model, **arguments, forces=False, stress=True).forces is None
 
 
 def test_only_the_wanted_results_come(ethanol):
     model, data = make(), to_data(ethanol, dtype=F64)
-    found = respond(model, data.z, data.pos)
+    found = energy_forces_stress(model, data.z, data.pos)
     assert found.stress is None
     torch.testing.assert_close(found.forces, by_autograd(model, z=data.z, pos=data.pos).forces, rtol=1e-9, atol=1e-10)
-    assert respond(model, data.z, data.pos, forces=False).forces is None
+    assert energy_forces_stress(model, data.z, data.pos, forces=False).forces is None
 
 
 def test_atoms_in_another_order(ethanol):
     model, data = make(), to_data(ethanol, dtype=F64)
-    check_permutation(lambda z, pos, batch: respond(model, z, pos, batch).energy, data.z, data.pos, tol=1e-12)
+    check_permutation(
+        lambda z, pos, batch: energy_forces_stress(model, z, pos, batch).energy, data.z, data.pos, tol=1e-12
+    )
 
 
 def edit(parameter):
@@ -159,9 +164,9 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_changes_are_seen(name, ethanol):
     model, data = make(), to_data(ethanol, dtype=F64)
-    before = respond(model, data.z, data.pos)
+    before = energy_forces_stress(model, data.z, data.pos)
     CHANGES[name](model)
-    after = respond(model, data.z, data.pos)
+    after = energy_forces_stress(model, data.z, data.pos)
     assert torch.allclose(before.energy, after.energy, rtol=1e-4) == (name in ("trained", "exact"))
     assert_alike(after, by_autograd(model, z=data.z, pos=data.pos), 1e-12)
 
@@ -227,14 +232,14 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_to_be_called_is_called(name, ethanol):
     model, data = make(), to_data(ethanol, dtype=F64)
-    plain = respond(model, data.z, data.pos)
-    assert model.energy_and_slopes(data.z, data.pos) is not None
+    plain = energy_forces_stress(model, data.z, data.pos)
+    assert model.energy_and_gradients(data.z, data.pos) is not None
     change = REFUSED[name]
     change(model)
-    assert model.energy_and_slopes(data.z, data.pos) is None
+    assert model.energy_and_gradients(data.z, data.pos) is None
     if "dropout" in name:
         return
-    found = respond(model, data.z, data.pos)
+    found = energy_forces_stress(model, data.z, data.pos)
     assert_alike(found, by_autograd(model, z=data.z, pos=data.pos), 1e-12)
     same = "training" in name or name in ("exact filters", "one exact filter")
     assert torch.allclose(found.energy, plain.energy, rtol=1e-4) == same
@@ -244,44 +249,44 @@ def test_hooks_of_all_modules_are_called(ethanol):
     model, data, seen = make(), to_data(ethanol, dtype=F64), []
     handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
     try:
-        respond(model, data.z, data.pos)
+        energy_forces_stress(model, data.z, data.pos)
     finally:
         handle.remove()
     assert model in seen
-    assert model.energy_and_slopes(data.z, data.pos) is not None
+    assert model.energy_and_gradients(data.z, data.pos) is not None
 
 
 def test_other_graphs_and_inputs_are_left_to_autograd(ethanol, triclinic):
     model, data = make(), to_data(ethanol, dtype=F64)
     edge_index = radius_graph(data.pos, 4.0)
-    assert model.energy_and_slopes(data.z, data.pos, edge_index=edge_index[:, 1:]) is None  # not in both directions
-    assert model.energy_and_slopes(data.z, data.pos, edge_index=edge_index.flip(1)) is None  # not sorted
+    assert model.energy_and_gradients(data.z, data.pos, edge_index=edge_index[:, 1:]) is None  # not in both directions
+    assert model.energy_and_gradients(data.z, data.pos, edge_index=edge_index.flip(1)) is None  # not sorted
     padded = torch.cat([data.z[:-1], data.z.new_zeros(1)])
-    assert model.energy_and_slopes(padded, data.pos) is None
+    assert model.energy_and_gradients(padded, data.pos) is None
     crystal = to_data(triclinic, dtype=F64)
     lattice = {"cell": crystal.cell, "pbc": crystal.pbc}
-    assert model.energy_and_slopes(crystal.z, crystal.pos, **lattice) is None  # the graph would be found twice
+    assert model.energy_and_gradients(crystal.z, crystal.pos, **lattice) is None  # the graph would be found twice
     with forward_ad.dual_level():
-        assert model.energy_and_slopes(data.z, data.pos) is None
+        assert model.energy_and_gradients(data.z, data.pos) is None
     with torch.autocast("cpu"):
-        assert model.energy_and_slopes(data.z, data.pos) is None
-    assert model.energy_and_slopes(data.z.to("meta"), data.pos.to("meta")) is None
+        assert model.energy_and_gradients(data.z, data.pos) is None
+    assert model.energy_and_gradients(data.z.to("meta"), data.pos.to("meta")) is None
 
 
 def test_large_structures_are_left_to_several_threads(dense_cluster):
     data = to_data(dense_cluster, dtype=F64)
-    assert make(num_filters=64).energy_and_slopes(data.z, data.pos) is None
+    assert make(num_filters=64).energy_and_gradients(data.z, data.pos) is None
     edge_index = radius_graph(data.pos, 4.0)
     small, large = make(num_filters=2), make(num_filters=2 * 200_000 // edge_index.size(1) + 1)
-    assert small.energy_and_slopes(data.z, data.pos, edge_index=edge_index) is not None
-    assert large.energy_and_slopes(data.z, data.pos, edge_index=edge_index) is None
+    assert small.energy_and_gradients(data.z, data.pos, edge_index=edge_index) is not None
+    assert large.energy_and_gradients(data.z, data.pos, edge_index=edge_index) is None
 
 
 @pytest.mark.parametrize("z", [[6, 100], [-1, 6]])
 def test_elements_without_embedding_are_an_error(z):
     pos = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], dtype=F64)
     with pytest.raises(ValueError, match="z must lie between 0"):
-        respond(make(), torch.tensor(z), pos)
+        energy_forces_stress(make(), torch.tensor(z), pos)
 
 
 def test_edges_of_atoms_that_are_not_there_are_an_error(ethanol):
@@ -289,35 +294,35 @@ def test_edges_of_atoms_that_are_not_there_are_an_error(ethanol):
     edge_index = radius_graph(data.pos, 4.0)
     edge_index[0, 0] = len(data.z)
     with pytest.raises(IndexError):
-        respond(make(), data.z, data.pos, edge_index=edge_index)
+        energy_forces_stress(make(), data.z, data.pos, edge_index=edge_index)
 
 
 def test_wrong_input_is_the_same_error(ethanol):
     data, model = to_data(ethanol, dtype=F64), make()
     with pytest.raises(ValueError, match=r"pos is torch\.float32 but the weights are"):
-        respond(model, data.z, data.pos.float())
+        energy_forces_stress(model, data.z, data.pos.float())
     with pytest.raises(ValueError, match="z must hold one atomic number"):
-        respond(model, data.z[:, None], data.pos)
+        energy_forces_stress(model, data.z[:, None], data.pos)
     with pytest.raises(ValueError, match="edge_shift belongs to given edges"):
-        respond(model, data.z, data.pos, edge_shift=torch.zeros(4, 3))
+        energy_forces_stress(model, data.z, data.pos, edge_shift=torch.zeros(4, 3))
     with pytest.raises(ValueError, match="one energy for each structure"):
-        respond(make(out_channels=2), data.z, data.pos)
+        energy_forces_stress(make(out_channels=2), data.z, data.pos)
 
 
 def test_in_inference_mode(ethanol):
     model, data = make(), to_data(ethanol, dtype=F64)
-    expected = respond(model, data.z, data.pos)
+    expected = energy_forces_stress(model, data.z, data.pos)
     with torch.inference_mode():
-        assert_alike(respond(model, data.z, data.pos), expected, 1e-14)
+        assert_alike(energy_forces_stress(model, data.z, data.pos), expected, 1e-14)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_go_their_own_way(copied, ethanol):
     model, data = make(), to_data(ethanol, dtype=F64)
-    before = respond(model, data.z, data.pos)
+    before = energy_forces_stress(model, data.z, data.pos)
     other = copied(model)
     edit(other.interactions[0].lin1.weight)
     edit(other.readout.network.lin1.weight)
-    assert_alike(respond(other, data.z, data.pos), by_autograd(other, z=data.z, pos=data.pos), 1e-12)
-    assert torch.equal(respond(model, data.z, data.pos).energy, before.energy)
+    assert_alike(energy_forces_stress(other, data.z, data.pos), by_autograd(other, z=data.z, pos=data.pos), 1e-12)
+    assert torch.equal(energy_forces_stress(model, data.z, data.pos).energy, before.energy)
     assert other._small._stack is other._stack

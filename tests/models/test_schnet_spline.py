@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch.func import functional_call
 
 from pyg_schnet import SchNet, load, radius_graph
+from pyg_schnet.backends import numba as cpu
 from pyg_schnet.data import to_data
-from pyg_schnet.kernels import cpu
-from pyg_schnet.nn import hessian, respond
+from pyg_schnet.derivatives import energy_forces_stress, hessian
 
 F64 = torch.float64
 ENERGY_ERROR = 1e-6  # relative
@@ -77,7 +77,7 @@ def test_errors_are_as_small_as_stated(name, filters):
         training = filters == "spline"
         model = make(seed, filters=filters, **MODELS[name]).train(training)
         structures = random_molecules(seed)
-        found, expected = respond(model, *structures), respond(exact(model), *structures)
+        found, expected = energy_forces_stress(model, *structures), energy_forces_stress(exact(model), *structures)
         assert 1e-13 < relative(found.energy, expected.energy) < (10 if training else 1) * ENERGY_ERROR
         assert 1e-9 < relative(found.forces, expected.forces) < (10 if training else 1) * FORCE_ERROR
 
@@ -86,13 +86,13 @@ def test_errors_are_as_small_as_stated(name, filters):
 def test_errors_in_single_precision(name):
     for seed in range(3):
         model, (z, pos, batch) = make(seed, torch.float32, **MODELS[name]).eval(), random_molecules(seed)
-        expected = respond(exact(model).double(), z, pos, batch)
-        found = respond(model, z, pos.float(), batch)
+        expected = energy_forces_stress(exact(model).double(), z, pos, batch)
+        found = energy_forces_stress(model, z, pos.float(), batch)
         assert found.energy.dtype == torch.float32
         assert relative(found.energy.double(), expected.energy) < 2 * ENERGY_ERROR
         assert relative(found.forces.double(), expected.forces) < 2 * FORCE_ERROR
         # and no worse than rounding errors of the exact way
-        rounded = respond(exact(model), z, pos.float(), batch)
+        rounded = energy_forces_stress(exact(model), z, pos.float(), batch)
         assert relative(rounded.energy.double(), expected.energy) < 2 * ENERGY_ERROR
 
 
@@ -100,8 +100,8 @@ def test_errors_in_single_precision(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_errors_in_a_crystal(name, dtype, crystal):
     model = make(dtype=dtype, **MODELS[name]).eval()
-    expected = respond(exact(model).double(), crystal.z, crystal.pos, **lattice(crystal), stress=True)
-    found = respond(model, crystal.z, crystal.pos.to(dtype), **lattice(crystal, dtype), stress=True)
+    expected = energy_forces_stress(exact(model).double(), crystal.z, crystal.pos, **lattice(crystal), stress=True)
+    found = energy_forces_stress(model, crystal.z, crystal.pos.to(dtype), **lattice(crystal, dtype), stress=True)
     factor = 1 if dtype == F64 else 2
     assert relative(found.energy.to(F64), expected.energy) < factor * ENERGY_ERROR
     assert relative(found.forces.to(F64), expected.forces) < factor * FORCE_ERROR
@@ -116,7 +116,7 @@ def test_error_of_trained_weights():
             for layer in (interaction.conv.filter_network.lin1, interaction.conv.filter_network.lin2):
                 layer.weight.mul_(1.5)
     structures = random_molecules(1)
-    found, expected = respond(model.eval(), *structures), respond(exact(model), *structures)
+    found, expected = energy_forces_stress(model.eval(), *structures), energy_forces_stress(exact(model), *structures)
     assert relative(found.energy, expected.energy) < 2 * ENERGY_ERROR
     assert relative(found.forces, expected.forces) < 3 * FORCE_ERROR
 
@@ -124,9 +124,12 @@ def test_error_of_trained_weights():
 @pytest.mark.parametrize("mode", ["auto", "spline"])
 def test_forces_are_slopes_of_the_splined_energy(mode, crystal):
     # so few nodes that exact forces would not pass
-    model = make(filters=mode, num_nodes=25).train(mode == "spline")
-    found = respond(model, crystal.z, crystal.pos, **lattice(crystal), stress=True)
-    assert relative(found.forces, respond(exact(model), crystal.z, crystal.pos, **lattice(crystal)).forces) > 1e-4
+    model = make(filters=mode, num_grid_points=25).train(mode == "spline")
+    found = energy_forces_stress(model, crystal.z, crystal.pos, **lattice(crystal), stress=True)
+    assert (
+        relative(found.forces, energy_forces_stress(exact(model), crystal.z, crystal.pos, **lattice(crystal)).forces)
+        > 1e-4
+    )
     step, scale = 1e-4, found.forces.abs().max()
     for atom, axis in [(0, 0), (2, 1), (4, 2)]:
         energies = []
@@ -150,7 +153,7 @@ def test_hessian_is_the_slope_of_the_forces(training, crystal):
         for sign in (-1, 1):
             pos = crystal.pos.clone()
             pos[atom, axis] += sign * step
-            forces.append(respond(model, crystal.z, pos, **lattice(crystal)).forces)
+            forces.append(energy_forces_stress(model, crystal.z, pos, **lattice(crystal)).forces)
         slope = (forces[1] - forces[0]) / (2 * step)
         assert (matrix[atom, axis] + slope).abs().max() < 1e-6 * matrix.abs().max()
 
@@ -159,7 +162,7 @@ def loss_of(model, structures, forces):
     """A loss on energies, or on energies and forces."""
     z, pos, batch = structures
     target = torch.linspace(-1.0, 1.0, int(batch.max()) + 1, dtype=pos.dtype)
-    response = respond(model, z, pos, batch, forces=forces, create_graph=True)
+    response = energy_forces_stress(model, z, pos, batch, forces=forces, create_graph=True)
     loss = (response.energy - target).square().mean()
     return loss + 0.1 * (response.forces - pos.sin()).square().mean() if forces else loss
 
@@ -183,7 +186,7 @@ def test_gradients_of_weights(name, forces, training):
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_derivatives_by_everything(training, shared, tensors, ethanol):
-    model = make(filters="spline", num_nodes=12, shared_weights=shared, **TINY).train(training)
+    model = make(filters="spline", num_grid_points=12, shared_weights=shared, **TINY).train(training)
     given = tensors(ethanol[[0, 1, 2, 3]])
     weights = dict(model.named_parameters())
     directions = {key: torch.randn_like(weight) for key, weight in weights.items()}  # one for each parameter
@@ -199,13 +202,13 @@ def test_derivatives_by_everything(training, shared, tensors, ethanol):
 
 def test_config_keeps_the_filters(tmp_path):
     default = make()
-    assert (default.config["filters"], default.config["num_nodes"]) == ("auto", None)
-    model = make(filters="spline", num_nodes=77)
-    assert (model.config["filters"], model.config["num_nodes"]) == ("spline", 77)
+    assert (default.config["filters"], default.config["num_grid_points"]) == ("auto", None)
+    model = make(filters="spline", num_grid_points=77)
+    assert (model.config["filters"], model.config["num_grid_points"]) == ("spline", 77)
     assert SchNet(**model.config).config == model.config
     again = load(model.save(tmp_path / "model.safetensors"))
-    assert (again.filters, again.num_nodes) == ("spline", 77)
-    assert all(interaction.conv.spline.num_nodes == 77 for interaction in again.interactions)
+    assert (again.filters, again.num_grid_points) == ("spline", 77)
+    assert all(interaction.conv.spline.num_grid_points == 77 for interaction in again.interactions)
     structures = random_molecules(0)
     torch.testing.assert_close(again(*structures), model.eval()(*structures), rtol=1e-13, atol=0)
     model.filters = "exact"
@@ -217,17 +220,17 @@ def test_files_from_before_splines(tmp_path):
     path = model.save(tmp_path / "model.safetensors")
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["pyg_schnet"])
-    for key in ("filters", "num_nodes"):
+    for key in ("filters", "num_grid_points"):
         del header["hyper_parameters"][key]
     save_file(load_file(path), path, metadata={"pyg_schnet": json.dumps(header)})
     again = load(path)
-    assert (again.filters, again.num_nodes) == ("auto", None)
+    assert (again.filters, again.num_grid_points) == ("auto", None)
     structures = random_molecules(0)
     torch.testing.assert_close(again(*structures), model.eval()(*structures), rtol=1e-13, atol=0)
 
 
 def test_filters_can_be_changed():
-    model, structures = make(num_nodes=30).eval(), random_molecules(0)
+    model, structures = make(num_grid_points=30).eval(), random_molecules(0)
     splined = model(*structures)
     model.filters = "exact"
     assert model.filters == "exact"
@@ -236,7 +239,7 @@ def test_filters_can_be_changed():
     assert relative(splined, plain) > 1e-7
     model.filters = "spline"
     assert torch.equal(model(*structures), splined)
-    assert all(interaction.conv.spline.num_nodes == 30 for interaction in model.interactions)
+    assert all(interaction.conv.spline.num_grid_points == 30 for interaction in model.interactions)
     with pytest.raises(ValueError, match="filters must be 'auto', 'exact' or 'spline', got 'none'"):
         model.filters = "none"
     assert torch.equal(model(*structures), splined)
@@ -288,20 +291,20 @@ def test_edges_in_any_order(dtype):
     pos = pos.to(dtype).requires_grad_()
     edge_index = radius_graph(pos, 5.0, batch)
     tol = 1e-12 if dtype == F64 else 1e-5
-    expected = respond(model, z, pos, batch)
+    expected = energy_forces_stress(model, z, pos, batch)
     wide = radius_graph(pos, 8.0, batch)
     for edges in (edge_index, edge_index[:, torch.randperm(edge_index.size(1))], wide, wide.flip(1)):
-        found = respond(model, z, pos, batch, edge_index=edges)
+        found = energy_forces_stress(model, z, pos, batch, edge_index=edges)
         assert relative(found.energy, expected.energy) < tol
         assert relative(found.forces, expected.forces) < 10 * tol
 
 
 def test_energies_do_not_depend_on_the_number_of_edges_in_evaluation():
     model, (z, pos, batch) = make(dtype=F64).eval(), random_molecules(3, n=8)
-    together = respond(model, z, pos, batch)
+    together = energy_forces_stress(model, z, pos, batch)
     for k in range(8):
         own = batch == k
-        alone = respond(model, z[own], pos[own])
+        alone = energy_forces_stress(model, z[own], pos[own])
         assert relative(alone.energy, together.energy[k : k + 1]) < 1e-12
         assert relative(alone.forces, together.forces[own]) < 1e-11
 

@@ -14,15 +14,16 @@ from torch_geometric.data import Batch
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.analysis import normal_modes
 from pyg_schnet.data import to_data
+from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.nn import FilterNetwork, SchNetInteraction, hessian, respond
+from pyg_schnet.nn import FilterNetwork, SchNetInteraction
 
 F64 = torch.float64
 OPTIONS = {"num_gaussians": 12, "cutoff": 4.0}
 MODELS = {
     "auto": lambda: SchNet(8, 6, 2, **OPTIONS),
     "exact": lambda: SchNet(8, 6, 2, **OPTIONS, filters="exact", normalize=True),
-    "spline": lambda: SchNet(8, 6, 2, **OPTIONS, filters="spline", num_nodes=40, readout="mean"),
+    "spline": lambda: SchNet(8, 6, 2, **OPTIONS, filters="spline", num_grid_points=40, readout="mean"),
     "dipole": lambda: SchNet(8, 6, 1, **OPTIONS, readout="dipole"),
     "DTNN": lambda: DTNN(8, 6, 1, cutoff=4.0),
 }
@@ -54,7 +55,7 @@ def test_transforms_by_positions(name, training, given):
     def energy(pos):
         return model(Z, pos, **given).sum()
 
-    slopes, second = -respond(model, Z, POS).forces, hessian(model, Z, POS)
+    slopes, second = -energy_forces_stress(model, Z, POS).forces, hessian(model, Z, POS)
     close(grad(energy)(POS), slopes)
     close(vjp(energy, POS)[1](torch.ones((), dtype=F64))[0], slopes)
     value, slope = jvp(energy, (POS,), (ALONG,))
@@ -62,7 +63,9 @@ def test_transforms_by_positions(name, training, given):
     close(slope, (slopes * ALONG).sum())
     close(jacrev(energy)(POS), slopes)
     close(torch.func.hessian(energy)(POS), second, 1e-8)
-    close(jacrev(lambda pos: -respond(model, Z, pos, **given, create_graph=True).forces)(POS), second, 1e-8)
+    close(
+        jacrev(lambda pos: -energy_forces_stress(model, Z, pos, **given, create_graph=True).forces)(POS), second, 1e-8
+    )
     with forward_ad.dual_level():
         dual = model(Z, forward_ad.make_dual(POS, ALONG), **given).sum()
         close(forward_ad.unpack_dual(dual).tangent, (slopes * ALONG).sum())
@@ -101,7 +104,7 @@ def test_ensembles_by_vmap(name, given):
     def slopes(*state):
         return grad(lambda pos: functional_call(base, state, (Z, pos), given).sum())(POS)
 
-    close(vmap(slopes)(*stacked), torch.stack([-respond(model, Z, POS).forces for model in models]))
+    close(vmap(slopes)(*stacked), torch.stack([-energy_forces_stress(model, Z, POS).forces for model in models]))
 
 
 def test_several_positions_by_vmap():
@@ -179,17 +182,20 @@ def batch_of(copies, dtype=torch.float32):
 def test_autocast_changes_nothing(name, training, dtype):
     model, inputs = make(name, training).float(), batch_of(40)
     weights = list(model.parameters())
-    energies, forces = model(*inputs), respond(model, *inputs).forces
+    energies, forces = model(*inputs), energy_forces_stress(model, *inputs).forces
     expected = torch.autograd.grad(energies.sum(), weights, materialize_grads=True)
     with torch.autocast("cpu", dtype):
-        found, moved = model(*inputs), respond(model, *inputs).forces
+        found, moved = model(*inputs), energy_forces_stress(model, *inputs).forces
     assert found.dtype == moved.dtype == torch.float32
     torch.testing.assert_close(found, energies, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(moved, forces, rtol=1e-5, atol=1e-5)
     for a, b in zip(torch.autograd.grad(found.sum(), weights, materialize_grads=True), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):  # a backward pass inside of it is torch's own, in half precision
-        loss = respond(model, *inputs, create_graph=True).forces.square().mean() + model(*inputs).square().mean()
+        loss = (
+            energy_forces_stress(model, *inputs, create_graph=True).forces.square().mean()
+            + model(*inputs).square().mean()
+        )
         loss.backward()
     assert all(weight.grad is None or bool(weight.grad.isfinite().all()) for weight in weights)
 
@@ -217,13 +223,13 @@ def test_models_in_half_precision_are_refused(dtype):
 @pytest.mark.parametrize("name", ["auto", "exact", "DTNN"])
 def test_inference_mode(name, training, copies, inside):
     model, inputs = make(name, training), batch_of(copies, F64)
-    expected = respond(model, *inputs)
+    expected = energy_forces_stress(model, *inputs)
     with torch.inference_mode():
         if inside:
             inputs = [x.clone() for x in inputs]
-        found, again = respond(model, *inputs), respond(model, *inputs, create_graph=True)
+        found, again = energy_forces_stress(model, *inputs), energy_forces_stress(model, *inputs, create_graph=True)
         assert model(*inputs).shape == (2 * copies, 1)
-    for answer in (found, again, respond(model, *inputs)):
+    for answer in (found, again, energy_forces_stress(model, *inputs)):
         close(answer.energy, expected.energy)
         close(answer.forces, expected.forces)
 
@@ -233,10 +239,10 @@ def test_models_made_in_inference_mode():
     with torch.inference_mode():
         model, copied = make("auto"), copy.deepcopy(expected)
         for one in (model, copied):
-            close(respond(one, Z, POS).forces, respond(expected, Z, POS).forces)
+            close(energy_forces_stress(one, Z, POS).forces, energy_forces_stress(expected, Z, POS).forces)
             close(hessian(one, Z, POS), hessian(expected, Z, POS))
     large = batch_of(60, F64)
-    close(respond(model, *large).forces, respond(expected, *large).forces)
+    close(energy_forces_stress(model, *large).forces, energy_forces_stress(expected, *large).forces)
 
 
 def test_calculators_and_analysis_in_inference_mode():
@@ -257,9 +263,9 @@ def test_default_dtype_of_torch():
         torch.manual_seed(0)
         model = MODELS["auto"]().eval()
         assert model(Z, POS).dtype == F64
-        assert respond(model, Z, POS).forces.dtype == F64
+        assert energy_forces_stress(model, Z, POS).forces.dtype == F64
         single = copy.deepcopy(model).float()
-        assert respond(single, Z, POS.float()).forces.dtype == torch.float32
+        assert energy_forces_stress(single, Z, POS.float()).forces.dtype == torch.float32
         torch.testing.assert_close(single(Z, POS.float()).double(), model(Z, POS), rtol=1e-5, atol=1e-5)
     finally:
         torch.set_default_dtype(torch.float32)

@@ -19,7 +19,7 @@ def generic():
     """No tensor is memory of the CPU here, as on other devices; says what the branch was called for."""
     with pytest.MonkeyPatch.context() as patch:
         calls, original = [], search._filter_all
-        patch.setattr(search, "is_plain", lambda *_: False)
+        patch.setattr(search, "is_dense_cpu", lambda *_: False)
         patch.setattr(search, "cpu_kernels", lambda: pytest.fail("compiled loops are those of CPUs"))
         patch.setattr(search, "_filter_all", lambda *args: (calls.append(1), original(*args))[1])
         yield calls

@@ -22,5 +22,5 @@ def make_network(seed=0, basis="coarse", window=CosineCutoff, num_filters=6, dty
     return network.to(dtype)
 
 
-def make_conv(seed=0, dtype=F64, num_nodes=60, **options):
-    return CFConv(make_network(seed, dtype=dtype), filters="spline", num_nodes=num_nodes, **options)
+def make_conv(seed=0, dtype=F64, num_grid_points=60, **options):
+    return CFConv(make_network(seed, dtype=dtype), filters="spline", num_grid_points=num_grid_points, **options)

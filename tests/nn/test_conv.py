@@ -30,7 +30,7 @@ def make_cfconv(filters="exact", **kwargs):
 
 def make_splined(**kwargs):
     """With few nodes, so that splined and exact filters are not taken for each other."""
-    return make_cfconv("spline", num_nodes=20, **kwargs)
+    return make_cfconv("spline", num_grid_points=20, **kwargs)
 
 
 def make_dtnn(window=None):
@@ -345,7 +345,7 @@ REGISTER = [
 @pytest.mark.parametrize("filters", ["auto", "spline"])
 def test_observed_messages_are_the_exact_ones(filters, training, register, graph):
     x, edge_index, dist = graph
-    conv = make_cfconv(filters, num_nodes=10).train(training)
+    conv = make_cfconv(filters, num_grid_points=10).train(training)
     size = (N, N)
     shared = make_splined().spline_edges(edge_index, dist, None, size)
     before = conv(x, edge_index, dist)
@@ -365,7 +365,7 @@ def test_observed_messages_are_the_exact_ones(filters, training, register, graph
 @pytest.mark.parametrize("filters", ["auto", "spline"])
 def test_explanations_see_the_exact_messages(filters, graph):
     x, edge_index, dist = graph
-    conv = make_cfconv(filters, num_nodes=10).eval()
+    conv = make_cfconv(filters, num_grid_points=10).eval()
     splined = conv(x, edge_index, dist)
     mask = torch.nn.Parameter(torch.ones(dist.numel(), dtype=F64))
     set_masks(conv, mask, edge_index, apply_sigmoid=False)
@@ -393,7 +393,7 @@ def way(conv, x, edge_index, dist):
 
 def test_auto_takes_the_faster_way(graph):
     x, edge_index, dist = graph
-    conv = make_cfconv("auto", num_nodes=11)
+    conv = make_cfconv("auto", num_grid_points=11)
     assert dist.numel() == 12
     few = (x, edge_index[:, :11], dist[:11])
     assert way(conv.train(), x, edge_index, dist) == "spline"
@@ -407,7 +407,7 @@ def test_auto_takes_the_faster_way(graph):
 
 def test_auto_is_exact_where_there_are_no_kernels(graph):
     x, edge_index, dist = graph
-    conv = make_cfconv("auto", num_nodes=10).eval()
+    conv = make_cfconv("auto", num_grid_points=10).eval()
     size = (N, N)
     assert conv.spline_edges(edge_index, dist, None, size) is not None
     assert conv.to(torch.float32).spline_edges(edge_index, dist.float(), None, size) is not None
@@ -433,7 +433,7 @@ def test_splined_filters_in_other_precisions(dtype, graph):
 def test_edges_may_be_shared_by_layers_with_the_same_grid(graph):
     x, edge_index, dist = graph
     torch.manual_seed(0)
-    convs = [make_splined(), make_splined(), make_cfconv("spline", num_nodes=30), make_cfconv("exact")]
+    convs = [make_splined(), make_splined(), make_cfconv("spline", num_grid_points=30), make_cfconv("exact")]
     shared = convs[0].spline_edges(edge_index, dist, None, (N, N))
     for conv in convs:
         assert torch.equal(conv(x, edge_index, dist, spline=shared), conv(x, edge_index, dist))

@@ -4,18 +4,21 @@ import pytest
 import torch
 
 from pyg_schnet import DTNN, SchNet
-from pyg_schnet.nn import DipoleReadout, MeanReadout, SumReadout, respond
+from pyg_schnet.derivatives import energy_forces_stress
+from pyg_schnet.nn import DipoleReadout, MeanReadout, SumReadout
 
 F64 = torch.float64
 Z = torch.tensor([8, 1, 1, 6])
 POS = torch.tensor([[0.0, 0.0, 0.0], [0.93, 0.1, 0.0], [-0.31, 0.87, 0.2], [0.3, -0.6, 1.3]], dtype=F64)
 OPTIONS = {"num_gaussians": 8, "cutoff": 4.0}
 MODELS = {
-    "spline": lambda: SchNet(6, 5, 2, **OPTIONS, filters="spline", num_nodes=40),
-    "spline, normalized": lambda: SchNet(6, 5, 2, **OPTIONS, filters="spline", num_nodes=40, normalize=True),
-    "spline, one block twice": lambda: SchNet(6, 5, 2, **OPTIONS, filters="spline", num_nodes=40, shared_weights=True),
+    "spline": lambda: SchNet(6, 5, 2, **OPTIONS, filters="spline", num_grid_points=40),
+    "spline, normalized": lambda: SchNet(6, 5, 2, **OPTIONS, filters="spline", num_grid_points=40, normalize=True),
+    "spline, one block twice": lambda: SchNet(
+        6, 5, 2, **OPTIONS, filters="spline", num_grid_points=40, shared_weights=True
+    ),
     "spline, Gaussians learned": lambda: SchNet(
-        6, 5, 1, **OPTIONS, filters="spline", num_nodes=40, trainable_gaussians=True
+        6, 5, 1, **OPTIONS, filters="spline", num_grid_points=40, trainable_gaussians=True
     ),
     "auto": lambda: SchNet(6, 5, 2, **OPTIONS, filters="auto"),
     "exact": lambda: SchNet(6, 5, 2, **OPTIONS, filters="exact"),
@@ -38,19 +41,21 @@ def make(name, training):
 
 
 def forces_along(model, pos):
-    forces = respond(model, Z, pos, create_graph=True).forces
+    forces = energy_forces_stress(model, Z, pos, create_graph=True).forces
     return (forces * torch.linspace(-1.0, 1.0, 12, dtype=F64).view(4, 3)).sum()
 
 
 def relaxed(model, pos):
-    return model(Z, pos + 0.3 * respond(model, Z, pos, create_graph=True).forces).sum()
+    return model(Z, pos + 0.3 * energy_forces_stress(model, Z, pos, create_graph=True).forces).sum()
 
 
 def strained(model, pos):
     """Energy in a cell that is stretched by the forces, stress included."""
-    cell = (torch.eye(3, dtype=F64) * 5.0 + 0.2 * respond(model, Z, pos, create_graph=True).forces[:3]).unsqueeze(0)
+    cell = (
+        torch.eye(3, dtype=F64) * 5.0 + 0.2 * energy_forces_stress(model, Z, pos, create_graph=True).forces[:3]
+    ).unsqueeze(0)
     pbc = torch.ones(1, 3, dtype=torch.bool)
-    response = respond(model, Z, pos, cell=cell, pbc=pbc, stress=True, create_graph=True)
+    response = energy_forces_stress(model, Z, pos, cell=cell, pbc=pbc, stress=True, create_graph=True)
     return response.energy.sum() + 10.0 * response.stress.square().sum() + response.forces.square().sum()
 
 

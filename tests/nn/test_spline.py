@@ -14,7 +14,7 @@ from pyg_schnet.nn import (
     GaussianBasis,
     HardCutoff,
     SplineFilter,
-    num_nodes_for,
+    num_grid_points_for,
 )
 
 from .splines import BASES, CUTOFF, F64, make_conv, make_network
@@ -123,22 +123,22 @@ def test_even_function_at_zero():
 def test_exact_derivatives(trainable, window):
     torch.manual_seed(0)
     network = FilterNetwork(2, GaussianBasis(4, CUTOFF, trainable=trainable), window(CUTOFF)).to(F64)
-    conv = CFConv(network, filters="spline", num_nodes=9)
+    conv = CFConv(network, filters="spline", num_grid_points=9)
     weights = dict(network.named_parameters())
     dist = torch.tensor([0.3, 2.2, 4.9, 6.0], dtype=F64, requires_grad=True)
 
     def by_distance(dist):
         return conv.spline(dist)
 
-    def by_weights(*values):
+    def grad_weights(*values):
         parameters = {f"filter_network.{key}": value for key, value in zip(weights, values, strict=True)}
         edge_index, x = torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 2, dtype=F64)
         return functional_call(conv, parameters, (x, edge_index, dist.detach()[1:3]))
 
     assert torch.autograd.gradcheck(by_distance, (dist,))
     assert torch.autograd.gradgradcheck(by_distance, (dist,))
-    assert torch.autograd.gradcheck(by_weights, tuple(weights.values()))
-    assert torch.autograd.gradgradcheck(by_weights, tuple(weights.values()))
+    assert torch.autograd.gradcheck(grad_weights, tuple(weights.values()))
+    assert torch.autograd.gradgradcheck(grad_weights, tuple(weights.values()))
 
 
 def test_window_with_another_cutoff_than_the_basis():
@@ -152,12 +152,14 @@ def test_window_with_another_cutoff_than_the_basis():
 
 def test_trainable_gaussians_need_a_number_of_nodes():
     network = FilterNetwork(4, GaussianBasis(10, CUTOFF, trainable=True))
-    with pytest.raises(ValueError, match=r"has no fixed resolution \(Å\); give num_nodes, or take the exact filters"):
+    with pytest.raises(
+        ValueError, match=r"has no fixed resolution \(Å\); give num_grid_points, or take the exact filters"
+    ):
         SplineFilter(network)
     with pytest.raises(ValueError, match="filters='spline' needs a FilterNetwork whose basis has a fixed resolution"):
         CFConv(network, filters="spline")
     assert CFConv(network).spline is None  # auto takes the exact ones
-    conv = CFConv(network.to(F64), filters="spline", num_nodes=200)
+    conv = CFConv(network.to(F64), filters="spline", num_grid_points=200)
     value, _ = errors(conv.spline, network)
     assert value < 1e-5
     conv.spline(torch.ones(1, dtype=F64)).sum().backward()
@@ -175,52 +177,58 @@ class Constant(torch.nn.Module):
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match="num_nodes must be at least 8, got 7"):
+    with pytest.raises(ValueError, match="num_grid_points must be at least 8, got 7"):
         SplineFilter(make_network(), 7)
-    with pytest.raises(ValueError, match="num_nodes must be at least 8, got 0"):
-        CFConv(make_network(), num_nodes=0)
+    with pytest.raises(ValueError, match="num_grid_points must be at least 8, got 0"):
+        CFConv(make_network(), num_grid_points=0)
     with pytest.raises(ValueError, match="filters must be 'auto', 'exact' or 'spline', got 'linear'"):
         CFConv(make_network(), filters="linear")
     conv = make_conv()
     with pytest.raises(ValueError, match="filters must be 'auto', 'exact' or 'spline', got None"):
         conv.filters = None
-    assert (conv.filters, conv.spline.num_nodes) == ("spline", 60)  # as it was
+    assert (conv.filters, conv.spline.num_grid_points) == ("spline", 60)  # as it was
     with pytest.raises(ValueError, match=r"filters='spline' needs a FilterNetwork .* got Constant"):
         CFConv(Constant(), filters="spline")
     assert CFConv(Constant()).spline is None
     for tolerance in (0.0, -1e-5, math.nan):
         with pytest.raises(ValueError, match="tolerance must be a positive relative error of forces"):
-            num_nodes_for(0.1, CUTOFF, tolerance)
+            num_grid_points_for(0.1, CUTOFF, tolerance)
 
 
 def test_number_of_nodes():
-    assert num_nodes_for(0.1, 10.0) > 1.9 * num_nodes_for(0.1, 5.0)
-    assert num_nodes_for(0.1, 5.0, 1e-6) == pytest.approx(10 ** (1 / 3) * num_nodes_for(0.1, 5.0, 1e-5), rel=0.01)
-    assert num_nodes_for(100.0, 1.0) == 8
+    assert num_grid_points_for(0.1, 10.0) > 1.9 * num_grid_points_for(0.1, 5.0)
+    assert num_grid_points_for(0.1, 5.0, 1e-6) == pytest.approx(
+        10 ** (1 / 3) * num_grid_points_for(0.1, 5.0, 1e-5), rel=0.01
+    )
+    assert num_grid_points_for(100.0, 1.0) == 8
     spline = SplineFilter(make_network(), 101)
     assert (spline.cutoff, spline.spacing) == (CUTOFF, pytest.approx(0.05))
     network = make_network()
-    training, evaluating = SplineFilter(network).num_nodes, SplineFilter(network.eval()).num_nodes
+    training, evaluating = SplineFilter(network).num_grid_points, SplineFilter(network.eval()).num_grid_points
     assert evaluating - 1 == pytest.approx(10 ** (1 / 3) * (training - 1), rel=0.01)
     dist = torch.tensor([1.0, 2.0], dtype=F64)
     spline = SplineFilter(network.train())
-    assert spline.num_nodes_at(dist) == num_nodes_for(network.basis.resolution, CUTOFF, 1e-5, forces=False) < training
-    assert spline.num_nodes_at(dist.clone().requires_grad_()) == training
+    assert (
+        spline.num_grid_points_at(dist)
+        == num_grid_points_for(network.basis.resolution, CUTOFF, 1e-5, forces=False)
+        < training
+    )
+    assert spline.num_grid_points_at(dist.clone().requires_grad_()) == training
     with torch.no_grad():
-        assert spline.num_nodes_at(dist.clone().requires_grad_()) < training
-    assert SplineFilter(network.eval()).num_nodes_at(dist) == evaluating
-    assert SplineFilter(network.train(), 101).num_nodes_at(dist) == 101
-    coarse = [SplineFilter(network.train(mode), tolerance=1e-3).num_nodes for mode in (False, True)]
+        assert spline.num_grid_points_at(dist.clone().requires_grad_()) < training
+    assert SplineFilter(network.eval()).num_grid_points_at(dist) == evaluating
+    assert SplineFilter(network.train(), 101).num_grid_points_at(dist) == 101
+    coarse = [SplineFilter(network.train(mode), tolerance=1e-3).num_grid_points for mode in (False, True)]
     assert coarse[0] == coarse[1] < training
-    assert SplineFilter(network, tolerance=1e-3).num_nodes_at(dist) < spline.num_nodes_at(dist)
-    assert num_nodes_for(0.1, 5.0, 1e-7, forces=False) == pytest.approx(
-        10 * num_nodes_for(0.1, 5.0, 1e-3, forces=False), rel=0.05
+    assert SplineFilter(network, tolerance=1e-3).num_grid_points_at(dist) < spline.num_grid_points_at(dist)
+    assert num_grid_points_for(0.1, 5.0, 1e-7, forces=False) == pytest.approx(
+        10 * num_grid_points_for(0.1, 5.0, 1e-3, forces=False), rel=0.05
     )
     finer = SplineFilter(make_network().eval(), tolerance=1e-7)
     assert errors(finer, finer.network)[1] < 1e-6
     spline = SplineFilter(make_network(), 101)
     assert repr(spline).startswith("SplineFilter(FilterNetwork(6, ")
-    assert repr(spline).endswith("num_nodes=101)")
+    assert repr(spline).endswith("num_grid_points=101)")
 
 
 def test_holds_no_weights():

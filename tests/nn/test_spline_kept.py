@@ -12,15 +12,15 @@ from pyg_schnet.nn import SplineFilter
 from .splines import F64, make_conv, make_network
 
 
-def fresh(network, num_nodes=60):
+def fresh(network, num_grid_points=60):
     """Coefficients computed anew."""
-    return SplineFilter(copy.deepcopy(network), num_nodes).coefficients()
+    return SplineFilter(copy.deepcopy(network), num_grid_points).coefficients()
 
 
 def is_kept(spline):
     """Whether the coefficients are not computed again, and are the right ones."""
     first, second = spline.coefficients(), spline.coefficients()
-    assert torch.equal(first, fresh(spline.network, spline.num_nodes))
+    assert torch.equal(first, fresh(spline.network, spline.num_grid_points))
     return first.data_ptr() == second.data_ptr()
 
 
@@ -31,7 +31,7 @@ def test_coefficients_are_kept_in_evaluation_only(dtype):
     with torch.no_grad():
         assert is_kept(spline)
     assert spline.coefficients().dtype == dtype
-    assert spline.coefficients().shape == (spline.num_nodes + 2, 6)
+    assert spline.coefficients().shape == (spline.num_grid_points + 2, 6)
     assert not is_kept(make_conv(dtype=dtype).train().spline)
 
 
@@ -234,7 +234,7 @@ def test_functional_calls_use_the_given_weights(kind, training, order):
 @pytest.mark.parametrize("filters", ["auto", "spline"])
 @pytest.mark.parametrize("training", [False, True])
 def test_function_transforms(filters, training):
-    conv, x = make_conv(num_nodes=150).train(training), torch.randn(3, 6, dtype=F64)
+    conv, x = make_conv(num_grid_points=150).train(training), torch.randn(3, 6, dtype=F64)
     conv.filters = filters
     conv(x, *EDGES)
     weights = {key: value.detach() for key, value in conv.named_parameters()}

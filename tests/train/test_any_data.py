@@ -14,7 +14,7 @@ from torch_geometric.loader import DataLoader
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import Property, StructureLoader
-from pyg_schnet.models.like_pyg import SchNet as LikePyG
+from pyg_schnet.models.convert.like_pyg import SchNet as LikePyG
 from pyg_schnet.train import PotentialTask, PropertyTask, StructureDataModule
 from pyg_schnet.train.source import LoaderSource
 

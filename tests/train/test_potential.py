@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import AtomsDataset, Property, collate_indices
-from pyg_schnet.nn import respond
+from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.train import PotentialTask, PropertyTask, StructureDataModule
 
 
@@ -57,7 +57,7 @@ def test_forces_and_stress_are_derivatives_of_the_energy(crystals):
     task = make_task(crystals, stress_weight=1.0).eval()
     batch = collate_indices(crystals, [0, 1])
     batch.pos, batch.cell = batch.pos.double(), batch.cell.double()
-    response = task.respond(batch, stress=True)
+    response = task.energy_forces_stress(batch, stress=True)
     step = 1e-5
     moved = [batch.clone(), batch.clone()]
     for sign, copy in zip((1, -1), moved, strict=True):
@@ -207,7 +207,7 @@ def test_stress_of_a_mixed_set_is_learned_where_there_is_one():
     assert pairs["stress"][0].shape == pairs["stress"][1].shape == (1, 3, 3)
     alone = collate_indices(mixed, [0])
     alone.pos, alone.cell = alone.pos.double(), alone.cell.double()
-    expected = respond(
+    expected = energy_forces_stress(
         task.network, alone.z, alone.pos, cell=alone.cell, pbc=alone.pbc, batch_size=1, stress=True
     ).stress * float(task.scale)  # fmt: skip
     torch.testing.assert_close(pairs["stress"][0], expected, rtol=1e-9, atol=1e-12)
@@ -215,15 +215,15 @@ def test_stress_of_a_mixed_set_is_learned_where_there_is_one():
         one = collate_indices(mixed, [k])
         one.pos, one.cell = one.pos.double(), one.cell.double()
         torch.testing.assert_close(task(batch)[k], task(one)[0], rtol=1e-9, atol=1e-12)
-        found = task.respond(batch, stress=True, partly=True)
+        found = task.energy_forces_stress(batch, stress=True, partly=True)
         torch.testing.assert_close(found.energy[k], task(one)[0], rtol=1e-9, atol=1e-12)
-        one_by_one = task.respond(one, stress=False).forces
+        one_by_one = task.energy_forces_stress(one, stress=False).forces
         torch.testing.assert_close(found.forces[batch.batch == k], one_by_one, rtol=1e-9, atol=1e-12)
     task.train()
     task.total_loss(task.compare(batch)).backward()
     assert all(bool(torch.isfinite(weight.grad).all()) for weight in task.network.parameters())
     with pytest.raises(ValueError, match="stress is defined for structures that are periodic"):
-        task.respond(batch, stress=True)
+        task.energy_forces_stress(batch, stress=True)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -46,13 +46,13 @@ def numerical_gradients(task, batch, step=1e-4):
             other.cell = batch.cell * factor
         return task(other)
 
-    by_pos = torch.zeros_like(batch.pos)
+    grad_pos = torch.zeros_like(batch.pos)
     for i in range(batch.pos.size(0)):
         for axis in range(3):
             shift = torch.zeros_like(batch.pos)
             shift[i, axis] = step
-            by_pos[i, axis] = (changed(shift) - changed(-shift)).sum() / (2 * step)
-    return by_pos, (changed(0.0, 1 + step) - changed(0.0, 1 - step)) / (2 * step)
+            grad_pos[i, axis] = (changed(shift) - changed(-shift)).sum() / (2 * step)
+    return grad_pos, (changed(0.0, 1 + step) - changed(0.0, 1 - step)) / (2 * step)
 
 
 @pytest.mark.parametrize("periodic", [True, False])
@@ -64,8 +64,8 @@ def test_loss_is_the_weighted_sum(periodic):
     plain = make_task(dataset, PropertyTask, loss="mae")
     plain.network.filters = "exact"
     with torch.no_grad():
-        by_pos, by_size = numerical_gradients(task, batch)
-        expected = plain.loss_of_batch(batch) + 0.7 * by_pos.norm(dim=1).mean()
+        grad_pos, by_size = numerical_gradients(task, batch)
+        expected = plain.loss_of_batch(batch) + 0.7 * grad_pos.norm(dim=1).mean()
         expected += weights["pressure_weight"] * by_size.abs().mean()
     assert by_size.abs().mean() > 1e-3
     assert task.loss_of_batch(batch).item() == pytest.approx(expected.item(), rel=1e-7)
@@ -87,7 +87,7 @@ def test_training_flattens_the_energy_and_reaches_all_weights():
             optimizer.zero_grad()
             task.backward(task.training_step(batch, 0))
             optimizer.step()
-        found = task.respond(batch, stress=True)
+        found = task.energy_forces_stress(batch, stress=True)
         steep[weights["forces_weight"]] = (found.forces.norm(dim=1).mean() + found.stress.abs().mean()).item()
     assert steep[0.5] < 0.3 * steep[0.0]
     assert all(weight.grad is not None for weight in task.parameters())

@@ -7,7 +7,7 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import collate_indices
-from pyg_schnet.models.references import take_references
+from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.train import PropertyTask, StructureDataModule
 from pyg_schnet.train.references import pooling_of
 
@@ -199,7 +199,7 @@ def test_pooling_of_unknown_networks_has_to_be_stated():
 def test_references_are_taken_out_once():
     model = small_schnet()
     model.readout.set_references(torch.arange(10.0))
-    taken = take_references(model)
+    taken = pop_atomref(model)
     assert taken[9] == 9.0
     assert not model.readout.atomref.any()
 

@@ -1,0 +1,53 @@
+"""The prefilter of splines with the window in one pass; see :func:`pyg_schnet.ops.spline_coefficients`."""
+
+from __future__ import annotations
+
+from pyg_schnet.backends.numba.lib.compiler import njit
+from pyg_schnet.backends.numba.lib.parallel import EXACT_OPTIONS
+
+
+@njit(**EXACT_OPTIONS)
+def filter_rows(samples, window, taps, vanishing, out) -> None:
+    """Coefficients of ``window * samples``, from shape ``[G + 6, F]`` to ``[G + 2, F]``."""
+    n_rows, n_features = out.shape
+    center, near, far = taps[0], taps[1], taps[2]
+    for i in range(n_rows):
+        k = min(i, n_rows - 3) if vanishing else i  # the last two rows are made from the one before
+        w0, w1, w2, w3, w4 = window[k, 0], window[k + 1, 0], window[k + 2, 0], window[k + 3, 0], window[k + 4, 0]
+        factor = taps[3] if vanishing and i == n_rows - 2 else taps[4]
+        w0, w1, w2, w3, w4 = (
+            far * w0 * factor,
+            near * w1 * factor,
+            center * w2 * factor,
+            near * w3 * factor,
+            far * w4 * factor,
+        )
+        for f in range(n_features):
+            out[i, f] = (
+                w0 * samples[k, f]
+                + w1 * samples[k + 1, f]
+                + w2 * samples[k + 2, f]
+                + w3 * samples[k + 3, f]
+                + w4 * samples[k + 4, f]
+            )
+
+
+@njit(**EXACT_OPTIONS)
+def filter_rows_transposed(grad, window, taps, vanishing, out) -> None:
+    """Transpose of :func:`filter_rows`, from shape ``[G + 2, F]`` to ``[G + 6, F]``."""
+    n_features = grad.shape[1]
+    n_rows = grad.shape[0] - 2 if vanishing else grad.shape[0]
+    for i in range(out.shape[0]):
+        for f in range(n_features):
+            out[i, f] = 0
+        for offset in range(5):
+            k = i - offset
+            if not 0 <= k < n_rows:
+                continue
+            factor = window[i, 0] * taps[abs(offset - 2)]
+            for f in range(n_features):
+                out[i, f] += factor * grad[k, f]
+            if vanishing and k == n_rows - 1:  # the last two rows are made from this one
+                half = grad.dtype.type(0.5) * factor
+                for f in range(n_features):
+                    out[i, f] += factor * grad[k + 2, f] - half * grad[k + 1, f]

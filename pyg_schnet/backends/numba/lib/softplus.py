@@ -1,0 +1,130 @@
+"""The shifted softplus and its slope in numba, by series that compilers can vectorise, for float32 and float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numba import prange, types
+from numba.extending import overload
+from torch import Tensor
+
+from pyg_schnet.backends.numba.lib.compiler import njit
+from pyg_schnet.backends.numba.lib.parallel import PRODUCT_OPTIONS, array, evenly, run
+
+_WORK = 8  # products that cost as much as one softplus
+
+
+def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, log_terms: int) -> Callable:
+    r"""Compile :math:`\mathrm{ssp}` and :math:`\sigma = \mathrm{ssp}'` of a row of numbers in one precision.
+
+    With :math:`q = e^{-|x|}`, both are smooth functions of a number between 0 and 1:
+
+    .. math::
+        \mathrm{ssp}(x) = \max(x, 0) + \ln \tfrac{1 + q}{2}
+        = \max(x, 0) + 2 \operatorname{artanh} \tfrac{q - 1}{q + 3}, \qquad
+        \sigma(|x|) = \frac{1}{1 + q}
+
+    The exponential is :math:`2^n e^r` with :math:`|r| \le \tfrac{1}{2} \ln 2` and its Taylor series; the artanh of an
+    argument between -1/3 and 0 is its Taylor series. So many terms leave less than a unit in the last place.
+    """
+    factorials = tuple(real(1.0 / k) for k in range(1, exp_terms + 1))
+    odd = tuple(real(1.0 / (2 * k + 1)) for k in range(log_terms))
+    one, two, three, half, zero = real(1), real(2), real(3), real(0.5), real(0)
+    log2e, lowest = real(1.0 / math.log(2.0)), real(1 - bias)
+    high = real(355.0 / 512.0)  # ln 2 in two parts, the first with few digits, so that n times it is exact
+    low = real(math.log(2.0) - 355.0 / 512.0)
+    shift, offset = integer(mantissa), integer(bias)
+
+    @njit(**PRODUCT_OPTIONS)
+    def decay(x: float) -> float:
+        y = -abs(x)
+        n = max(np.floor(y * log2e + half), lowest)
+        r = (y - n * high) - n * low
+        p = one
+        for k in range(exp_terms - 1, -1, -1):
+            p = one + r * factorials[k] * p
+        bits = integer((integer(n) + offset) << shift)
+        q = p * bits.view(real)  # 2^n by its exponent
+        return q if n > lowest else zero
+
+    @njit(**PRODUCT_OPTIONS)
+    def value(x: float, q: float) -> float:
+        s = (q - one) / (q + three)
+        s2 = s * s
+        series = odd[log_terms - 1]
+        for k in range(log_terms - 2, -1, -1):
+            series = odd[k] + s2 * series
+        return max(x, zero) + two * s * series
+
+    @njit(**PRODUCT_OPTIONS)
+    def softplus(x: np.ndarray, out: np.ndarray, slope: np.ndarray) -> None:
+        for i in range(x.shape[0]):  # two loops, since compilers vectorise short ones only
+            slope[i] = decay(x[i])
+        for i in range(x.shape[0]):
+            q = slope[i]
+            large = one / (one + q)
+            out[i] = value(x[i], q)
+            slope[i] = large if x[i] >= zero else q * large
+
+    return softplus
+
+
+softplus32 = _make(np.float32, np.int32, 23, 127, 8, 8)
+softplus64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _flat(begin, end, x) -> np.ndarray:
+    """Rows of a matrix, one after the other."""
+    return x.reshape(-1)[begin * x.shape[1] : end * x.shape[1]]
+
+
+def softplus_rows(rows, x, bias, i, out, slope) -> None:
+    """Add a bias to the first rows of a matrix; their shifted softplus and its slope to rows from i on, for kernels."""
+
+
+@overload(softplus_rows)
+def _choose_softplus(rows, x, bias, i, out, slope) -> Callable:
+    softplus = softplus64 if x.dtype == types.float64 else softplus32
+
+    def add_and_apply(rows, x, bias, i, out, slope) -> None:
+        for r in range(rows):
+            for f in range(x.shape[1]):
+                x[r, f] += bias[f]
+        softplus(_flat(0, rows, x), _flat(i, i + rows, out), _flat(i, i + rows, slope))
+
+    return add_and_apply
+
+
+@njit(**PRODUCT_OPTIONS)
+def _softplus32(begin, end, x, out, slope) -> None:
+    softplus32(x[begin:end], out[begin:end], slope[begin:end])
+
+
+@njit(parallel=True, **PRODUCT_OPTIONS)
+def _softplus32_parallel(bounds, x, out, slope) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _softplus32(bounds[part], bounds[part + 1], x, out, slope)
+
+
+@njit(**PRODUCT_OPTIONS)
+def _softplus64(begin, end, x, out, slope) -> None:
+    softplus64(x[begin:end], out[begin:end], slope[begin:end])
+
+
+@njit(parallel=True, **PRODUCT_OPTIONS)
+def _softplus64_parallel(bounds, x, out, slope) -> None:
+    for part in prange(bounds.shape[0] - 1):
+        _softplus64(bounds[part], bounds[part + 1], x, out, slope)
+
+
+def shifted_softplus(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Shifted softplus and its slope, both of the shape of ``x``."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    slope = torch.empty_like(out)
+    kernels = (_softplus64, _softplus64_parallel) if x.dtype == torch.float64 else (_softplus32, _softplus32_parallel)
+    run(*kernels, evenly(x.numel()), _WORK * x.numel(), *(array(value).reshape(-1) for value in (x, out, slope)))
+    return out, slope

@@ -1,0 +1,102 @@
+"""Edges in the order of a key, by counting; and which of them are the same in the other direction."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.backends.numba.lib.compiler import njit
+from pyg_schnet.backends.numba.lib.parallel import arrays_of
+
+
+@njit(cache=True)
+def _sort(key, ptr, order) -> None:
+    """Counting sort, stable; ``ptr`` comes in zeroed."""
+    for e in range(key.shape[0]):
+        ptr[key[e] + 1] += 1
+    for k in range(1, ptr.shape[0]):
+        ptr[k] += ptr[k - 1]
+    place = ptr.copy()
+    for e in range(key.shape[0]):
+        order[place[key[e]]] = e
+        place[key[e]] += 1
+
+
+@njit(cache=True)
+def _count_sorted(key, ptr) -> bool:
+    last = 0
+    for e in range(key.shape[0]):
+        if not last <= key[e] < ptr.shape[0] - 1:
+            return False
+        last = key[e]
+        ptr[last + 1] += 1
+    for k in range(1, ptr.shape[0]):
+        ptr[k] += ptr[k - 1]
+    return True
+
+
+@njit(cache=True)
+def _halve(source, ptr, offset, chosen, sources, targets, chosen_ptr) -> int:
+    """Write one edge of each pair, its ends, and where those of each target begin; returns their number.
+
+    It is -1 if an edge has no partner. Edges of a target are in the order of their sources, images of one source in an
+    order that reversal turns round.
+    """
+    n_atoms = ptr.shape[0] - 1
+    place, count = ptr[:-1].copy(), 0  # where the edges of each target that have no partner yet begin
+    for i in range(n_atoms):
+        begin, last = ptr[i], ptr[i + 1]
+        while begin < last:
+            j = source[begin]
+            if not 0 <= j < n_atoms or (begin > ptr[i] and j <= source[begin - 1]):
+                return -1
+            end = begin + 1
+            while end < last and source[end] == j:
+                end += 1
+            partner = place[j]
+            if partner + end - begin > ptr[j + 1]:
+                return -1
+            place[j] += end - begin
+            for k in range(end - begin):
+                e, f = begin + k, partner + end - begin - 1 - k
+                if source[f] != i:
+                    return -1
+                if offset is not None:
+                    for d in range(3):
+                        if offset[e, d] != -offset[f, d]:
+                            return -1
+                if e < f:
+                    chosen[count], sources[count], targets[count] = e, j, i
+                    count += 1
+            begin = end
+        chosen_ptr[i + 1] = count
+    return count
+
+
+def pairs_of(source: Tensor, ptr: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """One edge of each pair of directions, its ends and their ``ptr``; see :func:`pyg_schnet.ops.pair_edges`."""
+    room = source.size(0) // 2
+    chosen, ends, chosen_ptr = source.new_empty(room), source.new_empty(2, room), torch.zeros_like(ptr)
+    count = _halve(*arrays_of(source, ptr, offset, chosen, ends[0], ends[1], chosen_ptr))
+    return (chosen[:count], ends[:, :count], chosen_ptr) if count >= 0 else None
+
+
+def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:
+    """Where the edges of each key begin and end, ``[size + 1]``; ``None`` if unsorted, or if a key lies outside."""
+    ptr = key.new_zeros(size + 1)
+    return ptr if _count_sorted(key.contiguous().numpy(), ptr.numpy()) else None
+
+
+def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Order of edges by a key from 0 to ``size - 1``; see :func:`pyg_schnet.ops.graph.sort_edges`.
+
+    Raises:
+        IndexError: If a key lies outside.
+    """
+    if key.numel() > 0:
+        low, high = torch.aminmax(key)
+        if low < 0 or high >= size:
+            raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {size}")
+    ptr, order = torch.zeros(size + 1, dtype=torch.int64), torch.empty_like(key)
+    _sort(key.numpy(), ptr.numpy(), order.numpy())
+    return ptr, order

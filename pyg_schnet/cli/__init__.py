@@ -1,0 +1,90 @@
+"""The command ``pyg-schnet``: train, test, predict, merge and analyze."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+COMMANDS = ("train", "test", "predict", "merge", "analyze")
+
+_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,merge,analyze} ...
+
+SchNet for molecules and materials.
+
+commands:
+  train     train a model; without options, SchNet on QM9 for five minutes
+  test      error of a saved model on the test structures of its run
+  predict   property of the structures in any file that ASE reads
+  merge     one model, the mean of those of several runs
+  analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
+
+pyg-schnet COMMAND --help explains the options of each.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        argv: Arguments; ``None`` takes those of the process.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return
+    if argv[0] == "--version":
+        from pyg_schnet import __version__
+
+        print(f"pyg_schnet {__version__}")
+        return
+    command, rest = argv[0], argv[1:]
+    if command not in COMMANDS:
+        print(_USAGE, end="", file=sys.stderr)
+        sys.exit(f"pyg-schnet: unknown command {command!r}")
+    extra = "train,analysis" if command == "analyze" else "train"
+    try:
+        if command == "analyze":
+            from pyg_schnet.cli import analyze
+
+            run = analyze.run
+        else:
+            from pyg_schnet.train import commands
+
+            run = partial(commands.run, command)
+    except ValueError as error:  # a variable of the environment that a library cannot read
+        sys.exit(f"pyg-schnet {command}: a package cannot be imported ({error}); look at the environment's variables")
+    except ImportError as error:
+        sys.exit(f"pyg-schnet {command} needs more packages ({error}): pip install 'pyg_schnet[{extra}]'")
+    _quiet()
+    try:
+        run(rest)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"pyg-schnet {command}: {error}")
+    except Exception as error:
+        if not _is_misuse(error):
+            raise
+        sys.exit(f"pyg-schnet {command}: {' '.join(str(error).split())}")
+
+
+def _is_misuse(error: Exception) -> bool:
+    """Whether Lightning says that its options do not fit; it has an exception of its own for that."""
+    return type(error).__name__ == "MisconfigurationException"
+
+
+def _quiet() -> None:
+    """Silence what libraries say about themselves; our own warnings and all errors stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.")  # when resuming
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")  # errors are added before
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Derivatives of an energy: forces, stress and Hessian of any energy model, by automatic differentiation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyg_schnet.geometry import apply_strain, volume
+from pyg_schnet.ops.dispatch import is_cast
+from pyg_schnet.ops.no_parameter_grad import no_parameter_grad
+
+EnergyModel = Callable[..., Tensor]
+"""Called as ``model(z, pos, batch, cell=..., pbc=..., edge_index=..., edge_shift=..., batch_size=...)``.
+
+Returns energies ``[B]`` or ``[B, 1]``. Keywords that are ``None`` are left out of the call, so a model needs to accept
+only what it is used with.
+"""
+
+
+class EnergyForcesStress(NamedTuple):
+    """An energy and its derivatives, in the energy unit U of the model (eV inside the package).
+
+    Attributes:
+        energy: Energies in U, shape ``[B]``.
+        forces: Negative gradient by positions in U/Å, shape ``[N, 3]``; ``None`` where not asked for.
+        stress: Gradient by strain over the volume in U/Å³, shape ``[B, 3, 3]``, symmetric, in ASE's sign: positive
+            where the cell wants to shrink; ``None`` where not asked for.
+    """
+
+    energy: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+
+    def virial(self, cell: Tensor) -> Tensor:
+        """Virial, minus stress times volume, in U, shape ``[B, 3, 3]``; ``cell`` in Å, shape ``[B, 3, 3]``."""
+        return -self.stress * volume(cell)[:, None, None]
+
+
+class EnergyGradients(NamedTuple):
+    """Energies and their gradients, as a model may know them without autograd.
+
+    Attributes:
+        energy: Energies in U, shape ``[B]``.
+        grad_pos: Gradient by positions in U/Å, shape ``[N, 3]``.
+        grad_strain: Gradient by a strain of each structure in U, shape ``[B, 3, 3]``; ``None`` where not asked for.
+    """
+
+    energy: Tensor
+    grad_pos: Tensor
+    grad_strain: Tensor | None
+
+
+def energy_forces_stress(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None = None,
+    *,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+    edge_index: Tensor | None = None,
+    edge_shift: Tensor | None = None,
+    batch_size: int | None = None,
+    forces: bool = True,
+    stress: bool = False,
+    create_graph: bool = False,
+) -> EnergyForcesStress:
+    r"""Energy, forces and stress, as exact derivatives of what ``model`` returns.
+
+    .. math::
+        \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i}, \qquad
+        \boldsymbol\sigma = \frac{1}{V} \frac{\partial E}{\partial \boldsymbol\varepsilon}
+        \Big|_{\boldsymbol\varepsilon = 0}
+
+    for a symmetric strain ε on positions and cell together (`Knuth et al. (2015)
+    <https://doi.org/10.1016/j.cpc.2015.01.003>`_, eq. 9). A strain does not change which lattice images are
+    neighbours, so ``edge_index`` and ``edge_shift`` stay what they are.
+
+    Inside of ``torch.inference_mode`` and with tensors made there, and inside of ``torch.autocast``, the results are
+    the same: derivatives are computed outside of the first, and in the precision of the model.
+
+    A model whose class has a method ``energy_and_gradients``, as :meth:`pyg_schnet.SchNet.energy_and_gradients`, is asked for
+    both at once where nobody differentiates the results; autograd is used where that gives ``None``.
+
+    Args:
+        model: Energy model, see :data:`EnergyModel`; it has to be differentiable in ``pos`` (and ``cell`` for stress).
+        z: Atomic numbers, shape ``[N]``.
+        pos: Positions in Å, shape ``[N, 3]``.
+        batch: Structure of each atom, shape ``[N]``; ``None`` for a single structure.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+        pbc: Periodic directions, shape ``[B, 3]``.
+        edge_index: Edges ``(j, i)``, shape ``[2, E]``, where they are given.
+        edge_shift: Lattice images crossed by them, shape ``[E, 3]``.
+        batch_size: Number of structures B.
+        forces: Whether forces are wanted.
+        stress: Whether the stress is wanted.
+        create_graph: Whether the results can be differentiated again, by weights for training or by positions.
+
+    Returns:
+        Energy and what was asked for. Without ``create_graph`` they are detached.
+
+    Raises:
+        ValueError: If the stress is asked for and a structure is not periodic in three directions, for which it is not
+            defined: there is no volume to divide by.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+        >>> spring = lambda z, pos, batch: ((pos[1] - pos[0]).norm() - 1.0).square().view(1)
+        >>> energy_forces_stress(spring, torch.tensor([1, 1]), pos).forces[:, 2]
+        tensor([ 2., -2.])
+    """
+    keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    if _is_limited(z, pos, batch, *keywords.values()):
+        with _no_limits(pos.device.type):
+            inputs, keywords = _ordinary(z, pos, batch), dict(zip(keywords, _ordinary(*keywords.values()), strict=True))
+            options = {"batch_size": batch_size, "forces": forces, "stress": stress, "create_graph": create_graph}
+            return energy_forces_stress(_with_ordinary_weights(model), *inputs, **keywords, **options)
+    if stress:
+        _check_periodic(cell, pbc)
+    if not create_graph and (forces or stress):
+        found = _by_hand(model, z, pos, batch, batch_size, keywords, stress)
+        if found is not None:
+            return EnergyForcesStress(
+                found.energy,
+                -found.grad_pos if forces else None,
+                found.grad_strain / volume(cell)[:, None, None] if stress else None,
+            )
+    if isinstance(model, nn.Module) and any(weight.is_inference() for weight in islice(model.parameters(), 1)):
+        model = _with_ordinary_weights(model)
+    with torch.enable_grad(), no_parameter_grad(not create_graph):
+        pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
+        inputs, moved, lattice, strain = [pos], pos, cell, None
+        if stress:
+            strain = torch.zeros(cell.size(0), 3, 3, dtype=pos.dtype, device=pos.device, requires_grad=True)
+            inputs.append(strain)
+            rows = torch.zeros_like(z) if batch is None else batch
+            moved, lattice = apply_strain(pos, cell, 0.5 * (strain + strain.mT), rows)
+        energy = _call(
+            model,
+            z,
+            moved,
+            batch,
+            cell=lattice,
+            pbc=pbc,
+            edge_index=edge_index,
+            edge_shift=edge_shift,
+            batch_size=batch_size,
+        )
+        gradients = _gradients(energy, inputs if forces or stress else [], create_graph)
+    if not create_graph:
+        energy = energy.detach()
+    return EnergyForcesStress(
+        energy,
+        -gradients[0] if forces else None,
+        gradients[1] / volume(cell)[:, None, None] if stress else None,
+    )
+
+
+def hessian(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    *,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+    edge_index: Tensor | None = None,
+    edge_shift: Tensor | None = None,
+) -> Tensor:
+    r"""Second derivatives of the energy of one structure by its positions.
+
+    .. math:: H_{ia,jb} = \frac{\partial^2 E}{\partial r_{ia} \partial r_{jb}}
+
+    Args:
+        model: Energy model, see :data:`EnergyModel`.
+        z: Atomic numbers, shape ``[N]``.
+        pos: Positions in Å, shape ``[N, 3]``.
+        cell: Lattice vectors in rows in Å, shape ``[1, 3, 3]``.
+        pbc: Periodic directions, shape ``[1, 3]``.
+        edge_index: Edges ``(j, i)``, shape ``[2, E]``, where they are given.
+        edge_shift: Lattice images crossed by them, shape ``[E, 3]``.
+
+    Returns:
+        Second derivatives in U/Å², shape ``[N, 3, N, 3]``.
+
+    Example:
+        >>> spring = lambda z, pos, batch: (pos[1] - pos[0]).square().sum().view(1)
+        >>> hessian(spring, torch.tensor([1, 1]), torch.zeros(2, 3))[0, 0, :, 0]
+        tensor([ 2., -2.])
+    """
+    keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    if _is_limited(z, pos, *keywords.values()):
+        with _no_limits(pos.device.type):
+            inputs, keywords = _ordinary(z, pos), dict(zip(keywords, _ordinary(*keywords.values()), strict=True))
+            return hessian(_with_ordinary_weights(model), *inputs, **keywords)
+    pos = pos.detach().requires_grad_(True)
+    forces = energy_forces_stress(model, z, pos, **keywords, create_graph=True).forces.reshape(-1)
+    rows = [torch.autograd.grad(-component, pos, retain_graph=True, materialize_grads=True)[0] for component in forces]
+    return torch.stack(rows).view(*pos.shape, *pos.shape)
+
+
+def _is_limited(*given: Tensor | None) -> bool:
+    """Whether what is computed could not be differentiated, or not in its own precision."""
+    tensors = [x for x in given if x is not None]
+    if torch.is_inference_mode_enabled() or is_cast(tensors[1]):
+        return True
+    return any([x.is_inference() for x in tensors])  # noqa: C419 - a list is faster
+
+
+@contextlib.contextmanager
+def _no_limits(device_type: str) -> Iterator[None]:
+    """Neither inference mode nor autocast."""
+    kind = "cpu" if device_type == "meta" else device_type
+    with torch.inference_mode(False), torch.autocast(kind, enabled=False):
+        yield
+
+
+def _ordinary(*given: Tensor | None) -> list[Tensor | None]:
+    """The same tensors; copies of those made in inference mode, which autograd does not take."""
+    return [x.clone() if x is not None and x.is_inference() else x for x in given]
+
+
+def _with_ordinary_weights(model: EnergyModel) -> EnergyModel:
+    """The same model; one that calls it with copies of its weights where it was made in inference mode."""
+    if not isinstance(model, nn.Module):
+        return model
+    state = dict(chain(model.named_parameters(), model.named_buffers()))
+    if not any(value.is_inference() for value in state.values()):
+        return model
+    return partial(_call_with, model, dict(zip(state, _ordinary(*state.values()), strict=True)))
+
+
+def _call_with(model: nn.Module, state: dict[str, Tensor], *inputs: Any, **keywords: Any) -> Tensor:
+    return torch.func.functional_call(model, state, inputs, keywords)
+
+
+def _by_hand(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    batch_size: int | None,
+    keywords: dict[str, Tensor | None],
+    strain: bool,
+) -> EnergyGradients | None:
+    """Energies and gradients by the model itself, if it has a way without autograd for what it is called with."""
+    ways = getattr(type(model), "energy_and_gradients", None)  # of the class: wrappers pass on what is asked of objects
+    if ways is None:
+        return None
+    with torch.no_grad():
+        return model.energy_and_gradients(z, pos, batch, batch_size=batch_size, strain=strain, **keywords)
+
+
+def _call(model: EnergyModel, z: Tensor, pos: Tensor, batch: Tensor | None, **keywords: Tensor | int | None) -> Tensor:
+    given = {name: value for name, value in keywords.items() if value is not None}
+    energy = model(z, pos, batch, **given)
+    if energy.dim() == 2 and energy.size(1) == 1:
+        energy = energy.squeeze(1)
+    if energy.dim() != 1:
+        raise ValueError(
+            f"the model must return one energy for each structure, [B] or [B, 1]; got {list(energy.shape)}"
+        )
+    return energy
+
+
+def _gradients(energy: Tensor, inputs: list[Tensor], create_graph: bool) -> list[Tensor]:
+    """Gradients of the sum of energies; zeros where it does not depend on an input, as for atoms without neighbours."""
+    if not inputs:
+        return []
+    if not energy.requires_grad:
+        return [torch.zeros_like(x) for x in inputs]
+    return list(torch.autograd.grad(energy.sum(), inputs, create_graph=create_graph, materialize_grads=True))
+
+
+def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:
+    if cell is None or pbc is None:
+        raise ValueError("stress is defined for periodic structures only; pass cell ([B, 3, 3], Å) and pbc ([B, 3])")
+    if cell.dim() != 3 or cell.shape[1:] != (3, 3):
+        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
+    if not bool(pbc.all()):
+        first = int((~pbc.all(-1)).nonzero()[0])
+        raise ValueError(
+            f"stress is defined for structures that are periodic in three directions; structure {first} has "
+            f"pbc={pbc[first].tolist()}"
+        )

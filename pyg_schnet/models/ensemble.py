@@ -1,0 +1,145 @@
+r"""Several SchNets as one: a wider SchNet whose output is their mean.
+
+Networks that start from other weights make other errors, and their mean smaller ones. Side by side, with dense layers
+that connect no network with another, they are a SchNet again, which is evaluated and saved as any other:
+
+.. math::
+    \mathbf{x} = \mathbf{x}_1 \oplus \dots \oplus \mathbf{x}_K, \qquad
+    \mathrm{W} = \mathrm{W}_1 \oplus \dots \oplus \mathrm{W}_K, \qquad
+    P = \frac{1}{K} \sum_k P_k
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyg_schnet.models.schnet import SchNet
+from pyg_schnet.models.structure import check_described
+from pyg_schnet.nn import MeanReadout, SumReadout
+
+_WIDTHS = ("hidden_channels", "num_filters", "readout", "filters", "num_grid_points")
+
+
+@torch.no_grad()
+def merge(models: Sequence[SchNet]) -> SchNet:
+    """One SchNet whose output is the mean of those of several.
+
+    Args:
+        models: Models that differ in their weights, and in the number of features and filters at most, with a sum or a
+            mean as readout.
+
+    Returns:
+        Model with the features and filters of all together, in the precision of the first one and in evaluation mode.
+        Its card has what the cards of all have in common, the elements that all of them know, and what all of them
+        were trained on.
+
+    Raises:
+        ValueError: If there are no models, or they differ in more than that; the message says in what.
+
+    Example:
+        >>> models = [SchNet(16, 16, 2, cutoff=5.0).eval() for _ in range(3)]
+        >>> z, pos = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+        >>> mean = torch.stack([model(z, pos) for model in models]).mean(0)
+        >>> torch.testing.assert_close(merge(models)(z, pos), mean, rtol=1e-5, atol=1e-5)
+    """
+    models = list(models)
+    _check(models)
+    first = models[0]
+    readout = first.readout
+    hidden = sum(model.hidden_channels for model in models)
+    inner = sum(model.readout.network.lin1.weight.size(0) for model in models)
+    if inner != hidden // 2:
+        sizes = ", ".join(str(model.hidden_channels) for model in models)
+        raise ValueError(f"models with an odd number of features cannot be merged, got {sizes}")
+    merged = SchNet(
+        **{
+            **first.config,
+            "hidden_channels": hidden,
+            "num_filters": sum(model.num_filters for model in models),
+            "readout": type(readout)(hidden, readout.out_channels, activation=readout.activation),
+        }
+    ).to(first.embedding.weight.dtype)
+    _set(merged, models, lambda model: model.embedding, _beside)
+    for t in range(len(merged.interactions)):
+        _set(merged, models, lambda model, t=t: model.interactions[t].lin_in, _diagonal)
+        _set(merged, models, lambda model, t=t: model.interactions[t].lin1, _diagonal)
+        _set(merged, models, lambda model, t=t: model.interactions[t].lin2, _diagonal)
+        _set(merged, models, lambda model, t=t: model.interactions[t].conv.filter_network.lin1, _below)
+        _set(merged, models, lambda model, t=t: model.interactions[t].conv.filter_network.lin2, _diagonal)
+    _set(merged, models, lambda model: model.readout.network.lin1, _diagonal)
+    scales = [model.readout.scale / len(models) for model in models]
+    last = [model.readout.network.lin2 for model in models]
+    pairs = list(zip(last, scales, strict=True))
+    merged.readout.network.lin2.weight.copy_(torch.cat([layer.weight * s.unsqueeze(-1) for layer, s in pairs], dim=1))
+    merged.readout.network.lin2.bias.copy_(torch.stack([layer.bias * scale for layer, scale in pairs]).sum(0))
+    for name in ("shift", "atomref"):
+        getattr(merged.readout, name).copy_(torch.stack([getattr(model.readout, name) for model in models]).mean(0))
+    merged.card = _common_card([model.card for model in models])
+    return merged.eval()
+
+
+def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    from pyg_schnet.models.domain import ENTRY, common_domain  # has names of elements from ASE, which no model needs
+
+    first, *others = cards
+    card = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+    card.pop(ENTRY, None)
+    if (domain := common_domain(cards)) is not None:
+        card[ENTRY] = domain.as_json()
+    if all("elements" in one for one in cards):
+        card["elements"] = [symbol for symbol in first["elements"] if all(symbol in one["elements"] for one in cards)]
+    return card
+
+
+def _check(models: Sequence[SchNet]) -> None:
+    if not models:
+        raise ValueError("there are no models to merge")
+    first = models[0]
+    for model in models:
+        if type(model) is not SchNet or type(model.readout) not in (SumReadout, MeanReadout):
+            raise ValueError(
+                f"only SchNets with a sum or a mean as readout can be merged, got a {type(model).__name__} with "
+                f"{type(getattr(model, 'readout', None)).__name__}"
+            )
+        check_described(model, "merged")
+        kinds = [(one.readout.out_channels, one.readout.activation, type(one.readout)) for one in (first, model)]
+        given = [{name: value for name, value in one.config.items() if name not in _WIDTHS} for one in (first, model)]
+        different = sorted(name for name in given[0] if given[0][name] != given[1][name])
+        if kinds[0] != kinds[1]:
+            different.append("readout")
+        if different:
+            raise ValueError(f"models that are merged must have the same {', '.join(different)}")
+        if model.trainable_gaussians:
+            raise ValueError("models with Gaussians of their own (trainable_gaussians) cannot be merged")
+        units = [one.card.get("unit") for one in (first, model)]
+        if units[0] != units[1]:
+            raise ValueError(f"models that are merged must have the same unit, got {units[0]} and {units[1]}")
+
+
+def _set(
+    merged: SchNet,
+    models: Sequence[SchNet],
+    layer_of: Callable[[SchNet], nn.Module],
+    join: Callable[[Sequence[Tensor]], Tensor],
+) -> None:
+    """Put the weights of a layer of all models together, and its biases one after the other."""
+    layer, layers = layer_of(merged), [layer_of(model) for model in models]
+    layer.weight.copy_(join([one.weight for one in layers]))
+    if getattr(layer, "bias", None) is not None:
+        layer.bias.copy_(torch.cat([one.bias for one in layers]))
+
+
+def _beside(weights: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(weights), dim=1)
+
+
+def _below(weights: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(weights), dim=0)
+
+
+def _diagonal(weights: Sequence[Tensor]) -> Tensor:
+    return torch.block_diag(*weights)

@@ -1,0 +1,28 @@
+"""The fused filter-convolution: one registered operator and its derivatives, in plain torch and in numba for CPUs."""
+
+from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_coefficients
+from pyg_schnet.ops.dispatch import is_dense_cpu
+from pyg_schnet.ops.edge_lengths import edge_lengths, spline_basis
+from pyg_schnet.ops.graph import Pairs, SplineGraph, check_sources, pair_edges, spline_graph
+from pyg_schnet.ops.linear import linear
+from pyg_schnet.ops.spline_conv import cpu_kernels, spline_conv, spline_conv_coefficients, spline_conv_weights
+
+__all__ = [
+    "SPAN",
+    "Pairs",
+    "SplineGraph",
+    "bspline_basis",
+    "check_sources",
+    "cpu_kernels",
+    "edge_lengths",
+    "is_dense_cpu",
+    "linear",
+    "locate",
+    "pair_edges",
+    "spline_basis",
+    "spline_coefficients",
+    "spline_conv",
+    "spline_conv_coefficients",
+    "spline_conv_weights",
+    "spline_graph",
+]

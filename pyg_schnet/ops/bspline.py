@@ -1,0 +1,156 @@
+"""Cubic B-splines on a uniform grid: where a point lies, the weights of its four coefficients, and the coefficients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.ops.dispatch import is_transformed
+
+SPAN = 4
+"""Coefficients that act on a point: a cubic B-spline is non-zero on four intervals."""
+
+OVERHANG = 3
+"""Samples needed before the first and after the last node: one coefficient and two for the prefilter on each side."""
+
+TAPS = (1.5, -10.0 / 36.0, 1.0 / 36.0)
+"""The prefilter 1 - δ²/6 + δ⁴/36: factors of a sample and of its neighbours at one and two nodes."""
+
+_POLYNOMIALS = (  # of each of the four B-splines in the fraction t of the interval: factors of 1, t, t², t³, times 6
+    (1.0, -3.0, 3.0, -1.0),
+    (4.0, 0.0, -6.0, 3.0),
+    (1.0, 3.0, 3.0, -3.0),
+    (0.0, 0.0, 0.0, 1.0),
+)
+
+
+def locate(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
+    """Interval of the grid in which each distance lies, and how far into it.
+
+    Args:
+        dist: Distances in Å, shape ``[E]``.
+        cutoff: End of the grid in Å; it begins at zero.
+        num_intervals: Number of intervals.
+
+    Returns:
+        Interval, int64, and fraction t, differentiable in the distance, both of shape ``[E]``. Distances from the
+        cutoff on, or not a number, are put into some interval; see :func:`bspline_basis` for what becomes of them.
+
+    Example:
+        >>> locate(torch.tensor([0.0, 2.6]), cutoff=5.0, num_intervals=10)
+        (tensor([0, 5]), tensor([0.0000, 0.2000]))
+    """
+    position = dist * (num_intervals / cutoff)
+    interval = position.detach().to(torch.int64).clamp(0, num_intervals - 1)
+    return interval, position - interval
+
+
+def bspline_basis(fraction: Tensor, inside: Tensor) -> Tensor:
+    r"""Weights of the four coefficients around each point.
+
+    .. math:: h(t) = \tfrac{1}{6} \bigl( (1 - t)^3,\; 3 t^3 - 6 t^2 + 4,\; -3 t^3 + 3 t^2 + 3 t + 1,\; t^3 \bigr)
+
+    `de Boor, A Practical Guide to Splines (2001) <https://doi.org/10.1007/978-1-4612-6333-3>`_, chapter IX, on a
+    uniform grid. The weights add up to one, and two continuous derivatives come with them.
+
+    Args:
+        fraction: Fraction t of the interval, shape ``[E]``, differentiable.
+        inside: Which points count, shape ``[E]``; the weights of others are zero, as are their derivatives.
+
+    Returns:
+        Weights, shape ``[E, 4]``.
+
+    Example:
+        >>> bspline_basis(torch.tensor([0.0, 0.5]), torch.tensor([True, True]))
+        tensor([[0.1667, 0.6667, 0.1667, 0.0000],
+                [0.0208, 0.4792, 0.4792, 0.0208]])
+    """
+    one = inside.to(fraction.dtype)
+    linear = fraction * one
+    square = linear * fraction
+    powers = torch.stack((one, linear, square, square * fraction), -1)  # [E, 4]
+    return powers @ torch.tensor(_POLYNOMIALS, dtype=fraction.dtype, device=fraction.device).mT.div(6.0)
+
+
+def interpolate(coefficients: Tensor, weights: Tensor, bins: Tensor) -> Tensor:
+    """Spline at points of which interval ``[E]`` and weights ``[E, 4]`` are known, shape ``[E, F]``."""
+    return sum(weights[:, m : m + 1] * coefficients.index_select(0, bins + m) for m in range(SPAN))
+
+
+def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
+    r"""Coefficients of the cubic spline through samples of a smooth function, by a local prefilter.
+
+    .. math:: c_i = \bigl( 1 - \tfrac{1}{6} \delta^2 + \tfrac{1}{36} \delta^4 \bigr)\, f_i
+
+    with the central difference δ. These are the first terms of the inverse of :math:`1 + \delta^2 / 6`, which
+    interpolation would need (`Unser (1999) <https://doi.org/10.1109/79.799930>`_, eq. 14). What is left out is of sixth
+    order in the spacing, while cubic splines err in the fourth.
+
+    Args:
+        samples: Function at nodes that begin three before the grid and end three after it, shape ``[G + 6, F]``.
+        vanishing: Whether value and slope at the end of the grid are made exactly zero.
+
+    Returns:
+        Coefficients, shape ``[G + 2, F]``; number k to k + 3 act on interval k.
+    """
+    if not torch.compiler.is_compiling() and is_transformed():
+        return _prefilter(samples, vanishing)
+    return _Prefilter.apply(samples, vanishing)
+
+
+def _prefilter(samples: Tensor, vanishing: bool) -> Tensor:
+    """What :func:`spline_coefficients` does, without derivative."""
+    center, near, far = TAPS
+    out = samples[2:-2] * center
+    out.add_(samples[1:-3], alpha=near).add_(samples[3:-1], alpha=near)
+    out.add_(samples[:-4], alpha=far).add_(samples[4:], alpha=far)
+    if vanishing:  # of the last three, (a + 4 b + c) / 6 is the value and (c - a) / 2 the slope at the end
+        out[-2] = -0.5 * out[-3]
+        out[-1] = out[-3]
+    return out
+
+
+def _transposed(grad: Tensor, vanishing: bool) -> Tensor:
+    """Transpose of :func:`_prefilter`, from ``[G + 2, F]`` to ``[G + 6, F]``."""
+    center, near, far = TAPS
+    out = grad.new_zeros(grad.size(0) + 4, grad.size(1))
+    rows = grad[:-2] if vanishing else grad
+    n = rows.size(0)
+    for offset, factor in enumerate((far, near, center, near, far)):
+        out[offset : offset + n].add_(rows, alpha=factor)
+    if vanishing:  # the last two coefficients were made from the one before
+        rest = grad[-1] - 0.5 * grad[-2]
+        out[n - 1 : n + 4].add_(rest * grad.new_tensor((far, near, center, near, far)).unsqueeze(-1))
+    return out
+
+
+class _Prefilter(torch.autograd.Function):
+    """Linear, so its backward is its transpose."""
+
+    @staticmethod
+    def forward(samples: Tensor, vanishing: bool) -> Tensor:
+        return _prefilter(samples, vanishing)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.vanishing = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _PrefilterTransposed.apply(grad, ctx.vanishing), None
+
+
+class _PrefilterTransposed(torch.autograd.Function):
+    @staticmethod
+    def forward(grad: Tensor, vanishing: bool) -> Tensor:
+        return _transposed(grad, vanishing)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.vanishing = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Prefilter.apply(grad, ctx.vanishing), None
