@@ -16,7 +16,6 @@ from pyg_schnet.nn import activation, aggregation
 from pyg_schnet.ops import (
     bspline,
     edge_lengths,
-    matmul,
     spline_basis,
     spline_coefficients,
     spline_conv,
@@ -25,6 +24,8 @@ from pyg_schnet.ops import (
     spline_graph,
 )
 from pyg_schnet.ops.mlp import Pool, mlp
+
+matmul = importlib.import_module("pyg_schnet.ops.linear")  # the package has a function of that name
 
 F64 = torch.float64
 GRAPH = torch.tensor([[1, 2, 0, 2, 0], [0, 0, 1, 1, 2]])
@@ -78,27 +79,27 @@ def by_index(kernel, *tensors):
 
 PTR, INDEX = torch.tensor([0, 2, 2, 5]), torch.tensor([0, 0, 2, 2, 2])
 CASES = {  # of each function of autograd: a function in which it acts, and what that is a function of
-    "kernels.bspline._Prefilter": lambda: (lambda s: spline_coefficients(s, True), draw((9, 2))),
-    "kernels.bspline._PrefilterTransposed": lambda: (
+    "ops.bspline._Prefilter": lambda: (lambda s: spline_coefficients(s, True), draw((9, 2))),
+    "ops.bspline._PrefilterTransposed": lambda: (
         lambda grad: bspline._PrefilterTransposed.apply(grad, True),
         draw((7, 2)),
     ),
-    "kernels.edges._Lengths": lambda: (
+    "ops.edge_lengths._Lengths": lambda: (
         lambda pos, offset: edge_lengths(pos, *GRAPH, offset, 4.0),
         draw((3, 3), (5, 3)),
     ),
-    "kernels.edges._Weights": lambda: (lambda x: spline_basis(2.0 + torch.tanh(x), 4.0, 10)[1], draw((6,))),
-    "kernels.operator._Conv": lambda: (lambda x, c, h: spline_conv(x, c, h, graph()), draw((3, 2), (8, 2), (5, 4))),
-    "kernels.operator._Coefficients": lambda: (
+    "ops.edge_lengths._Weights": lambda: (lambda x: spline_basis(2.0 + torch.tanh(x), 4.0, 10)[1], draw((6,))),
+    "ops.spline_conv._Conv": lambda: (lambda x, c, h: spline_conv(x, c, h, graph()), draw((3, 2), (8, 2), (5, 4))),
+    "ops.spline_conv._Coefficients": lambda: (
         lambda g, x, h: spline_conv_coefficients(g, x, h, 8, graph()),
         draw((3, 2), (3, 2), (5, 4)),
     ),
-    "kernels.operator._Weights": lambda: (
+    "ops.spline_conv._Weights": lambda: (
         lambda g, x, c: spline_conv_weights(g, x, c, graph()),
         draw((3, 2), (3, 2), (8, 2)),
     ),
-    "kernels.matmul._Product": lambda: (matmul._Product.apply, draw((3, 2), (2, 4))),
-    "kernels.matmul._Linear": lambda: (matmul._Linear.apply, draw((3, 2), (4, 2), (4,))),
+    "ops.linear._Product": lambda: (matmul._Product.apply, draw((3, 2), (2, 4))),
+    "ops.linear._Linear": lambda: (matmul._Linear.apply, draw((3, 2), (4, 2), (4,))),
     "nn.activation._ShiftedSoftplus": lambda: (activation.shifted_softplus, draw((5,))),
     "nn.activation._Logistic": lambda: (
         lambda x: activation._Logistic.apply(x, torch.sigmoid(x).detach()),
@@ -108,9 +109,9 @@ CASES = {  # of each function of autograd: a function in which it acts, and what
     "nn.aggregation._SegmentGather": lambda: (by_index(aggregation._SegmentGather, PTR, INDEX), draw((3, 2))),
     "nn.mlp._TwoLayers": lambda: (pooled, draw((4, 3), (5, 3), (5,), (2, 5), (2,))),
     "nn.tabulate._Tables": lambda: model_of(True),
-    "nn.learn._Learn": lambda: model_of(True),
-    "nn.learn._Slopes": lambda: forces_of(True),
-    "nn.stack._Interact": lambda: model_of(False),
+    "ops.interactions._Learn": lambda: model_of(True),
+    "ops.interactions._Slopes": lambda: forces_of(True),
+    "engine.interactions._Interact": lambda: model_of(False),
 }
 
 
@@ -205,7 +206,7 @@ def test_derivatives_are_those_of_differences(name, order):
     torch.testing.assert_close(found, (above - below) / (2 * step), rtol=1e-6, atol=1e-6)
 
 
-OF_MODELS = ("nn.tabulate._Tables", "nn.learn._Learn", "nn.learn._Slopes", "nn.stack._Interact")
+OF_MODELS = ("nn.tabulate._Tables", "ops.interactions._Learn", "ops.interactions._Slopes", "engine.interactions._Interact")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in OF_MODELS])

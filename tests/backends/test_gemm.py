@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_schnet.backends.numba import SERIAL_WORK, dense, gemm, gemm_tn
+from pyg_schnet.backends.numba import SERIAL_WORK, gemm, gemm_tn
+from pyg_schnet.backends.numba.lib import gemm as dense
 from pyg_schnet.backends.numba.lib.parallel import empties, empty, zeros
 from pyg_schnet.backends.numba.lib.transpose import transpose, transposes
 
