@@ -2,14 +2,17 @@
 
 import copy
 import logging
+import re
 from functools import cached_property
 
 import torch
 from torch_geometric.nn.models import SchNet as PyGSchNet
+from torch_geometric.utils import scatter
 from typing_extensions import override
 
 from pyg_schnet import SchNet
 from pyg_schnet.derivatives import energy_forces_stress
+from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.geometry import edge_vectors
 from pyg_schnet.optim import FusedAdamW
 
@@ -153,6 +156,117 @@ class Ours(Peer):
         for mine, parameter in zip(shadow.parameters(), self.model.parameters(), strict=True):
             mine.data = parameter.grad
         return {name: parameter.detach() for name, parameter in shadow.to_pyg().named_parameters()}
+
+
+class FrozenOurs(Ours):
+    """The same, frozen, as calculators evaluate it."""
+
+    name = "frozen"
+
+    def __init__(self, model, system):
+        super().__init__(model, system, FrozenOurs.name)
+
+    @override
+    def convert(self, model):
+        return freeze(super().convert(model))
+
+
+class Convolutions(torch.nn.Module):
+    """A small network around a convolution, as users write them: embeddings, three residual layers, a sum over atoms.
+
+    Args:
+        embedding: From atomic numbers to features.
+        layers: Called with features ``[N, F]``, edges ``[2, E]`` and distances ``[E]``.
+        readout: From features to one value for each atom.
+    """
+
+    def __init__(self, embedding, layers, readout):
+        super().__init__()
+        self.embedding, self.layers, self.readout = embedding, torch.nn.ModuleList(layers), readout
+
+    def forward(self, z, edge_index, edge_dist, batch, batch_size):
+        """Sums over the atoms, shape ``[B]``."""
+        x = self.embedding(z)
+        for layer in self.layers:
+            x = x + torch.tanh(layer(x, edge_index, edge_dist))
+        return scatter(self.readout(x).squeeze(-1), batch, 0, batch_size, reduce="sum")
+
+
+class PyGLayer(torch.nn.Module):
+    """PyG's ``CFConv`` with the expansion of its distances."""
+
+    def __init__(self, conv, expansion):
+        super().__init__()
+        self.conv, self.expansion = conv, expansion
+
+    def forward(self, x, edge_index, edge_dist):
+        """Convolved features, shape ``[N, F]``."""
+        return self.conv(x, edge_index, edge_dist, self.expansion(edge_dist))
+
+
+class OurLayer(torch.nn.Module):
+    """Our ``CFConv`` between two dense layers, which PyG's has inside."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.before, self.conv, self.after = block.lin_in, block.conv, block.lin1
+
+    def forward(self, x, edge_index, edge_dist):
+        """Convolved features, shape ``[N, F]``."""
+        return self.after(self.conv(self.before(x), edge_index, edge_dist))
+
+
+_LAYERS = 3
+
+
+class PyGConvolutions(Peer):
+    """A network around PyG's ``CFConv``."""
+
+    name = "PyG"
+
+    @override
+    def convert(self, model):
+        blocks = list(model.interactions)[:_LAYERS]
+        layers = [PyGLayer(block.conv, model.distance_expansion) for block in blocks]
+        torch.manual_seed(0)
+        return Convolutions(model.embedding, layers, torch.nn.Linear(model.hidden_channels, 1))
+
+    @override
+    def energy(self, pos):
+        system = self.system
+        return self.model(system.z, system.edge_index, system.distances(pos), system.batch, system.size)
+
+    @override
+    def gradients(self):
+        named = self.model.named_parameters()
+        return {name: value.grad for name, value in named if value.grad is not None}
+
+
+class OurConvolutions(PyGConvolutions):
+    """The same network around ours."""
+
+    name = "pyg_schnet"
+
+    @override
+    def convert(self, model):
+        theirs, ours = super().convert(copy.deepcopy(model)), SchNet.from_pyg(model)
+        layers = [OurLayer(block) for block in list(ours.interactions)[:_LAYERS]]
+        return Convolutions(theirs.embedding, layers, theirs.readout)
+
+    @override
+    def gradients(self):
+        theirs = {
+            "before": "conv.lin1",
+            "conv.filter_network.lin1": "conv.nn.0",
+            "conv.filter_network.lin2": "conv.nn.2",
+        }
+        found = {}
+        for name, value in self.model.named_parameters():
+            for mine, its in {**theirs, "after": "conv.lin2"}.items():
+                name = re.sub(rf"(layers\.\d+\.){re.escape(mine)}\.", rf"\1{its}.", name)
+            if value.grad is not None:
+                found[name] = value.grad
+        return found
 
 
 _OUTSIDE = {  # PyG's names -> SchNetPack's

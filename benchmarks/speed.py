@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from harness import BURST, Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
-from peers import Ours, PyG, find_peers, pyg_model
+from peers import FrozenOurs, OurConvolutions, Ours, PyG, PyGConvolutions, find_peers, pyg_model
 from systems import Structures
 from tasks import Task, check, make_step
 
@@ -30,6 +30,7 @@ class Workload(NamedTuple):
         bar: Ratio of PyG's time to ours that is to be reached.
         cutoff: Cutoff in Å.
         features: Number of features, and of filters.
+        kinds: The two that are compared; ``None`` for the models, and all other peers.
     """
 
     task: Task
@@ -38,7 +39,10 @@ class Workload(NamedTuple):
     bar: float
     cutoff: float = 5.0
     features: int = 128
+    kinds: tuple | None = None
 
+
+CONVOLUTIONS = PyGConvolutions, OurConvolutions  # in a network of one's own
 
 WORKLOADS = {
     "train-qm9-5": Workload(TRAIN, Structures.qm9, 100, bar=16),
@@ -51,8 +55,11 @@ WORKLOADS = {
     "forces-qm9": Workload(FORCES, Structures.qm9, 100, bar=10),
     "forces-silicon": Workload(FORCES, Structures.silicon, 12, bar=25),
     "forces-aspirin": Workload(FORCES, Structures.aspirin, 1, bar=5),
+    "forces-aspirin-frozen": Workload(FORCES, Structures.aspirin, 1, bar=5, kinds=(PyG, FrozenOurs)),
     "train-forces-qm9": Workload(TRAIN_FORCES, Structures.qm9, 100, bar=14),
     "train-forces-aspirin": Workload(TRAIN_FORCES, Structures.aspirin, 32, bar=9),
+    "train-cfconv": Workload(TRAIN, Structures.qm9, 100, bar=5, kinds=CONVOLUTIONS),
+    "energy-cfconv": Workload(ENERGY, Structures.qm9, 100, bar=5, kinds=CONVOLUTIONS),
 }
 
 _ROWS_OF_A_CALL = 200  # at least, where products are timed alone
@@ -69,12 +76,15 @@ def measure(workload, structures, kinds, options):
     """Check and time one workload; returns its row, and our model."""
     task, system = workload.task, workload.structures(structures, workload.count, workload.cutoff)
     model = pyg_model(workload.cutoff, workload.features)
+    kinds = kinds if workload.kinds is None else workload.kinds
     twice = task.training and task.forces
     peers = [kind(model, system) for kind in kinds if kind.twice_differentiable or not twice]
     deviations = check(task, peers)
     steps = {peer.name: make_step(task, peer) for peer in peers}
     times = time_in_turn(steps, options.repeats, seconds=options.seconds, burst=BURST)
-    ours = times[Ours.name]
+    name = kinds[1].name
+    ours = times.pop(name)
+    times[Ours.name] = ours  # last
     row = {
         "system": system.name,
         **system.sizes(),
@@ -86,7 +96,7 @@ def measure(workload, structures, kinds, options):
         "ratios": {name: ratio(values, ours) for name, values in times.items() if values is not ours},
         "deviations": deviations,
     }
-    return row, next(peer.model for peer in peers if peer.name == Ours.name)
+    return row, next(peer.model for peer in peers if peer.name == name)
 
 
 def share_of_products(workload, row, model):
@@ -159,7 +169,7 @@ def main():
     table = make_table(kinds, options.profile)
     for name in options.only:
         row, model = measure(WORKLOADS[name], structures, kinds, options)
-        if options.profile:
+        if options.profile and WORKLOADS[name].kinds is not CONVOLUTIONS:
             row["products"] = share_of_products(WORKLOADS[name], row, model)
         table.add({"workload": name, **row})
     save(options, table.rows)

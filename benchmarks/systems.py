@@ -84,8 +84,11 @@ class Structures:
     def aspirin(self, count, cutoff):
         """Frames of a trajectory of aspirin."""
         file = self._find("rmd17_aspirin/train_1200.xyz.gz", "benzonitrile of ASE")
-        name, frames = ("aspirin", file) if file else ("benzonitrile", [_rattled_molecule(k) for k in range(count)])
-        return make_system(name, AtomsDataset(frames, index=f":{count}"), range(count), cutoff)
+        if file:
+            return make_system("aspirin", AtomsDataset(file, index=f":{count}"), range(count), cutoff)
+        return make_system(
+            "benzonitrile", AtomsDataset([_rattled_molecule(k) for k in range(count)]), range(count), cutoff
+        )
 
     def perovskites(self, count, cutoff):
         """Crystals ABO3 of five atoms."""
