@@ -32,14 +32,14 @@ _ROUNDING = 1e-13  # errors in float64 below are not those of the spline
 
 
 def random_models(seeds, features):
-    """Models by name: the chapter's Gaussians and PyG's, both cutoffs, with and without softplus after the filters."""
-    for seed, size, cutoff, chapter, activate in product(
+    """Models by name: the paper's Gaussians and PyG's, both cutoffs, with and without softplus after the filters."""
+    for seed, size, cutoff, paper, activate in product(
         range(seeds), features, (5.0, 10.0), (True, False), (True, False)
     ):
-        basis = {"num_gaussians": num_gaussians_for_spacing(0.1, cutoff), "gamma": 10.0} if chapter else {}
+        basis = {"num_gaussians": num_gaussians_for_spacing(0.1, cutoff), "gamma": 10.0} if paper else {}
         torch.manual_seed(seed)
         model = SchNet(size, size, cutoff=cutoff, activate_filters=activate, **basis).eval()
-        yield f"seed {seed}, {size} features, {cutoff:g} Å, {'chapter' if chapter else 'PyG'}, {activate=}", model
+        yield f"seed {seed}, {size} features, {cutoff:g} Å, {'paper' if paper else 'PyG'}, {activate=}", model
 
 
 def trained_models(files):

@@ -43,7 +43,9 @@ def make_step(task, peer):
 
     def step():
         optimizer.zero_grad()
-        loss_of(predict(task, peer), peer.system).backward(inputs=weights)  # none by positions, which nobody needs
+        loss_of(predict(task, peer), peer.system).backward(
+            inputs=weights
+        )  # no gradient with respect to positions, which is not used
         optimizer.step()
 
     return step

@@ -1,12 +1,12 @@
-"""What the chapter and other publications report, and which of our recipes is compared with it."""
+"""What the paper and other publications report, and which of our recipes is compared with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CHAPTER = "Schütt et al. 2020"
+PAPER = "Schütt et al. 2020"
 KGCNN = "SchNet of kgcnn, Matbench v0.1"
-NOBODY = "none, labels made here"
+NO_SOURCE = "none, labels made here"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Experiment:
     quantity: str
     unit: str
     published: float | None
-    source: str = CHAPTER
+    source: str = PAPER
     merged: bool = False
 
     @property
@@ -53,7 +53,7 @@ EXPERIMENTS = [
     Experiment("rmd17_aspirin_no_cutoff", "aspirin, 1k, no cutoff, energy", "energy", "kcal/mol", 0.438),
     Experiment("rmd17_aspirin_no_cutoff", "aspirin, 1k, no cutoff, forces", "forces", "kcal/mol/Å", 1.359),
     *(
-        Experiment(recipe, f"aspirin by GFN2-xTB, {size}, {reach}, {quantity}", quantity, unit, None, NOBODY)
+        Experiment(recipe, f"aspirin by GFN2-xTB, {size}, {reach}, {quantity}", quantity, unit, None, NO_SOURCE)
         for recipe, size, reach in (
             ("xtb_aspirin_1k", "1k", "5 Å"),
             ("xtb_aspirin_1k_no_cutoff", "1k", "no cutoff"),
@@ -73,7 +73,7 @@ EXPERIMENTS = [
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the chapter: with ``better`` the error is smaller than with ``worse``.
+    """A statement of the paper: with ``better`` the error is smaller than with ``worse``.
 
     Attributes:
         text: The statement.
@@ -99,10 +99,10 @@ CLAIMS = [
     Claim("a cutoff helps QM9's energies", "qm9_u0", "qm9_u0_no_cutoff", "U0", "mae", "kcal/mol"),
     Claim("a cutoff helps QM9's dipoles", "qm9_mu", "qm9_mu_no_cutoff", "mu", "mae", "D"),
     Claim("a cutoff helps with little data", "rmd17_aspirin", "rmd17_aspirin_no_cutoff", *_FORCES),
-    Claim("likewise with GFN2-xTB's forces", "xtb_aspirin_1k", "xtb_aspirin_1k_no_cutoff", *_FORCES),
-    Claim("likewise with its energies", "xtb_aspirin_1k", "xtb_aspirin_1k_no_cutoff", *_ENERGIES),
+    Claim("the same with GFN2-xTB's forces", "xtb_aspirin_1k", "xtb_aspirin_1k_no_cutoff", *_FORCES),
+    Claim("the same with its energies", "xtb_aspirin_1k", "xtb_aspirin_1k_no_cutoff", *_ENERGIES),
     Claim("no cutoff helps the forces with much data", "xtb_aspirin_50k_no_cutoff", "xtb_aspirin_50k", *_FORCES),
-    Claim("likewise the energies", "xtb_aspirin_50k_no_cutoff", "xtb_aspirin_50k", *_ENERGIES),
+    Claim("the same for the energies", "xtb_aspirin_50k_no_cutoff", "xtb_aspirin_50k", *_ENERGIES),
     Claim("cosine beats hard in RMSE", "mp_formation_energy", "mp_formation_energy_hard", *_FORMATION),
 ]
-"""What the chapter says of cutoffs."""
+"""What the paper says of cutoffs."""

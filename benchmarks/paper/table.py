@@ -1,4 +1,4 @@
-"""How close do our recipes come to the numbers of the chapter?
+"""How close do our recipes come to the numbers of the paper?
 
 The table is made from the files in ``results``, one for each training run, which ``pyg-schnet train`` wrote as
 ``result.json``. ``--add RUN_DIR ...`` takes in more of them.

@@ -1,6 +1,6 @@
 """A vibration of ethanol, learned from dynamics: is the normal mode at 874 cm⁻¹ found, and its energies?
 
-Not a figure of the chapter. The model has seen frames of dynamics (PBE/def2-SVP), and none of them follows a mode. Its
+Not a figure of the paper. The model has seen frames of dynamics (PBE/def2-SVP), and none of them follows a mode. Its
 normal modes are computed at its own minimum, and the one nearest to the reference is looked at. The reference is a scan
 in that level of theory along a mode of the gauche conformer; the curvature of its energies is 874.7 cm⁻¹. With
 --data FOLDER, which has test_norm_mode_874.xyz.gz of https://github.com/davkovacs/BOTNet-datasets, that number is

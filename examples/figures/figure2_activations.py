@@ -1,6 +1,6 @@
 """Figure 2: activation functions, and why SchNet has the shifted softplus.
 
-Forces are derivatives of the network, and learning from forces takes another one. The chapter therefore wants an
+Forces are derivatives of the network, and learning from forces takes another one. The paper therefore wants an
 activation that can be differentiated any number of times and is zero at zero. This script compares the shifted softplus
 with softplus and ELU, derivatives by autograd.
 

@@ -1,7 +1,7 @@
 """Figure 3: the energy of H2 over its bond length, learned from the distance itself and from Gaussians of it.
 
 A network is nearly linear when it starts, and so is what it makes of one number: the fit begins as a straight line and
-takes long to bend. Expanded in Gaussians (eq. 14), different distances begin as different features. The chapter shows
+takes long to bend. Expanded in Gaussians (eq. 14), different distances begin as different features. The paper shows
 fits to the stretched bond of H2. Here networks of the same layers, seeds, optimiser and steps learn the same points, in
 five pairs; only the number of inputs of the first layer differs, 1 or 51. The scalar has zero mean and unit variance
 over the points, which helps it.

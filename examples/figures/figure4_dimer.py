@@ -1,6 +1,6 @@
 """Figure 4: a carbon dimer by four models that differ in the seed only, and how often carbon atoms are that far apart.
 
-The chapter scans a dimer with four models: where the training data has such distances they agree, elsewhere they do as
+The paper scans a dimer with four models: where the training data has such distances they agree, elsewhere they do as
 they like. Here four small networks have seen the same molecules of QM9, each from other random weights. No molecule of
 QM9 is a dimer of carbon, so it is the distance alone that may be known. Energies are relative to separated atoms, which
 QM9 does not have either; therefore forces along the bond are compared. Do any two of the models differ more where

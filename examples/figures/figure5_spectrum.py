@@ -1,6 +1,6 @@
 """Figure 5: vibrations of aspirin by dynamics with and without a cutoff, beside normal modes.
 
-With a cutoff of 5 Å an atom does not see all of the molecule in one convolution; does that cost vibrations? The chapter
+With a cutoff of 5 Å an atom does not see all of the molecule in one convolution; does that cost vibrations? The paper
 shows the spectra of both models beside the harmonic one. Here the harmonic reference are the normal modes of each model
 at its own minimum. Sixteen copies of the molecule move in one batch (ASE would move them one by one), at 300 K by a
 Langevin thermostat until they are in equilibrium, then at constant energy; the spectrum is the Fourier transform of the

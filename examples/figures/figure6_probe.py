@@ -1,7 +1,7 @@
 """Figure 6: where a hydrogen atom would like to be around N-formylformamide, whole and with a hydrogen atom missing.
 
 A probe atom feels the molecule and does not act on it (eq. 19); its energy on a smooth surface around the molecule is a
-map of where the model expects bonds. The chapter compares the molecule with one from which a hydrogen atom was taken.
+map of where the model expects bonds. The paper compares the molecule with one from which a hydrogen atom was taken.
 A model that knew of open valences would draw the probe to the place of the missing atom: this script asks whether the
 lowest energy on the surface is nearest to that place, and lower than on the whole molecule. The model has seen whole
 molecules at their minima only.

@@ -1,7 +1,7 @@
 """Figure 7: what a model of formation energies has learned of the elements.
 
-Nobody tells the network which elements are related; it starts from random vectors and sees formation energies of
-crystals. The chapter finds that elements of a main group come to lie together. Here the statement is tested: a score of
+The network is not told which elements are related; it starts from random vectors and sees formation energies of
+crystals. The paper finds that elements of a main group come to lie together. Here the statement is tested: a score of
 how well groups cluster, against the same score with groups shuffled.
 
 Run: python examples/figures/figure7_embedding.py
