@@ -59,7 +59,7 @@ def equation_of_state(crystal):
 
 
 def elastic_constants(crystal, largest=0.005):
-    """EnergyGradients of the stress over small strains: one along x, one shear. Returns the curves and C11, C12, C44 in GPa."""
+    """Slopes of the stress over small strains: one along x, one shear. Returns the curves and C11, C12, C44 in GPa."""
     strains = np.linspace(-largest, largest, 7)
     stretch, shear = np.zeros((3, 3)), np.zeros((3, 3))
     stretch[0, 0] = 1.0
