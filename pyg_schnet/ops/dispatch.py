@@ -1,12 +1,92 @@
-"""Whether a tensor can be handed to compiled code, and how wide its sums are."""
+"""Which way an operator is computed: by the kernels of a backend, or as a composition of plain torch operations.
+
+Every public operator of :mod:`pyg_schnet.ops` takes ``backend``, and asks :func:`kernels_for` with it.
+"""
 
 from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+Backend = Literal["auto", "reference", "numba"]
+"""How an operator is computed: ``"reference"`` is a composition of plain torch operations, ``"numba"`` the kernels for
+CPUs, ``"auto"`` these kernels where they can be used and the composition elsewhere."""
+
+# torch says in no public function whether a transform of torch.func, forward-mode differentiation or torch.jit.trace is
+# at work. The private names for it are used in this file and in _autograd.py only.
 _functorch = torch._C._functorch
+_REAL = (torch.float32, torch.float64)
+_TAKEN = frozenset((*_REAL, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool))
+_OWN_TYPES = (Tensor, torch.nn.Parameter)
+
+
+def kernels_for(backend: Backend, *tensors: Tensor | None, needs: str | None = None) -> ModuleType | None:
+    """Module of the kernels that compute an operator, ``None`` for the composition of torch operations.
+
+    Args:
+        backend: ``"auto"``, ``"reference"`` or ``"numba"``.
+        *tensors: All tensors that the kernels would read; ``None`` stands for an argument that is left out.
+        needs: Name of the kernel, for operators that a backend need not have.
+
+    Returns:
+        With ``"auto"``, the numba backend if all tensors are dense memory on the CPU and only autograd follows what is
+        computed from them: not in transforms of ``torch.func``, in forward-mode differentiation, while ``torch.jit``
+        traces or a program is compiled or exported, and in half precision.
+
+    Raises:
+        ValueError: If the backend is none of these, or ``"numba"`` and the kernels cannot be used.
+
+    Example:
+        >>> kernels_for("reference", torch.zeros(2)) is None, kernels_for("auto", torch.zeros(2).half()) is None
+        (True, True)
+        >>> kernels_for("auto", torch.zeros(2)).__name__
+        'pyg_schnet.backends.numba'
+    """
+    if backend == "reference":
+        return None
+    if backend != "auto" and backend != "numba":
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if not is_followed() and all([x is None or _is_memory(x) for x in tensors]):  # noqa: C419 - a list is faster
+        kernels = _numba()
+        if needs is None or hasattr(kernels, needs):
+            return kernels
+    if backend == "numba":
+        raise ValueError(_reason(tensors, needs))
+    return None
+
+
+@cache
+def _numba() -> ModuleType:
+    """The numba backend, imported when it is first used: ``import pyg_schnet`` stays light."""
+    return importlib.import_module(f"{__package__.rpartition('.')[0]}.backends.numba")
+
+
+def _is_memory(x: Tensor) -> bool:
+    return (
+        type(x) in _OWN_TYPES
+        and x.is_cpu
+        and x.dtype in _TAKEN
+        and x.layout is torch.strided
+        and not _functorch.is_legacy_batchedtensor(x)
+    )
+
+
+def _reason(tensors: tuple[Tensor | None, ...], needs: str | None) -> str:
+    if is_followed():
+        why = "torch.func, forward-mode differentiation, torch.jit.trace or torch.compile follows what is computed"
+    elif others := [x for x in tensors if x is not None and not _is_memory(x)]:
+        x = others[0]
+        kind = "" if type(x) in _OWN_TYPES else f"{type(x).__name__}, "
+        why = f"it takes dense tensors of float32 or float64 on the CPU, got one of {kind}{x.dtype} on {x.device}"
+    else:
+        why = f"it has no kernel {needs!r}"
+    return f"backend='numba' cannot be used: {why}; backend='auto' takes plain torch operations there"
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -88,8 +168,8 @@ def list_of(x: Tensor) -> list:
     return [value.item() for value in x] if _functorch.is_functorch_wrapped_tensor(x) else x.tolist()
 
 
-def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)) -> bool:
-    """Whether ``x`` is memory on the CPU of one of some types, and nobody follows what is done with it but autograd.
+def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = _REAL) -> bool:
+    """Whether ``x`` is dense memory on the CPU of one of some types, and only autograd follows what is done with it.
 
     Fake tensors, those of ``torch.func`` and those of a compiler stand for others and hold no memory of their own.
 
@@ -97,6 +177,9 @@ def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32, to
         >>> is_dense_cpu(torch.zeros(2)), is_dense_cpu(torch.zeros(2, dtype=torch.bfloat16))
         (True, False)
     """
-    return (
-        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype in dtypes and not is_followed()
-    )
+    return _is_memory(x) and x.dtype in dtypes and not is_followed()
+
+
+def cpu_kernels() -> ModuleType:
+    """The numba backend, without asking for what; its kernels are compiled when first called and kept on disk."""
+    return _numba()

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from pyg_schnet.ops import spline_conv_reference as reference
 from pyg_schnet.ops._autograd import needs_grad
+from pyg_schnet.ops.dispatch import cpu_kernels
 from pyg_schnet.ops.graph import SplineGraph
 
 _GRAPH = (
@@ -86,13 +87,6 @@ def _by_features(g: Tensor, coefficients: Tensor, weights: Tensor, graph: Spline
 
 def _backend(x: Tensor) -> ModuleType:
     return cpu_kernels() if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) else reference
-
-
-def cpu_kernels() -> ModuleType:
-    """The module of the numba kernels, which are compiled when they are first called, and then kept on disk."""
-    from pyg_schnet.backends import numba as cpu
-
-    return cpu
 
 
 def _spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Any) -> Tensor:
