@@ -72,7 +72,7 @@ def is_unmodified(module: nn.Module, allowed: frozenset[str] = frozenset()) -> b
         allowed: Names of hooks that do not count.
     """
     cls = type(module)
-    if cls not in _PARTS or _is_any_hooked() or is_patched():
+    if cls not in _PARTS or is_any_hooked() or is_patched():
         return False
     parameters = _PARAMETERS.get(cls)
     return (parameters is None or module._parameters.keys() == parameters) and _is_clean(module, allowed)
@@ -119,7 +119,7 @@ def _methods(cls: type) -> frozenset[str]:
     return frozenset(name for name in dir(cls) if callable(getattr(cls, name, None)))
 
 
-def _is_any_hooked() -> bool:
+def is_any_hooked() -> bool:
     """Whether a hook is to be called with every module."""
     return any([getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS])  # noqa: C419 - a list is faster
 
@@ -187,7 +187,7 @@ class ModuleSnapshot:
 
     @staticmethod
     def _surroundings() -> tuple[bool, bool]:
-        return _is_any_hooked(), is_patched()
+        return is_any_hooked(), is_patched()
 
 
 class StandardCheck:
