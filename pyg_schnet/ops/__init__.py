@@ -1,5 +1,6 @@
 """The fused filter-convolution: one registered operator and its derivatives, in plain torch and in numba for CPUs."""
 
+import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
 from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_coefficients
 from pyg_schnet.ops.dispatch import Backend, cpu_kernels, is_dense_cpu, kernels_for
 from pyg_schnet.ops.edge_lengths import edge_lengths, spline_basis
