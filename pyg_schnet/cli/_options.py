@@ -27,7 +27,7 @@ def run_function(command: str, function: Callable[..., None], args: list[str], n
         parser.add_function_arguments(function, as_positional=True)
         options = parser.parse_args(args).as_dict()
         if needs is not None:
-            import_for(command, needs)
+            import_for(command, needs, quickly=True)
         prepare_torch()
         function(**options)
 

@@ -6,18 +6,20 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from pyg_schnet.cli._deferred import defer
+from pyg_schnet.cli._quick import import_quickly
 
 EXTRAS = {"train": "train", "test": "train", "predict": "train", "merge": "train", "analyze": "train,analysis"}
 """Commands, and the optional packages of each."""
 
 
-def import_for(command: str, name: str) -> ModuleType:
+def import_for(command: str, name: str, *, quickly: bool = False) -> ModuleType:
     """Import a module that a command needs.
 
     Args:
         command: One of :data:`EXTRAS`.
         name: Name of the module.
+        quickly: Whether it needs PyTorch Geometric and ASE's readers, but neither torch's compiler nor PyTorch
+            Geometric's data sets.
 
     Raises:
         SystemExit: If it cannot be imported; the message says what to do.
@@ -26,8 +28,9 @@ def import_for(command: str, name: str) -> ModuleType:
         >>> import_for("predict", "pyg_schnet.units").factor("eV", "meV")
         1000.0
     """
-    defer()
     try:
+        if quickly:
+            import_quickly()
         return import_module(name)
     except ValueError as error:  # a variable of the environment that a library cannot read
         sys.exit(f"pyg-schnet {command}: a package cannot be imported ({error}); look at the environment's variables")

@@ -295,5 +295,5 @@ def run(args: list[str]) -> None:
     options = given[given.subcommand].as_dict()
     options.pop("config", None)
     for name in ("interfaces", "analysis", "plotting"):
-        import_for("analyze", f"pyg_schnet.{name}")
+        import_for("analyze", f"pyg_schnet.{name}", quickly=True)
     COMMANDS[given.subcommand](**options)
