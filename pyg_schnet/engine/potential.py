@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from pyg_schnet.derivatives import EnergyGradients
 from pyg_schnet.engine.interactions import Stack
 from pyg_schnet.nn.readout import MeanReadout, SumReadout
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops.potential import EnergyGradients
 from pyg_schnet.ops.standard import ModuleSnapshot
 
 

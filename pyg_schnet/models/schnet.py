@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.derivatives import EnergyGradients
 from pyg_schnet.engine.interactions import Stack
 from pyg_schnet.engine.potential import SmallStructures
 from pyg_schnet.models.base import AtomisticModel
@@ -26,6 +25,7 @@ from pyg_schnet.nn.conv import CFConv, Filters
 from pyg_schnet.nn.interaction import takes_spline
 from pyg_schnet.nn.spline import SplineEdges
 from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops.potential import EnergyGradients
 from pyg_schnet.ops.standard import is_unmodified, standard
 
 if TYPE_CHECKING:
