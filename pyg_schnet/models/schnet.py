@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyg_schnet.models.convert import like_pyg
 
 
-@standard()
+@registered()
 class SchNet(AtomisticModel):
     r"""SchNet, the continuous-filter convolutional network for molecules and materials.
 

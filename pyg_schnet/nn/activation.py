@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyg_schnet.ops import cpu_kernels, is_dense_cpu
-from pyg_schnet.ops.standard import standard
+from pyg_schnet.ops.dispatch import registered
 
 _LN2 = math.log(2.0)
 
@@ -74,7 +74,7 @@ def _slope_of(ctx: Any) -> Tensor:
     return _Logistic.apply(x, slope) if torch.is_grad_enabled() else slope
 
 
-@standard()
+@registered()
 class ShiftedSoftplus(nn.Module):
     """Module twin of :func:`shifted_softplus`; has no parameters."""
 

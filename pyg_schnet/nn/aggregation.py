@@ -13,7 +13,7 @@ from torch_geometric.utils import scatter, segment
 from pyg_schnet.ops import is_dense_cpu
 from pyg_schnet.ops.dispatch import is_transformed
 from pyg_schnet.ops.graph import MANY_EDGES, is_crowded
-from pyg_schnet.ops.standard import is_unmodified
+from pyg_schnet.ops.dispatch import is_unmodified
 
 
 class _SegmentSum(torch.autograd.Function):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.ops import linear
 from pyg_schnet.ops.linear import is_faster
-from pyg_schnet.ops.standard import is_unmodified
+from pyg_schnet.ops.dispatch import is_unmodified
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:

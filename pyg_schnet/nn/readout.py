@@ -16,14 +16,14 @@ from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.ops import is_dense_cpu
 from pyg_schnet.ops.dispatch import wide_dtype
 from pyg_schnet.ops.mlp import Pool, atom_values, mlp
-from pyg_schnet.ops.standard import StandardCheck, standard
+from pyg_schnet.ops.dispatch import may_fuse, registered
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ROUNDING = 8.0  # error of a dipole, in roundings of the sum of its parts
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
-@standard(lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
+@registered(lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
 class AtomNetwork(nn.Module):
     r"""Two atom-wise layers, :math:`\mathrm{dense} \circ \sigma \circ \mathrm{dense}`, that end every readout.
 
@@ -54,7 +54,6 @@ class AtomNetwork(nn.Module):
         self.lin1 = dense(hidden_channels, max(hidden_channels // 2, 1))
         self.act = _ACTIVATIONS[activation]()
         self.lin2 = dense(max(hidden_channels // 2, 1), out_channels)
-        self._is_standard = StandardCheck()
 
     def reset_parameters(self) -> None:
         """Draw new weights (Glorot uniform) and set biases to zero."""
@@ -76,7 +75,7 @@ class AtomNetwork(nn.Module):
 
     def is_written_out(self, x: Tensor) -> bool:
         """Whether it is what :func:`mlp` computes, beside dropout; for features ``[N, F]``."""
-        if not is_dense_cpu(x) or type(self) is not AtomNetwork or not self._is_standard(self):
+        if not is_dense_cpu(x) or type(self) is not AtomNetwork or not may_fuse(self):
             return False
         weights = (self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
         return (
@@ -240,7 +239,7 @@ def _largest(values: Tensor, real: Tensor, batch: Tensor, batch_size: int) -> Te
     return torch.where(out > lowest, out, 0.0)
 
 
-@standard(network=AtomNetwork)
+@registered(network=AtomNetwork)
 class SumReadout(_PooledReadout):
     r"""Extensive property such as the energy, eq. (1) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -268,7 +267,7 @@ class SumReadout(_PooledReadout):
     reduce = "sum"
 
 
-@standard(network=AtomNetwork)
+@registered(network=AtomNetwork)
 class MeanReadout(_PooledReadout):
     r"""Intensive property, eq. (2) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -286,7 +285,7 @@ class MeanReadout(_PooledReadout):
     reduce = "mean"
 
 
-@standard(network=AtomNetwork)
+@registered(network=AtomNetwork)
 class MaxReadout(_PooledReadout):
     r"""Intensive property of the atom that has most of it, such as the highest frequency of a crystal.
 

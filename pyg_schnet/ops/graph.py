@@ -188,6 +188,27 @@ def spline_graph(
     return SplineGraph(bins, source, target, target_ptr, order, undirected=undirected)
 
 
+def spanned(interval: Tensor, num_intervals: int | None) -> tuple[Tensor, int, int | None]:
+    """Intervals counted from the first one that occurs: atoms are not closer than their bonds.
+
+    Args:
+        interval: Interval of each edge, shape ``[E]``.
+        num_intervals: Number of intervals; ``None`` leaves the intervals as they are.
+
+    Returns:
+        Intervals, the first one that occurs, and how many there are from it to the last one that occurs. Where looking
+        would wait for a device, all are taken to occur.
+
+    Example:
+        >>> spanned(torch.tensor([5, 3]), 10)
+        (tensor([2, 0]), 3, 3)
+    """
+    if num_intervals is None or interval.numel() == 0 or not is_dense_cpu(interval, (torch.int64,)):
+        return interval, 0, num_intervals
+    low, high = (int(end) for end in torch.aminmax(interval))
+    return interval - low, low, high - low + 1
+
+
 def check_sources(source: Tensor, num_sources: int) -> None:
     """Raise an IndexError unless sources lie between 0 and ``num_sources - 1``; on CPUs, where looking is cheap."""
     if is_dense_cpu(source, (torch.int64,)) and source.numel() > 0:

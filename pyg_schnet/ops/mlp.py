@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.ops import cpu_kernels, linear
 from pyg_schnet.ops._autograd import gradients_of, needs_any_grad, needs_grad
 from pyg_schnet.ops.dispatch import wide_dtype
@@ -123,4 +122,6 @@ class _TwoLayers(torch.autograd.Function):
 
 def _composed(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
     """The two layers by functions that autograd knows."""
+    from pyg_schnet.nn.activation import shifted_softplus
+
     return linear(shifted_softplus(linear(x, weight1, bias1)), weight2, bias2)

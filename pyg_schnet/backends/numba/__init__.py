@@ -2,7 +2,8 @@
 
 from pyg_schnet.backends.numba.edge_lengths import measure, push, weigh
 from pyg_schnet.backends.numba.filter_table import Networks, table_gradient, tabulate
-from pyg_schnet.backends.numba.interactions import ascend, descend
+from pyg_schnet.backends.numba.interactions import ascend as interactions_forward
+from pyg_schnet.backends.numba.interactions import descend as interactions_backward
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
 from pyg_schnet.backends.numba.lib.gemm import gemm, gemm_tn
 from pyg_schnet.backends.numba.lib.parallel import SERIAL_WORK, is_large
@@ -12,7 +13,8 @@ from pyg_schnet.backends.numba.lib.stacks import Stacks, norm
 from pyg_schnet.backends.numba.lib.transpose import transpose
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
 from pyg_schnet.backends.numba.pooling import pool, sum_kinds, unpool
-from pyg_schnet.backends.numba.potential import Grid, Head, energy_and_gradients
+from pyg_schnet.backends.numba.potential import Grid, Head
+from pyg_schnet.backends.numba.potential import energy_and_gradients as potential
 from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once
 from pyg_schnet.backends.numba.records import Weights
 from pyg_schnet.backends.numba.sort_edges import pairs_of, pointer_of_sorted, sort_edges
@@ -25,16 +27,15 @@ __all__ = [
     "Networks",
     "Stacks",
     "Weights",
-    "ascend",
     "close_pairs",
     "close_pairs_once",
     "coefficient_gradient",
     "convolve",
-    "descend",
-    "energy_and_gradients",
     "gemm",
     "gemm_tn",
+    "interactions_backward",
     "interactions_double_backward",
+    "interactions_forward",
     "is_large",
     "measure",
     "mlp",
@@ -43,6 +44,7 @@ __all__ = [
     "pairs_of",
     "pointer_of_sorted",
     "pool",
+    "potential",
     "push",
     "rows_of",
     "shifted_softplus",
