@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from pyg_schnet.engine.interactions import Stack
 from pyg_schnet.engine.potential import SmallStructures
 from pyg_schnet.models.base import AtomisticModel
+from pyg_schnet.models.convert import Conversions
 from pyg_schnet.models.graph import Edges, embed, find_edges
 from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import (
@@ -28,12 +28,8 @@ from pyg_schnet.ops import cpu_kernels, is_dense_cpu
 from pyg_schnet.ops.potential import EnergyGradients
 from pyg_schnet.ops.standard import is_unmodified, standard
 
-if TYPE_CHECKING:
-    from pyg_schnet.models.convert import like_pyg
-
-
 @registered()
-class SchNet(AtomisticModel):
+class SchNet(Conversions, AtomisticModel):
     r"""SchNet, the continuous-filter convolutional network for molecules and materials.
 
     Schütt, Tkatchenko, Müller, "Learning representations of molecules and materials with atomistic neural networks"
@@ -256,72 +252,6 @@ class SchNet(AtomisticModel):
             "gamma": 10.0,
         }
         return cls(**{**settings, "cutoff": cutoff, **kwargs})
-
-    @staticmethod
-    def like_pyg(
-        hidden_channels: int = 128,
-        num_filters: int = 128,
-        num_interactions: int = 6,
-        num_gaussians: int = 50,
-        cutoff: float = 10.0,
-        interaction_graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-        max_num_neighbors: int = 32,
-        readout: str = "add",
-        dipole: bool = False,
-        mean: float | None = None,
-        std: float | None = None,
-        atomref: Tensor | None = None,
-        *,
-        filters: Literal["auto", "exact"] = "auto",
-    ) -> like_pyg.SchNet:
-        """PyTorch Geometric's SchNet by its arguments, in its order: its function, its parts and its state dict.
-
-        Every atom within the cutoff is a neighbour; ``max_num_neighbors`` drops none, and where an atom has more, a
-        warning says so once. See :class:`pyg_schnet.models.convert.like_pyg.SchNet`, which this makes.
-
-        Example:
-            >>> import torch
-            >>> model = SchNet.like_pyg(16, 16, 2, 12, 5.0, None, 32, "add", True)
-            >>> model(torch.tensor([8, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0]])).shape
-            torch.Size([1, 1])
-        """
-        from pyg_schnet.models.convert import like_pyg
-
-        return like_pyg.SchNet(
-            hidden_channels,
-            num_filters,
-            num_interactions,
-            num_gaussians,
-            cutoff,
-            interaction_graph,
-            max_num_neighbors,
-            readout,
-            dipole,
-            mean,
-            std,
-            atomref,
-            filters=filters,
-        )
-
-    @classmethod
-    def from_pyg(cls, model: nn.Module) -> SchNet:
-        """Model with the weights and outputs of PyTorch Geometric's ``SchNet``; see :mod:`pyg_schnet.models.convert.pyg`."""
-        from pyg_schnet.models.convert.pyg import from_pyg
-
-        return from_pyg(model)
-
-    def to_pyg(self) -> nn.Module:
-        """PyTorch Geometric's ``SchNet`` with this model's weights and outputs; see :mod:`pyg_schnet.models.convert.pyg`."""
-        from pyg_schnet.models.convert.pyg import to_pyg
-
-        return to_pyg(self)
-
-    @classmethod
-    def from_schnetpack(cls, state_dict: dict[str, Tensor], **kwargs: Any) -> SchNet:
-        """Model with SchNetPack's weights; see :func:`pyg_schnet.models.convert.schnetpack.from_schnetpack`."""
-        from pyg_schnet.models.convert.schnetpack import from_schnetpack
-
-        return from_schnetpack(state_dict, **kwargs)
 
     @property
     def config(self) -> dict[str, Any]:
