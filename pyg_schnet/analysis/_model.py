@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyModel
-from pyg_schnet.models import AtomisticModel, freeze, load
+from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.nn import MeanReadout, SumReadout
 from pyg_schnet.units import dimension, factor

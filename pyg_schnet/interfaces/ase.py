@@ -17,9 +17,9 @@ from torch_geometric.data import Data
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine.freeze import copy_of
+from pyg_schnet.engine.freeze import copy_of, freeze
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel, Edges, freeze, load
+from pyg_schnet.models import AtomisticModel, Edges, load
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of

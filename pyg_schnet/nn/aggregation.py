@@ -11,9 +11,8 @@ from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter, segment
 
 from pyg_schnet.ops import is_dense_cpu
-from pyg_schnet.ops.dispatch import is_transformed
+from pyg_schnet.ops.dispatch import is_transformed, is_unmodified
 from pyg_schnet.ops.graph import MANY_EDGES, is_crowded
-from pyg_schnet.ops.dispatch import is_unmodified
 
 
 class _SegmentSum(torch.autograd.Function):

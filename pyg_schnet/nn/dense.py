@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.ops import linear
-from pyg_schnet.ops.linear import is_faster
 from pyg_schnet.ops.dispatch import is_unmodified
+from pyg_schnet.ops.linear import is_faster
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:

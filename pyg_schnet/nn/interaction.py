@@ -60,9 +60,7 @@ class SchNetInteraction(nn.Module):
         """Draw new weights (Glorot uniform) and set biases to zero."""
         reset_parameters(self.lin_in, self.conv, self.lin1, self.lin2)
 
-    def forward(
-        self, x: Features, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Features, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None = None) -> Tensor:
         """Updated features.
 
         Args:

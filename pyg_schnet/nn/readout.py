@@ -14,9 +14,8 @@ from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
 from pyg_schnet.ops import is_dense_cpu
-from pyg_schnet.ops.dispatch import wide_dtype
+from pyg_schnet.ops.dispatch import may_fuse, registered, wide_dtype
 from pyg_schnet.ops.mlp import Pool, atom_values, mlp
-from pyg_schnet.ops.dispatch import may_fuse, registered
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ROUNDING = 8.0  # error of a dipole, in roundings of the sum of its parts

@@ -307,9 +307,7 @@ def _modifications(module: nn.Module, allowed: frozenset[str], name: str) -> Ite
         if found.get(part) is None:
             yield f"{inside} is missing"
         elif kind is None:
-            yield from (
-                f"{inside} {_what_is_changed(one)}" for one in found[part].modules() if not _is_clean(one)
-            )
+            yield from (f"{inside} {_what_is_changed(one)}" for one in found[part].modules() if not _is_clean(one))
         elif type(found[part]) is not kind:
             yield f"{inside} is a {type(found[part]).__name__}"
         else:

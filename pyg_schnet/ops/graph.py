@@ -45,6 +45,11 @@ class SplineGraph(NamedTuple):
     bin_order: Tensor | None = None
     undirected: bool = False
 
+    @property
+    def interval(self) -> Tensor:
+        """Interval of the spline grid of each edge."""
+        return self.bins
+
     def transposed(self) -> SplineGraph:
         """The same edges in the other direction, from target to source."""
         if self.undirected:
