@@ -64,7 +64,7 @@ class Stack:
             Shape ``[N, F]``; ``None`` where embedding and blocks are to be called, as with hooks, directed graphs, on
             other devices than CPUs, or for atomic numbers that have no embedding.
         """
-        if torch.is_autocast_enabled("cpu") or not edges.graph.undirected or not _is_lookup(embedding, z):
+        if torch.is_autocast_enabled("cpu") or not edges.half_list or not _is_lookup(embedding, z):
             return None
         elements, plan = embedding.weight, self.plan(blocks)
         if not plan.usable or not all(spline.fits(edges) for spline in plan.splines):

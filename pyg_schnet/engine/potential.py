@@ -71,7 +71,8 @@ class Prepared(NamedTuple):
         batch_size: int,
         index: Tensor,
         ptr: Tensor,
-        offset: Tensor | None,
+        edge_shift: Tensor | None,
+        cell: Tensor | None,
         strain: bool,
     ) -> EnergyGradients | None:
         """Energies and their gradients; ``None`` where an index names nothing that is there.
@@ -83,10 +84,11 @@ class Prepared(NamedTuple):
             batch_size: Number of structures B.
             index: ``(j, i)``, one edge for both directions, sorted by i, shape ``[2, P]``.
             ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-            offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
+            edge_shift: Lattice images crossed by each edge, shape ``[P, 3]``; ``None`` for open boundaries.
+            cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
             strain: Whether gradients by strains are wanted.
         """
-        arguments = pos, z, batch, batch_size, index, ptr, offset, self.grid, self.weights, self.head
+        arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, self.grid, self.weights, self.head
         found = cpu_kernels().energy_and_gradients(*arguments, mean=self.mean, strain=strain)
         return None if found is None else EnergyGradients(*found)
 

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
-from pyg_schnet.geometry import edge_offsets
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
 from pyg_schnet.nn._inputs import as_edge_index
-from pyg_schnet.ops import edge_lengths, is_dense_cpu, pair_edges
+from pyg_schnet.ops import edge_lengths, half_list, is_dense_cpu
 from pyg_schnet.ops._autograd import is_recorded
 from pyg_schnet.ops.dispatch import is_followed
-from pyg_schnet.ops.graph import MANY_EDGES, is_crowded
+from pyg_schnet.ops.half_list import is_crowded_half_list
 
 
 class UndirectedGraph(NamedTuple):
@@ -27,13 +26,13 @@ class UndirectedGraph(NamedTuple):
     Attributes:
         index: ``(j, i)``, sorted by i, shape ``[2, P]``.
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-        offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
+        edge_shift: Lattice images crossed by each edge, shape ``[P, 3]``; ``None`` for open boundaries.
         dist: Distances in Å, not differentiable, shape ``[P]``; ``None`` where they are not known.
     """
 
     index: Tensor
     ptr: Tensor
-    offset: Tensor | None = None
+    edge_shift: Tensor | None = None
     dist: Tensor | None = None
 
 
@@ -167,7 +166,7 @@ def prepare_edges(
         return Edges(*directed())
     dist = graph.dist
     if dist is None or is_recorded(pos):
-        dist = edge_lengths(pos, *graph.index, graph.offset, cutoff)
+        dist = edge_lengths(pos, graph.index, graph.edge_shift, cell, batch, loop_length=cutoff)
     return Edges.in_pairs(UndirectedEdges(graph.index, dist, graph.ptr), directed)
 
 
@@ -203,27 +202,21 @@ def find_edges(
     if edge_index is None:
         if cell is None and pbc is None:
             found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if in_pairs else None
-            if found is not None and not _is_crowded(found[0], found[1]):
+            if found is not None and not is_crowded_half_list(found[0], found[1]):
                 index, ptr, dist = found
                 return UndirectedGraph(index, ptr, None, dist), partial(_radius_edges, pos, cutoff, batch, batch_size)
             edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
         else:
             edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)
         ptr = index2ptr(edge_index[1], z.size(0))
-    offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
-    directed = partial(_directed, pos, edge_index, ptr, offset, cutoff)
+    directed = partial(_directed, pos, edge_index, ptr, (edge_shift, cell, batch), cutoff)
     if not in_pairs:
         return None, partial(_without_padding, directed, z, cutoff)
-    pairs = pair_edges(edge_index, ptr, offset, z.size(0))
-    if pairs is None or _is_crowded(pairs.index, pairs.ptr):
+    pairs = half_list(edge_index, ptr, edge_shift, z.size(0))
+    if pairs is None:
         return None, directed
-    crossed = None if offset is None else offset.index_select(0, pairs.edges)
+    crossed = None if edge_shift is None else edge_shift.index_select(0, pairs.edges)
     return UndirectedGraph(pairs.index, pairs.ptr, crossed), directed
-
-
-def _is_crowded(index: Tensor, ptr: Tensor) -> bool:
-    """Whether an atom has so many edges, of these and those in the other direction, that sums need more care."""
-    return 2 * index.size(1) > MANY_EDGES and is_crowded(ptr, index[0])
 
 
 def _check_lattice(n_edges: int, edge_shift: Tensor | None, cell: Tensor | None) -> None:
@@ -255,14 +248,14 @@ def _without_padding(directed: Callable[[], DirectedEdges], z: Tensor, cutoff: f
 
 
 def _directed(
-    pos: Tensor, edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, cutoff: float
+    pos: Tensor, edge_index: Tensor, ptr: Tensor | None, lattice: tuple[Tensor | None, ...], cutoff: float
 ) -> DirectedEdges:
-    return DirectedEdges(edge_index, edge_lengths(pos, *edge_index, offset, cutoff), ptr)
+    return DirectedEdges(edge_index, edge_lengths(pos, edge_index, *lattice, loop_length=cutoff), ptr)
 
 
 def _radius_edges(pos: Tensor, cutoff: float, batch: Tensor, batch_size: int) -> DirectedEdges:
     edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
-    return _directed(pos, edge_index, index2ptr(edge_index[1], pos.size(0)), None, cutoff)
+    return _directed(pos, edge_index, index2ptr(edge_index[1], pos.size(0)), (), cutoff)
 
 
 def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:

@@ -229,7 +229,7 @@ class SchNet(Conversions, AtomisticModel):
         graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size)
         if graph is None:
             return None
-        return prepared(pos, z, batch, batch_size, graph.index, graph.ptr, graph.offset, strain)
+        return prepared(pos, z, batch, batch_size, graph.index, graph.ptr, graph.edge_shift, cell, strain)
 
     @classmethod
     def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:

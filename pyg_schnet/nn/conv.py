@@ -318,7 +318,10 @@ class CFConv(MessagePassing):
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
         coefficients = self.spline.coefficients(spline.span)
         x_src = x_src.to(coefficients.dtype)  # under autocast it comes in half precision
-        out = spline_conv(x_src, coefficients, spline.weights, spline.graph)
+        graph, basis = spline.graph, spline.weights
+        if spline.half_list:
+            graph, basis = graph.in_both_directions(), torch.cat([basis, basis])
+        out = spline_conv(x_src, coefficients, basis, graph)
         return out / spline.n_neighbors.unsqueeze(-1) if self.normalize else out
 
     def __repr__(self) -> str:

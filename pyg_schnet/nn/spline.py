@@ -58,10 +58,11 @@ class SplineEdges(NamedTuple):
 
     Attributes:
         weights: Weights of the four coefficients of each edge, differentiable in the distances, shape ``[E, 4]``.
-        graph: The edges in the orders of the kernels; ``graph.bins`` count from the first interval of the span.
+        graph: The edges in the orders of the kernels; ``graph.interval`` count from the first interval of the span.
         cutoff: End of the grid in Å.
         span: What tables are needed for.
         n_neighbors: Number of neighbours of each target, shape ``[N_dst]``, where layers divide by it.
+        half_list: Whether each edge stands for both directions.
     """
 
     weights: Tensor
@@ -69,6 +70,7 @@ class SplineEdges(NamedTuple):
     cutoff: float
     span: Span
     n_neighbors: Tensor | None = None
+    half_list: bool = False
 
 
 def num_grid_points_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE, *, forces: bool = True) -> int:
@@ -271,11 +273,13 @@ class SplineFilter:
                 bins - low,
                 Span(span.num_grid_points, low, high - low + 1),
             )  # no atoms are closer than their bonds
-        graph = spline_graph(bins, edge_index, size[1], edge_ptr, undirected=undirected)
+        graph = spline_graph(bins, edge_index, size[1], edge_ptr)
+        if undirected:
+            return SplineEdges(weights, graph, self.cutoff, span, half_list=True)
         if torch.is_grad_enabled():
             graph = graph.with_sources(size[0])
             if self.network.training:
-                graph = graph.with_bins(span.num_grid_points - 1 if span.count is None else span.count)
+                graph = graph.with_intervals(span.num_grid_points - 1 if span.count is None else span.count)
         else:
             check_sources(edge_index[0], size[0])
         return SplineEdges(weights, graph, self.cutoff, span)

@@ -72,7 +72,7 @@ def learn(tables: Tables, dense: DenseLayers, elements: Tensor, z: Tensor, edges
         dense: The dense layers of the blocks.
         elements: Embedding of each kind of atom, shape ``[Z, F]``.
         z: Kind of each atom, shape ``[N]``.
-        edges: Edges as all blocks see them, undirected.
+        edges: Edges as all blocks see them, a half list.
 
     Returns:
         Shape ``[N, F]``.
@@ -229,9 +229,10 @@ def _by_functions(
 ) -> tuple[Tensor, ...]:
     """What :class:`_Learn` returns, by functions that autograd knows."""
     x, hidden, inner = elements.index_select(0, z), [], []
+    graph, h = edges.graph.in_both_directions(), torch.cat([h, h])
     for table, block in zip(tables, _by_block(weights), strict=True):
         hidden.append(linear(x, block.w0))
-        summed = spline_conv(hidden[-1], table, h, edges.graph)
+        summed = spline_conv(hidden[-1], table, h, graph)
         summed = summed if edges.n_neighbors is None else summed / edges.n_neighbors.unsqueeze(-1)
         inner.append(linear(summed, block.w1, block.b1))
         x = x + linear(shifted_softplus(inner[-1]), block.w2, block.b2)
