@@ -28,6 +28,7 @@ from pyg_schnet.ops import cpu_kernels, is_dense_cpu
 from pyg_schnet.ops.potential import EnergyGradients
 from pyg_schnet.ops.standard import is_unmodified, standard
 
+
 @standard()
 class SchNet(Conversions, AtomisticModel):
     r"""SchNet, the continuous-filter convolutional network for molecules and materials.
@@ -286,9 +287,9 @@ def _shared_edges(blocks: list[nn.Module], edges: Edges, size: tuple[int, int]) 
     block = next((block for block in blocks if type(block) is SchNetInteraction), None)
     if block is None or not isinstance(block.conv, CFConv):
         return None
-    if edges.undirected is None:
+    if edges.half_list is None:
         return block.conv.spline_edges(*edges.directed, size)
-    return block.conv.spline_edges(*edges.undirected, size, undirected=True)
+    return block.conv.spline_edges(*edges.half_list, size, undirected=True)
 
 
 def _is_plain_call(z: Tensor, pos: Tensor) -> bool:
