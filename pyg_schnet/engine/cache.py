@@ -232,10 +232,10 @@ class ModelCache:
         Args:
             model: The model.
             z: Atomic numbers, shape ``[N]``.
-            edges: Edges with ``undirected``, a half list or ``None``.
+            edges: Edges with ``half_list``, which may be ``None``.
             backend: How it is computed.
         """
-        half_list = edges.undirected
+        half_list = edges.half_list
         if half_list is None or is_followed():
             return None
         facts = self.facts(model)

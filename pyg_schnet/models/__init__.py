@@ -4,7 +4,7 @@ from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
 from pyg_schnet.models.dtnn import DTNN
 from pyg_schnet.models.ensemble import merge
-from pyg_schnet.models.graph import Edges, UndirectedEdges, prepare_edges
+from pyg_schnet.models.graph import Edges, MeasuredGraph, prepare_edges
 from pyg_schnet.models.schnet import SchNet
 
 __all__ = [
@@ -12,8 +12,8 @@ __all__ = [
     "AtomisticModel",
     "CheckpointMixin",
     "Edges",
+    "MeasuredGraph",
     "SchNet",
-    "UndirectedEdges",
     "load",
     "merge",
     "prepare_edges",

@@ -138,7 +138,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         """
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
-        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size)
+        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
         request = Request(
             z,
             pos,
@@ -212,6 +212,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             cell=cell,
             pbc=pbc,
             batch_size=batch_size,
+            backend=self.backend,
         )
         x = self.represent(z, edges)
         return self.readout(x, z, pos, batch, batch_size)

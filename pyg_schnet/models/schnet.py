@@ -203,10 +203,10 @@ class SchNet(Conversions, AtomisticModel):
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
-        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size)
+        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
         if graph is None:
             return None
-        half_list = graph.index, graph.ptr, graph.offset
+        half_list = graph.index, graph.ptr, graph.edge_shift, cell
         return run_potential(weights, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
 
     @classmethod

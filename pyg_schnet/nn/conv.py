@@ -291,7 +291,7 @@ class CFConv(MessagePassing):
         if torch.is_grad_enabled():
             graph = graph.with_sources(size[0])
             if table.requires_grad:
-                graph = graph.with_bins(table.size(0) - 3)
+                graph = graph.with_intervals(table.size(0) - 3)
         else:
             check_sources(edge_index[0], size[0])
         return SplineEdges(graph, basis, table)

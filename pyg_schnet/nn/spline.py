@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_coefficients
 from pyg_schnet.ops.dispatch import Backend, may_fuse
-from pyg_schnet.ops.edge_lengths import spline_basis
+from pyg_schnet.ops.spline_basis import spline_basis
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
 
 TOLERANCE = 1e-5
@@ -55,7 +54,6 @@ def num_grid_points_for(resolution: float, cutoff: float, tolerance: float = TOL
     return max(8, 1 + math.ceil(cutoff / resolution * (_ERROR_AT_WIDTH / tolerance) ** (1 / 3)))
 
 
-@lru_cache
 def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int, int]:
     """Grid points in evaluation and in training."""
     tolerances = tolerance, max(tolerance, TRAINING_TOLERANCE)
@@ -129,7 +127,7 @@ def filters_from_table(dist: Tensor, table: Tensor, cutoff: float, backend: Back
         tensor([[1., 1.],
                 [0., 0.]])
     """
-    interval, basis = spline_basis(dist, cutoff, table.size(0) - 3)
+    interval, basis = spline_basis(dist, cutoff, table.size(0) - 3, backend=backend)
     return interpolate(table, basis, interval)
 
 

@@ -1,30 +1,41 @@
-"""The fused filter-convolution: one registered operator and its derivatives, in plain torch and in numba for CPUs."""
+"""Operators: what is computed. One a file, with its formula, its composition of torch operations, its derivatives.
+
+The public functions take ``backend``, see :func:`kernels_for`. How a backend computes them stands in
+:mod:`pyg_schnet.backends`, which is imported when it is first used.
+"""
 
 from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_coefficients
 from pyg_schnet.ops.dispatch import Backend, cpu_kernels, is_dense_cpu, kernels_for
-from pyg_schnet.ops.edge_lengths import edge_lengths, spline_basis
-from pyg_schnet.ops.graph import Pairs, SplineGraph, check_sources, pair_edges, spline_graph
+from pyg_schnet.ops.edge_lengths import edge_lengths
+from pyg_schnet.ops.graph import SplineGraph, check_sources, spline_graph
+from pyg_schnet.ops.half_list import HalfList, half_list
 from pyg_schnet.ops.linear import linear
-from pyg_schnet.ops.spline_conv import spline_conv, spline_conv_coefficients, spline_conv_weights
+from pyg_schnet.ops.segment_sum import segment_sum
+from pyg_schnet.ops.sort_edges import pointer_of_sorted, sort_edges
+from pyg_schnet.ops.spline_basis import spline_basis
+from pyg_schnet.ops.spline_conv import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
 
 __all__ = [
     "SPAN",
     "Backend",
-    "Pairs",
+    "HalfList",
     "SplineGraph",
     "bspline_basis",
     "check_sources",
     "cpu_kernels",
     "edge_lengths",
+    "half_list",
     "is_dense_cpu",
     "kernels_for",
     "linear",
     "locate",
-    "pair_edges",
+    "pointer_of_sorted",
+    "segment_sum",
+    "sort_edges",
     "spline_basis",
     "spline_coefficients",
     "spline_conv",
-    "spline_conv_coefficients",
-    "spline_conv_weights",
+    "spline_conv_grad_basis",
+    "spline_conv_grad_table",
     "spline_graph",
 ]

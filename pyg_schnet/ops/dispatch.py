@@ -182,7 +182,7 @@ def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = _REAL) -> bool:
         >>> is_dense_cpu(torch.zeros(2)), is_dense_cpu(torch.zeros(2, dtype=torch.bfloat16))
         (True, False)
     """
-    return _is_memory(x) and x.dtype in dtypes and not is_followed()
+    return not is_followed() and x.dtype in dtypes and _is_memory(x)
 
 
 def cpu_kernels() -> ModuleType:

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.ops.dispatch import Backend, kernels_for
-from pyg_schnet.ops.edge_lengths import edge_lengths, spline_basis
+from pyg_schnet.geometry import apply_strain
+from pyg_schnet.ops.edge_lengths import edge_lengths
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.interactions import interactions, pack_interactions
 from pyg_schnet.ops.mlp import Pool, mlp
+from pyg_schnet.ops.spline_basis import spline_basis
 
 
 class EnergyGradients(NamedTuple):
@@ -92,7 +94,8 @@ def potential(
     batch_size: int,
     index: Tensor,
     ptr: Tensor,
-    offset: Tensor | None,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
     weights: PotentialWeights,
     *,
     strain: bool = False,
@@ -107,7 +110,8 @@ def potential(
         batch_size: Number of structures B.
         index: Half list ``(j, i)``: one edge for both directions, sorted by i, shape ``[2, P]``.
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-        offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
+        edge_shift: Lattice images crossed by each edge, shape ``[P, 3]``; ``None`` for open boundaries.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
         weights: All numbers of the potential.
         strain: Whether to compute the gradient with respect to strain.
         backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
@@ -118,31 +122,31 @@ def potential(
     Raises:
         ValueError: If the kernels are asked for by ``backend`` and cannot be used.
     """
-    kernels = kernels_for(backend, pos, z, batch, index, ptr, offset, weights.embedding, needs="potential")
+    kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
     if kernels is None:
-        return compose(pos, z, batch, batch_size, index, ptr, offset, weights, strain)
+        return compose(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, strain)
     blocks, head, grid = (weights if weights.packed is not None else weights.pack()).packed
-    arguments = pos, z, batch, batch_size, index, ptr, offset, grid, blocks, head
+    arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, grid, blocks, head
     found = kernels.potential(*arguments, mean=weights.mean, strain=strain)
     return None if found is None else EnergyGradients(*found)
 
 
 def compose(
-    pos: Tensor, z: Tensor, batch: Tensor, batch_size: int, index: Tensor, ptr: Tensor, offset: Tensor | None,
-    weights: PotentialWeights, strain: bool,
+    pos: Tensor, z: Tensor, batch: Tensor, batch_size: int, index: Tensor, ptr: Tensor, edge_shift: Tensor | None,
+    cell: Tensor | None, weights: PotentialWeights, strain: bool,
 ) -> EnergyGradients:  # fmt: skip
     """The potential in operations of torch, gradients by autograd."""
     with torch.enable_grad():
         pos = pos.detach().requires_grad_()
-        inputs, moved, crossed = [pos], pos, offset
+        inputs, moved = [pos], pos
         if strain:
             inputs.append(pos.new_zeros(batch_size, 3, 3).requires_grad_())
             symmetric = 0.5 * (inputs[1] + inputs[1].mT)
-            moved = pos + (pos.unsqueeze(1) @ symmetric.index_select(0, batch)).squeeze(1)
-            if offset is not None:
-                of_edges = symmetric.index_select(0, batch.index_select(0, index[1]))
-                crossed = offset + (offset.unsqueeze(1) @ of_edges).squeeze(1)
-        dist = edge_lengths(moved, index[0], index[1], crossed, weights.cutoff)
+            lattice = torch.zeros_like(symmetric) if cell is None else cell
+            moved, lattice = apply_strain(pos, lattice, symmetric, batch)
+            cell = None if cell is None else lattice
+        options = {"loop_length": weights.cutoff, "backend": "reference"}
+        dist = edge_lengths(moved, index, edge_shift, cell, batch, **options)
         energy = _energy(dist, z, batch, batch_size, index, ptr, weights)
         grads = torch.autograd.grad(energy.sum(), inputs, materialize_grads=True)
     return EnergyGradients(energy.detach(), grads[0], grads[1] if strain else None)
@@ -151,7 +155,7 @@ def compose(
 def _energy(
     dist: Tensor, z: Tensor, batch: Tensor, batch_size: int, index: Tensor, ptr: Tensor, weights: PotentialWeights
 ) -> Tensor:
-    interval, basis = spline_basis(dist, weights.cutoff, weights.table.size(1) - 3)
+    interval, basis = spline_basis(dist, weights.cutoff, weights.table.size(1) - 3, backend="reference")
     graph, n_neighbors = SplineGraph(interval, index[0], index[1], ptr), None
     if weights.normalize:
         inside = (dist.detach() < weights.cutoff).to(dist.dtype)
