@@ -111,7 +111,9 @@ class _Ends(NamedTuple):
             and embedding.max_norm is None
             and is_dense_cpu(embedding.weight)
             and type(readout) in (SumReadout, MeanReadout)
-            and readout.is_written_out(embedding.weight)
+            and readout.network.lin1.weight.dtype == embedding.weight.dtype
+            and not (readout.network.training and readout.network.dropout > 0)
+            and None not in (readout.network.lin1.bias, readout.network.lin2.bias)
         )
         if usable:
             lin1, lin2 = readout.network.lin1, readout.network.lin2

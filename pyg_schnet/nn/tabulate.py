@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu, linear, spline_coefficients
+from pyg_schnet.ops import cpu_kernels, is_dense_cpu, spline_coefficients
 from pyg_schnet.ops._autograd import gradients_of
 from pyg_schnet.ops.standard import is_standard
 

@@ -22,12 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from pyg_schnet.engine.tables import Tables
 from pyg_schnet.nn.activation import shifted_softplus
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.ops import cpu_kernels, linear, spline_conv
+from pyg_schnet.ops import cpu_kernels, spline_conv
 from pyg_schnet.ops._autograd import gradients_of, needs_any_grad, needs_grad
 
 _PER_BLOCK = 5

@@ -222,3 +222,6 @@ def options_of(module: nn.Module) -> tuple[Any, ...]:
 
 def _by_value(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
+
+
+registered, may_fuse = standard, is_standard
