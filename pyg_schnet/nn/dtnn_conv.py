@@ -11,7 +11,7 @@ from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.conv import Features, exclude_self_loops
 from pyg_schnet.nn.cutoff import HardCutoff
-from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
+from pyg_schnet.nn.dense import dense, reset_parameters
 
 
 class DTNNConv(MessagePassing):
@@ -93,7 +93,7 @@ class DTNNConv(MessagePassing):
         return self.propagate(
             edge_index,
             x=(x_src if self._explains_features() else self._factors(x_src), x_dst),
-            factors=apply_dense(self.lin_dist, self.basis(edge_dist)),  # [E, num_factors]
+            factors=self.lin_dist(self.basis(edge_dist)),  # [E, num_factors]
             window=self.window(edge_dist).unsqueeze(-1),  # [E, 1]
             edge_ptr=edge_ptr if is_forward(self) else None,
             size=size,
@@ -101,7 +101,7 @@ class DTNNConv(MessagePassing):
 
     def _factors(self, x: Tensor) -> Tensor:
         """Features in the factor space, shape ``[N, num_factors]``."""
-        return apply_dense(self.lin_features, x)
+        return self.lin_features(x)
 
     def _explains_features(self) -> bool:
         """Whether messages are made from features as they are, whose size explainers are told by ``in_channels``."""
@@ -110,7 +110,7 @@ class DTNNConv(MessagePassing):
     def message(self, x_j: Tensor, factors: Tensor, window: Tensor) -> Tensor:
         """Summand of eq. (6), shape ``[E, F]``."""
         x_j = self._factors(x_j) if self._explains_features() else x_j
-        return torch.tanh(apply_dense(self.lin_out, x_j * factors)) * window
+        return torch.tanh(self.lin_out(x_j * factors)) * window
 
     def aggregate(self, inputs: Tensor, index: Tensor, edge_ptr: Tensor | None, dim_size: int) -> Tensor:
         """Sum over the neighbours of each target, shape ``[N_dst, F]``."""

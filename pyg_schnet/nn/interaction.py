@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pyg_schnet.nn._inputs import check_features
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.conv import CFConv, Features, Filters
-from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
+from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.nn.dtnn_conv import DTNNConv
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.ops.dispatch import registered
@@ -74,11 +74,11 @@ class SchNetInteraction(nn.Module):
         """
         check_features(x, self.hidden_channels)
         if isinstance(x, Tensor):
-            x_dst, hidden = x, apply_dense(self.lin_in, x)
+            x_dst, hidden = x, self.lin_in(x)
         else:
-            x_dst, hidden = x[1], (apply_dense(self.lin_in, x[0]), x[1])
+            x_dst, hidden = x[1], (self.lin_in(x[0]), x[1])
         hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr)
-        return x_dst + apply_dense(self.lin2, self.act(apply_dense(self.lin1, hidden)))
+        return x_dst + self.lin2(self.act(self.lin1(hidden)))
 
 
 class DTNNInteraction(nn.Module):

@@ -31,13 +31,16 @@ _TAKEN = frozenset((*_REAL, torch.int64, torch.int32, torch.int16, torch.int8, t
 _OWN_TYPES = (Tensor, torch.nn.Parameter)
 
 
-def kernels_for(backend: Backend, *tensors: Tensor | None, needs: str | None = None) -> ModuleType | None:
+def kernels_for(
+    backend: Backend, *tensors: Tensor | None, needs: str | None = None, unless: str | None = None
+) -> ModuleType | None:
     """Module of the kernels that compute an operator, ``None`` for the composition of torch operations.
 
     Args:
         backend: ``"auto"``, ``"reference"`` or ``"numba"``.
         *tensors: All tensors that the kernels would read; ``None`` stands for an argument that is left out.
         needs: Name of the kernel, for operators that a backend need not have.
+        unless: Why kernels cannot take these tensors, where the operator knows of a reason.
 
     Returns:
         With ``"auto"``, the numba backend if all tensors are dense memory on the CPU and only autograd follows what is
@@ -57,13 +60,26 @@ def kernels_for(backend: Backend, *tensors: Tensor | None, needs: str | None = N
         return None
     if backend != "auto" and backend != "numba":
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if not is_followed() and all([x is None or _is_memory(x) for x in tensors]):  # noqa: C419 - a list is faster
+    if unless is None and not is_followed() and all([x is None or _is_memory(x) for x in tensors]):  # noqa: C419 - a list is faster
         kernels = _numba()
         if needs is None or hasattr(kernels, needs):
             return kernels
     if backend == "numba":
-        raise ValueError(_reason(tensors, needs))
+        raise ValueError(_reason(tensors, needs, unless))
     return None
+
+
+def other_types(first: Tensor, *others: Tensor) -> str | None:
+    """Why kernels cannot take real tensors together, for ``unless``: torch promotes types, and they do not.
+
+    Example:
+        >>> other_types(torch.zeros(1), torch.zeros(1)) is None
+        True
+    """
+    dtype = first.dtype
+    if dtype.is_floating_point and all([x.dtype == dtype for x in others]):  # noqa: C419 - a list is faster
+        return None
+    return f"its tensors must have one floating dtype, got {', '.join(str(x.dtype) for x in (first, *others))}"
 
 
 @cache
@@ -82,8 +98,10 @@ def _is_memory(x: Tensor) -> bool:
     )
 
 
-def _reason(tensors: tuple[Tensor | None, ...], needs: str | None) -> str:
-    if is_followed():
+def _reason(tensors: tuple[Tensor | None, ...], needs: str | None, unless: str | None) -> str:
+    if unless is not None:
+        why = unless
+    elif is_followed():
         why = "torch.func, forward-mode differentiation, torch.jit.trace or torch.compile follows what is computed"
     elif others := [x for x in tensors if x is not None and not _is_memory(x)]:
         x = others[0]

@@ -22,10 +22,9 @@ from torch import Tensor
 from pyg_schnet.ops._autograd import gradients_of
 from pyg_schnet.ops.bspline import spline_coefficients
 from pyg_schnet.ops.dispatch import Backend, kernels_for
-from pyg_schnet.ops.linear import linear
+from pyg_schnet.ops.softplus import shifted_softplus
 
 _PER_NETWORK = 4
-_LN2 = 0.6931471805599453
 
 
 class GridSamples(NamedTuple):
@@ -74,19 +73,18 @@ def filter_table(
     """
     kernels = kernels_for(backend, *samples[:2], *weights, known, needs="tabulate")
     if kernels is None or samples.expansion.requires_grad or samples.window.requires_grad:
-        return torch.stack([compose(activate, samples, *network) for network in _by_network(weights)])
+        inner: Backend = "reference" if backend == "reference" else "auto"
+        return torch.stack([compose(activate, samples, *network, inner) for network in _by_network(weights)])
     return FilterTableFunction.apply(kernels, samples, activate, known, *weights)
 
 
-def compose(activate: bool, samples: GridSamples, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+def compose(
+    activate: bool, samples: GridSamples, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, backend: Backend = "auto"
+) -> Tensor:
     """The table of one network in operations of torch, shape ``[M - 4, K]``."""
-    filters = linear(_shifted_softplus(linear(samples.expansion, w1, b1)), w2, b2)
-    filters = (_shifted_softplus(filters) if activate else filters) * samples.window
+    filters = F.linear(shifted_softplus(F.linear(samples.expansion, w1, b1), backend=backend), w2, b2)
+    filters = (shifted_softplus(filters, backend=backend) if activate else filters) * samples.window
     return spline_coefficients(filters, samples.vanishing)
-
-
-def _shifted_softplus(x: Tensor) -> Tensor:
-    return F.softplus(x) - _LN2
 
 
 def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from pyg_schnet.ops._autograd import gradients_of, needs_any_grad, needs_grad
 from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.ops.graph import SplineGraph
-from pyg_schnet.ops.linear import linear
+from pyg_schnet.ops.softplus import shifted_softplus
 from pyg_schnet.ops.spline_conv import spline_conv
 
 
@@ -94,7 +94,8 @@ def interactions(
     tensors = z, embedding, table, basis, half_list.interval, half_list.source, half_list.target_ptr, n_neighbors
     kernels = kernels_for(backend, *tensors, *weights, needs="interactions_forward")
     if kernels is None:
-        return compose(z, half_list, n_neighbors, embedding, basis, table, *weights)[0]
+        inner: Backend = "reference" if backend == "reference" else "auto"
+        return compose(z, half_list, n_neighbors, embedding, basis, table, *weights, backend=inner)[0]
     call = _Call(kernels, z, half_list, n_neighbors, packed, keep_for_weights)
     if not torch.is_grad_enabled():
         return call.forward(call.pack(table, weights, embedding), basis, keep=False)[0]
@@ -120,10 +121,16 @@ def pack_interactions(
 
 
 def compose(
-    z: Tensor, half_list: SplineGraph, n_neighbors: Tensor | None, embedding: Tensor, basis: Tensor, table: Tensor,
+    z: Tensor,
+    half_list: SplineGraph,
+    n_neighbors: Tensor | None,
+    embedding: Tensor,
+    basis: Tensor,
+    table: Tensor,
     *weights: Tensor,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """The blocks in operations of torch, on directed edges; what :class:`InteractionsFunction` returns.
+    backend: Backend = "auto",
+) -> tuple[Tensor, ...]:
+    """The blocks by smaller operators, on directed edges; what :class:`InteractionsFunction` returns.
 
     Returns:
         Features ``[N, F]``; the layers y of each block, ``[N, K]``; the layers u of each block, ``[N, F]``.
@@ -131,19 +138,12 @@ def compose(
     graph, both = half_list.in_both_directions(), torch.cat([basis, basis])
     x, hidden, inner = embedding.index_select(0, z), [], []
     for rows, block in zip(table, _by_block(weights), strict=True):
-        hidden.append(linear(x, block.w0))
-        summed = spline_conv(hidden[-1], rows, both, graph)
+        hidden.append(F.linear(x, block.w0))
+        summed = spline_conv(hidden[-1], rows, both, graph, backend=backend)
         summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)
-        inner.append(linear(summed, block.w1, block.b1))
-        x = x + linear(_shifted_softplus(inner[-1]), block.w2, block.b2)
+        inner.append(F.linear(summed, block.w1, block.b1))
+        x = x + F.linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
     return x, *hidden, *inner
-
-
-_LN2 = 0.6931471805599453
-
-
-def _shifted_softplus(x: Tensor) -> Tensor:
-    return F.softplus(x) - _LN2
 
 
 def _by_block(weights: Sequence[Tensor]) -> list[BlockWeights]:

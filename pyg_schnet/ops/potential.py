@@ -22,7 +22,8 @@ from pyg_schnet.geometry import apply_strain
 from pyg_schnet.ops.edge_lengths import edge_lengths
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.interactions import interactions, pack_interactions
-from pyg_schnet.ops.mlp import Pool, mlp
+from pyg_schnet.ops.mlp import mlp
+from pyg_schnet.ops.pool_atoms import pool_atoms
 from pyg_schnet.ops.spline_basis import spline_basis
 
 
@@ -165,5 +166,6 @@ def _energy(
         z, weights.embedding, weights.table, basis, graph, weights.weights, n_neighbors, backend="reference"
     )
     w1, b1, w2, b2, scale, shift, atomref = weights.readout
-    pool = Pool(scale, shift, atomref, z, batch, batch_size, mean=weights.mean)
-    return pool(mlp(x, w1, b1, w2, b2))[:, 0]
+    values = mlp(x, w1, b1, w2, b2, backend="reference")
+    options = {"mean": weights.mean, "backend": "reference"}
+    return pool_atoms(values, z, batch, batch_size, scale, shift, atomref, **options)[:, 0]

@@ -43,7 +43,8 @@ def spline_basis(
         (tensor([0, 0]), tensor([[0.0208, 0.4792, 0.4792, 0.0208],
                 [0.0000, 0.0000, 0.0000, 0.0000]]))
     """
-    if kernels_for(backend, dist) is None:
+    unless = None if dist.is_floating_point() else f"distances must be floating-point numbers, got {dist.dtype}"
+    if kernels_for(backend, dist, unless=unless) is None:
         return _composition(dist, cutoff, num_intervals)
     with_slopes = dist.requires_grad and torch.is_grad_enabled()
     return _operator(dist, cutoff, num_intervals, with_slopes, backend)[:2]

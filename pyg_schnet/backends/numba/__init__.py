@@ -17,7 +17,7 @@ from pyg_schnet.backends.numba.lib.softplus import shifted_softplus
 from pyg_schnet.backends.numba.lib.stacks import Stacks, norm
 from pyg_schnet.backends.numba.lib.transpose import transpose
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
-from pyg_schnet.backends.numba.pooling import pool, sum_kinds, unpool
+from pyg_schnet.backends.numba.pooling import pool, sum_species, unpool
 from pyg_schnet.backends.numba.potential import Grid, Head
 from pyg_schnet.backends.numba.potential import energy_and_gradients as potential
 from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once
@@ -59,7 +59,7 @@ __all__ = [
     "spline_conv",
     "spline_conv_grad_basis",
     "spline_conv_grad_table",
-    "sum_kinds",
+    "sum_species",
     "table_gradient",
     "tabulate",
     "transpose",
