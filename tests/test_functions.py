@@ -108,10 +108,9 @@ CASES = {  # of each function of autograd: a function in which it acts, and what
     "nn.aggregation._SegmentSum": lambda: (by_index(aggregation._SegmentSum, PTR, INDEX), draw((5, 2))),
     "nn.aggregation._SegmentGather": lambda: (by_index(aggregation._SegmentGather, PTR, INDEX), draw((3, 2))),
     "nn.mlp._TwoLayers": lambda: (pooled, draw((4, 3), (5, 3), (5,), (2, 5), (2,))),
-    "nn.tabulate._Tables": lambda: model_of(True),
-    "ops.interactions._Learn": lambda: model_of(True),
-    "ops.interactions._Slopes": lambda: forces_of(True),
-    "engine.interactions._Interact": lambda: model_of(False),
+    "ops.filter_table.FilterTableFunction": lambda: model_of(True),
+    "ops.interactions.InteractionsFunction": lambda: model_of(True),
+    "ops.interactions.GradBasisFunction": lambda: forces_of(True),
 }
 
 
@@ -206,7 +205,7 @@ def test_derivatives_are_those_of_differences(name, order):
     torch.testing.assert_close(found, (above - below) / (2 * step), rtol=1e-6, atol=1e-6)
 
 
-OF_MODELS = ("nn.tabulate._Tables", "ops.interactions._Learn", "ops.interactions._Slopes", "engine.interactions._Interact")
+OF_MODELS = ("ops.filter_table.FilterTableFunction", "ops.interactions.InteractionsFunction", "ops.interactions.GradBasisFunction")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in OF_MODELS])

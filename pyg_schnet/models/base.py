@@ -145,7 +145,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             self.backend,
             gradients=forces or stress,
             differentiable=create_graph,
-            half_list=graph is not None,
+            half_list=None if self.backend == "reference" else graph is not None,
             periodic_search=edge_index is None and not (cell is None and pbc is None),
             num_edges=z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2,
         )

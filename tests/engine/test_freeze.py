@@ -30,7 +30,7 @@ def test_a_frozen_copy_gives_the_same(cls):
 def test_any_module():
     frozen = freeze(nn.Sequential(nn.Linear(2, 2), nn.Dropout()))
     assert not frozen.training
-    assert not frozen[0].weight.requires_grad
+    assert not frozen.model[0].weight.requires_grad
 
 
 def test_precision_and_modes_may_change():
