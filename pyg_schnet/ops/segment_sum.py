@@ -42,7 +42,7 @@ def segment_sum(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None
     """
     if _is_crowded(src, index, num_targets, ptr):
         return scatter(src.to(torch.float64), index, 0, num_targets, reduce="sum").to(src.dtype)
-    if ptr is None or (not torch.compiler.is_compiling() and is_transformed()):
+    if ptr is None or src.is_meta or (not torch.compiler.is_compiling() and is_transformed()):
         return scatter(src, index, 0, num_targets, reduce="sum")
     return _SegmentSum.apply(src, ptr, index)
 
