@@ -194,7 +194,7 @@ def _gradients_by_autograd(
     """Energies and gradients of what ``model`` returns, with respect to positions and strain."""
     if isinstance(model, nn.Module) and any(weight.is_inference() for weight in islice(model.parameters(), 1)):
         model = _with_ordinary_weights(model)
-    with torch.enable_grad():
+    with torch.set_grad_enabled(forces or stress or create_graph):
         pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
         strain, strained = None, pos
         if stress:

@@ -74,9 +74,9 @@ def bspline_basis(fraction: Tensor, inside: Tensor) -> Tensor:
     return powers @ torch.tensor(_POLYNOMIALS, dtype=fraction.dtype, device=fraction.device).mT.div(6.0)
 
 
-def interpolate(coefficients: Tensor, weights: Tensor, bins: Tensor) -> Tensor:
-    """Spline at points of which interval ``[E]`` and weights ``[E, 4]`` are known, shape ``[E, F]``."""
-    return sum(weights[:, m : m + 1] * coefficients.index_select(0, bins + m) for m in range(SPAN))
+def interpolate(table: Tensor, basis: Tensor, interval: Tensor) -> Tensor:
+    """Spline at points of which interval ``[E]`` and basis ``[E, 4]`` are known, shape ``[E, F]``."""
+    return sum(basis[:, m : m + 1] * table.index_select(0, interval + m) for m in range(SPAN))
 
 
 def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:

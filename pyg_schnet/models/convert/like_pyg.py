@@ -331,7 +331,7 @@ def _padded(out: Tensor, batch_size: int | None) -> Tensor:
 
 def _most_neighbors(edges: Edges, n_atoms: int) -> int:
     """Largest number of neighbours of an atom."""
-    ends = edges.index[1] if edges.undirected is None else edges.undirected.index.flatten()
+    ends = edges.index[1] if edges.half_list is None else edges.half_list.index.flatten()
     return int(torch.bincount(ends, minlength=n_atoms).max()) if n_atoms > 0 else 0
 
 
