@@ -11,9 +11,8 @@ with warnings.catch_warnings():  # PyG scripts some of its modules when it is im
     warnings.simplefilter("ignore", FutureWarning)
     import torch_geometric.nn  # noqa: F401 - for what it says when it is imported
 
-__version__ = "0.1.0"
-
 from pyg_schnet.models import DTNN, SchNet, load
 from pyg_schnet.neighbors import InteractionGraph, radius_graph
+from pyg_schnet.pretrained import VERSION as __version__
 
 __all__ = ["DTNN", "InteractionGraph", "SchNet", "__version__", "load", "radius_graph"]

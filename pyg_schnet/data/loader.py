@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset, OnDiskDataset
 
+from pyg_schnet.data._batch import Slices, set_slices
 from pyg_schnet.ops import rows_of
 
 _NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
@@ -212,7 +213,7 @@ def _gather(
         if key in follow:
             out[f"{key}_batch"], out[f"{key}_ptr"] = owner, key_ptr
     out.batch, out.ptr = batch, ptr
-    out._num_graphs, out._slice_dict, out._inc_dict = size, slice_dict, inc_dict
+    set_slices(out, Slices(slice_dict, inc_dict), size)
     return out
 
 

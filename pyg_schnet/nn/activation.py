@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyg_schnet.ops import shifted_softplus
-from pyg_schnet.ops.standard import registered
+from pyg_schnet.ops.dispatch import registered
 
 __all__ = ["ShiftedSoftplus", "shifted_softplus"]
 

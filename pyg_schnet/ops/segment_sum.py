@@ -78,7 +78,7 @@ def _is_crowded(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None
 class _SegmentSum(torch.autograd.Function):
     """PyG's segment reduction, made differentiable any number of times.
 
-    Neither ``torch._segment_reduce`` nor torch-scatter's ``segment_csr`` has a second derivative. The sum over segments
+    Neither the one of torch nor torch-scatter's ``segment_csr`` has a second derivative. The sum over segments
     and the gather from segments are each other's derivative, so the pair closes.
     """
 

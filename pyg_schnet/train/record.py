@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-import pyg_schnet
+from pyg_schnet.pretrained import VERSION
 
 
 class RunRecord(Callback):
@@ -32,7 +32,7 @@ class RunRecord(Callback):
         self.starts.append(
             {
                 "epoch": trainer.current_epoch,
-                "version": pyg_schnet.__version__,
+                "version": VERSION,
                 "commit": source_commit(),
                 "torch": str(torch.__version__),
                 "device": str(pl_module.device),
