@@ -90,7 +90,6 @@ class Facts(NamedTuple):
     def of(cls, model: Any) -> Facts:
         """Find out what there is to know of a model."""
         parts = Parts.of(model)
-        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
         found = []
         for row in MODEL_ROWS:
             found += [(row.bars, reason) for reason in row.find(parts)]
@@ -98,26 +97,13 @@ class Facts(NamedTuple):
                 break
         barred = frozenset().union(*(bars for bars, _ in found))
         blocks = None if _INTERACTIONS in barred else Blocks(parts, _POTENTIAL not in barred)
-        return cls(parts, snapshot, tuple(found), _filters_of(parts), blocks, VersionedCache())
+        filters = _filters_of(parts)
+        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
+        return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache())
 
     def is_true_of(self, model: Any) -> bool:
         """Whether the model is still as it was."""
         return self.parts[0] is model and self.parts == Parts.of(model) and self.snapshot.is_unchanged()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return torch.float32 if self.blocks is None else self.blocks.embedding.dtype
-
-    @property
-    def num_elements(self) -> int:
-        """Number of rows of the embedding."""
-        return 0 if self.blocks is None else self.blocks.embedding.size(0)
-
-    @property
-    def num_filters(self) -> int:
-        """Number of filters of each block."""
-        return 0 if self.blocks is None else self.blocks.weights[0].size(0)
 
 
 def _filters_of(parts: Parts) -> Literal["spline", "exact", "mixed"]:
