@@ -92,12 +92,14 @@ def test_copies_start_empty(packed):
     assert copy.deepcopy(ModelCache(watch=False)).watch is False
 
 
-def test_weights_of_inference_mode_are_not_kept(packed):
+def test_weights_of_inference_mode(packed):
     with torch.inference_mode():
         model = make()
-        model(Z, POS)
-        model(Z, POS)
-    assert len(packed) == 2
+        before = model(Z, POS)
+        assert torch.equal(model(Z, POS), before)
+        assert len(packed) == 1
+        model.embedding.weight[6, 0] += 1.0
+        assert not torch.allclose(model(Z, POS), before, rtol=1e-9)
 
 
 def test_a_training_step_looks_once_at_the_parts(monkeypatch):
