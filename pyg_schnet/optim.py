@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu
 
 _STATE = ("exp_avg", "exp_avg_sq", "step")
 
@@ -131,22 +130,3 @@ class FusedAdamW(torch.optim.AdamW):
             return False
         alike = len({(weight.device, weight.dtype) for weight in group["params"]}) == 1
         return alike and not isinstance(group["lr"], Tensor)
-
-
-def total_norm(tensors: Sequence[Tensor]) -> Tensor | float:
-    """Root of the sum of the squares of all elements, such as of all gradients; 0 for no tensors.
-
-    What :func:`torch.nn.utils.get_total_norm` gives, in one call on CPUs, where one for each tensor takes longer.
-
-    Args:
-        tensors: Of any shape and type.
-
-    Example:
-        >>> total_norm([torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])])
-        5.0
-    """
-    in_rows = all([one.layout is torch.strided and one.is_contiguous() for one in tensors])  # noqa: C419 - faster
-    alike = len({(type(one), one.dtype, one.device) for one in tensors}) == 1
-    if alike and in_rows and is_dense_cpu(tensors[0]):
-        return cpu_kernels().norm(tensors)
-    return torch.nn.utils.get_total_norm(tensors)

@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from pyg_schnet.optim import FusedAdamW, total_norm
+from pyg_schnet.ops import total_norm
+from pyg_schnet.optim import FusedAdamW
 
 
 def make_weights(dtype=torch.float32):

@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset, OnDiskDataset
 
 from pyg_schnet.data._batch import Slices, set_slices
-from pyg_schnet.ops import cpu_kernels
+from pyg_schnet.ops import rows_of
 
 _NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
 _SPECIAL_KEYS = ("num_nodes", "ptr", "feat", "node_type", "n_id")  # those that PyG treats in ways of their own
@@ -187,7 +187,7 @@ def _gather(
         """Rows to take, the place of their structure in the batch, and where the rows of each place begin."""
         bounds = slices[key]
         if id(bounds) not in plans:
-            plans[id(bounds)] = cpu_kernels().rows_of(bounds, index)
+            plans[id(bounds)] = rows_of(bounds, index)
         return plans[id(bounds)]
 
     node_key = next(key for key in slices if key in _NODE_KEYS)

@@ -1,6 +1,5 @@
 """Models: SchNet and DTNN, from atomic numbers and positions to properties."""
 
-from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
 from pyg_schnet.models.dtnn import DTNN
@@ -15,7 +14,6 @@ __all__ = [
     "Edges",
     "MeasuredGraph",
     "SchNet",
-    "freeze",
     "load",
     "merge",
     "prepare_edges",

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyg_schnet.engine.interactions import Stack
-from pyg_schnet.engine.potential import SmallStructures
+from pyg_schnet.engine.cache import ModelCache, run_potential
+from pyg_schnet.engine.eligibility import Request
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.convert import Conversions
-from pyg_schnet.models.graph import Edges, embed, find_edges
+from pyg_schnet.models.graph import Edges, find_edges
 from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
-from pyg_schnet.nn import (
-    FilterNetwork,
-    GaussianBasis,
-    Readout,
-    SchNetInteraction,
-    num_gaussians_for_spacing,
-)
+from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteraction, num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, Filters
-from pyg_schnet.nn.interaction import takes_spline
-from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops.dispatch import Backend, registered
 from pyg_schnet.ops.potential import EnergyGradients
-from pyg_schnet.ops.standard import is_unmodified, standard
 
 
-@standard()
+@registered()
 class SchNet(Conversions, AtomisticModel):
     r"""SchNet, the continuous-filter convolutional network for molecules and materials.
 
@@ -61,10 +50,13 @@ class SchNet(Conversions, AtomisticModel):
         activate_filters: Whether the filter network ends with a softplus, as in the chapter. PyTorch Geometric and
             SchNetPack leave it off.
         shared_weights: Whether all interaction blocks are one and the same.
-        filters: How filters are evaluated: ``"exact"`` on every edge, ``"spline"`` from a table over the distance that
-            is computed once per step, ``"auto"`` whichever is faster, with errors of at most about 1e-6 of the energies
-            and 1e-5 of the largest force, in training ten times that; see :class:`pyg_schnet.nn.SplineFilter`.
-        num_grid_points: Nodes of the table; ``None`` takes what these errors need.
+        filters: Which filters are computed: ``"exact"`` ones by the network on every edge, ``"spline"`` ones from a
+            table over the distance (:class:`pyg_schnet.nn.SplineFilter`); ``"auto"`` takes splined ones for an
+            unmodified :class:`pyg_schnet.nn.FilterNetwork` whose basis has a resolution, whatever device, mode and
+            structures are. Errors are at most about 1e-6 of the energies and 1e-5 of the largest force in evaluation,
+            in training ten times that.
+        num_grid_points: Points of the table's grid; ``None`` takes what these errors need.
+        backend: How it is computed, see :attr:`backend`.
 
     Example:
         >>> import torch
@@ -93,6 +85,7 @@ class SchNet(Conversions, AtomisticModel):
         shared_weights: bool = False,
         filters: Filters = "auto",
         num_grid_points: int | None = None,
+        backend: Backend = "auto",
     ) -> None:
         check_sizes(hidden_channels=hidden_channels, num_filters=num_filters)
         super().__init__(
@@ -126,12 +119,12 @@ class SchNet(Conversions, AtomisticModel):
         self.shared_weights = shared_weights
         self.num_grid_points = num_grid_points
         self._chosen_filters = filters
-        self._stack = Stack()
-        self._small = SmallStructures(self._stack)
+        self._engine = ModelCache()
+        self.backend = backend
 
     @property
     def filters(self) -> Filters:
-        """How filters are evaluated: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        """Which filters are computed: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         chosen = {conv.filters for conv in self._convolutions()}
         return chosen.pop() if len(chosen) == 1 else self._chosen_filters
 
@@ -150,27 +143,13 @@ class SchNet(Conversions, AtomisticModel):
 
     def train(self, mode: bool = True) -> SchNet:
         """Set training or evaluation mode; either way what is kept of weights is computed again."""
-        self._stack.forget()
-        self._small.forget()
+        self._engine.forget()
         return super().train(mode)
-
-    def freeze(self) -> None:
-        """Look no more for changes of parts and weights; see :func:`pyg_schnet.engine.freeze`."""
-        self._stack = Stack(looks=False)
-        self._small = SmallStructures(self._stack)
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
-        blocks = self.blocks()
-        spline = _shared_edges(blocks, edges, (z.size(0), z.size(0)))
-        out = None if spline is None else self._stack(blocks, self.embedding, z, spline)
-        if out is not None:
-            return out
-        x = embed(self.embedding, z)
-        for block in blocks:
-            shared = () if spline is None or not takes_spline(block) else (spline,)
-            x = block(x, *edges.directed, *shared)
-        return x
+        x = self._engine.represent(self, z, edges, self.backend)  # all blocks in one call, where none has to be called
+        return super().represent(z, edges) if x is None else x
 
     def energy_and_gradients(
         self,
@@ -201,12 +180,10 @@ class SchNet(Conversions, AtomisticModel):
             cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
             pbc: Periodic directions, shape ``[B, 3]``.
             batch_size: Number of structures B.
-            strain: Whether the gradient by strains is wanted.
+            strain: Whether to compute the gradient with respect to strain.
 
         Returns:
-            Not differentiable; ``None`` where it has to be done by autograd: in training, on other devices than CPUs,
-            for large structures, directed graphs and periodic graphs that are not given, with exact filters, other
-            readouts than sums and means, and where hooks want to see what is computed.
+            Not differentiable; ``None`` where it has to be done by autograd, for reasons that :meth:`plan` tells.
 
         Raises:
             ValueError: If shapes or types do not fit, as in :meth:`forward`.
@@ -218,19 +195,19 @@ class SchNet(Conversions, AtomisticModel):
             >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
-        if self.training or not _is_plain_call(z, pos) or not is_unmodified(self):
-            return None
-        if cpu_kernels().is_large(_most_pairs(z.size(0), edge_index, cell, pbc) * self.num_filters):
+        found_first = edge_index is None and not (cell is None and pbc is None)
+        most = z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2
+        request = Request(z, pos, self.backend, gradients=True, periodic_search=found_first, num_edges=most)
+        weights = self._engine.prepare_potential(self, request)
+        if weights is None:
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
-        prepared = self._small.prepare(self.blocks(), self.embedding, self.readout)
-        if prepared is None:
-            return None
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
-        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size)
+        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
         if graph is None:
             return None
-        return prepared(pos, z, batch, batch_size, graph.index, graph.ptr, graph.edge_shift, cell, strain)
+        half_list = graph.index, graph.ptr, graph.edge_shift, cell
+        return run_potential(weights, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
 
     @classmethod
     def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
@@ -280,25 +257,3 @@ class SchNet(Conversions, AtomisticModel):
             f"num_interactions={self.num_interactions}, num_gaussians={self.num_gaussians}, cutoff={self.cutoff}, "
             f"readout={self.readout})"
         )
-
-
-def _shared_edges(blocks: list[nn.Module], edges: Edges, size: tuple[int, int]) -> SplineEdges | None:
-    """Edges for the fused way of the blocks that can share them; ``None`` where each block sees to itself."""
-    block = next((block for block in blocks if type(block) is SchNetInteraction), None)
-    if block is None or not isinstance(block.conv, CFConv):
-        return None
-    if edges.half_list is None:
-        return block.conv.spline_edges(*edges.directed, size)
-    return block.conv.spline_edges(*edges.half_list, size, undirected=True)
-
-
-def _is_plain_call(z: Tensor, pos: Tensor) -> bool:
-    """Whether both are memory at hand, and the precision of what is called is not changed."""
-    return is_dense_cpu(pos) and is_dense_cpu(z, (torch.int64,)) and not torch.is_autocast_enabled("cpu")
-
-
-def _most_pairs(n_atoms: int, edge_index: Tensor | None, cell: Tensor | None, pbc: Tensor | None) -> int:
-    """Number of pairs of neighbours that there can be."""
-    if edge_index is not None:
-        return edge_index.size(-1) // 2
-    return n_atoms * (n_atoms - 1) // 2 if cell is None and pbc is None else sys.maxsize

@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch import Tensor, nn
 
 from pyg_schnet.ops.dispatch import is_followed
+
+_TYPES = {Tensor, nn.Parameter, nn.Buffer}
 
 
 class VersionedCache:
@@ -18,20 +19,16 @@ class VersionedCache:
     A change is seen by where a tensor lies in memory, by autograd's count of its changes, and, for those that autograd
     is not told of (``tensor.data``, arrays that share its memory), by comparing all of its elements with those that the
     value was computed from. Copies start empty.
-
-    Args:
-        looks: Whether elements are compared; ``False`` for weights that nothing changes any more.
     """
 
-    def __init__(self, looks: bool = True) -> None:
-        self.looks = looks
+    def __init__(self) -> None:
         self._value: Any = None
         self._key: Hashable = None
-        self._state: list[tuple[int, int]] = []
+        self._state: tuple[list[int], list[int]] = [], []
         self._elements: list[tuple[Any, Any]] = []
 
-    def __reduce__(self) -> tuple[type[VersionedCache], tuple[bool]]:
-        return VersionedCache, (self.looks,)
+    def __reduce__(self) -> tuple[type[VersionedCache], tuple[()]]:
+        return VersionedCache, ()
 
     def get(self, tensors: Sequence[Tensor], key: Hashable, compute: Callable[[], Any]) -> Any:
         """The value kept for these tensors, or a new one; it carries no gradient.
@@ -44,20 +41,18 @@ class VersionedCache:
         Returns:
             The value; ``None`` where a change of the tensors could not be seen, so that nothing can be kept.
         """
-        if is_followed():
-            return None
-        if any([isinstance(tensor, FakeTensor) for tensor in tensors]):  # noqa: C419 - a list is faster
+        if is_followed() or not _TYPES.issuperset(map(type, tensors)):
             return None
         try:
-            state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+            state = list(map(Tensor.data_ptr, tensors)), [tensor._version for tensor in tensors]
         except RuntimeError:  # a tensor without memory of its own, or of inference mode
             return None
         if state != self._state and any(tensor.is_meta or tensor.is_inference() for tensor in tensors):
             return None
-        if self._value is None or (state, key) != (self._state, self._key) or (self.looks and self._touched()):
+        if self._value is None or state != self._state or key != self._key or self._touched():
             with torch.inference_mode(False), torch.no_grad():
                 self._value = compute()
-            self._state, self._key, self._elements = state, key, _elements(tensors) if self.looks else []
+            self._state, self._key, self._elements = state, key, _elements(tensors)
         return self._value
 
     def _touched(self) -> bool:

@@ -59,8 +59,7 @@ def edge_lengths(
     """
     cell, batch = _lattice(pos, edge_index, edge_shift, cell, batch)
     inputs = pos, edge_index, edge_shift, cell, batch
-    kernels = kernels_for(backend, *inputs)
-    if kernels is None or (edge_shift is not None and not _is_taken(*inputs)):
+    if kernels_for(backend, *inputs, unless=_refusal(*inputs)) is None:
         return _composition(*inputs, loop_length)
     return _operator(*inputs, loop_length, backend)
 
@@ -92,9 +91,19 @@ def _lattice(
     return cell, batch
 
 
-def _is_taken(pos: Tensor, edge_index: Tensor, shift: Tensor, cell: Tensor, batch: Tensor | None) -> bool:
-    """Whether the kernels are written for these types; they know shifts as whole numbers only."""
-    return shift.dtype in _WHOLE and cell.dtype == pos.dtype and (batch is None or batch.dtype == torch.int64)
+def _refusal(
+    pos: Tensor, edge_index: Tensor, shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
+) -> str | None:
+    """Why the kernels are not written for these types; ``None`` where they are."""
+    if (
+        not pos.is_floating_point()
+        or edge_index.dtype != torch.int64
+        or (batch is not None and batch.dtype != torch.int64)
+    ):
+        return "positions must be floating-point numbers, edge_index and batch int64"
+    if shift is not None and (shift.dtype not in _WHOLE or cell.dtype != pos.dtype):
+        return f"edge_shift must be int32 or int64 and cell {pos.dtype}, got {shift.dtype} and {cell.dtype}"
+    return None
 
 
 def _composition(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.ops.dispatch import kernels_for
 from pyg_schnet.ops.sort_edges import check_keys, pointer_of_sorted, sort_edges
 
 
@@ -97,6 +98,27 @@ def spline_graph(
     if target_ptr is None:
         target_ptr, order = sort_edges(target, num_targets)
     return SplineGraph(interval, source, target, target_ptr, order)
+
+
+def spanned(interval: Tensor, num_intervals: int | None) -> tuple[Tensor, int, int | None]:
+    """Intervals counted from the first one that occurs: atoms are not closer than their bonds.
+
+    Args:
+        interval: Interval of each edge, shape ``[E]``.
+        num_intervals: Number of intervals; ``None`` leaves the intervals as they are.
+
+    Returns:
+        Intervals, the first one that occurs, and how many there are from it to the last one that occurs. Where looking
+        would wait for a device, all are taken to occur.
+
+    Example:
+        >>> spanned(torch.tensor([5, 3]), 10)
+        (tensor([2, 0]), 3, 3)
+    """
+    if num_intervals is None or interval.numel() == 0 or kernels_for("auto", interval) is None:
+        return interval, 0, num_intervals
+    low, high = (int(end) for end in torch.aminmax(interval))
+    return interval - low, low, high - low + 1
 
 
 def check_sources(source: Tensor, num_sources: int) -> None:

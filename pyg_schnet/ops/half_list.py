@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.ops.dispatch import is_dense_cpu, kernels_for
+from pyg_schnet.ops.dispatch import is_at_hand, kernels_for
 from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
 
 
@@ -55,6 +55,6 @@ def half_list(edge_index: Tensor, ptr: Tensor | None, edge_shift: Tensor | None,
 
 def is_crowded_half_list(index: Tensor, ptr: Tensor) -> bool:
     """Whether an atom has so many edges, of both directions, that their sums in float32 need more care."""
-    if 2 * index.size(1) <= MANY_EDGES or not is_dense_cpu(ptr, (torch.int64,)):
+    if 2 * index.size(1) <= MANY_EDGES or not is_at_hand(ptr):
         return False
     return is_crowded(ptr, index[0])

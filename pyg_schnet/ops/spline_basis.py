@@ -43,10 +43,12 @@ def spline_basis(
         (tensor([0, 0]), tensor([[0.0208, 0.4792, 0.4792, 0.0208],
                 [0.0000, 0.0000, 0.0000, 0.0000]]))
     """
-    if kernels_for(backend, dist) is None:
+    unless = None if dist.is_floating_point() else f"distances must be floating-point numbers, got {dist.dtype}"
+    if kernels_for(backend, dist, unless=unless) is None:
         return _composition(dist, cutoff, num_intervals)
     with_slopes = dist.requires_grad and torch.is_grad_enabled()
-    return _operator(dist, cutoff, num_intervals, with_slopes, backend)[:2]
+    basis, interval, _ = _operator(dist, cutoff, num_intervals, with_slopes, backend)
+    return interval, basis
 
 
 def _composition(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
@@ -59,28 +61,29 @@ def _composition(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tenso
 def _computed(
     dist: Tensor, cutoff: float, num_intervals: int, with_slopes: bool, backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The registered operator itself, not differentiable; the third output is the derivative of the basis."""
+    """The registered operator itself, not differentiable: basis, interval, and the derivative of the basis."""
     kernels = kernels_for(backend, dist)
     if kernels is not None:
-        return kernels.spline_basis(dist, cutoff, num_intervals, with_slopes=with_slopes)
+        interval, basis, slopes = kernels.spline_basis(dist, cutoff, num_intervals, with_slopes=with_slopes)
+        return basis, interval, slopes
     interval, basis = _composition(dist, cutoff, num_intervals)
-    return interval, basis, dist.new_empty(0, 4)
+    return basis, interval, dist.new_empty(dist.size(0) if with_slopes else 0, 4).fill_(torch.nan)
 
 
 class _SplineBasis(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dist: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
         with below_autograd():
-            interval, basis, slopes = _operator(dist, *options)
+            basis, interval, slopes = _operator(dist, *options)
         ctx.mark_non_differentiable(interval, slopes)
         ctx.save_for_backward(dist, slopes)
-        ctx.grid = options[:2]
-        return interval, basis, slopes
+        ctx.grid, ctx.backend = options[:2], options[-1]
+        return basis, interval, slopes
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor, grad: Tensor, __: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         dist, slopes = ctx.saved_tensors
-        if torch.is_grad_enabled() or slopes.size(0) != dist.size(0):
+        if torch.is_grad_enabled() or kernels_for(ctx.backend, grad, dist) is None:
             found = gradients_of(lambda dist: _composition(dist, *ctx.grid)[1], (dist,), grad)
         else:
             found = [(grad * slopes).sum(1)]
@@ -90,7 +93,7 @@ class _SplineBasis(torch.autograd.Function):
 def _fake(dist: Tensor, cutoff: float, num_intervals: int, with_slopes: bool, backend: str) -> tuple[Tensor, ...]:
     n_edges = dist.size(0)
     interval = dist.new_empty(n_edges, dtype=torch.int64)
-    return interval, dist.new_empty(n_edges, 4), dist.new_empty(n_edges if with_slopes else 0, 4)
+    return dist.new_empty(n_edges, 4), interval, dist.new_empty(n_edges if with_slopes else 0, 4)
 
 
 register(_library, "spline_basis", _computed, _SplineBasis, _fake)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pyg_schnet.ops import spline_conv_reference as reference
 from pyg_schnet.ops._autograd import below_autograd, needs_grad, register
-from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for
+from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 
 _GRAPH = (
@@ -139,9 +139,7 @@ def spline_conv_grad_basis(
 
 def _kernels(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType | None:
     """Module of the kernels; ``None`` for the reference, also where types differ, which torch promotes."""
-    kernels = kernels_for(backend, *tensors, *graph)
-    dtype = tensors[0].dtype
-    return kernels if all(x.dtype == dtype for x in tensors[1:]) and dtype.is_floating_point else None
+    return kernels_for(backend, *tensors, *graph, unless=other_types(*tensors))
 
 
 def _module(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType:

@@ -8,7 +8,7 @@ from torch import nn
 from pyg_schnet import DTNN, SchNet
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.models import freeze
+from pyg_schnet.engine.freeze import freeze
 
 Z, POS = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
 
@@ -30,7 +30,7 @@ def test_a_frozen_copy_gives_the_same(cls):
 def test_any_module():
     frozen = freeze(nn.Sequential(nn.Linear(2, 2), nn.Dropout()))
     assert not frozen.training
-    assert not frozen[0].weight.requires_grad
+    assert not frozen.model[0].weight.requires_grad
 
 
 def test_precision_and_modes_may_change():

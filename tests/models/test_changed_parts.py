@@ -10,7 +10,8 @@ from torch import nn
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import freeze, load, merge
+from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.models import load, merge
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.nn import CFConv, CosineCutoff, DTNNConv, DTNNInteraction, FilterNetwork, SchNetInteraction, SumReadout
 

@@ -184,8 +184,8 @@ def test_threads_change_nothing(with_forces, monkeypatch):
 @pytest.mark.parametrize("training", [False, True])
 def test_one_step_is_taken_for_undirected_graphs_only(training, molecules, monkeypatch):
     model, calls = make().train(training), []
-    one_step = model._stack.__class__.__call__
-    monkeypatch.setattr(model._stack.__class__, "__call__", lambda *args: (calls.append(one_step(*args)), calls[-1])[1])
+    run = type(model._engine).represent
+    monkeypatch.setattr(type(model._engine), "represent", lambda *args: (calls.append(run(*args)), calls[-1])[1])
     expected = model(**molecules)
     assert calls.pop() is not None
     pos, batch = molecules["pos"], molecules["batch"]

@@ -7,7 +7,8 @@ from pyg_schnet.backends.numba.edge_lengths import (
     spline_basis,
 )
 from pyg_schnet.backends.numba.filter_table import Networks, table_gradient, tabulate
-from pyg_schnet.backends.numba.interactions import ascend, descend
+from pyg_schnet.backends.numba.interactions import ascend as interactions_forward
+from pyg_schnet.backends.numba.interactions import descend as interactions_backward
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
 from pyg_schnet.backends.numba.lib.gemm import gemm, gemm_tn
 from pyg_schnet.backends.numba.lib.parallel import SERIAL_WORK, is_large
@@ -16,21 +17,21 @@ from pyg_schnet.backends.numba.lib.softplus import shifted_softplus
 from pyg_schnet.backends.numba.lib.stacks import Stacks, norm
 from pyg_schnet.backends.numba.lib.transpose import transpose
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
-from pyg_schnet.backends.numba.pooling import pool, sum_kinds, unpool
-from pyg_schnet.backends.numba.potential import Grid, Head, energy_and_gradients
+from pyg_schnet.backends.numba.pooling import pool, sum_species, unpool
+from pyg_schnet.backends.numba.potential import Grid, Head
+from pyg_schnet.backends.numba.potential import energy_and_gradients as potential
 from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once
 from pyg_schnet.backends.numba.records import Weights
 from pyg_schnet.backends.numba.sort_edges import half_list, pointer_of_sorted, sort_edges
 from pyg_schnet.backends.numba.spline_conv import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
 
 __all__ = [
-    "SERIAL_WORK",
     "Grid",
     "Head",
     "Networks",
+    "SERIAL_WORK",
     "Stacks",
     "Weights",
-    "ascend",
     "close_pairs",
     "close_pairs_once",
     "descend",
@@ -41,13 +42,16 @@ __all__ = [
     "gemm",
     "gemm_tn",
     "half_list",
+    "interactions_backward",
     "interactions_double_backward",
+    "interactions_forward",
     "is_large",
     "mlp",
     "mlp_backward",
     "norm",
     "pointer_of_sorted",
     "pool",
+    "potential",
     "rows_of",
     "shifted_softplus",
     "sort_edges",
@@ -55,7 +59,7 @@ __all__ = [
     "spline_conv",
     "spline_conv_grad_basis",
     "spline_conv_grad_table",
-    "sum_kinds",
+    "sum_species",
     "table_gradient",
     "tabulate",
     "transpose",

@@ -36,7 +36,7 @@ _ascend_blocks, _descend_blocks = SERIAL
 
 
 class Head(NamedTuple):
-    """A readout of two layers for one property, as its rows are read; see :class:`pyg_schnet.ops.mlp.Pool`.
+    """A readout of two layers for one property, as its rows are read; see :func:`pyg_schnet.ops.pool_atoms`.
 
     Attributes:
         w1: Weights of the first layer, shape ``[H, F]``.

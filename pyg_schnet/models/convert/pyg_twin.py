@@ -13,13 +13,13 @@ from torch_geometric.nn.models.schnet import CFConv, GaussianSmearing, Interacti
 
 from pyg_schnet.models.convert.pyg import pair_layers
 from pyg_schnet.models.schnet import SchNet
-from pyg_schnet.ops.standard import is_any_hooked, is_patched, standard
+from pyg_schnet.ops.dispatch import is_any_hooked, is_patched, registered
 
 _TABLES = ("_modules", "_parameters", "_buffers")
 _SHIFT = ShiftedSoftplus().shift
 
 for _cls in (CFConv, GaussianSmearing, InteractionBlock, ShiftedSoftplus, nn.Sequential):
-    standard()(_cls)
+    registered()(_cls)
 
 
 class Twin:
