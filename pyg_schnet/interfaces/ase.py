@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +17,13 @@ from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.nn import MAX_Z, DipoleReadout
-from pyg_schnet.potential import Potential, Source, predicts_energy
+from pyg_schnet.potential import Potential, Source, predicts_energy, source_of
 from pyg_schnet.units import dimension, factor
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
@@ -245,10 +244,9 @@ def _member(
 
 def _model_of(source: Source) -> AtomisticModel:
     """The model as it is given, or the one of a file."""
+    source = source_of(source)
     if isinstance(source, AtomisticModel):
         return source
-    if isinstance(source, (str, os.PathLike)):
-        return load(source)
     if isinstance(source, like_pyg.SchNet):
         return source.as_schnet()
     hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""
