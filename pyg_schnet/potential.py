@@ -48,8 +48,8 @@ class Potential:
         unit: Unit of its output, where the model does not know it (``model.card["unit"]``).
         dtype: Precision of the network, float64 or float32; ``None`` takes float64 where the device has it.
         device: Device of the network; ``None`` takes the one of the model.
-        untrained_forces: Whether derivatives are wanted of a model that was trained on energies alone; they are
-            refused otherwise.
+        untrained_forces: Whether to give derivatives of a model that was trained on energies alone; they are refused
+            otherwise.
 
     Attributes:
         model: The frozen copy, without element energies; functions as they are.

@@ -275,7 +275,7 @@ class StructureLoader(torch.utils.data.DataLoader):
         **kwargs: Any,
     ) -> None:
         kwargs.pop("collate_fn", None)  # Lightning hands it back when it rebuilds a loader with another sampler
-        if isinstance(dataset, _BatchSource):  # likewise the wrapper
+        if isinstance(dataset, _BatchSource):  # and so the wrapper
             dataset = dataset.dataset
         self.transform = transform
         self.exclude_keys, self.follow_batch = tuple(exclude_keys or ()), tuple(follow_batch or ())

@@ -50,7 +50,7 @@ class SchNetCalculator(Calculator):
         dtype: Precision of the network, float64 or float32. float64 keeps the energy of long dynamics; float32 is
             faster.
         device: Device of the network.
-        untrained_forces: Whether forces and stress are wanted of a model that was trained on energies alone. They are
+        untrained_forces: Whether to give forces and stress of a model that was trained on energies alone. They are
             refused otherwise: such a model may be off by several eV/Å where its energies are right.
         **kwargs: Options of ASE's ``Calculator``.
 
