@@ -1,4 +1,4 @@
-"""``pyg-schnet merge``: the models of several runs as one."""
+"""The models of several runs as one."""
 
 from __future__ import annotations
 
@@ -19,15 +19,8 @@ from pyg_schnet.train.report import NO_TEST, format_errors
 from pyg_schnet.train.split_note import note_split, together
 
 
-def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, batch_size: int = 250) -> None:
-    """One model whose output is the mean of those of several runs, tested on the structures that none has learned from.
-
-    Args:
-        runs: Folders of the runs, which differ in their seeds.
-        run_dir: Folder for model, result and what is needed to test it again; a new one.
-        data_dir: Folder of the files that the data sets name.
-        batch_size: Structures in a batch.
-    """
+def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: int) -> None:
+    """Save the mean of several runs and its errors; for the arguments see :func:`pyg_schnet.cli.merge.merge_runs`."""
     folders = [Path(run) for run in runs]
     if not folders:
         raise ValueError("give the folders of the runs to merge, for example '[runs/seed-0, runs/seed-1]'")
