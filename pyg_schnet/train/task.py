@@ -31,8 +31,7 @@ from pyg_schnet.train.sums import ErrorSums
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
-SHOWN_EVERY = 10
-"""Steps from one drawing of the progress bar to the next."""
+SHOWN_EVERY = 10  # steps from one drawing of the progress bar to the next
 
 
 class PropertyTask(LightningModule):
