@@ -235,6 +235,13 @@ class StructureDataModule(LightningDataModule):
             square, count = square + float(values.square().sum()), count + values.numel()
         return (square / count) ** 0.5 if count else 0.0
 
+    def setup(self, stage: str) -> None:
+        """Search graphs that are to be kept."""
+        # Not when loaders are asked for: Lightning patches them meanwhile, and an error would leave them so.
+        if stage == "fit" and self.keep_graphs is not False:
+            self._kept("training", self.train_set)
+            self._kept("validation", self.val_set)
+
     def train_dataloader(self) -> StructureLoader:
         """Batches of training structures in a new order in every epoch; without texts such as names."""
         return StructureLoader(
