@@ -4,6 +4,7 @@ The public functions take ``backend``, see :func:`kernels_for`. How a backend co
 :mod:`pyg_schnet.backends`, which is imported when it is first used.
 """
 
+import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
 from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_coefficients
 from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.ops.edge_lengths import edge_lengths

@@ -80,7 +80,7 @@ def source_commit() -> str | None:
     Returns:
         Short hash; ``None`` for an installed package, or without git.
     """
-    root = Path(pyg_schnet.__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:
