@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-
 _STATE = ("exp_avg", "exp_avg_sq", "step")
 
 

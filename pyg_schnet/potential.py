@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress
-from pyg_schnet.engine.freeze import copy_of, freeze
+from pyg_schnet.engine.freeze import FrozenModel, copy_of, freeze
 from pyg_schnet.models import AtomisticModel, load, prepare_edges
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.card import unit_of
@@ -48,8 +48,8 @@ class Potential:
         unit: Unit of its output, where the model does not know it (``model.card["unit"]``).
         dtype: Precision of the network, float64 or float32; ``None`` takes float64 where the device has it.
         device: Device of the network; ``None`` takes the one of the model.
-        untrained_forces: Whether derivatives are wanted of a model that was trained on energies alone; they are
-            refused otherwise.
+        untrained_forces: Whether to give derivatives of a model that was trained on energies alone; they are refused
+            otherwise.
 
     Attributes:
         model: The frozen copy, without element energies; functions as they are.
@@ -80,7 +80,7 @@ class Potential:
         device: str | torch.device | None = None,
         untrained_forces: bool = False,
     ) -> None:
-        model = load(model) if isinstance(model, (str, os.PathLike)) else model
+        model = source_of(model)
         if not callable(model):
             raise TypeError(
                 "expected a model, the path of a model file, or a function of (z, pos, batch); "
@@ -226,6 +226,12 @@ class Potential:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, {self.dtype}, device={str(self.device)!r})"
+
+
+def source_of(model: Any) -> Any:
+    """The model itself of a file, the name of a pretrained one, or a frozen model; others as they are."""
+    model = load(model) if isinstance(model, (str, os.PathLike)) else model
+    return model.model if isinstance(model, FrozenModel) else model
 
 
 def place_of(model: EnergyModel, device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype]:

@@ -10,6 +10,7 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 from pyg_schnet import DTNN, InteractionGraph, SchNet, radius_graph
 from pyg_schnet.data import to_data
 from pyg_schnet.derivatives import hessian
+from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.models.domain import ENTRY, Coverage, Domain
 from pyg_schnet.nn import SumReadout
 from pyg_schnet.potential import Potential
@@ -145,6 +146,16 @@ def test_later_edits_of_the_source_are_not_seen(edit, ethanol):
     assert torch.equal(before.energy, after.energy)
     assert torch.equal(before.forces, after.forces)
     assert torch.equal(model.readout.atomref[6, 0], REFERENCES[6] * (edit != "references"))
+
+
+def test_frozen_models_are_models(ethanol):
+    z, pos, _, _ = inputs(ethanol)
+    expected, found = Potential(schnet(), "eV"), Potential(freeze(schnet()), "eV")
+    assert found.element_energies is not None
+    assert torch.equal(found(z, pos).energy, expected(z, pos).energy)
+    assert torch.equal(found.atom_energies(z, pos), expected.atom_energies(z, pos))
+    with pytest.raises(ValueError, match=r"energies \(SumReadout\) or energies per atom"):
+        Potential(freeze(schnet()), "eV/atom")
 
 
 def test_models_stay_as_they_were(ethanol):
@@ -285,9 +296,9 @@ def test_forces_of_models_that_saw_none_are_refused(water):
     [
         (lambda: 5, "eV", TypeError, "expected a model, the path of a model file, or a function"),
         (schnet, None, ValueError, "state it, for example unit="),
-        (schnet, "D", ValueError, "energies .SumReadout. or energies per atom"),
-        (schnet, "eV/atom", ValueError, "energies .SumReadout. or energies per atom"),
-        (lambda: SchNet(16, 16, 2, out_channels=2), "eV", ValueError, "energies .SumReadout. or energies per atom"),
+        (schnet, "D", ValueError, r"energies \(SumReadout\) or energies per atom"),
+        (schnet, "eV/atom", ValueError, r"energies \(SumReadout\) or energies per atom"),
+        (lambda: SchNet(16, 16, 2, out_channels=2), "eV", ValueError, r"energies \(SumReadout\) or energies per atom"),
         (lambda: len, "D", ValueError, "the unit 'D' is one of dipole"),
     ],
 )

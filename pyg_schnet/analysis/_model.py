@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyModel
 from pyg_schnet.engine.freeze import freeze
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.card import unit_of
-from pyg_schnet.potential import EnergySource, Potential, Source, check_energy, place_of
+from pyg_schnet.potential import EnergySource, Potential, Source, check_energy, place_of, source_of
 from pyg_schnet.units import dimension, factor
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def own_energy_model(model: Source, unit: str | None, needed_for: str) -> tuple[
 
 def _atomistic(model: Source, needed_for: str) -> AtomisticModel:
     """The given model, or the one of a file."""
-    model = load(model) if isinstance(model, (str, os.PathLike)) else model
+    model = source_of(model)
     if isinstance(model, AtomisticModel):
         return model
     hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(model, nn.Module) else ""

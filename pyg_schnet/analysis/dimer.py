@@ -83,7 +83,7 @@ def dimer_scan(
         reference: Energy that is subtracted: ``"separated"``, the one at the largest distance, or ``"atoms"``, that of
             the two atoms each by itself. Beyond the cutoff both are the same.
 
-        untrained_forces: Whether forces are wanted of models that were trained on energies alone.
+        untrained_forces: Whether to give forces of models that were trained on energies alone.
 
     Returns:
         Arrays in float64; mean and spread are its properties.

@@ -27,7 +27,7 @@ class RadialFilters:
 
 
 def radial_filters(model: Source, distances: np.ndarray | Sequence[float] | None = None) -> RadialFilters:
-    r"""Learned filters of every interaction over distance, eq. (14) to (16) of the chapter.
+    r"""Learned filters of every interaction over distance, eq. (14) to (16) of Schütt et al. (2020).
 
     .. math::
         W^t(d) = f(d)\; \mathrm{ssp}\bigl(\mathbf{W}_2^t\, \mathrm{ssp}(\mathbf{W}_1^t \mathbf{e}(d) + \mathbf{b}_1^t)

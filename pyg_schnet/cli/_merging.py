@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from pyg_schnet.data import Split
-from pyg_schnet.models import load, merge
+from pyg_schnet.models import join_ensemble, load
 from pyg_schnet.train.evaluation import errors_of
 from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE, as_json, write_json
 from pyg_schnet.train.report import NO_TEST, format_errors
@@ -32,7 +32,7 @@ def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: 
         raise ValueError(f"{run_dir} is there already; choose another --run_dir")
     results = [json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")) for folder in folders]
     _check(folders, results)
-    model = merge([load(folder / MODEL_FILE) for folder in folders])
+    model = join_ensemble([load(folder / MODEL_FILE) for folder in folders])
     training = _together([result["training"] for result in results])
     training["parameters"] = sum(weight.numel() for weight in model.parameters())
     given = yaml.safe_load((folders[0] / CONFIG_FILE).read_text(encoding="utf-8"))

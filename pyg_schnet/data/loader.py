@@ -67,7 +67,7 @@ def collate_indices(
     index = _in_range(index.flatten().to(torch.int64), len(dataset))
     dataset, index = _unwrap(dataset, index)
     exclude, follow = frozenset(exclude_keys or ()), frozenset(follow_batch or ())
-    if not _is_plain(dataset):
+    if not can_gather(dataset):
         return _join(_one_by_one(dataset, index.tolist()), exclude, follow)
     if dataset._indices is not None:
         chosen = dataset._indices
@@ -144,7 +144,7 @@ def _with_zeros(data: Data, name: str, example: Tensor) -> Data:
     return data
 
 
-def _is_plain(dataset: Any) -> bool:
+def can_gather(dataset: Any) -> bool:
     """Whether index selection gives what PyG's collation would."""
     if not isinstance(dataset, InMemoryDataset) or dataset.transform is not None or dataset.slices is None:
         return False
@@ -275,7 +275,7 @@ class StructureLoader(torch.utils.data.DataLoader):
         **kwargs: Any,
     ) -> None:
         kwargs.pop("collate_fn", None)  # Lightning hands it back when it rebuilds a loader with another sampler
-        if isinstance(dataset, _BatchSource):  # likewise the wrapper
+        if isinstance(dataset, _BatchSource):  # and so the wrapper
             dataset = dataset.dataset
         self.transform = transform
         self.exclude_keys, self.follow_batch = tuple(exclude_keys or ()), tuple(follow_batch or ())

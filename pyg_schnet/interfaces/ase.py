@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +17,13 @@ from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.nn import MAX_Z, DipoleReadout
-from pyg_schnet.potential import Potential, Source, predicts_energy
+from pyg_schnet.potential import Potential, Source, predicts_energy, source_of
 from pyg_schnet.units import dimension, factor
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
@@ -51,7 +50,7 @@ class SchNetCalculator(Calculator):
         dtype: Precision of the network, float64 or float32. float64 keeps the energy of long dynamics; float32 is
             faster.
         device: Device of the network.
-        untrained_forces: Whether forces and stress are wanted of a model that was trained on energies alone. They are
+        untrained_forces: Whether to give forces and stress of a model that was trained on energies alone. They are
             refused otherwise: such a model may be off by several eV/Å where its energies are right.
         **kwargs: Options of ASE's ``Calculator``.
 
@@ -245,10 +244,9 @@ def _member(
 
 def _model_of(source: Source) -> AtomisticModel:
     """The model as it is given, or the one of a file."""
+    source = source_of(source)
     if isinstance(source, AtomisticModel):
         return source
-    if isinstance(source, (str, os.PathLike)):
-        return load(source)
     if isinstance(source, like_pyg.SchNet):
         return source.as_schnet()
     hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""

@@ -3,7 +3,7 @@
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
 from pyg_schnet.models.dtnn import DTNN
-from pyg_schnet.models.ensemble import merge
+from pyg_schnet.models.ensemble import join_ensemble
 from pyg_schnet.models.graph import Edges, MeasuredGraph, prepare_edges
 from pyg_schnet.models.schnet import SchNet
 
@@ -14,8 +14,8 @@ __all__ = [
     "Edges",
     "MeasuredGraph",
     "SchNet",
+    "join_ensemble",
     "load",
-    "merge",
     "prepare_edges",
     "read_header",
 ]

@@ -6,7 +6,7 @@ The public functions take ``backend``, see :func:`kernels_for`. How a backend co
 
 import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
 from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_coefficients
-from pyg_schnet.ops.dispatch import Backend, cpu_kernels, is_dense_cpu, kernels_for
+from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.ops.edge_lengths import edge_lengths
 from pyg_schnet.ops.graph import SplineGraph, check_sources, spline_graph
 from pyg_schnet.ops.half_list import HalfList, half_list
@@ -32,10 +32,8 @@ __all__ = [
     "check_sources",
     "close_pairs",
     "close_pairs_once",
-    "cpu_kernels",
     "edge_lengths",
     "half_list",
-    "is_dense_cpu",
     "kernels_for",
     "locate",
     "mlp",

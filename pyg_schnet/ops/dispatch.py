@@ -203,9 +203,14 @@ def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = _REAL) -> bool:
     return not is_followed() and x.dtype in dtypes and _is_memory(x)
 
 
-def cpu_kernels() -> ModuleType:
-    """The numba backend, without asking for what; its kernels are compiled when first called and kept on disk."""
-    return _numba()
+def is_at_hand(x: Tensor) -> bool:
+    """Whether the values of a tensor may be looked at: no device is to be waited for, and they stand for themselves.
+
+    Example:
+        >>> is_at_hand(torch.zeros(2)), is_at_hand(torch.zeros(2, device="meta"))
+        (True, False)
+    """
+    return not is_followed() and _is_memory(x)
 
 
 Class = TypeVar("Class", bound=type)

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.geometry import apply_strain
+from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.ops.edge_lengths import edge_lengths
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.interactions import interactions, pack_interactions

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter, segment
 
-from pyg_schnet.ops.dispatch import is_dense_cpu, is_transformed
+from pyg_schnet.ops.dispatch import is_at_hand, is_transformed
 
 MANY_EDGES = 1024
 """Edges at one atom from which on their sum is not made in float32 one after the other: rounding errors add up."""
@@ -68,7 +68,7 @@ def is_crowded(ptr: Tensor, source: Tensor | None = None) -> bool:
 
 def _is_crowded(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None) -> bool:
     """Whether a target has so many rows that their sum loses digits in float32."""
-    if not is_dense_cpu(src, (torch.float32,)) or src.size(0) <= MANY_EDGES:
+    if src.dtype != torch.float32 or not is_at_hand(src) or src.size(0) <= MANY_EDGES:
         return False
     if ptr is None:
         return num_targets > 0 and int(index.bincount(minlength=num_targets).max()) > MANY_EDGES
@@ -78,7 +78,7 @@ def _is_crowded(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None
 class _SegmentSum(torch.autograd.Function):
     """PyG's segment reduction, made differentiable any number of times.
 
-    Neither ``torch._segment_reduce`` nor torch-scatter's ``segment_csr`` has a second derivative. The sum over segments
+    Neither the one of torch nor torch-scatter's ``segment_csr`` has a second derivative. The sum over segments
     and the gather from segments are each other's derivative, so the pair closes.
     """
 

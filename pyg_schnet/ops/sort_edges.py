@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
-from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, kernels_for
+from pyg_schnet.ops.dispatch import Backend, is_at_hand, kernels_for
 
 
 def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Te
         (tensor([0, 1, 3, 3]), tensor([1, 0, 2]))
     """
     kernels = kernels_for(backend, key)
-    if is_dense_cpu(key, (torch.int64,)):
+    if is_at_hand(key):
         check_keys(key, size)
         if kernels is not None:
             return kernels.sort_edges(key, size)
@@ -55,7 +55,7 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
         True
     """
     kernels = kernels_for(backend, key)
-    if not is_dense_cpu(key, (torch.int64,)):
+    if not is_at_hand(key):
         return None
     if kernels is not None:
         return kernels.pointer_of_sorted(key, size)
@@ -66,7 +66,7 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
 
 def check_keys(key: Tensor, size: int) -> None:
     """Raise an IndexError unless keys lie between 0 and ``size - 1``; on CPUs, where looking is cheap."""
-    if is_dense_cpu(key, (torch.int64,)) and key.numel() > 0:
+    if is_at_hand(key) and key.numel() > 0:
         low, high = torch.aminmax(key)
         if low < 0 or high >= size:
             raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {size}")

@@ -4,6 +4,7 @@ from ase.neighborlist import neighbor_list
 from torch import nn
 from torch_geometric.index import index2ptr
 
+from pyg_schnet.models import graph as graph_module
 from pyg_schnet.models.graph import check_atoms, count_structures, embed, prepare_edges
 from pyg_schnet.neighbors import radius_graph
 
@@ -47,6 +48,17 @@ def test_the_reference_backend_takes_directed_edges(molecules):
     assert reference.half_list is None
     assert torch.equal(reference.index, edges.index)
     torch.testing.assert_close(reference.dist, edges.dist)
+
+
+def test_open_structures_with_a_cell_are_searched_as_molecules(molecules, monkeypatch):
+    lattice = {"cell": 9.0 * torch.eye(3, dtype=F64).repeat(3, 1, 1), "pbc": torch.zeros(3, 3, dtype=torch.bool)}
+    expected = prepare_edges(**molecules, cutoff=2.0, batch_size=3)
+    periodic = prepare_edges(**molecules, **lattice, cutoff=2.0, batch_size=3, backend="reference")
+    monkeypatch.setattr(graph_module, "radius_graph", lambda *args, **kwargs: pytest.fail("searched as crystals"))
+    edges = prepare_edges(**molecules, **lattice, cutoff=2.0, batch_size=3)
+    for one, other in zip(edges.half_list, expected.half_list, strict=True):
+        assert torch.equal(one, other)
+    assert periodic.index.size(1) == 2 * edges.half_list.index.size(1)
 
 
 @pytest.mark.parametrize("kept", [torch.int8, torch.int16, torch.int32, torch.int64])
