@@ -8,6 +8,7 @@ from torch_geometric.data import Batch
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import DTNN, InteractionGraph, SchNet, radius_graph
+from pyg_schnet import testing as contract
 from pyg_schnet.data import to_data
 from pyg_schnet.derivatives import hessian
 from pyg_schnet.engine.freeze import freeze
@@ -213,6 +214,32 @@ def test_energy_can_be_differentiated_further(ethanol):
         moved.append(potential(z, other).forces)
     expected = (moved[0] - moved[1]) / (2 * step)
     torch.testing.assert_close(matrix[2, 1], expected, rtol=0, atol=1e-5 * matrix.abs().max().item())
+
+
+@pytest.fixture(params=["sum", "mean"])
+def energy(request):
+    """Differentiable energies of a potential, of energies and of energies per atom."""
+    model = schnet(readout=request.param)
+    model.readout.set_references(torch.linspace(-3.0, 0.0, 100))
+    return Potential(model, "eV" if request.param == "sum" else "eV/atom").energy
+
+
+def test_physics_of_molecules(energy, molecules, tensors, ethanol):
+    for check in (contract.check_rotation, contract.check_translation, contract.check_permutation):
+        check(energy, **molecules)
+    contract.check_batching(energy, **molecules)
+    contract.check_extensivity(energy, **molecules)  # energies per atom are multiplied by the number of atoms
+    contract.check_finite_gradients(energy, **molecules)
+    contract.check_derivatives(energy, **tensors(ethanol[[0, 1, 2, 3]]))
+
+
+@pytest.mark.parametrize("name", ["triclinic", "slab", "small_cell"])
+def test_physics_of_crystals(name, energy, request, periodic_tensors):
+    crystal = periodic_tensors(request.getfixturevalue(name))
+    del crystal["batch"]
+    contract.check_supercell(energy, **crystal)
+    contract.check_rewrapping(energy, **crystal)
+    contract.check_rotation(energy, **crystal)
 
 
 class Twice(SchNet):

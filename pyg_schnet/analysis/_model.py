@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyModel
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.freeze import FrozenModel, freeze
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.potential import EnergySource, Potential, Source, check_energy, place_of, source_of
@@ -42,12 +42,12 @@ def structure_for(potential: Potential, atoms: Atoms) -> tuple[Tensor, Tensor, d
     return structure_of(atoms, potential.device, potential.dtype)
 
 
-def own_atomistic_copy(model: Source, needed_for: str) -> AtomisticModel:
+def own_atomistic_copy(model: Source, needed_for: str) -> FrozenModel:
     """A frozen copy of a model of this package in float64, for what needs its parts."""
     return _frozen(_atomistic(model, needed_for))
 
 
-def own_energy_model(model: Source, unit: str | None, needed_for: str) -> tuple[AtomisticModel, float]:
+def own_energy_model(model: Source, unit: str | None, needed_for: str) -> tuple[FrozenModel, float]:
     """As :func:`own_atomistic_copy` for a model of energies, and the factor from its unit to eV."""
     network = _atomistic(model, needed_for)
     unit = unit_of(network.card, unit)
@@ -65,7 +65,7 @@ def _atomistic(model: Source, needed_for: str) -> AtomisticModel:
 
 
 @torch.inference_mode(False)  # weights made inside of it cannot be used for derivatives
-def _frozen(model: AtomisticModel) -> AtomisticModel:
+def _frozen(model: AtomisticModel) -> FrozenModel:
     return freeze(model).to(dtype=place_of(model)[1])
 
 
