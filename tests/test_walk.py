@@ -1,8 +1,9 @@
-"""The way of one call through the files of the package: short, and drawn in ``examples/guides/house.md``.
+"""The way of one call through the files of the package: short, and described in ``examples/guides/house.md``.
 
 ``python tests/test_walk.py`` prints the walks.
 """
 
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.optim import FusedAdamW
 
 PACKAGE = Path(pyg_schnet.__file__).parent
+GUIDE = Path(__file__).parents[1] / "examples" / "guides" / "house.md"
 WATER = Atoms("OHH", [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
 
 
@@ -58,8 +60,8 @@ def calculator_walk():
     for step in range(3):
         atoms.positions[1, 1] += 0.01
         with walk() as seen:
-            atoms.get_potential_energy()
             atoms.get_forces()
+            atoms.get_potential_energy()
         assert seen, step
     return seen
 
@@ -89,6 +91,13 @@ def said(seen):
 def test_one_call_of_the_calculator_is_a_short_walk():
     seen = calculator_walk()
     assert len(seen) <= 14, said(seen)
+
+
+def test_the_guide_describes_it():
+    steps = re.findall(r"^\d+\. (.*?):", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    described = [name.rstrip("/") for step in steps for name in re.findall(r"`([\w/.]+)`", step)]
+    assert len(described) >= 12
+    assert [name for name in described if name not in calculator_walk()] == []
 
 
 def test_one_step_of_training_is_a_short_walk():
