@@ -401,3 +401,15 @@ OPERATORS: dict[str, Operator] = {
     ),
 }
 """Every public operator that can be told a backend."""
+
+HELPERS = {
+    "atom_values",
+    "bspline_basis",
+    "check_sources",
+    "half_list",
+    "locate",
+    "segment_sum",
+    "spline_coefficients",
+    "spline_graph",
+}
+"""Public functions that have one way only, with tests of their own."""
