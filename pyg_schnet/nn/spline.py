@@ -16,8 +16,8 @@ from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_coefficients
 from pyg_schnet.ops.dispatch import Backend, may_fuse
-from pyg_schnet.ops.spline_basis import spline_basis
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
+from pyg_schnet.ops.spline_basis import spline_basis
 
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at in evaluation, relative to the largest force."""

@@ -24,7 +24,9 @@ def ran(monkeypatch):
     return names
 
 
-@pytest.mark.parametrize("options", [{}, {"filters": "exact"}, {"backend": "reference"}, {"readout": "dipole"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"filters": "exact"}, {"backend": "reference"}, {"readout": "dipole"}], ids=str
+)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("forces", [False, True])
 @pytest.mark.parametrize("create_graph", [False, True])
