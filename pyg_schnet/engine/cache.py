@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -34,6 +35,8 @@ _POTENTIAL, _INTERACTIONS, _ = PROGRAMS
 class ModuleSnapshot:
     """Parts, weights, options and hooks of modules, as they were; values of weights are not looked at.
 
+    It is asked in every evaluation, so it touches as few objects as it can: a kernel has emptied the caches before.
+
     Args:
         wholes: Modules with all their parts.
         alone: Modules that are looked at without their parts.
@@ -42,29 +45,46 @@ class ModuleSnapshot:
     def __init__(self, wholes: Iterable[nn.Module], alone: Iterable[nn.Module] = ()) -> None:
         parts = list(dict.fromkeys(chain(alone, (part for whole in wholes for part in whole.modules()))))
         self._parts, self._classes = parts, list(map(type, parts))
-        tables = [part.__dict__ for part in parts] + [part._modules for part in parts if part._modules]
-        self._tables, self._copies = tables, list(map(dict, tables))
+        self._own = list(map(vars, parts))
+        self._sizes = list(map(len, self._own))  # a method that is set on an object is one more
+        self._options = [itemgetter("training", *_options(own)) for own in self._own]
+        self._chosen = self._now()
+        self._children = [part._modules for part in parts if part._modules]
+        self._copies = list(map(dict, self._children))
         tensors = [table for part in parts for table in (part._parameters, part._buffers) if table]
         self._values = list(map(dict.values, tensors))
         self._held = list(chain.from_iterable(self._values))  # so that no other tensor gets one of their places
         self._places = list(map(id, self._held))
-        self._hooks = [own[name] for own in map(vars, parts) for name in own if is_of_calls(name)]
+        self._hooks = [own[name] for own in self._own for name in own if is_of_calls(name)]
         self._hooked = [hooks for hooks in self._hooks if hooks]
         self._around = is_any_hooked(), is_patched()
+
+    def _now(self) -> list[tuple]:
+        """Options of all parts."""
+        return [get(own) for get, own in zip(self._options, self._own, strict=True)]
 
     def is_unchanged(self) -> bool:
         """Whether everything is still in its place, and hooked as it was."""
         try:
-            same = self._tables == self._copies
-        except (RuntimeError, TypeError, ValueError):  # values that are compared element by element
+            same = list(map(len, self._own)) == self._sizes and self._now() == self._chosen
+        except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or values that are compared one by one
             return False
         return (
             same
+            and self._children == self._copies
             and list(map(type, self._parts)) == self._classes
             and list(map(id, chain.from_iterable(self._values))) == self._places
             and (not any(self._hooks) if not self._hooked else list(filter(None, self._hooks)) == self._hooked)
             and (is_any_hooked(), is_patched()) == self._around
         )
+
+
+_OF_ALL_MODULES = frozenset(vars(nn.Module())) | {"inspector"}
+
+
+def _options(own: dict[str, Any]) -> list[str]:
+    """Attributes that a module has of its own; tables of parts, weights and hooks are looked at by themselves."""
+    return [name for name in own if name not in _OF_ALL_MODULES and not is_of_calls(name)]
 
 
 class Facts(NamedTuple):
@@ -90,7 +110,6 @@ class Facts(NamedTuple):
     def of(cls, model: Any) -> Facts:
         """Find out what there is to know of a model."""
         parts = Parts.of(model)
-        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
         found = []
         for row in MODEL_ROWS:
             found += [(row.bars, reason) for reason in row.find(parts)]
@@ -98,26 +117,13 @@ class Facts(NamedTuple):
                 break
         barred = frozenset().union(*(bars for bars, _ in found))
         blocks = None if _INTERACTIONS in barred else Blocks(parts, _POTENTIAL not in barred)
-        return cls(parts, snapshot, tuple(found), _filters_of(parts), blocks, VersionedCache())
+        filters = _filters_of(parts)
+        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
+        return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache())
 
     def is_true_of(self, model: Any) -> bool:
         """Whether the model is still as it was."""
         return self.parts[0] is model and self.parts == Parts.of(model) and self.snapshot.is_unchanged()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return torch.float32 if self.blocks is None else self.blocks.embedding.dtype
-
-    @property
-    def num_elements(self) -> int:
-        """Number of rows of the embedding."""
-        return 0 if self.blocks is None else self.blocks.embedding.size(0)
-
-    @property
-    def num_filters(self) -> int:
-        """Number of filters of each block."""
-        return 0 if self.blocks is None else self.blocks.weights[0].size(0)
 
 
 def _filters_of(parts: Parts) -> Literal["spline", "exact", "mixed"]:

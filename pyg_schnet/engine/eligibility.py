@@ -235,8 +235,9 @@ def _autocast(_: Facts, __: Request) -> Iterator[str]:
 def _atoms(facts: Facts, request: Request) -> Iterator[str]:
     if not is_dense_cpu(request.z, (torch.int64,)) or request.z.numel() == 0:
         yield "there are no atoms in the memory of the CPU"
-    if request.real is not None and not is_dense_cpu(request.real, (facts.dtype,)):
-        yield f"positions are not {facts.dtype} in the memory of the CPU, as the weights are"
+    blocks = facts.blocks
+    if blocks is not None and request.real is not None and not is_dense_cpu(request.real, (blocks.embedding.dtype,)):
+        yield f"positions are not {blocks.embedding.dtype} in the memory of the CPU, as the weights are"
 
 
 def _edges(_: Facts, request: Request) -> Iterator[str]:
@@ -245,9 +246,10 @@ def _edges(_: Facts, request: Request) -> Iterator[str]:
 
 
 def _elements(facts: Facts, request: Request) -> Iterator[str]:
-    if facts.blocks is not None and request.half_list and not request.gradients and request.z.numel() > 0:
+    blocks = facts.blocks
+    if blocks is not None and request.half_list and not request.gradients and request.z.numel() > 0:
         low, high = torch.aminmax(request.z)
-        if int(low) < 0 or int(high) >= facts.num_elements:
+        if int(low) < 0 or int(high) >= blocks.embedding.size(0):
             yield "an atomic number has no embedding"
 
 
@@ -259,7 +261,7 @@ def _wanted(_: Facts, request: Request) -> Iterator[str]:
 
 
 def _size(facts: Facts, request: Request) -> Iterator[str]:
-    if request.gradients and not is_small(request.num_edges, facts.num_filters):
+    if facts.blocks is not None and not is_small(request.num_edges, facts.blocks.weights[0].size(0)):
         yield "the structure is large, so that several threads are faster"
 
 

@@ -11,7 +11,7 @@ from pyg_schnet.engine.cache import Facts
 from pyg_schnet.engine.eligibility import Request
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.checkpoint import CheckpointMixin
-from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, prepare_edges
+from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
 from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.ops.dispatch import Backend, is_cast
@@ -139,17 +139,27 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
         graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
-        request = Request(
-            z,
-            pos,
-            self.backend,
+        request = self._request(z, pos, edge_index, cell, pbc, batch_size)._replace(
             gradients=forces or stress,
             differentiable=create_graph,
             half_list=None if self.backend == "reference" else graph is not None,
-            periodic_search=edge_index is None and not (cell is None and pbc is None),
-            num_edges=z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2,
         )
         return choose(Facts.of(self), request)
+
+    def _request(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        edge_index: Tensor | None,
+        cell: Tensor | None,
+        pbc: Tensor | None,
+        batch_size: int | None,
+    ) -> Request:
+        """What the engine has to know of a call before edges are searched."""
+        search = edge_index is None and not (cell is None and pbc is None)
+        search = search and not is_open(cell, pbc, 1 if batch_size is None else batch_size)
+        most = z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2
+        return Request(z, pos, self.backend, periodic_search=search, num_edges=most)
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data in the readout (scale, shift, references) stay."""

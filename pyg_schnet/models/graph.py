@@ -170,7 +170,7 @@ def find_edges(
     wanted = kernels_for(backend, z, pos) is not None and not _has_padding(z)
     if edge_index is not None:
         graph = Graph(edge_index, None, edge_shift)
-    elif (cell is None and pbc is None) or (wanted and _is_open(cell, pbc, batch_size)):
+    elif (cell is None and pbc is None) or (wanted and is_open(cell, pbc, batch_size)):
         search = partial(_search, pos, batch, cutoff, batch_size)
         found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if wanted else None
         if found is not None and not is_crowded_half_list(*found[:2]):
@@ -183,7 +183,7 @@ def find_edges(
     return half, lambda: graph
 
 
-def _is_open(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> bool:
+def is_open(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> bool:
     """Whether no structure of a batch is periodic, so that the faster search serves, which knows of no lattice."""
     if not isinstance(pbc, Tensor) or pbc.shape != (batch_size, 3) or pbc.dtype != torch.bool:
         return False

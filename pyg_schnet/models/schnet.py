@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pyg_schnet.engine.cache import ModelCache, run_potential
-from pyg_schnet.engine.eligibility import Request
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.convert import Conversions
 from pyg_schnet.models.graph import Edges, find_edges
@@ -195,9 +194,7 @@ class SchNet(Conversions, AtomisticModel):
             >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
-        found_first = edge_index is None and not (cell is None and pbc is None)
-        most = z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2
-        request = Request(z, pos, self.backend, gradients=True, periodic_search=found_first, num_edges=most)
+        request = self._request(z, pos, edge_index, cell, pbc, batch_size)._replace(gradients=True)
         weights = self._engine.prepare_potential(self, request)
         if weights is None:
             return None

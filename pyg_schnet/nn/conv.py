@@ -102,7 +102,9 @@ class CFConv(MessagePassing):
     subclassed, overridden, exchanged in part or hooked has exact ones, as explainers see them; PyG's hooks on
     ``message_and_aggregate`` are called with splined ones. Splined filters are summed without storing anything of the
     size of ``[E, F]`` (:func:`pyg_schnet.ops.spline_conv`); inside of ``torch.func``, ``torch.compile``,
-    ``torch.export``, ``torch.jit.trace`` and forward-mode differentiation the same filters are made on every edge.
+    ``torch.jit.trace`` and forward-mode differentiation the same filters are made on every edge. ``torch.export`` hides
+    the classes of parts, so a live layer has exact filters there; a frozen one (:func:`pyg_schnet.engine.freeze.freeze`)
+    keeps its table.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -253,9 +255,9 @@ class CFConv(MessagePassing):
     @constant_in_programs
     def is_splined(self) -> bool:
         """Whether filters come from a table: nothing is exchanged, overridden or hooked, and they are not exact."""
-        if not may_fuse(self, FUSED_HOOKS):
-            return False
-        return self.spline is not None
+        if self.table is not None and torch.compiler.is_compiling():
+            return True  # known when it was fixed; exporters put modules of other classes in the place of these
+        return may_fuse(self, FUSED_HOOKS) and self.spline is not None
 
     def _splined(self, edge_dist: Tensor) -> Tensor:
         """Splined filters of each edge, shape ``[E, F]``."""

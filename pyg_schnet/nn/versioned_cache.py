@@ -14,17 +14,17 @@ _TYPES = {Tensor, nn.Parameter, nn.Buffer}
 
 
 class VersionedCache:
-    """One value, and the state of the tensors it was computed from.
+    """One value, and the tensors it was computed from.
 
-    A change is seen by where a tensor lies in memory, by autograd's count of its changes, and, for those that autograd
-    is not told of (``tensor.data``, arrays that share its memory), by comparing all of its elements with those that the
-    value was computed from. Copies start empty.
+    A change is seen by where a tensor lies in memory, and by comparing all of its elements with those that the value
+    was computed from: autograd's count of changes misses ``tensor.data``, inference mode and arrays that share memory.
+    Copies start empty.
     """
 
     def __init__(self) -> None:
         self._value: Any = None
         self._key: Hashable = None
-        self._state: tuple[list[int], list[int]] = [], []
+        self._places: list[int] = []
         self._elements: list[tuple[Any, Any]] = []
 
     def __reduce__(self) -> tuple[type[VersionedCache], tuple[()]]:
@@ -44,15 +44,15 @@ class VersionedCache:
         if is_followed() or not _TYPES.issuperset(map(type, tensors)):
             return None
         try:
-            state = list(map(Tensor.data_ptr, tensors)), [tensor._version for tensor in tensors]
-        except RuntimeError:  # a tensor without memory of its own, or of inference mode
+            places = list(map(Tensor.data_ptr, tensors))
+        except RuntimeError:  # a tensor without memory of its own
             return None
-        if state != self._state and any(tensor.is_meta or tensor.is_inference() for tensor in tensors):
+        if places != self._places and any(tensor.is_meta for tensor in tensors):
             return None
-        if self._value is None or state != self._state or key != self._key or self._touched():
+        if self._value is None or places != self._places or key != self._key or self._touched():
             with torch.inference_mode(False), torch.no_grad():
                 self._value = compute()
-            self._state, self._key, self._elements = state, key, _elements(tensors)
+            self._places, self._key, self._elements = places, key, _elements(tensors)
         return self._value
 
     def _touched(self) -> bool:

@@ -122,7 +122,8 @@ def _transposed(grad: Tensor, vanishing: bool) -> Tensor:
         out[offset : offset + n].add_(rows, alpha=factor)
     if vanishing:  # the last two coefficients were made from the one before
         rest = grad[-1] - 0.5 * grad[-2]
-        out[n - 1 : n + 4].add_(rest * grad.new_tensor((far, near, center, near, far)).unsqueeze(-1))
+        taps = torch.tensor((far, near, center, near, far), dtype=grad.dtype, device=grad.device)
+        out[n - 1 : n + 4].add_(rest * taps.unsqueeze(-1))
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -59,9 +60,12 @@ def edge_lengths(
     """
     cell, batch = _lattice(pos, edge_index, edge_shift, cell, batch)
     inputs = pos, edge_index, edge_shift, cell, batch
-    if kernels_for(backend, *inputs, unless=_refusal(*inputs)) is None:
+    kernels = kernels_for(backend, *inputs, unless=_refusal(*inputs))
+    if kernels is None:
         return _composition(*inputs, loop_length)
-    return _operator(*inputs, loop_length, backend)
+    if torch.is_grad_enabled() and (pos.requires_grad or (cell is not None and cell.requires_grad)):
+        return _operator(*inputs, loop_length, backend)
+    return _measured(kernels, *inputs, loop_length)
 
 
 def _lattice(
@@ -124,10 +128,16 @@ def _composition(
 
 def _computed(pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
     """The registered operator itself, not differentiable."""
-    *lattice, loop_length, backend = rest
-    kernels = kernels_for(backend, pos, edge_index, *lattice)
+    *arguments, backend = rest
+    kernels = kernels_for(backend, pos, edge_index, *arguments[:-1])
     if kernels is None:
-        return _composition(pos, edge_index, *lattice, loop_length)
+        return _composition(pos, edge_index, *arguments)
+    return _measured(kernels, pos, edge_index, *arguments)
+
+
+def _measured(kernels: ModuleType, pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
+    """The same by kernels."""
+    *lattice, loop_length = rest
     dist = kernels.edge_lengths(pos, edge_index, *_with_batch(pos, *lattice), loop_length)
     if dist is None:
         raise _out_of_range(pos, edge_index, *lattice)
@@ -143,7 +153,9 @@ def _with_batch(
     return edge_shift, cell, torch.zeros(pos.size(0), dtype=torch.int64)
 
 
-def _out_of_range(pos: Tensor, edge_index: Tensor, _: Tensor | None, cell: Tensor | None, batch: Tensor | None) -> Any:
+def _out_of_range(
+    pos: Tensor, edge_index: Tensor, _: Tensor | None, cell: Tensor | None, batch: Tensor | None
+) -> IndexError:
     (source, target), n_atoms = edge_index, pos.size(0)
     message = (
         f"edges must name atoms 0 to {n_atoms - 1}; got sources {source.min()} to {source.max()} and targets "
@@ -166,15 +178,20 @@ class _EdgeLengths(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         pos, edge_index, shift, cell, batch, dist = ctx.saved_tensors
-        needs = needs_grad(ctx, 0), cell is not None and needs_grad(ctx, 3)
+        needs_pos, needs_cell = ctx.needs_input_grad[0], cell is not None and needs_grad(ctx, 3)
         kernels = kernels_for(ctx.backend, grad, pos, edge_index, shift, cell, batch)
         if kernels is None:
             constants = edge_index, shift, batch, ctx.loop_length
             grad_pos, grad_cell = _composed_gradients(grad, pos, cell, constants)
-        else:
-            constants = edge_index, shift, batch, dist.detach(), needs[1], ctx.loop_length, ctx.backend
+        elif torch.is_grad_enabled():
+            constants = edge_index, shift, batch, dist.detach(), needs_cell, ctx.loop_length, ctx.backend
             grad_pos, grad_cell = _Backward.apply(grad, pos, cell, *constants)
-        return grad_pos if needs[0] else None, None, None, grad_cell if needs[1] else None, None, None, None
+        else:
+            lattice = _with_batch(pos, shift, cell, batch)
+            arguments = grad, pos, edge_index, *lattice, dist
+            grad_pos, grad_cell = kernels.edge_lengths_backward(*arguments, needs_cell=needs_cell)
+        grad_pos, grad_cell = grad_pos if needs_pos else None, grad_cell if needs_cell else None
+        return grad_pos, None, None, grad_cell, None, None, None
 
 
 class _Backward(torch.autograd.Function):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pyg_schnet.ops._autograd import gradients_of
 from pyg_schnet.ops.bspline import spline_coefficients
-from pyg_schnet.ops.dispatch import Backend, kernels_for
+from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.softplus import shifted_softplus
 
 _PER_NETWORK = 4
@@ -71,7 +71,8 @@ def filter_table(
         >>> filter_table(samples, weights, backend="reference").shape
         torch.Size([1, 12, 3])
     """
-    kernels = kernels_for(backend, *samples[:2], *weights, known, needs="tabulate")
+    refusal = other_types(*samples[:2], *weights)
+    kernels = kernels_for(backend, *samples[:2], *weights, known, needs="tabulate", unless=refusal)
     if kernels is None or samples.expansion.requires_grad or samples.window.requires_grad:
         inner: Backend = "reference" if backend == "reference" else "auto"
         return torch.stack([compose(activate, samples, *network, inner) for network in _by_network(weights)])
@@ -117,7 +118,7 @@ class FilterTableFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kernels, samples, activate = ctx.arguments
         weights = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or kernels_for("auto", grad) is None:
             composed = partial(compose, activate, samples)
             each = zip(_by_network(weights), grad, strict=True)
             return None, None, None, None, *chain.from_iterable(gradients_of(composed, *one) for one in each)

@@ -41,10 +41,18 @@ def half_list(edge_index: Tensor, ptr: Tensor | None, edge_shift: Tensor | None,
         (images of one atom so that reversal turns them round, as those of this package are), for atoms with more than
         :data:`MANY_EDGES` edges, and for other devices than CPUs.
 
+    Raises:
+        ValueError: If ``edge_shift`` has not one row for each edge.
+
     Example:
         >>> half_list(torch.tensor([[1, 2, 0, 0], [0, 0, 1, 2]]), None, None, 3).edges
         tensor([0, 1])
     """
+    if edge_shift is not None and edge_shift.shape != (edge_index.size(1), 3):
+        raise ValueError(
+            f"edge_shift must count the lattice vectors crossed by each of the {edge_index.size(1)} edges, [E, 3]; "
+            f"got {list(edge_shift.shape)}"
+        )
     kernels = kernels_for("auto", edge_index, ptr, edge_shift, needs="half_list")
     if kernels is None or edge_index.dtype != torch.int64:
         return None

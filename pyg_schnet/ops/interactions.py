@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_schnet.ops._autograd import gradients_of, needs_any_grad, needs_grad
-from pyg_schnet.ops.dispatch import Backend, kernels_for
+from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.softplus import shifted_softplus
 from pyg_schnet.ops.spline_conv import spline_conv
@@ -92,7 +92,8 @@ def interactions(
         torch.Size([2, 2])
     """
     tensors = z, embedding, table, basis, half_list.interval, half_list.source, half_list.target_ptr, n_neighbors
-    kernels = kernels_for(backend, *tensors, *weights, needs="interactions_forward")
+    refusal = other_types(embedding, table, basis, *weights)
+    kernels = kernels_for(backend, *tensors, *weights, needs="interactions_forward", unless=refusal)
     if kernels is None:
         inner: Backend = "reference" if backend == "reference" else "auto"
         return compose(z, half_list, n_neighbors, embedding, basis, table, *weights, backend=inner)[0]
@@ -229,6 +230,8 @@ class InteractionsFunction(torch.autograd.Function):
         inputs, layers = saved[:split], saved[split:]
         of_basis = needs_grad(ctx, 2, 1)
         of_weights, of_embedding = needs_any_grad(ctx, 2), needs_grad(ctx, 1, 0)
+        if kernels_for("auto", grad, *grad_layers) is None:  # several gradients at once
+            return None, *gradients_of(call.compose, inputs, (grad, *grad_layers))
         if torch.is_grad_enabled():
             if grad is not None and not any(value is not None for value in grad_layers):
                 if of_basis and not of_weights and not of_embedding:  # for forces
@@ -277,7 +280,7 @@ class GradBasisFunction(torch.autograd.Function):
     def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
         call, saved = ctx.call, ctx.saved_tensors
         n_blocks = saved[3].size(0)
-        if torch.is_grad_enabled():  # y and u are taken for functions of the others
+        if torch.is_grad_enabled() or kernels_for("auto", tangent) is None:  # y and u as functions of the others
             found = gradients_of(partial_basis(call), saved[: -2 * n_blocks], tangent)
             return None, None, *found, *(None for _ in range(2 * n_blocks))
         grad_grad, grad_basis, hidden, inner, grad_table, w0, w1, w2 = call.double_backward(

@@ -41,11 +41,13 @@ def mlp(
     return _MLP.apply(*inputs)
 
 
-def _refusal(x: Tensor, weight1: Tensor, *rest: Tensor) -> str | None:
+def _refusal(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> str | None:
     """Why the kernel cannot take these; ``None`` where it can. Shapes that do not fit are left to torch to refuse."""
-    if x.dim() != 2 or x.size(1) != weight1.size(1):
-        return f"inputs must be rows of {weight1.size(1)} features, got shape {list(x.shape)}"
-    return "autocast changes the precision" if is_cast(x) else other_types(x, weight1, *rest)
+    n_hidden, n_outputs = weight1.size(0), weight2.size(0)
+    shapes = (n_hidden, x.size(-1)), (n_hidden,), (n_outputs, n_hidden), (n_outputs,)
+    if x.dim() != 2 or shapes != (weight1.shape, bias1.shape, weight2.shape, bias2.shape):
+        return f"its inputs must be rows, and weights and biases fit to them; got inputs of shape {list(x.shape)}"
+    return "autocast changes the precision" if is_cast(x) else other_types(x, weight1, bias1, weight2, bias2)
 
 
 def _composition(

@@ -55,11 +55,20 @@ def pool_atoms(
                 [4.]])
     """
     statistics = scale, shift, atomref
-    kernels = kernels_for(backend, values, z, batch, *statistics, needs="pool")
-    learned = torch.is_grad_enabled() and any(x.requires_grad for x in statistics)
-    if kernels is None or learned or values.dim() != 2:
+    unless = _refusal(values, z, batch, *statistics)
+    kernels = kernels_for(backend, values, z, batch, *statistics, needs="pool", unless=unless)
+    if kernels is None or (torch.is_grad_enabled() and any(x.requires_grad for x in statistics)):
         return _composition(values, z, batch, batch_size, *statistics, mean)
     return _Pool.apply(values, z, batch, batch_size, *statistics, mean)
+
+
+def _refusal(values: Tensor, z: Tensor, batch: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> str | None:
+    """Why the kernel cannot take these shapes; ``None`` where it can. Those that do not fit are for torch to refuse."""
+    if values.dim() != 2 or z.shape != batch.shape or z.shape != values.shape[:1]:
+        return "its values must be [N, C], and z and batch [N]"
+    width = values.shape[1:]
+    fits = scale.shape == shift.shape == width and atomref.dim() == 2 and atomref.shape[1:] == width
+    return None if fits else "scale, shift and atomref must have as many columns as the values"
 
 
 def atom_values(values: Tensor, z: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> Tensor:

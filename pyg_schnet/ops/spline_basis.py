@@ -44,10 +44,12 @@ def spline_basis(
                 [0.0000, 0.0000, 0.0000, 0.0000]]))
     """
     unless = None if dist.is_floating_point() else f"distances must be floating-point numbers, got {dist.dtype}"
-    if kernels_for(backend, dist, unless=unless) is None:
+    kernels = kernels_for(backend, dist, unless=unless)
+    if kernels is None:
         return _composition(dist, cutoff, num_intervals)
-    with_slopes = dist.requires_grad and torch.is_grad_enabled()
-    basis, interval, _ = _operator(dist, cutoff, num_intervals, with_slopes, backend)
+    if not (dist.requires_grad and torch.is_grad_enabled()):
+        return kernels.spline_basis(dist, cutoff, num_intervals)[:2]
+    basis, interval, _ = _operator(dist, cutoff, num_intervals, True, backend)
     return interval, basis
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from pyg_schnet.ops import spline_conv_reference as reference
 from pyg_schnet.ops._autograd import below_autograd, needs_grad, register
+from pyg_schnet.ops.bspline import SPAN
 from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 
@@ -59,6 +60,10 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
     Returns:
         Shape ``[N_dst, F]``.
 
+    Raises:
+        ValueError: If shapes do not fit. Sources and intervals are not looked at; see
+            :func:`pyg_schnet.ops.check_sources`.
+
     Example:
         >>> from pyg_schnet.ops import spline_graph
         >>> graph = spline_graph(torch.tensor([0]), torch.tensor([[0], [1]]), num_targets=2)
@@ -66,6 +71,7 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
         tensor([[0.],
                 [2.]])
     """
+    _check(graph, sources=x, table=table, basis=basis)
     if _kernels(backend, (x, table, basis), graph) is not None:
         return _ops.spline_conv.default(x, table, basis, *graph, backend)
     if is_followed():
@@ -99,6 +105,7 @@ def spline_conv_grad_table(
         >>> spline_conv_grad_table(x, x, h, 4, graph).T
         tensor([[0.6000, 2.4000, 2.4000, 0.6000]])
     """
+    _check(graph, targets=g, sources=x, basis=basis)
     if _kernels(backend, (g, x, basis), graph) is not None:
         return _ops.spline_conv_grad_table.default(g, x, basis, num_rows, *graph, backend)
     if is_followed():
@@ -130,11 +137,28 @@ def spline_conv_grad_basis(
         >>> spline_conv_grad_basis(x, x, table, graph)
         tensor([[ 6., 12., 18., 24.]])
     """
+    _check(graph, targets=g, sources=x, table=table)
     if _kernels(backend, (g, x, table), graph) is not None:
         return _ops.spline_conv_grad_basis.default(g, x, table, *graph, backend)
     if is_followed():
         return reference.spline_conv_grad_basis(g, x, table, graph)
     return _GradBasis.apply(g, x, table, *graph, "reference")
+
+
+def _check(graph: SplineGraph, basis: Tensor | None = None, **features: Tensor) -> None:
+    """Raise unless shapes fit: kernels would read the memory of others."""
+    n_edges = graph.interval.size(0)
+    if basis is not None and basis.shape != (n_edges, SPAN):
+        raise ValueError(f"basis must have one row for each of the {n_edges} edges, [E, 4]; got {list(basis.shape)}")
+    if graph.source.shape != (n_edges,) or graph.target.shape != (n_edges,):
+        raise ValueError(f"interval, source and target of {n_edges} edges must have one shape, [E]")
+    first, *others = features.values()
+    if any(x.dim() != 2 or x.size(1) != first.size(-1) for x in (first, *others)):
+        given = ", ".join(f"{name} {list(x.shape)}" for name, x in features.items())
+        raise ValueError(f"{' and '.join(features)} must be rows of the same number of features; got {given}")
+    targets = features.get("targets")
+    if targets is not None and targets.size(0) != graph.target_ptr.size(0) - 1:
+        raise ValueError(f"the graph has {graph.target_ptr.size(0) - 1} targets, got features of {targets.size(0)}")
 
 
 def _kernels(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType | None:

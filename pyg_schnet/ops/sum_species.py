@@ -35,7 +35,8 @@ def sum_species(
         >>> sum_species(torch.tensor([[0.0], [1.0], [4.0]]), torch.tensor([1, 1, 2]), torch.tensor([0, 0, 1]), 2)[1]
         tensor([2., 1.], dtype=torch.float64)
     """
-    kernels = kernels_for(backend, values, z, batch, needs="sum_species")
+    unless = None if values.dim() == 2 and z.shape == batch.shape else "it takes values [Z, C], z and batch [N]"
+    kernels = kernels_for(backend, values, z, batch, needs="sum_species", unless=unless)
     if kernels is not None and not (values.requires_grad and torch.is_grad_enabled()):
         return kernels.sum_species(values, z, batch, batch_size)
     real = (z > 0).to(wide_dtype(values))

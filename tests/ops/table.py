@@ -11,7 +11,7 @@ from scipy.interpolate import BSpline
 from pyg_schnet import ops
 from pyg_schnet.ops.radius import Ranges
 
-from . import graphs
+from . import graphs, programs
 
 F64 = torch.float64
 CUTOFF, INTERVALS, LOOP = 5.0, 12, 9.0
@@ -371,5 +371,45 @@ OPERATORS: dict[str, Operator] = {
     "close_pairs_once": Operator(
         {"some": pairs(once=True), "one": pairs(1, once=True)}, large=pairs(300, once=True), partial=True
     ),
+    "interactions": Operator(
+        {
+            "few": programs.case_of(programs.blocks()),
+            "divided": programs.case_of(programs.blocks(5, 3, 4, 3, normalize=True)),
+            "in evaluation": programs.case_of(programs.blocks(6, 2, 5, 7, learning=False)),
+            "one": programs.case_of(programs.blocks(1, 1)),
+        },
+        "few",
+        programs.case_of(programs.blocks(240, 2, 40, 36, n_structures=6)),
+    ),
+    "filter_table": Operator(
+        {
+            "few": programs.case_of(programs.tables(1, 2, 2, 9)),
+            "two": programs.case_of(programs.tables()),
+            "no softplus, not to the end": programs.case_of(programs.tables(activate=False, vanishing=False)),
+        },
+        "few",
+        programs.case_of(programs.tables(3, 50, 64, 300)),
+    ),
+    "potential": Operator(
+        {
+            "one structure": programs.fixed(programs.potentials()),
+            "divided, means": programs.fixed(programs.potentials(6, 2, normalize=True, mean=True)),
+            "open with strain": programs.fixed(programs.potentials(6, 2, strain=True)),
+            "crystals": programs.fixed(programs.potentials(6, 2, strain=True, periodic=True)),
+            "one atom": programs.fixed(programs.potentials(1)),
+        },
+    ),
 }
 """Every public operator that can be told a backend."""
+
+HELPERS = {
+    "atom_values",
+    "bspline_basis",
+    "check_sources",
+    "half_list",
+    "locate",
+    "segment_sum",
+    "spline_coefficients",
+    "spline_graph",
+}
+"""Public functions that have one way only, with tests of their own."""

@@ -16,7 +16,7 @@ from torch.func import grad, jvp, vmap
 from pyg_schnet import ops
 
 from . import graphs
-from .table import OPERATORS
+from .table import HELPERS, OPERATORS
 
 pytestmark = pytest.mark.contract
 
@@ -81,13 +81,10 @@ def close(found, expected, dtype=F64, factor=1.0):
 
 
 def test_all_operators_are_in_the_table():
-    public = {name: getattr(ops, name) for name in ops.__all__}
-    chosen = {
-        name
-        for name, function in public.items()
-        if inspect.isfunction(function) and "backend" in inspect.signature(function).parameters
-    }
+    functions = {name: getattr(ops, name) for name in ops.__all__ if inspect.isfunction(getattr(ops, name))}
+    chosen = {name for name, one in functions.items() if "backend" in inspect.signature(one).parameters}
     assert chosen - {"kernels_for"} == OPERATORS.keys()
+    assert functions.keys() - chosen == HELPERS
 
 
 @each_dtype

@@ -154,7 +154,7 @@ def test_forces_ask_for_no_gradient_of_weights(molecules, monkeypatch):
 
     model = make()
     energy_forces_stress(model, **molecules, create_graph=True)  # compiled by now
-    monkeypatch.setattr(cpu, "coefficient_gradient", lambda *_: pytest.fail("gradient of weights computed"))
+    monkeypatch.setattr(cpu, "spline_conv_grad_table", lambda *_: pytest.fail("gradient of weights computed"))
     energy_forces_stress(model, **molecules, create_graph=True)
     energy_forces_stress(model, **molecules)
 

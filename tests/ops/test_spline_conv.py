@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyg_schnet.backends import numba as kernels
-from pyg_schnet.ops import pointer_of_sorted, sort_edges, spline_conv, spline_graph
+from pyg_schnet.ops import pointer_of_sorted, sort_edges, spline_conv, spline_conv_grad_basis, spline_graph
 from pyg_schnet.ops import spline_conv_reference as reference
 
 from .graphs import FEW, LARGE, form, make_case
@@ -138,6 +138,20 @@ def test_a_half_list_stands_for_both_directions():
     forth = torch.from_numpy(form(case, "if"))
     back = torch.from_numpy(form(case._replace(g=case.x), "jf"))
     torch.testing.assert_close(found, forth + back, rtol=0, atol=1e-12)
+
+
+@each_backend
+def test_shapes_that_do_not_fit(backend):
+    g, x, table, basis, edges = make_case()
+    how = {"backend": backend}
+    with pytest.raises(ValueError, match=r"basis must have one row for each of the 37 edges, \[E, 4\]; got \[36, 4\]"):
+        spline_conv(x, table, basis[1:], edges, **how)
+    with pytest.raises(ValueError, match=r"sources and table must be rows .* got sources \[9, 5\], table \[14, 4\]"):
+        spline_conv(x, table[:, 1:], basis, edges, **how)
+    with pytest.raises(ValueError, match="interval, source and target of 37 edges must have one shape"):
+        spline_conv(x, table, basis, edges._replace(source=edges.source[1:]), **how)
+    with pytest.raises(ValueError, match="the graph has 7 targets, got features of 6"):
+        spline_conv_grad_basis(g[1:], x, table, edges, **how)
 
 
 def test_meta_tensors_give_shapes():
