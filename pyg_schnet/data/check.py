@@ -59,6 +59,11 @@ class _Pairs(NamedTuple):
     square: np.ndarray
 
 
+def _may_be_charged(atoms: Atoms) -> bool:
+    """Whether a structure says anything that might be its charge or spin."""
+    return bool(atoms.info) or atoms.has("initial_charges") or atoms.has("initial_magmoms")
+
+
 class StructureCheck:
     """Whether a model is made for a structure: one for each calculator, and for each analysis.
 
@@ -68,7 +73,7 @@ class StructureCheck:
 
     Args:
         cards: Cards of one model, or of those of an ensemble.
-        untrained_forces: Whether forces are wanted of models that were not trained on any.
+        untrained_forces: Whether to allow forces of models that were not trained on any.
 
     Example:
         >>> from ase.build import molecule
@@ -113,7 +118,7 @@ class StructureCheck:
         if self._last is None or not (np.array_equal(numbers, self._last[0]) and np.array_equal(pbc, self._last[1])):
             self.structure(numbers, pbc)
             self._last = numbers.copy(), pbc.copy()
-        if "charge" not in self._said and warn_of_charge(atoms):
+        if "charge" not in self._said and _may_be_charged(atoms) and warn_of_charge(atoms):
             self._said.add("charge")
         if distances and self.wants_distances():
             self.distances(atoms)
@@ -128,9 +133,9 @@ class StructureCheck:
         Raises:
             ValueError: If a model was not trained on an element.
         """
-        kinds = np.unique(np.asarray(numbers)).tolist()
+        species = np.unique(np.asarray(numbers)).tolist()
         for card in self.cards:
-            check_elements(card, kinds)
+            check_elements(card, species)
         for domain in self.domains:
             self._say(domain.outside(numbers, pbc))
 
@@ -194,10 +199,10 @@ class StructureCheck:
         """
         if not dist.numel() or not self.wants_distances():
             return
-        kinds = z.unique()
-        limits = np.max([domain.limits(kinds.cpu().numpy()) for domain in self.domains], axis=0)
+        species = z.unique()
+        limits = np.max([domain.limits(species.cpu().numpy()) for domain in self.domains], axis=0)
         table = dist.new_zeros(MAX_Z + 1, MAX_Z + 1)
-        table[kinds.unsqueeze(1), kinds] = torch.as_tensor(limits, dtype=dist.dtype, device=dist.device)
+        table[species.unsqueeze(1), species] = torch.as_tensor(limits, dtype=dist.dtype, device=dist.device)
         ends = z[edge_index]
         ratio = dist / table[ends[0], ends[1]].clamp(min=1e-6)
         shortest = int(ratio.argmin())
@@ -211,7 +216,7 @@ class StructureCheck:
         self._say([("distance", text)])
 
     def _say(self, differences: Iterable[tuple[str, str]]) -> None:
-        """Warn of kinds of difference that were not warned about before."""
+        """Warn of sorts of difference that were not warned about before."""
         fresh = {kind: text for kind, text in differences if kind not in self._said}
         self._said.update(fresh)
         if fresh:

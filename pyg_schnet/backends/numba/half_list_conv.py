@@ -168,7 +168,7 @@ def _dots_parallel(bounds, g, x, c, bins, source, ptr, out) -> None:
 def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by g, and for other arguments by x, shape ``[N, F]``."""
     out = x.new_empty(x.shape)
-    arrays = arrays_of(x, coefficients, weights, graph.bins, graph.source, graph.target_ptr)
+    arrays = arrays_of(x, coefficients, weights, graph.interval, graph.source, graph.target_ptr)
     run(convolve_columns, _convolve_parallel, _columns(x), _work(x, graph), 0, x.size(0), *arrays, out.numpy())
     return out
 
@@ -176,7 +176,7 @@ def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGrap
 def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph) -> Tensor:
     """Derivative of the form by C, shape ``[num_coefficients, F]``."""
     out = x.new_empty(num_coefficients, x.size(1))
-    arrays = arrays_of(g, x, weights, graph.bins, graph.source, graph.target_ptr)
+    arrays = arrays_of(g, x, weights, graph.interval, graph.source, graph.target_ptr)
     rows = 0, x.size(0)
     run(coefficients_of_columns, _coefficients_parallel, _columns(x), _work(x, graph), *rows, *arrays, out.numpy())
     return out
@@ -184,9 +184,9 @@ def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients
 
 def weight_gradient(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by h, shape ``[P, 4]``."""
-    out = x.new_zeros(graph.bins.size(0), 4)
+    out = x.new_zeros(graph.interval.size(0), 4)
     ptr = array(graph.target_ptr)
-    arrays = arrays_of(g, x, coefficients, graph.bins, graph.source)
+    arrays = arrays_of(g, x, coefficients, graph.interval, graph.source)
     run(dots_of_pairs, _dots_parallel, by_work(ptr), _work(x, graph), *arrays, ptr, out.numpy())
     return out
 
@@ -196,4 +196,4 @@ def _columns(x: Tensor) -> Cut:
 
 
 def _work(x: Tensor, graph: SplineGraph) -> int:
-    return 2 * graph.bins.size(0) * x.size(1)
+    return 2 * graph.interval.size(0) * x.size(1)

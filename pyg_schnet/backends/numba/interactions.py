@@ -330,7 +330,7 @@ def descend(
         grad_hidden = np.empty((1, 0, n_filters), real)
     if grad_inner is None:
         grad_inner = np.empty((1, 0, n_features), real)
-    edges = zeros((graph.bins.size(0) if grad_basis else 0, 4), real)
+    edges = zeros((graph.interval.size(0) if grad_basis else 0, 4), real)
     cut = steps.cut
     kinds = n_kinds if grad_embedding or grad_weights else 0
     sums = tuple(empty((2 if cut > 0 else 1, kinds, width), real) for width in (n_filters, n_features))
@@ -350,7 +350,7 @@ def descend(
 
 
 def _work(graph: SplineGraph, weights: Weights) -> int:
-    return graph.bins.size(0) * weights.tables.shape[2]
+    return graph.interval.size(0) * weights.tables.shape[2]
 
 
 def cut_of(graph: SplineGraph, weights: Weights) -> int:
@@ -373,7 +373,7 @@ def run_blocks(
     threads, ptr = num_threads(_work(graph, weights)), array(graph.target_ptr)
     shares = share(threads, cut, ptr, *weights.w0.shape[1:], NARROW // weights.w0.itemsize)
     counts = np.empty(0, weights.w0.dtype) if n_neighbors is None else array(n_neighbors)
-    edges = array(h), array(graph.bins), array(graph.source), ptr, counts
+    edges = array(h), array(graph.interval), array(graph.source), ptr, counts
     arguments = (tuple(shares), tuple(weights), *edges, *rest)
     if threads == 1:
         kernels[0](*arguments)

@@ -1,8 +1,7 @@
 """The fused convolution and its derivatives, without atomics: every row is summed by one thread in order of its edges.
 
 Each kernel is a serial function over a range of rows, and a parallel one that cuts the rows into one range for each
-thread, of about as many edges. Results do not depend on the number of threads. Undirected graphs have kernels of their
-own, :mod:`pyg_schnet.backends.numba.half_list_conv`.
+thread, of about as many edges. Results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from pyg_schnet.backends.numba import half_list_conv as pairs
 from pyg_schnet.backends.numba.lib.compiler import njit
 from pyg_schnet.backends.numba.lib.parallel import OPTIONS, array, arrays_of, by_work, evenly, run
-from pyg_schnet.ops.graph import MANY_EDGES, SplineGraph, is_crowded
+from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
 
 _PIECE = 64  # edges that are summed in float32
 
@@ -139,26 +138,21 @@ def _dots_parallel(bounds, g, x, c, bins, source, target, order, out) -> None:
         _dots(bounds[part], bounds[part + 1], g, x, c, bins, source, target, order, out)
 
 
-def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
-    """Derivative of the form by g: the convolution itself, shape ``[N_dst, F]``."""
-    crowded = _is_crowded(x, graph)
-    if graph.undirected and not crowded:
-        return pairs.convolve(x, coefficients, weights, graph)
-    if graph.undirected:
-        graph, weights = graph.in_both_directions(), torch.cat([weights, weights])
+def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph) -> Tensor:
+    """Derivative of the form with respect to g: the convolution itself, shape ``[N_dst, F]``."""
     ptr = array(graph.target_ptr)
-    if crowded:
+    if _is_crowded(x, graph):
         pieces, owner = _in_pieces(ptr)
-        rows = _convolved(x, coefficients, weights, graph, pieces)
+        rows = _convolved(x, table, basis, graph, pieces)
         sums = torch.zeros(len(ptr) - 1, x.size(1), dtype=torch.float64)
         return sums.index_add_(0, torch.from_numpy(owner), rows.to(torch.float64)).to(x.dtype)
-    return _convolved(x, coefficients, weights, graph, ptr)
+    return _convolved(x, table, basis, graph, ptr)
 
 
-def _convolved(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph, ptr: np.ndarray) -> Tensor:
+def _convolved(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, ptr: np.ndarray) -> Tensor:
     """Rows of the convolution, each the sum over the edges from ``ptr[i]`` to ``ptr[i + 1]``."""
     out = x.new_empty(len(ptr) - 1, x.size(1))
-    arrays = arrays_of(x, coefficients, weights, graph.bins, graph.source)
+    arrays = arrays_of(x, table, basis, graph.interval, graph.source)
     rest = (ptr, array(graph.target_order), out.numpy())
     run(_convolve, _convolve_parallel, by_work(ptr), _work(x, graph), *arrays, *rest)
     return out
@@ -166,9 +160,9 @@ def _convolved(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGr
 
 def _is_crowded(x: Tensor, graph: SplineGraph) -> bool:
     """Whether a target has so many edges that their sum in float32 is to be made in pieces."""
-    if x.dtype != torch.float32 or (1 + graph.undirected) * graph.source.size(0) <= MANY_EDGES:
+    if x.dtype != torch.float32 or graph.source.size(0) <= MANY_EDGES:
         return False
-    return is_crowded(graph.target_ptr, graph.source if graph.undirected else None)
+    return is_crowded(graph.target_ptr)
 
 
 def _in_pieces(ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,30 +173,26 @@ def _in_pieces(ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.append(ptr[owner] + _PIECE * number, ptr[-1]), owner
 
 
-def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph) -> Tensor:
-    """Derivative of the form by C, shape ``[num_coefficients, F]``."""
-    if graph.undirected:
-        return pairs.coefficient_gradient(g, x, weights, num_coefficients, graph)
-    graph = graph.with_bins(num_coefficients - 3)
-    out = x.new_empty(num_coefficients, x.size(1))
-    ptr = array(graph.bin_ptr)
-    arrays = arrays_of(g, x, weights, graph.source, graph.target)
+def spline_conv_grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, graph: SplineGraph) -> Tensor:
+    """Derivative of the form by C, shape ``[num_rows, F]``."""
+    graph = graph.with_intervals(num_rows - 3)
+    out = x.new_empty(num_rows, x.size(1))
+    ptr = array(graph.interval_ptr)
+    arrays = arrays_of(g, x, basis, graph.source, graph.target)
     cut = by_work(np.append(ptr, [ptr[-1]] * 3))  # rows are coefficients, three more than intervals
-    rest = (ptr, array(graph.bin_order), out.numpy())
+    rest = (ptr, array(graph.interval_order), out.numpy())
     run(_coefficients, _coefficients_parallel, cut, _work(x, graph), *arrays, *rest)
     return out
 
 
-def weight_gradient(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
+def spline_conv_grad_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by h, shape ``[E, 4]``."""
-    if graph.undirected:
-        return pairs.weight_gradient(g, x, coefficients, graph)
-    out = x.new_empty(graph.bins.size(0), 4)
-    arrays = arrays_of(g, x, coefficients, graph.bins, graph.source, graph.target)
+    out = x.new_empty(graph.interval.size(0), 4)
+    arrays = arrays_of(g, x, table, graph.interval, graph.source, graph.target)
     rest = (array(graph.target_order), out.numpy())
-    run(_dots, _dots_parallel, evenly(graph.bins.size(0)), _work(x, graph), *arrays, *rest)
+    run(_dots, _dots_parallel, evenly(graph.interval.size(0)), _work(x, graph), *arrays, *rest)
     return out
 
 
 def _work(x: Tensor, graph: SplineGraph) -> int:
-    return graph.bins.size(0) * x.size(1)
+    return graph.interval.size(0) * x.size(1)
