@@ -201,15 +201,15 @@ class _Stacked(NamedTuple):
     def forward(self, h: Tensor, keep: bool) -> tuple[Tensor, Any]:
         """Features, and what the gradient needs of this pass if it is to be kept."""
         graph, counts = self.edges.graph, self.edges.n_neighbors
-        return cpu_kernels().ascend(self.z, self.weights, h, graph, counts, for_edges=keep)
+        return cpu_kernels().interactions_forward(self.z, self.weights, h, graph, counts, for_edges=keep)
 
     def backward(self, h: Tensor, grad: Tensor, steps: Any, grad_embedding: bool) -> tuple[Tensor | None, Tensor]:
         """Gradients by embeddings, where wanted, and by the weights of the edges."""
         graph, counts = self.edges.graph, self.edges.n_neighbors
-        found, _ = cpu_kernels().descend(
+        found, _ = cpu_kernels().interactions_backward(
             grad, self.z, self.weights, h, graph, counts, steps, grad_embedding=grad_embedding
         )
-        return None if found.elements is None else torch.from_numpy(found.elements), torch.from_numpy(found.edges)
+        return None if found.embedding is None else torch.from_numpy(found.embedding), torch.from_numpy(found.basis)
 
 
 class _Interact(torch.autograd.Function):

@@ -87,7 +87,7 @@ class Prepared(NamedTuple):
             strain: Whether gradients by strains are wanted.
         """
         arguments = pos, z, batch, batch_size, index, ptr, offset, self.grid, self.weights, self.head
-        found = cpu_kernels().energy_and_gradients(*arguments, mean=self.mean, strain=strain)
+        found = cpu_kernels().potential(*arguments, mean=self.mean, strain=strain)
         return None if found is None else EnergyGradients(*found)
 
 

@@ -61,7 +61,7 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
         tensor([[-2068.2500]], dtype=torch.float64)
     """
     if is_dense_cpu(atomref) and is_dense_cpu(z, (torch.int64,)) and is_dense_cpu(batch, (torch.int64,)):
-        total, counts = cpu_kernels().sum_kinds(atomref, z, batch, batch_size)
+        total, counts = cpu_kernels().sum_species(atomref, z, batch, batch_size)
         return total / counts.clamp(min=1.0).unsqueeze(-1) if mean else total
     return element_counts(z, batch, batch_size, mean=mean) @ atomref.to(wide_dtype(atomref))
 

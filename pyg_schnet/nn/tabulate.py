@@ -83,7 +83,7 @@ def _weights_of(network: FilterNetwork) -> list[Tensor]:
 
 
 def _stacks(weights: Sequence[Tensor]) -> Any:
-    return cpu_kernels().Stacks(zip(*_by_network(weights), strict=True), turned=(0, 2))
+    return list(zip(*_by_network(weights), strict=True))
 
 
 def is_written_out(network: FilterNetwork) -> bool:
@@ -104,7 +104,7 @@ class _Tables(torch.autograd.Function):
             return known.view_as(known)
         kernels = cpu_kernels()
         networks = kernels.Networks.pack(*grid, activate, stacks)
-        tables, sampled = kernels.tabulate(networks)
+        tables, sampled = kernels.filter_table(networks)
         ctx.kept = networks, sampled
         return tables
 
@@ -118,8 +118,8 @@ class _Tables(torch.autograd.Function):
         kernels = cpu_kernels()
         if ctx.kept is None:
             networks = kernels.Networks.pack(*grid, ctx.activate, _stacks(weights))
-            ctx.kept = networks, kernels.tabulate(networks)[1]
-        found = kernels.table_gradient(grad, *ctx.kept)
+            ctx.kept = networks, kernels.filter_table(networks)[1]
+        found = kernels.filter_table_backward(grad, *ctx.kept)
         each = zip(*[values.unbind() for values in found], strict=True)
         return None, None, None, None, *chain.from_iterable(each)
 

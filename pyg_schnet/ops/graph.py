@@ -154,7 +154,7 @@ def pair_edges(edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, nu
     from pyg_schnet.backends import numba as cpu
 
     ptr = cpu.pointer_of_sorted(edge_index[1], num_atoms) if ptr is None else ptr
-    found = None if ptr is None else cpu.pairs_of(edge_index[0], ptr, offset)
+    found = None if ptr is None else cpu.half_list(edge_index[0], ptr, offset)
     return None if found is None else Pairs(*found)
 
 

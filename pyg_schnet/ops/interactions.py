@@ -56,7 +56,7 @@ class DenseLayers:
 
     def __init__(self, blocks: Sequence[SchNetInteraction]) -> None:
         self.weights = [weight for block in blocks for weight in dense_layers(block)]
-        self.stacks = cpu_kernels().Stacks(zip(*_by_block(self.weights), strict=True), turned=(0, 1, 3))
+        self.stacks = list(zip(*_by_block(self.weights), strict=True))
 
 
 def dense_layers(block: SchNetInteraction) -> _Weights:
@@ -105,7 +105,7 @@ class _Learn(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         kernels = cpu_kernels()
         packed = kernels.Weights.pack(tables, stacks, elements)
-        out, steps = kernels.ascend(z, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
+        out, steps = kernels.interactions_forward(z, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
         hidden, slopes = (), ()
         if ctx.needs_input_grad[4]:
             hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
@@ -127,7 +127,7 @@ class _Learn(torch.autograd.Function):
                 grad_h = _Slopes.apply(*known, grad, elements, h, tables, *weights, *hidden, *slopes)
                 return None, None, None, None, grad_h, None, *(None for _ in weights)
             return None, None, None, *_by_autograd(ctx.edges, z, [elements, h, tables, *weights], (grad, *grad_steps))
-        found, _ = cpu_kernels().descend(
+        found, _ = cpu_kernels().interactions_backward(
             torch.zeros(z.size(0), elements.size(1), dtype=elements.dtype) if grad is None else grad,
             z,
             ctx.packed,
@@ -187,11 +187,11 @@ class _Slopes(torch.autograd.Function):
         tables: Tensor,
         *rest: Tensor,
     ) -> Tensor:
-        found, descent = cpu_kernels().descend(grad, z, packed, h, edges.graph, edges.n_neighbors, steps, keep=True)
+        found, descent = cpu_kernels().interactions_backward(grad, z, packed, h, edges.graph, edges.n_neighbors, steps, keep=True)
         ctx.save_for_backward(z, grad, elements, h, tables, *rest)
         ctx.edges, ctx.known = edges, (steps, descent)
         ctx.packed = packed
-        return torch.from_numpy(found.edges)
+        return torch.from_numpy(found.basis)
 
     @staticmethod
     def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:

@@ -96,17 +96,28 @@ def cpu_kernels() -> ModuleType:
 
 
 def _spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Any) -> Tensor:
-    return _backend(x).convolve(x, coefficients, weights, SplineGraph(*graph))
+    graph, weights = _directed(SplineGraph(*graph), weights)
+    return _backend(x).spline_conv(x, coefficients, weights, graph)
 
 
 def _spline_conv_coefficients(
     g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, *graph: Tensor | None
 ) -> Tensor:
-    return _backend(x).coefficient_gradient(g, x, weights, num_coefficients, SplineGraph(*graph))
+    graph, weights = _directed(SplineGraph(*graph), weights)
+    return _backend(x).spline_conv_grad_table(g, x, weights, num_coefficients, graph)
 
 
 def _spline_conv_weights(g: Tensor, x: Tensor, coefficients: Tensor, *graph: Any) -> Tensor:
-    return _backend(x).weight_gradient(g, x, coefficients, SplineGraph(*graph))
+    given = SplineGraph(*graph)
+    found = _backend(x).spline_conv_grad_basis(g, x, coefficients, _directed(given, None)[0])
+    return found if not given.undirected else found[: given.source.size(0)] + found[given.source.size(0) :]
+
+
+def _directed(graph: SplineGraph, weights: Tensor | None) -> tuple[SplineGraph, Tensor | None]:
+    """Edges in both directions in the place of an undirected graph."""
+    if not graph.undirected:
+        return graph, weights
+    return graph.in_both_directions(), None if weights is None else torch.cat([weights, weights])
 
 
 def _keep(ctx: Any, graph: tuple, *arguments: Tensor) -> None:

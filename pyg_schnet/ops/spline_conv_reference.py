@@ -9,7 +9,7 @@ from pyg_schnet.ops.bspline import SPAN, interpolate
 from pyg_schnet.ops.graph import SplineGraph
 
 
-def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
+def spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by g: the convolution itself, shape ``[N_dst, F]``."""
     messages = x.index_select(0, graph.source) * interpolate(coefficients, weights, graph.bins)
     out = x.new_zeros(graph.target_ptr.size(0) - 1, x.size(1)).index_add_(0, graph.target, messages)
@@ -20,7 +20,7 @@ def convolve(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGrap
     return out
 
 
-def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph) -> Tensor:
+def spline_conv_grad_table(g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph) -> Tensor:
     """Derivative of the form by C, shape ``[num_coefficients, F]``."""
     product = _product(g, x, graph)
     out = x.new_zeros(num_coefficients, x.size(1))
@@ -29,7 +29,7 @@ def coefficient_gradient(g: Tensor, x: Tensor, weights: Tensor, num_coefficients
     return out
 
 
-def weight_gradient(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
+def spline_conv_grad_basis(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form by h, shape ``[E, 4]``."""
     product = _product(g, x, graph)
     return torch.stack([(product * coefficients.index_select(0, graph.bins + m)).sum(1) for m in range(SPAN)], 1)

@@ -6,6 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyg_schnet.backends import numba as cpu
+from pyg_schnet.backends import tuning
 from pyg_schnet.ops import (
     graph,
     spline_conv,
@@ -19,8 +20,8 @@ from .graphs import CASES, LARGE, Case, form, make_case
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 BACKENDS = {
-    "reference": (reference.convolve, reference.coefficient_gradient, reference.weight_gradient),
-    "cpu": (cpu.convolve, cpu.coefficient_gradient, cpu.weight_gradient),
+    "reference": (reference.spline_conv, reference.spline_conv_grad_table, reference.spline_conv_grad_basis),
+    "cpu": (cpu.spline_conv, cpu.spline_conv_grad_table, cpu.spline_conv_grad_basis),
     "operator": (spline_conv, spline_conv_coefficients, spline_conv_weights),
 }
 
@@ -120,7 +121,7 @@ def test_operators_are_registered_as_torch_wants_them(which, orders, undirected)
 @pytest.mark.parametrize("options", [{"sort": True}, {"sort": False}, {"undirected": True}], ids=str)
 def test_backends_agree_and_threads_change_nothing(dtype, options, threads):
     case = make_case(**LARGE, dtype=dtype, **options)
-    assert case.weights.size(0) * case.x.size(1) > cpu.SERIAL_WORK
+    assert case.weights.size(0) * case.x.size(1) > tuning.current.serial_work
     expected = evaluate("reference", Case(*(value.double() for value in case[:4]), case.graph))
     found = []
     for number in (1, 2, 2, 3, 1):
@@ -189,9 +190,9 @@ def test_inputs_are_not_changed():
 @pytest.mark.parametrize(
     ("wanted", "called"),
     [
-        ("x", {"convolve"}),
-        ("coefficients", {"coefficient_gradient"}),
-        ("weights", {"weight_gradient"}),
+        ("x", {"spline_conv"}),
+        ("coefficients", {"spline_conv_grad_table"}),
+        ("weights", {"spline_conv_grad_basis"}),
     ],
 )
 @pytest.mark.parametrize("frozen", [False, True])
@@ -202,7 +203,7 @@ def test_only_the_gradients_asked_for_are_computed(wanted, called, frozen, monke
         value.requires_grad_(name == wanted or not frozen)
     out = spline_conv(**inputs, graph=case.graph)
     calls = set()
-    for name in ("convolve", "coefficient_gradient", "weight_gradient"):
+    for name in ("spline_conv", "spline_conv_grad_table", "spline_conv_grad_basis"):
         kernel = getattr(cpu, name)
         monkeypatch.setattr(cpu, name, lambda *args, name=name, kernel=kernel: (calls.add(name), kernel(*args))[1])
     torch.autograd.grad(out.sum(), inputs[wanted])
@@ -211,7 +212,7 @@ def test_only_the_gradients_asked_for_are_computed(wanted, called, frozen, monke
     calls.clear()
     scaled = {name: 2.0 * value for name, value in inputs.items()}
     torch.autograd.grad(spline_conv(**scaled, graph=case.graph).sum(), inputs[wanted])
-    assert calls == called | {"convolve"}
+    assert calls == called | {"spline_conv"}
 
 
 def test_backward_reaches_all_inputs():

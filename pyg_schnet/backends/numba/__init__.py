@@ -1,57 +1,55 @@
 """The kernels in numba, for float32 and float64 on CPUs; compiled when first called, and kept on disk from then on."""
 
 from pyg_schnet.backends.numba.edge_lengths import measure, push, weigh
-from pyg_schnet.backends.numba.filter_table import Networks, table_gradient, tabulate
-from pyg_schnet.backends.numba.interactions import ascend, descend
+from pyg_schnet.backends.numba.filter_table import Networks, filter_table, filter_table_backward
+from pyg_schnet.backends.numba.interactions import interactions_backward, interactions_forward
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
 from pyg_schnet.backends.numba.lib.gemm import gemm, gemm_tn
-from pyg_schnet.backends.numba.lib.parallel import SERIAL_WORK, is_large
+from pyg_schnet.backends.numba.lib.parallel import is_large
 from pyg_schnet.backends.numba.lib.ragged import rows_of
 from pyg_schnet.backends.numba.lib.softplus import shifted_softplus
-from pyg_schnet.backends.numba.lib.stacks import Stacks, norm
 from pyg_schnet.backends.numba.lib.transpose import transpose
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
-from pyg_schnet.backends.numba.pooling import pool, sum_kinds, unpool
-from pyg_schnet.backends.numba.potential import Grid, Head, energy_and_gradients
+from pyg_schnet.backends.numba.norm import norm
+from pyg_schnet.backends.numba.pooling import pool, sum_species, unpool
+from pyg_schnet.backends.numba.potential import Grid, Head, potential
 from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once
 from pyg_schnet.backends.numba.records import Weights
-from pyg_schnet.backends.numba.sort_edges import pairs_of, pointer_of_sorted, sort_edges
-from pyg_schnet.backends.numba.spline_conv import coefficient_gradient, convolve, weight_gradient
+from pyg_schnet.backends.numba.sort_edges import half_list, pointer_of_sorted, sort_edges
+from pyg_schnet.backends.numba.spline_conv import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
 
 __all__ = [
-    "SERIAL_WORK",
     "Grid",
     "Head",
     "Networks",
-    "Stacks",
     "Weights",
-    "ascend",
     "close_pairs",
     "close_pairs_once",
-    "coefficient_gradient",
-    "convolve",
-    "descend",
-    "energy_and_gradients",
+    "filter_table",
+    "filter_table_backward",
     "gemm",
     "gemm_tn",
+    "half_list",
+    "interactions_backward",
     "interactions_double_backward",
+    "interactions_forward",
     "is_large",
     "measure",
     "mlp",
     "mlp_backward",
     "norm",
-    "pairs_of",
     "pointer_of_sorted",
     "pool",
+    "potential",
     "push",
     "rows_of",
     "shifted_softplus",
     "sort_edges",
-    "sum_kinds",
-    "table_gradient",
-    "tabulate",
+    "spline_conv",
+    "spline_conv_grad_basis",
+    "spline_conv_grad_table",
+    "sum_species",
     "transpose",
     "unpool",
     "weigh",
-    "weight_gradient",
 ]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import OPTIONS, array
+from pyg_schnet.backends.numba.lib.buffers import array
+from pyg_schnet.backends.numba.lib.compiler import REASSOCIATED, njit
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def component(pos, i, j, offset, e, d) -> float:
     """One component of the vector of edge e, from its target i to its source j."""
     part = pos[j, d] - pos[i, d]
@@ -18,7 +18,7 @@ def component(pos, i, j, offset, e, d) -> float:
     return part
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def length(pos, i, j, offset, e) -> float:
     """Length of that vector."""
     square = pos.dtype.type(0)
@@ -28,7 +28,7 @@ def length(pos, i, j, offset, e) -> float:
     return np.sqrt(square)
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def measure_edges(pos, source, target, offset, ignored, out) -> bool:
     """See :func:`measure`."""
     n_atoms = pos.shape[0]
@@ -41,7 +41,7 @@ def measure_edges(pos, source, target, offset, ignored, out) -> bool:
     return True
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def push_edges(grad, pos, source, target, offset, dist, grad_pos, grad_offset) -> None:
     """See :func:`push`."""
     for e in range(grad.shape[0]):
@@ -57,7 +57,7 @@ def push_edges(grad, pos, source, target, offset, dist, grad_pos, grad_offset) -
                 grad_offset[e, d] = slope * part
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def weigh_edges(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
     """See :func:`weigh`."""
     real = weights.dtype.type

@@ -6,39 +6,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import OPTIONS, arrays_of
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
+from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def pool_atoms(values, scale, shift, references, z, batch, out, counts) -> bool:
-    """See :func:`pool`; false if an atom is of no kind or structure that is there."""
+    """See :func:`pool`; false if an atom is of no species or structure that is there."""
     for i in range(values.shape[0]):
-        b, kind = batch[i], z[i]
-        if not (0 <= b < out.shape[0] and 0 <= kind < references.shape[0]):
+        b, species = batch[i], z[i]
+        if not (0 <= b < out.shape[0] and 0 <= species < references.shape[0]):
             return False
-        if kind > 0:
+        if species > 0:
             counts[b] += 1
             for c in range(out.shape[1]):
                 value = np.float64(scale[c]) * np.float64(values[i, c])
-                out[b, c] += value + np.float64(shift[c]) + np.float64(references[kind, c])
+                out[b, c] += value + np.float64(shift[c]) + np.float64(references[species, c])
     return True
 
 
-@njit(**OPTIONS)
-def _sum_kinds(values, z, batch, sums, counts) -> bool:
+@njit(**EXACT)
+def _sum_species(values, z, batch, sums, counts) -> bool:
     for i in range(z.shape[0]):
-        b, kind = batch[i], z[i]
-        if not (0 <= b < sums.shape[0] and 0 <= kind < values.shape[0]):
+        b, species = batch[i], z[i]
+        if not (0 <= b < sums.shape[0] and 0 <= species < values.shape[0]):
             return False
-        if kind > 0:
+        if species > 0:
             counts[b] += 1
             for c in range(sums.shape[1]):
-                sums[b, c] += values[kind, c]
+                sums[b, c] += values[species, c]
     return True
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def unpool_atoms(grad, scale, z, batch, out) -> None:
     """See :func:`unpool`."""
     for i in range(out.shape[0]):
@@ -55,7 +55,7 @@ def pool(
         values: Values of atoms, shape ``[N, C]``.
         scale: Factor of each, shape ``[C]``.
         shift: What is added, shape ``[C]``.
-        references: What is added for each kind of atom, shape ``[Z, C]``.
+        references: What is added for each species of atom, shape ``[Z, C]``.
         z: Kind of each atom, shape ``[N]``.
         batch: Structure of each atom, shape ``[N]``.
         size: Number of structures B.
@@ -64,7 +64,7 @@ def pool(
         Shapes ``[B, C]`` and ``[B]``.
 
     Raises:
-        IndexError: If an atom is of no kind or structure that is there.
+        IndexError: If an atom is of no species or structure that is there.
     """
     out = torch.zeros(size, values.size(1), dtype=torch.float64)
     counts = torch.zeros(size, dtype=torch.float64)
@@ -73,11 +73,11 @@ def pool(
     return out, counts
 
 
-def sum_kinds(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sums in float64 of what each atom has by its kind, and the number of atoms; padding, ``z == 0``, is none.
+def sum_species(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sums in float64 of what each atom has by its species, and the number of atoms; padding, ``z == 0``, is none.
 
     Args:
-        values: Value of each kind, shape ``[Z, C]``.
+        values: Value of each species, shape ``[Z, C]``.
         z: Kind of each atom, shape ``[N]``.
         batch: Structure of each atom, shape ``[N]``.
         size: Number of structures B.
@@ -86,24 +86,24 @@ def sum_kinds(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Tens
         Shapes ``[B, C]`` and ``[B]``.
 
     Raises:
-        IndexError: If an atom is of no kind or structure that is there.
+        IndexError: If an atom is of no species or structure that is there.
     """
     sums = torch.zeros(size, values.size(1), dtype=torch.float64)
     counts = torch.zeros(size, dtype=torch.float64)
-    if not _sum_kinds(*arrays_of(values, z, batch, sums, counts)):
+    if not _sum_species(*arrays_of(values, z, batch, sums, counts)):
         raise _out_of_range(z, batch, values.size(0), size)
     return sums, counts
 
 
-def _out_of_range(z: Tensor, batch: Tensor, n_kinds: int, size: int) -> IndexError:
+def _out_of_range(z: Tensor, batch: Tensor, n_species: int, size: int) -> IndexError:
     return IndexError(
-        f"z must lie between 0 and {n_kinds - 1} and batch between 0 and {size - 1}; got z from "
+        f"z must lie between 0 and {n_species - 1} and batch between 0 and {size - 1}; got z from "
         f"{z.min()} to {z.max()} and batch from {batch.min()} to {batch.max()}"
     )
 
 
 def unpool(grad: Tensor, scale: Tensor, z: Tensor, batch: Tensor) -> Tensor:
-    """Gradient by the values, shape ``[N, C]``, from that by the sums, ``[B, C]``; indices are not checked."""
+    """Gradient with respect to the values, shape ``[N, C]``, from that of the sums, ``[B, C]``; indices are not checked."""
     out = torch.empty(z.size(0), grad.size(1), dtype=grad.dtype)
     unpool_atoms(*arrays_of(grad, scale, z, batch, out))
     return out

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
 from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import arrays_of
 
 
 @njit(cache=True)
@@ -73,7 +73,7 @@ def _halve(source, ptr, offset, chosen, sources, targets, chosen_ptr) -> int:
     return count
 
 
-def pairs_of(source: Tensor, ptr: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+def half_list(source: Tensor, ptr: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
     """One edge of each pair of directions, its ends and their ``ptr``; see :func:`pyg_schnet.ops.pair_edges`."""
     room = source.size(0) // 2
     chosen, ends, chosen_ptr = source.new_empty(room), source.new_empty(2, room), torch.zeros_like(ptr)
