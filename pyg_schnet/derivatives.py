@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.geometry import apply_strain, volume
 from pyg_schnet.ops.dispatch import is_cast
-from pyg_schnet.ops.no_parameter_grad import no_parameter_grad
+from pyg_schnet.ops.potential import EnergyGradients
 
 EnergyModel = Callable[..., Tensor]
 """Called as ``model(z, pos, batch, cell=..., pbc=..., edge_index=..., edge_shift=..., batch_size=...)``.
@@ -28,9 +28,9 @@ class EnergyForcesStress(NamedTuple):
 
     Attributes:
         energy: Energies in U, shape ``[B]``.
-        forces: Negative gradient by positions in U/Å, shape ``[N, 3]``; ``None`` where not asked for.
-        stress: Gradient by strain over the volume in U/Å³, shape ``[B, 3, 3]``, symmetric, in ASE's sign: positive
-            where the cell wants to shrink; ``None`` where not asked for.
+        forces: Negative gradient with respect to positions in U/Å, shape ``[N, 3]``; ``None`` where not asked for.
+        stress: Gradient with respect to strain over the volume in U/Å³, shape ``[B, 3, 3]``, symmetric, in ASE's
+            sign: positive where the cell wants to shrink; ``None`` where not asked for.
     """
 
     energy: Tensor
@@ -40,20 +40,6 @@ class EnergyForcesStress(NamedTuple):
     def virial(self, cell: Tensor) -> Tensor:
         """Virial, minus stress times volume, in U, shape ``[B, 3, 3]``; ``cell`` in Å, shape ``[B, 3, 3]``."""
         return -self.stress * volume(cell)[:, None, None]
-
-
-class EnergyGradients(NamedTuple):
-    """Energies and their gradients, as a model may know them without autograd.
-
-    Attributes:
-        energy: Energies in U, shape ``[B]``.
-        grad_pos: Gradient by positions in U/Å, shape ``[N, 3]``.
-        grad_strain: Gradient by a strain of each structure in U, shape ``[B, 3, 3]``; ``None`` where not asked for.
-    """
-
-    energy: Tensor
-    grad_pos: Tensor
-    grad_strain: Tensor | None
 
 
 def energy_forces_stress(
@@ -85,8 +71,9 @@ def energy_forces_stress(
     Inside of ``torch.inference_mode`` and with tensors made there, and inside of ``torch.autocast``, the results are
     the same: derivatives are computed outside of the first, and in the precision of the model.
 
-    A model whose class has a method ``energy_and_gradients``, as :meth:`pyg_schnet.SchNet.energy_and_gradients`, is asked for
-    both at once where nobody differentiates the results; autograd is used where that gives ``None``.
+    Without ``create_graph``, a model whose class has a method ``energy_and_gradients``
+    (:meth:`pyg_schnet.SchNet.energy_and_gradients`) is asked for both at once; autograd is used where that gives
+    ``None``.
 
     Args:
         model: Energy model, see :data:`EnergyModel`; it has to be differentiable in ``pos`` (and ``cell`` for stress).
@@ -98,9 +85,10 @@ def energy_forces_stress(
         edge_index: Edges ``(j, i)``, shape ``[2, E]``, where they are given.
         edge_shift: Lattice images crossed by them, shape ``[E, 3]``.
         batch_size: Number of structures B.
-        forces: Whether forces are wanted.
-        stress: Whether the stress is wanted.
-        create_graph: Whether the results can be differentiated again, by weights for training or by positions.
+        forces: Whether to compute forces.
+        stress: Whether to compute the stress.
+        create_graph: Whether the results can be differentiated again, with respect to weights for training or to
+            positions.
 
     Returns:
         Energy and what was asked for. Without ``create_graph`` they are detached.
@@ -115,50 +103,24 @@ def energy_forces_stress(
         >>> energy_forces_stress(spring, torch.tensor([1, 1]), pos).forces[:, 2]
         tensor([ 2., -2.])
     """
-    keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
-    if _is_limited(z, pos, batch, *keywords.values()):
+    given = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    if _is_limited(z, pos, batch, *given.values()):
         with _no_limits(pos.device.type):
-            inputs, keywords = _ordinary(z, pos, batch), dict(zip(keywords, _ordinary(*keywords.values()), strict=True))
+            atoms, given = _ordinary(z, pos, batch), dict(zip(given, _ordinary(*given.values()), strict=True))
             options = {"batch_size": batch_size, "forces": forces, "stress": stress, "create_graph": create_graph}
-            return energy_forces_stress(_with_ordinary_weights(model), *inputs, **keywords, **options)
+            return energy_forces_stress(_with_ordinary_weights(model), *atoms, **given, **options)
     if stress:
         _check_periodic(cell, pbc)
+    given["batch_size"] = batch_size
+    found = None
     if not create_graph and (forces or stress):
-        found = _by_hand(model, z, pos, batch, batch_size, keywords, stress)
-        if found is not None:
-            return EnergyForcesStress(
-                found.energy,
-                -found.grad_pos if forces else None,
-                found.grad_strain / volume(cell)[:, None, None] if stress else None,
-            )
-    if isinstance(model, nn.Module) and any(weight.is_inference() for weight in islice(model.parameters(), 1)):
-        model = _with_ordinary_weights(model)
-    with torch.enable_grad(), no_parameter_grad(not create_graph):
-        pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
-        inputs, moved, lattice, strain = [pos], pos, cell, None
-        if stress:
-            strain = torch.zeros(cell.size(0), 3, 3, dtype=pos.dtype, device=pos.device, requires_grad=True)
-            inputs.append(strain)
-            rows = torch.zeros_like(z) if batch is None else batch
-            moved, lattice = apply_strain(pos, cell, 0.5 * (strain + strain.mT), rows)
-        energy = _call(
-            model,
-            z,
-            moved,
-            batch,
-            cell=lattice,
-            pbc=pbc,
-            edge_index=edge_index,
-            edge_shift=edge_shift,
-            batch_size=batch_size,
-        )
-        gradients = _gradients(energy, inputs if forces or stress else [], create_graph)
-    if not create_graph:
-        energy = energy.detach()
+        found = _gradients_of_model(model, z, pos, batch, given, stress)
+    if found is None:
+        found = _gradients_by_autograd(model, z, pos, batch, given, forces, stress, create_graph)
     return EnergyForcesStress(
-        energy,
-        -gradients[0] if forces else None,
-        gradients[1] / volume(cell)[:, None, None] if stress else None,
+        found.energy,
+        -found.grad_pos if forces else None,
+        found.grad_strain / volume(cell)[:, None, None] if stress else None,
     )
 
 
@@ -172,7 +134,7 @@ def hessian(
     edge_index: Tensor | None = None,
     edge_shift: Tensor | None = None,
 ) -> Tensor:
-    r"""Second derivatives of the energy of one structure by its positions.
+    r"""Second derivatives of the energy of one structure with respect to its positions.
 
     .. math:: H_{ia,jb} = \frac{\partial^2 E}{\partial r_{ia} \partial r_{jb}}
 
@@ -193,19 +155,84 @@ def hessian(
         >>> hessian(spring, torch.tensor([1, 1]), torch.zeros(2, 3))[0, 0, :, 0]
         tensor([ 2., -2.])
     """
-    keywords = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
-    if _is_limited(z, pos, *keywords.values()):
+    given = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    if _is_limited(z, pos, *given.values()):
         with _no_limits(pos.device.type):
-            inputs, keywords = _ordinary(z, pos), dict(zip(keywords, _ordinary(*keywords.values()), strict=True))
-            return hessian(_with_ordinary_weights(model), *inputs, **keywords)
+            atoms, given = _ordinary(z, pos), dict(zip(given, _ordinary(*given.values()), strict=True))
+            return hessian(_with_ordinary_weights(model), *atoms, **given)
     pos = pos.detach().requires_grad_(True)
-    forces = energy_forces_stress(model, z, pos, **keywords, create_graph=True).forces.reshape(-1)
+    forces = energy_forces_stress(model, z, pos, **given, create_graph=True).forces.reshape(-1)
     rows = [torch.autograd.grad(-component, pos, retain_graph=True, materialize_grads=True)[0] for component in forces]
     return torch.stack(rows).view(*pos.shape, *pos.shape)
 
 
+def _gradients_of_model(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    given: dict[str, Any],
+    strain: bool,
+) -> EnergyGradients | None:
+    """Energies and gradients from the model itself, where it computes them without autograd."""
+    if getattr(type(model), "energy_and_gradients", None) is None:  # of the class: wrappers pass on attributes
+        return None
+    with torch.no_grad():
+        return model.energy_and_gradients(z, pos, batch, strain=strain, **given)
+
+
+def _gradients_by_autograd(
+    model: EnergyModel,
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    given: dict[str, Any],
+    forces: bool,
+    stress: bool,
+    create_graph: bool,
+) -> EnergyGradients:
+    """Energies and gradients of what ``model`` returns, with respect to positions and strain."""
+    if isinstance(model, nn.Module) and any(weight.is_inference() for weight in islice(model.parameters(), 1)):
+        model = _with_ordinary_weights(model)
+    with torch.set_grad_enabled(forces or stress or create_graph):
+        pos = pos if create_graph and pos.requires_grad else pos.detach().requires_grad_(True)
+        strain, strained = None, pos
+        if stress:
+            strain = pos.new_zeros(given["cell"].size(0), 3, 3).requires_grad_(True)
+            owner = torch.zeros_like(z) if batch is None else batch
+            symmetric = 0.5 * (strain + strain.mT)
+            strained, cell = apply_strain(pos, given["cell"], symmetric, owner)
+            given = {**given, "cell": cell}
+        energy = _energy_of(model, z, strained, batch, given)
+        inputs = [x for x in (pos if forces or stress else None, strain) if x is not None]
+        gradients = _gradients(energy, inputs, create_graph)
+    grad_pos, grad_strain = (*gradients, None, None)[:2]
+    return EnergyGradients(energy if create_graph else energy.detach(), grad_pos, grad_strain)
+
+
+def _energy_of(model: EnergyModel, z: Tensor, pos: Tensor, batch: Tensor | None, given: dict[str, Any]) -> Tensor:
+    """Energies ``[B]``; keywords that are ``None`` are left out of the call."""
+    energy = model(z, pos, batch, **{name: value for name, value in given.items() if value is not None})
+    if energy.dim() == 2 and energy.size(1) == 1:
+        energy = energy.squeeze(1)
+    if energy.dim() != 1:
+        raise ValueError(
+            f"the model must return one energy for each structure, [B] or [B, 1]; got {list(energy.shape)}"
+        )
+    return energy
+
+
+def _gradients(energy: Tensor, inputs: list[Tensor], create_graph: bool) -> list[Tensor]:
+    """Gradients of the sum of energies; zeros where it does not depend on an input, as for atoms without neighbours."""
+    if not inputs:
+        return []
+    if not energy.requires_grad:
+        return [torch.zeros_like(x) for x in inputs]
+    return list(torch.autograd.grad(energy.sum(), inputs, create_graph=create_graph, materialize_grads=True))
+
+
 def _is_limited(*given: Tensor | None) -> bool:
-    """Whether what is computed could not be differentiated, or not in its own precision."""
+    """Whether results could not be differentiated (inference mode), or not in their own precision (autocast)."""
     tensors = [x for x in given if x is not None]
     if torch.is_inference_mode_enabled() or is_cast(tensors[1]):
         return True
@@ -226,7 +253,7 @@ def _ordinary(*given: Tensor | None) -> list[Tensor | None]:
 
 
 def _with_ordinary_weights(model: EnergyModel) -> EnergyModel:
-    """The same model; one that calls it with copies of its weights where it was made in inference mode."""
+    """The same model; one that calls it with copies of its weights where these were made in inference mode."""
     if not isinstance(model, nn.Module):
         return model
     state = dict(chain(model.named_parameters(), model.named_buffers()))
@@ -237,44 +264,6 @@ def _with_ordinary_weights(model: EnergyModel) -> EnergyModel:
 
 def _call_with(model: nn.Module, state: dict[str, Tensor], *inputs: Any, **keywords: Any) -> Tensor:
     return torch.func.functional_call(model, state, inputs, keywords)
-
-
-def _by_hand(
-    model: EnergyModel,
-    z: Tensor,
-    pos: Tensor,
-    batch: Tensor | None,
-    batch_size: int | None,
-    keywords: dict[str, Tensor | None],
-    strain: bool,
-) -> EnergyGradients | None:
-    """Energies and gradients by the model itself, if it has a way without autograd for what it is called with."""
-    ways = getattr(type(model), "energy_and_gradients", None)  # of the class: wrappers pass on what is asked of objects
-    if ways is None:
-        return None
-    with torch.no_grad():
-        return model.energy_and_gradients(z, pos, batch, batch_size=batch_size, strain=strain, **keywords)
-
-
-def _call(model: EnergyModel, z: Tensor, pos: Tensor, batch: Tensor | None, **keywords: Tensor | int | None) -> Tensor:
-    given = {name: value for name, value in keywords.items() if value is not None}
-    energy = model(z, pos, batch, **given)
-    if energy.dim() == 2 and energy.size(1) == 1:
-        energy = energy.squeeze(1)
-    if energy.dim() != 1:
-        raise ValueError(
-            f"the model must return one energy for each structure, [B] or [B, 1]; got {list(energy.shape)}"
-        )
-    return energy
-
-
-def _gradients(energy: Tensor, inputs: list[Tensor], create_graph: bool) -> list[Tensor]:
-    """Gradients of the sum of energies; zeros where it does not depend on an input, as for atoms without neighbours."""
-    if not inputs:
-        return []
-    if not energy.requires_grad:
-        return [torch.zeros_like(x) for x in inputs]
-    return list(torch.autograd.grad(energy.sum(), inputs, create_graph=create_graph, materialize_grads=True))
 
 
 def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:

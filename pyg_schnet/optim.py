@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 class _Ready(NamedTuple):
-    """Weights of one group, their moments, and the steps that all of them have made."""
+    """Weights of one group, their moments, and the number of steps that each of them has made."""
 
     weights: list[Tensor]
     means: list[Tensor]
     squares: list[Tensor]
-    step: Tensor
+    steps: list[Tensor]
 
 
 class FusedAdamW(torch.optim.AdamW):
-    """Torch's fused AdamW, which counts the steps of all weights together.
+    """Torch's fused AdamW, which collects weights and moments once instead of in every step.
 
-    Numbers, options and ``state_dict`` are those of :class:`torch.optim.AdamW` with ``fused=True``. Torch counts the
-    steps of each weight on its own and sorts all weights anew in every step, which takes longer than Adam itself where
-    weights are small, as SchNet's are. Here that is done once. Where some weights have no gradient, or gradients are
-    scaled, torch's own step is taken.
+    Numbers, options and ``state_dict`` are those of :class:`torch.optim.AdamW` with ``fused=True``. Where some weights
+    have no gradient, or gradients are scaled, torch's own step is taken.
 
     Args:
         params: Weights, or groups of them, on one device and of one type each.
@@ -59,25 +58,25 @@ class FusedAdamW(torch.optim.AdamW):
             self._ready = self._prepare()
         gradients = None if self._ready is None else self._gradients()
         if gradients is None:
-            self._forget()
+            self._ready = None
             super().step()
             return loss
         with torch.no_grad():
             for group, ready, grads in zip(self.param_groups, self._ready, gradients, strict=True):
-                ready.step.add_(1)
-                torch._fused_adamw_(
+                adamw(
                     ready.weights,
                     grads,
                     ready.means,
                     ready.squares,
                     [],
-                    [ready.step] * len(grads),
-                    lr=group["lr"],
+                    ready.steps,
+                    fused=True,
+                    amsgrad=False,
                     beta1=group["betas"][0],
                     beta2=group["betas"][1],
+                    lr=group["lr"],
                     weight_decay=group["weight_decay"],
                     eps=group["eps"],
-                    amsgrad=False,
                     maximize=group["maximize"],
                 )
         return loss
@@ -91,11 +90,6 @@ class FusedAdamW(torch.optim.AdamW):
             for weight in group["params"]:
                 weight.grad = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """State as of torch's own, the count of each weight on its own."""
-        self._forget()
-        return super().state_dict()
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state of this or of torch's own."""
         self._ready = None
@@ -103,12 +97,8 @@ class FusedAdamW(torch.optim.AdamW):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add weights with options of their own."""
-        self._forget()
+        self._ready = None
         super().add_param_group(param_group)
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._forget()
-        return super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._ready = None
@@ -129,44 +119,13 @@ class FusedAdamW(torch.optim.AdamW):
         ready = []
         for group in self.param_groups:
             states = [self.state[weight] for weight in group["params"]]
-            step = states[0]["step"].clone()
-            for state in states:
-                state["step"] = step
-            means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
-            ready.append(_Ready(group["params"], means, squares, step))
+            ready.append(_Ready(group["params"], *([state[key] for state in states] for key in _STATE)))
         return ready
 
     def _is_simple(self, group: dict[str, Any]) -> bool:
-        """Whether the weights of a group have made as many steps and differ in shape only."""
+        """Whether the weights of a group have a state and differ in shape only."""
         states = [self.state.get(weight) for weight in group["params"]]
         if not all(states) or any(group[name] for name in ("amsgrad", "capturable", "differentiable")):
             return False
         alike = len({(weight.device, weight.dtype) for weight in group["params"]}) == 1
-        step = states[0]["step"]
-        return alike and not isinstance(group["lr"], Tensor) and all(torch.equal(one["step"], step) for one in states)
-
-    def _forget(self) -> None:
-        """Count the steps of each weight on its own again, as all of torch does."""
-        for ready in self._ready or ():
-            for weight in ready.weights:
-                self.state[weight]["step"] = ready.step.clone()
-        self._ready = None
-
-
-def total_norm(tensors: Sequence[Tensor]) -> Tensor | float:
-    """Root of the sum of the squares of all elements, such as of all gradients; 0 for no tensors.
-
-    What :func:`torch.nn.utils.get_total_norm` gives, in one call on CPUs, where one for each tensor takes longer.
-
-    Args:
-        tensors: Of any shape and type.
-
-    Example:
-        >>> total_norm([torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])])
-        5.0
-    """
-    in_rows = all([one.layout is torch.strided and one.is_contiguous() for one in tensors])  # noqa: C419 - faster
-    alike = len({(type(one), one.dtype, one.device) for one in tensors}) == 1
-    if alike and in_rows and is_dense_cpu(tensors[0]):
-        return cpu_kernels().norm(tensors)
-    return torch.nn.utils.get_total_norm(tensors)
+        return alike and not isinstance(group["lr"], Tensor)

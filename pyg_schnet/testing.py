@@ -203,7 +203,7 @@ def check_finite_gradients(
     cell: Tensor | None = None,
     pbc: Tensor | None = None,
 ) -> None:
-    """Outputs, and their first and second derivatives by positions and weights, are finite.
+    """Outputs, and their first and second derivatives with respect to positions and weights, are finite.
 
     Meant for awkward input: coincident or lonely atoms, padding, vanishing dipoles. Arguments as in
     :func:`check_rotation`.
@@ -235,7 +235,7 @@ def check_derivatives(
     pbc: Tensor | None = None,
     second: bool = True,
 ) -> None:
-    """First and second derivatives by positions agree with finite differences, in float64.
+    """First and second derivatives with respect to positions agree with finite differences, in float64.
 
     Arguments as in :func:`check_rotation`; ``second`` is whether second derivatives are checked as well. No distance
     may lie within 1e-6 Å of a hard cutoff.

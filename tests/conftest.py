@@ -41,7 +41,7 @@ CONTRACT = {
     "test_import.py",
     "test_pretrained.py",
     "test_readme.py",
-    "train/test_commands.py",
+    "cli/test_commands.py",
     "train/test_potential.py",
     "train/test_task.py",
 }

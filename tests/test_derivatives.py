@@ -12,7 +12,6 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import to_data
 from pyg_schnet.derivatives import energy_forces_stress, hessian
-from pyg_schnet.ops.no_parameter_grad import no_parameter_grad, parameter_grads_are_off
 from pyg_schnet.testing import random_rotation
 
 STRUCTURES = ["ethanol", "slab", "triclinic", "small_cell"]
@@ -248,20 +247,19 @@ def test_given_edges_are_used(triclinic):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
-def test_weights_are_fixed_only_while_forces_are_computed_that_nobody_differentiates(molecules):
-    seen = []
-    model = schnet()
-    model.register_forward_pre_hook(lambda *_: seen.append(parameter_grads_are_off()))
+@pytest.mark.parametrize("mode", [False, True])
+@pytest.mark.parametrize("filters", ["exact", "auto"])
+def test_forces_alone_compute_no_gradients_with_respect_to_weights(filters, mode, molecules):
+    model, seen = schnet(filters=filters).train(mode), []
+    for weight in model.parameters():
+        weight.register_hook(lambda grad: seen.append(grad.shape))
     energy_forces_stress(model, **molecules)
-    energy_forces_stress(model, **molecules, create_graph=True)
-    model(**molecules)
-    assert seen == [True, False, False]
-    with no_parameter_grad(), no_parameter_grad(False):
-        assert parameter_grads_are_off()
-    assert not parameter_grads_are_off()
+    assert seen == []
+    energy_forces_stress(model, **molecules, create_graph=True).forces.square().sum().backward()
+    assert seen
 
 
-def test_gradients_by_weights_after_forces_that_nobody_differentiates(molecules):
+def test_gradients_with_respect_to_weights_after_forces_alone(molecules):
     model = schnet()
     expected = torch.autograd.grad(model(**molecules).sum(), model.interactions[0].lin1.weight)
     energy_forces_stress(model, **molecules)

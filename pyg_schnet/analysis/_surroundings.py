@@ -13,7 +13,7 @@ _SLACK = 1e-6  # Å, for points that rounding puts outside the cell
 
 
 class Surroundings:
-    r"""Atoms within reach of points; those of every periodic image, as in eq. (17) of the chapter.
+    r"""Atoms within reach of points; those of every periodic image, as in eq. (17) of Schütt et al. (2020).
 
     Along periodic axes points are moved into the cell, where the images are known. Molecules and crystals are treated
     alike: without periodic axes each atom is its only image.

@@ -81,7 +81,7 @@ class Locality:
 
 
 def atom_contributions(model: Source, atoms: Atoms, *, unit: str | None = None) -> AtomContributions:
-    r"""Latent energies of atoms, which add up to the energy, eq. (1), or average to it, eq. (2) of the chapter.
+    r"""Latent energies of atoms, which add up to the energy, eq. (1), or average to it, eq. (2) of Schütt et al.
 
     .. math::
         E = \sum_i E_i \quad\text{or}\quad \frac{E}{n} = \frac{1}{n} \sum_i E_i, \qquad

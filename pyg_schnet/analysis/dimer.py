@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from pyg_schnet.analysis._model import EnergySource, Potential, to_numpy
-from pyg_schnet.derivatives import energy_forces_stress
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +83,7 @@ def dimer_scan(
         reference: Energy that is subtracted: ``"separated"``, the one at the largest distance, or ``"atoms"``, that of
             the two atoms each by itself. Beyond the cutoff both are the same.
 
-        untrained_forces: Whether forces are wanted of models that were trained on energies alone.
+        untrained_forces: Whether to give forces of models that were trained on energies alone.
 
     Returns:
         Arrays in float64; mean and spread are its properties.
@@ -140,14 +139,13 @@ def _scan(potential: Potential, numbers: list[int], distances: np.ndarray) -> tu
     pos = torch.zeros(count, 2, 3, dtype=potential.dtype, device=potential.device)
     pos[:, 1, 0] = torch.from_numpy(distances).to(pos)
     batch = torch.arange(count, device=potential.device).repeat_interleave(2)
-    response = energy_forces_stress(potential, z, pos.view(-1, 3), batch)
-    along = response.forces.view(count, 2, 3)[:, :, 0]
-    return to_numpy(response.energy), to_numpy(0.5 * (along[:, 1] - along[:, 0]))
+    found = potential(z, pos.view(-1, 3), batch)
+    along = found.forces.view(count, 2, 3)[:, :, 0]
+    return to_numpy(found.energy), to_numpy(0.5 * (along[:, 1] - along[:, 0]))
 
 
 def _isolated(potential: Potential, numbers: list[int]) -> float:
     """Energies of the two atoms in eV, each by itself, added up."""
     z = torch.tensor(numbers, device=potential.device)
     pos = torch.zeros(2, 3, dtype=potential.dtype, device=potential.device)
-    response = energy_forces_stress(potential, z, pos, torch.arange(2, device=potential.device), forces=False)
-    return float(response.energy.sum())
+    return float(potential(z, pos, torch.arange(2), forces=False).energy.sum())

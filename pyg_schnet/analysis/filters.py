@@ -27,7 +27,7 @@ class RadialFilters:
 
 
 def radial_filters(model: Source, distances: np.ndarray | Sequence[float] | None = None) -> RadialFilters:
-    r"""Learned filters of every interaction over distance, eq. (14) to (16) of the chapter.
+    r"""Learned filters of every interaction over distance, eq. (14) to (16) of Schütt et al. (2020).
 
     .. math::
         W^t(d) = f(d)\; \mathrm{ssp}\bigl(\mathbf{W}_2^t\, \mathrm{ssp}(\mathbf{W}_1^t \mathbf{e}(d) + \mathbf{b}_1^t)
@@ -56,7 +56,7 @@ def radial_filters(model: Source, distances: np.ndarray | Sequence[float] | None
     network = own_atomistic_copy(model, "radial_filters")
     blocks = [getattr(getattr(block, "conv", None), "filter_network", None) for block in network.blocks()]
     if any(block is None for block in blocks):
-        raise TypeError(f"expected a model with filter networks, such as SchNet, got {type(network).__name__}")
+        raise TypeError(f"expected a model with filter networks, such as SchNet, got {type(network.model).__name__}")
     distances = np.linspace(0.0, network.cutoff, 501) if distances is None else np.array(distances, dtype=np.float64)
     if distances.ndim != 1 or not (np.isfinite(distances) & (distances >= 0)).all():
         raise ValueError(f"distances must be in Å and not negative, [D]; got {distances.tolist()}")

@@ -24,9 +24,7 @@ from pyg_schnet.data import to_data
 from pyg_schnet.models import AtomisticModel, prepare_edges
 from pyg_schnet.models.card import check_elements
 from pyg_schnet.models.graph import embed
-from pyg_schnet.nn import MAX_Z, DTNNInteraction, SchNetInteraction
-from pyg_schnet.nn.interaction import takes_spline
-from pyg_schnet.nn.spline import SplineEdges
+from pyg_schnet.nn import MAX_Z, CFConv, DTNNInteraction, SchNetInteraction
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -177,25 +175,18 @@ class _Probe:
         """How many points fit: features of the widest layer for each point, and for each edge unless they are fused."""
         n_neighbors = min(len(self.around.pos), int(_DENSEST * 4 / 3 * np.pi * self.around.reach**3) + 1)
         width = max(weight.size(0) for weight in self.network.interactions.parameters())
-        none = self.around.atom.new_empty(2, 0)
-        fused = self._spline(none, self.around.pos.new_empty(0), None, 1) is not None
+        convs = [getattr(block, "conv", None) for block in self.blocks]
+        fused = all(isinstance(conv, CFConv) and conv.is_splined() for conv in convs)
         return max(1, int(memory * 2**20 / (80 * width + (200 if fused else 80 * width) * n_neighbors)))
-
-    def _spline(self, index: Tensor, dist: Tensor, ptr: Tensor | None, n_points: int) -> SplineEdges | None:
-        """Edges as splined filters see them, which blocks share; ``None`` where filters are exact."""
-        block = next(filter(takes_spline, self.blocks), None)
-        return None if block is None else block.conv.spline_edges(index, dist, ptr, (len(self.features[0]), n_points))
 
     def _energies(self, number: int, points: Tensor) -> Tensor:
         pairs, vec = self.around.pairs(points)
         index, dist = torch.stack([self.around.atom.index_select(0, pairs[0]), pairs[1]]), vec.norm(dim=1)
         ptr = index2ptr(pairs[1], len(points))
         z = torch.full((len(points),), number, device=points.device)
-        spline = self._spline(index, dist, ptr, len(points))
         x = embed(self.network.embedding, z)
         for block, features in zip(self.blocks, self.features, strict=True):
-            shared = (spline,) if spline is not None and takes_spline(block) else ()
-            x = block((features, x), index, dist, ptr, *shared)
+            x = block((features, x), index, dist, ptr)
         return self.network.readout.atom_values(x, z)[:, 0]
 
 

@@ -47,7 +47,7 @@ def molecular_surface(atoms: Atoms, level: float = LEVEL, *, spacing: float = 0.
 
     .. math:: \sum_i \lVert \mathbf{r} - \mathbf{r}_i \rVert^{-2} = 3.8\ \text{Å}^{-2}
 
-    The chapter (`Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_) prints
+    `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_ print
     :math:`\sum_i \lVert \mathbf{r} - \mathbf{r}_i \rVert = 3.7\ \text{Å}`, which is a misprint: around two atoms
     that is an ellipsoid, and in all but the smallest molecules the sum is larger everywhere, in methane at least 4.4 Å
     and in benzene 23 Å, so that there is no such surface. The formula above, of the earlier paper, is what is meant.

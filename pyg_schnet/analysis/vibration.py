@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.analysis._model import EnergySource, Potential, to_numpy
-from pyg_schnet.derivatives import energy_forces_stress, hessian
+from pyg_schnet.analysis._model import EnergySource, Potential, structure_for, to_numpy
+from pyg_schnet.derivatives import hessian
 from pyg_schnet.units import factor
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def normal_modes(
     rigid: Literal["project", "keep"] = "project",
     untrained_forces: bool = False,
 ) -> NormalModes:
-    r"""Frequencies and modes of vibration, from the exact Hessian of a potential.
+    r"""Frequencies and modes of vibration, from the exact Hessian of the energy.
 
     .. math::
         \frac{1}{\sqrt{m_i m_j}} \frac{\partial^2 E}{\partial r_{ia} \partial r_{jb}}\, L_{jb,k} = \omega_k^2 L_{ia,k},
@@ -102,7 +102,7 @@ def normal_modes(
         unit: Unit of the model's output, where the model does not know it (``model.card["unit"]``).
         rigid: ``"project"`` leaves translations and rotations out; ``"keep"`` diagonalises all of the Hessian, returns
             3N modes (fewer with fixed atoms), and marks those that consist of such motions most.
-        untrained_forces: Whether vibrations are wanted of a model that was trained on energies alone; they are refused
+        untrained_forces: Whether to take a model that was trained on energies alone; they are refused
             otherwise.
 
     Returns:
@@ -130,12 +130,12 @@ def normal_modes(
     potential = Potential(model, unit, untrained_forces=untrained_forces)
     potential.check.derivatives("vibrations")
     free = _free_coordinates(atoms)
-    z, pos, lattice = potential.structure(atoms)
+    z, pos, lattice = structure_for(potential, atoms)
     masses = torch.as_tensor(atoms.get_masses(), dtype=pos.dtype).to(pos.device)
     if not bool((masses > 0).all()):
         raise ValueError(f"masses must be positive, in u; got {atoms.get_masses().tolist()}")
-    forces = energy_forces_stress(potential, z, pos, **lattice).forces
-    curvature = hessian(potential, z, pos, **lattice)
+    forces = potential(z, pos, **lattice).forces
+    curvature = hessian(potential.energy, z, pos, **lattice)
     root = masses.sqrt().repeat_interleave(3)  # [3N]
     weighted = curvature.reshape(root.numel(), -1) / (root.unsqueeze(0) * root.unsqueeze(1))
     weighted = 0.5 * (weighted + weighted.mT)

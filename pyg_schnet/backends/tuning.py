@@ -31,11 +31,7 @@ class Tuning:
         largest_group: Work of the largest group over the mean; batches whose groups differ more are not divided.
         mlp_group_rows: Least rows of each group whose gradients with respect to weights are summed on their own.
         mlp_most_groups: Greatest number of such groups.
-        many_edges: Edges at one atom from which on they are not summed in float32 one after the other.
-        piece_edges: Edges that are, in a sum of such pieces.
-        onednn_rows: Least rows of a product for oneDNN; below, the call costs more than the faster product saves.
-        onednn_summands: Most summands of such a product; torch's own is faster for longer sums.
-        onednn_columns: Least columns of such a product.
+        piece_edges: Edges at one atom that are summed in float32 one after the other, where it has very many.
     """
 
     serial_work: int = 200_000
@@ -48,11 +44,7 @@ class Tuning:
     largest_group: float = 1.2
     mlp_group_rows: int = 128
     mlp_most_groups: int = 8
-    many_edges: int = 1024
     piece_edges: int = 64
-    onednn_rows: int = 256
-    onednn_summands: int = 4096
-    onednn_columns: int = 16
 
 
 @dataclass(frozen=True)

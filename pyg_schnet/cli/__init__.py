@@ -1,4 +1,4 @@
-"""The command ``pyg-schnet``: train, test, predict, merge and analyze."""
+"""The command ``pyg-schnet``: train, test, predict, merge and analyze, one module each, imported when it is run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from functools import partial
 
-COMMANDS = ("train", "test", "predict", "merge", "analyze")
+from pyg_schnet.cli._packages import EXTRAS, import_for
+from pyg_schnet.pretrained import VERSION
+
+COMMANDS = tuple(EXTRAS)
 
 _USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,merge,analyze} ...
 
@@ -36,31 +38,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_USAGE, end="")
         return
     if argv[0] == "--version":
-        from pyg_schnet import __version__
-
-        print(f"pyg_schnet {__version__}")
+        print(f"pyg_schnet {VERSION}")
         return
     command, rest = argv[0], argv[1:]
     if command not in COMMANDS:
         print(_USAGE, end="", file=sys.stderr)
         sys.exit(f"pyg-schnet: unknown command {command!r}")
-    extra = "train,analysis" if command == "analyze" else "train"
-    try:
-        if command == "analyze":
-            from pyg_schnet.cli import analyze
-
-            run = analyze.run
-        else:
-            from pyg_schnet.train import commands
-
-            run = partial(commands.run, command)
-    except ValueError as error:  # a variable of the environment that a library cannot read
-        sys.exit(f"pyg-schnet {command}: a package cannot be imported ({error}); look at the environment's variables")
-    except ImportError as error:
-        sys.exit(f"pyg-schnet {command} needs more packages ({error}): pip install 'pyg_schnet[{extra}]'")
+    module = import_for(command, f"pyg_schnet.cli.{command}")
     _quiet()
     try:
-        run(rest)
+        module.run(rest)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"pyg-schnet {command}: {error}")
     except Exception as error:

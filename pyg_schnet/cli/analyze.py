@@ -6,16 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import ase.io
+import ase
+import jsonargparse
 import numpy as np
-from ase import Atoms, units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
-from ase.md.verlet import VelocityVerlet
-from ase.optimize import BFGS
 
-from pyg_schnet import analysis, plotting
-from pyg_schnet.data.ase_files import read_all
-from pyg_schnet.interfaces import SchNetCalculator
+import pyg_schnet  # whose rooms are imported when they are asked for
+from pyg_schnet.cli._packages import import_for
 
 
 def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, output: str = "probe.npz") -> None:
@@ -28,9 +24,9 @@ def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, o
         level: Level of the surface in Å⁻².
         output: File of the arrays, .npz; picture and page get the same name with .png and .html.
     """
-    result = analysis.probe_potential(model, _first(structure), probe, isosurface=level)
-    path = _write(result, output, plotting.plot_probe_potential)
-    page = plotting.write_probe_html(result, path.with_suffix(".html"))
+    result = pyg_schnet.analysis.probe_potential(model, _first(structure), probe, isosurface=level)
+    path = _write(result, output, pyg_schnet.plotting.plot_probe_potential)
+    page = pyg_schnet.plotting.write_probe_html(result, path.with_suffix(".html"))
     energies = result.without_reference
     print(
         f"{probe} on {len(energies):,} points: {energies.min():.3f} to {energies.max():.3f} eV; page to turn in {page}"
@@ -48,8 +44,8 @@ def embedding(
         dimensions: Leading components that the score sees.
         output: File of the arrays, .npz; the picture gets the same name with .png.
     """
-    result = analysis.embedding_map(model, elements, dimensions=dimensions)
-    _write(result, output, plotting.plot_embedding_map)
+    result = pyg_schnet.analysis.embedding_map(model, elements, dimensions=dimensions)
+    _write(result, output, pyg_schnet.plotting.plot_embedding_map)
     print(
         f"score of main groups {result.score:.3f}, with shuffled groups {result.null.mean():.3f} on average, "
         f"{result.null.max():.3f} at most; p = {result.p_value:.2g}"
@@ -79,7 +75,7 @@ def dimer(
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
     """
     distances = np.linspace(start, stop, 221)
-    result = analysis.dimer_scan(model, first, second, distances, untrained_forces=untrained_forces)
+    result = pyg_schnet.analysis.dimer_scan(model, first, second, distances, untrained_forces=untrained_forces)
     columns = {
         "distance [Å]": result.distances,
         "energy [eV]": result.energies.mean(0),
@@ -87,7 +83,7 @@ def dimer(
         "force [eV/Å]": result.forces.mean(0),
         "force spread [eV/Å]": result.forces.std(0),
     }
-    _write(result, output, plotting.plot_dimer_scan, columns)
+    _write(result, output, pyg_schnet.plotting.plot_dimer_scan, columns)
     lowest = result.energies.mean(0).argmin()
     print(f"lowest energy {result.energies.mean(0)[lowest]:.3f} eV at {result.distances[lowest]:.2f} Å")
 
@@ -115,13 +111,13 @@ def modes(
     atoms = _first(structure)
     if relax:
         _relax(atoms, model, untrained_forces)
-    result = analysis.normal_modes(model, atoms, untrained_forces=untrained_forces)
+    result = pyg_schnet.analysis.normal_modes(model, atoms, untrained_forces=untrained_forces)
     columns = {
         "wave number [cm-1]": result.frequencies,
         "imaginary": result.imaginary.astype(float),
         "reduced mass [u]": result.reduced_masses,
     }
-    path = _write(result, output, plotting.plot_normal_modes, columns)
+    path = _write(result, output, pyg_schnet.plotting.plot_normal_modes, columns)
     path = path.with_name(f"{path.stem}-displacements.xyz")
     _write_displacements(path, atoms, result)
     print(
@@ -159,6 +155,10 @@ def spectrum(
     Raises:
         ValueError: If there is no model and no trajectory.
     """
+    from ase import units
+
+    from pyg_schnet.data.ase_files import read_all
+
     if model is None:
         frames = [atoms for _, atoms in read_all(structure, ":", None)]
         if len(frames) < 2 or not frames[0].has("momenta"):
@@ -168,9 +168,9 @@ def spectrum(
         atoms = _first(structure)
         _relax(atoms, model, untrained_forces)
         velocities, masses = _dynamics(atoms, round(1000 * picoseconds / timestep), timestep, temperature, seed)
-    result = analysis.power_spectrum(velocities, timestep, masses=masses)
+    result = pyg_schnet.analysis.power_spectrum(velocities, timestep, masses=masses)
     columns = {"wave number [cm-1]": result.wavenumbers, "kinetic energy [eV cm]": result.intensity}
-    _write(result, output, plotting.plot_power_spectrum, columns)
+    _write(result, output, pyg_schnet.plotting.plot_power_spectrum, columns)
     line = f"highest line at {result.peaks[0]:.0f} cm-1" if len(result.peaks) else "no line"
     print(f"{len(velocities):,} frames; {line}, resolution {result.resolution:.1f} cm-1")
 
@@ -184,10 +184,10 @@ def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") ->
         output: File of the arrays, .npz; the picture gets the same name with .png.
     """
     try:
-        result = analysis.radial_filters(model)
+        result = pyg_schnet.analysis.radial_filters(model)
     except TypeError as error:  # a model without them
         raise ValueError(str(error)) from error
-    _write(result, output, lambda found: plotting.plot_radial_filters(found, interaction=interaction))
+    _write(result, output, lambda found: pyg_schnet.plotting.plot_radial_filters(found, interaction=interaction))
     n_interactions, n_distances, n_filters = result.values.shape
     print(f"{n_filters} filters of {n_interactions} interactions at {n_distances} distances")
 
@@ -195,21 +195,31 @@ def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") ->
 COMMANDS = {function.__name__: function for function in (probe, embedding, dimer, modes, spectrum, filters)}
 
 
-def _first(structure: str) -> Atoms:
+def _first(structure: str) -> ase.Atoms:
     """First structure of a file, read as data sets are."""
+    from pyg_schnet.data.ase_files import read_all
+
     return next(atoms for _, atoms in read_all(structure, 0, None))
 
 
-def _relax(atoms: Atoms, model: str, untrained_forces: bool, fmax: float = 1e-4) -> None:
+def _relax(atoms: ase.Atoms, model: str, untrained_forces: bool, fmax: float = 1e-4) -> None:
+    from ase.optimize import BFGS
+
+    from pyg_schnet.interfaces import SchNetCalculator
+
     atoms.calc = SchNetCalculator(model, untrained_forces=untrained_forces)
     if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=2000):
         print(f"not relaxed to {fmax} eV/Å in 2,000 steps; going on from there")
 
 
 def _dynamics(
-    atoms: Atoms, steps: int, timestep: float, temperature: float, seed: int
+    atoms: ase.Atoms, steps: int, timestep: float, temperature: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Velocities in Å/fs ``[steps, N, 3]`` at constant energy, and masses in u ``[N]``."""
+    from ase import units
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
+    from ase.md.verlet import VelocityVerlet
+
     # half of what a relaxed structure is given becomes potential energy
     MaxwellBoltzmannDistribution(atoms, temperature_K=2.0 * temperature, rng=np.random.default_rng(seed))
     if not atoms.constraints:  # what is held moves with nothing
@@ -225,11 +235,13 @@ def _dynamics(
     return velocities, atoms.get_masses()
 
 
-def _write_displacements(path: Path, atoms: Atoms, result: analysis.NormalModes) -> None:
+def _write_displacements(path: Path, atoms: ase.Atoms, result: pyg_schnet.analysis.NormalModes) -> None:
     """One frame for each mode, with the displacements of norm 1 behind the positions, as Jmol animates them."""
+    import ase.io
+
     frames = []
     for k, (mode, frequency) in enumerate(zip(result.modes, result.frequencies, strict=True)):
-        frame = Atoms(result.numbers, result.positions, cell=atoms.cell, pbc=atoms.pbc)
+        frame = ase.Atoms(result.numbers, result.positions, cell=atoms.cell, pbc=atoms.pbc)
         frame.info.update(mode=k, wavenumber=float(frequency), reduced_mass=float(result.reduced_masses[k]))
         frame.arrays["displacements"] = mode
         frames.append(frame)
@@ -243,6 +255,8 @@ def _write(result: Any, output: str, plot: Any, columns: dict[str, np.ndarray] |
     Raises:
         ValueError: If the ending of the file is none of those possible.
     """
+    import matplotlib
+
     path = Path(output)
     possible = (".npz",) if columns is None else (".csv", ".npz")
     if path.suffix not in possible:
@@ -253,8 +267,9 @@ def _write(result: Any, output: str, plot: Any, columns: dict[str, np.ndarray] |
     else:
         table = np.stack(list(columns.values()), axis=1)
         np.savetxt(path, table, delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
+    matplotlib.use("Agg")
     picture = path.with_suffix(".png")
-    with plotting.style():
+    with pyg_schnet.plotting.style():
         ax = plot(result)
         ax.figure.savefig(picture)
     print(f"arrays in {path}, picture in {picture}")
@@ -275,8 +290,10 @@ def _arrays(result: Any) -> dict[str, np.ndarray]:
 
 def run(args: list[str]) -> None:
     """Run one analysis with its arguments."""
-    import jsonargparse
-    import matplotlib
-
-    matplotlib.use("Agg")
-    jsonargparse.auto_cli(COMMANDS, args=args, prog="pyg-schnet analyze", as_positional=True)
+    parser = jsonargparse.auto_parser(COMMANDS, prog="pyg-schnet analyze", as_positional=True)
+    given = parser.parse_args(args)
+    options = given[given.subcommand].as_dict()
+    options.pop("config", None)
+    for name in ("interfaces", "analysis", "plotting"):
+        import_for("analyze", f"pyg_schnet.{name}", quickly=True)
+    COMMANDS[given.subcommand](**options)

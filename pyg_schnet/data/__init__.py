@@ -7,6 +7,7 @@
     data set --StructureLoader(transform=NeighborList(cutoff))--> Batch(..., edge_index, edge_shift)
 """
 
+import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
 from pyg_schnet.data.ase_files import AtomsDataset
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.convert import to_atoms, to_data

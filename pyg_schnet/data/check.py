@@ -68,7 +68,7 @@ class StructureCheck:
 
     Args:
         cards: Cards of one model, or of those of an ensemble.
-        untrained_forces: Whether forces are wanted of models that were not trained on any.
+        untrained_forces: Whether to allow forces of models that were not trained on any.
 
     Example:
         >>> from ase.build import molecule
@@ -128,9 +128,9 @@ class StructureCheck:
         Raises:
             ValueError: If a model was not trained on an element.
         """
-        kinds = np.unique(np.asarray(numbers)).tolist()
+        species = np.unique(np.asarray(numbers)).tolist()
         for card in self.cards:
-            check_elements(card, kinds)
+            check_elements(card, species)
         for domain in self.domains:
             self._say(domain.outside(numbers, pbc))
 
@@ -194,10 +194,10 @@ class StructureCheck:
         """
         if not dist.numel() or not self.wants_distances():
             return
-        kinds = z.unique()
-        limits = np.max([domain.limits(kinds.cpu().numpy()) for domain in self.domains], axis=0)
+        species = z.unique()
+        limits = np.max([domain.limits(species.cpu().numpy()) for domain in self.domains], axis=0)
         table = dist.new_zeros(MAX_Z + 1, MAX_Z + 1)
-        table[kinds.unsqueeze(1), kinds] = torch.as_tensor(limits, dtype=dist.dtype, device=dist.device)
+        table[species.unsqueeze(1), species] = torch.as_tensor(limits, dtype=dist.dtype, device=dist.device)
         ends = z[edge_index]
         ratio = dist / table[ends[0], ends[1]].clamp(min=1e-6)
         shortest = int(ratio.argmin())
@@ -211,7 +211,7 @@ class StructureCheck:
         self._say([("distance", text)])
 
     def _say(self, differences: Iterable[tuple[str, str]]) -> None:
-        """Warn of kinds of difference that were not warned about before."""
+        """Warn of sorts of difference that were not warned about before."""
         fresh = {kind: text for kind, text in differences if kind not in self._said}
         self._said.update(fresh)
         if fresh:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset, OnDiskDataset
 
-from pyg_schnet.ops import cpu_kernels
+from pyg_schnet.data._batch import Slices, set_slices
+from pyg_schnet.ops import rows_of
 
 _NODE_KEYS = ("x", "pos")  # those by which PyG counts the nodes of a structure
 _SPECIAL_KEYS = ("num_nodes", "ptr", "feat", "node_type", "n_id")  # those that PyG treats in ways of their own
@@ -66,7 +67,7 @@ def collate_indices(
     index = _in_range(index.flatten().to(torch.int64), len(dataset))
     dataset, index = _unwrap(dataset, index)
     exclude, follow = frozenset(exclude_keys or ()), frozenset(follow_batch or ())
-    if not _is_plain(dataset):
+    if not can_gather(dataset):
         return _join(_one_by_one(dataset, index.tolist()), exclude, follow)
     if dataset._indices is not None:
         chosen = dataset._indices
@@ -143,7 +144,7 @@ def _with_zeros(data: Data, name: str, example: Tensor) -> Data:
     return data
 
 
-def _is_plain(dataset: Any) -> bool:
+def can_gather(dataset: Any) -> bool:
     """Whether index selection gives what PyG's collation would."""
     if not isinstance(dataset, InMemoryDataset) or dataset.transform is not None or dataset.slices is None:
         return False
@@ -186,7 +187,7 @@ def _gather(
         """Rows to take, the place of their structure in the batch, and where the rows of each place begin."""
         bounds = slices[key]
         if id(bounds) not in plans:
-            plans[id(bounds)] = cpu_kernels().rows_of(bounds, index)
+            plans[id(bounds)] = rows_of(bounds, index)
         return plans[id(bounds)]
 
     node_key = next(key for key in slices if key in _NODE_KEYS)
@@ -212,7 +213,7 @@ def _gather(
         if key in follow:
             out[f"{key}_batch"], out[f"{key}_ptr"] = owner, key_ptr
     out.batch, out.ptr = batch, ptr
-    out._num_graphs, out._slice_dict, out._inc_dict = size, slice_dict, inc_dict
+    set_slices(out, Slices(slice_dict, inc_dict), size)
     return out
 
 
@@ -274,7 +275,7 @@ class StructureLoader(torch.utils.data.DataLoader):
         **kwargs: Any,
     ) -> None:
         kwargs.pop("collate_fn", None)  # Lightning hands it back when it rebuilds a loader with another sampler
-        if isinstance(dataset, _BatchSource):  # likewise the wrapper
+        if isinstance(dataset, _BatchSource):  # and so the wrapper
             dataset = dataset.dataset
         self.transform = transform
         self.exclude_keys, self.follow_batch = tuple(exclude_keys or ()), tuple(follow_batch or ())

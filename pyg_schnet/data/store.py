@@ -67,6 +67,7 @@ class StructureStore(OnDiskDataset):
         properties: Mapping[str, Property] | None = None,
         chunk_size: int = 1000,
         overwrite: bool = False,
+        pre_transform: Callable | None = None,
     ) -> StructureStore:
         """Write structures to a new store, a chunk at a time, and open it.
 
@@ -76,6 +77,8 @@ class StructureStore(OnDiskDataset):
             properties: Targets; ``None`` takes those of a data set that knows its own.
             chunk_size: Structures in memory at a time.
             overwrite: Whether to replace a store that is there.
+            pre_transform: Applied to every structure before it is written, such as
+                ``NeighborList(cutoff, periodic=True)``, whose edges training then uses.
 
         Returns:
             The store.
@@ -92,7 +95,7 @@ class StructureStore(OnDiskDataset):
                 properties = properties_of(structures)
             except ValueError:
                 properties = {}
-        iterator = iter(structures)
+        iterator = iter(structures) if pre_transform is None else map(pre_transform, structures)
         first = next(iterator, None)
         if first is None:
             raise ValueError("there are no structures to store")
@@ -133,7 +136,7 @@ class StructureStore(OnDiskDataset):
 
     @property
     def db(self) -> Any:
-        """The open file; a process that was forked off opens it anew, as SQLite demands."""
+        """The open file; a process that was forked off opens it again, as SQLite demands."""
         if self._db is not None and self._process_id != os.getpid():
             self._inherited.append(self._db)  # closing it here would release the locks of the parent
             self._db = None

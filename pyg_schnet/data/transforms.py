@@ -7,6 +7,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_schnet.data._batch import set_slices, slices_of
 from pyg_schnet.data.atoms import positions_of
 from pyg_schnet.neighbors import radius_graph
 
@@ -74,8 +75,8 @@ class NeighborList(BaseTransform):
             counts = torch.bincount(batch[index[1]], minlength=n_structures)
         cutoff = torch.full((n_structures,), self.cutoff, device=counts.device)
         data[MARK] = torch.stack([cutoff, counts.to(cutoff.dtype)], dim=1)
-        if isinstance(data, Batch) and hasattr(data, "_slice_dict"):
-            self._register(data, counts, shift)
+        if isinstance(data, Batch):
+            _note_edges(data, counts, shift)
         return data
 
     def _lattice(self, data: Data, pbc: Tensor | None, n_structures: int) -> tuple[Tensor, Tensor]:
@@ -88,21 +89,24 @@ class NeighborList(BaseTransform):
             cell = data.pos.new_zeros(n_structures, 3, 3)
         return cell, pbc
 
-    def _register(self, batch: Batch, counts: Tensor, shift: Tensor | None) -> None:
-        """Tell PyG which edges are whose, so that ``batch[i]`` and ``to_data_list()`` give them too."""
-        bounds = torch.zeros(batch.num_graphs + 1, dtype=torch.int64)
-        torch.cumsum(counts.cpu(), 0, out=bounds[1:])
-        slices, increments = dict(batch._slice_dict), dict(batch._inc_dict)
-        slices["edge_index"], increments["edge_index"] = bounds, batch.ptr[:-1].cpu()
-        slices.pop("edge_shift", None)
-        if shift is not None:
-            slices["edge_shift"], increments["edge_shift"] = bounds, torch.zeros_like(bounds[1:])
-        slices[MARK] = torch.arange(batch.num_graphs + 1)
-        increments[MARK] = torch.zeros(batch.num_graphs, dtype=torch.int64)
-        batch._slice_dict, batch._inc_dict = slices, increments
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(cutoff={self.cutoff} Å)"
+
+
+def _note_edges(batch: Batch, counts: Tensor, shift: Tensor | None) -> None:
+    """Tell PyG which edges are whose, so that ``batch[i]`` and ``to_data_list()`` give them too."""
+    slices = slices_of(batch)
+    if slices is None:
+        return
+    bounds = torch.zeros(batch.num_graphs + 1, dtype=torch.int64)
+    torch.cumsum(counts.cpu(), 0, out=bounds[1:])
+    none = torch.zeros(batch.num_graphs, dtype=torch.int64)
+    slices.bounds["edge_index"], slices.increments["edge_index"] = bounds, batch.ptr[:-1].cpu()
+    slices.bounds.pop("edge_shift", None)
+    if shift is not None:
+        slices.bounds["edge_shift"], slices.increments["edge_shift"] = bounds, none
+    slices.bounds[MARK], slices.increments[MARK] = torch.arange(batch.num_graphs + 1), none
+    set_slices(batch, slices, batch.num_graphs)
 
 
 def cutoff_of_edges(data: Data) -> float | None:

@@ -3,43 +3,166 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Callable
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from pyg_schnet.models.schnet import SchNet
-from pyg_schnet.nn import CFConv
+from pyg_schnet.engine.cache import ModelCache
+from pyg_schnet.nn.conv import CFConv
+from pyg_schnet.ops.potential import EnergyGradients
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def freeze(model: Model) -> Model:
+def freeze(model: Callable[..., Tensor]) -> FrozenModel:
     """A copy of a model in evaluation mode that computes what it needs of its weights once.
 
-    Every evaluation of a live model sees every change of its weights and parts: all elements of all weights are
-    compared with what tables were computed from, which takes 20 to 150 µs. The copy does not look. Later edits of its
-    weights or parts, such as ``weight.data[0] = 1.0``, exchanged layers or hooks, may not be seen; the same holds for
-    copies of it. Changes of the given model do not concern it. ``train()`` and ``eval()`` make it look once.
+    Every evaluation of a live model sees every change of its weights and parts, which takes some 100 µs. The copy does
+    not look: tables of splined filters are its buffers, its weights require no gradient, and what is edited in the given
+    model later is not seen until :meth:`FrozenModel.refresh`.
 
     Args:
-        model: Any module; those of other packages are copied as they are.
+        model: Any module, or a function; modules of other packages are copied, functions taken as they are.
 
     Returns:
-        The copy, whose parameters require no gradient.
+        The copy, with the call of the model.
 
     Example:
+        >>> import torch
         >>> from pyg_schnet import SchNet
-        >>> frozen = freeze(SchNet(16, 16, 2, cutoff=5.0))
-        >>> frozen.training, any(parameter.requires_grad for parameter in frozen.parameters())
-        (False, False)
+        >>> model = SchNet(16, 16, 2, cutoff=5.0)
+        >>> frozen = freeze(model)
+        >>> z, pos = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+        >>> frozen.training, frozen(z, pos).requires_grad, frozen.cutoff
+        (False, False, 5.0)
     """
-    frozen = copy_of(model).eval().requires_grad_(False)
-    for module in frozen.modules():
-        if isinstance(module, (CFConv, SchNet)):
-            module.freeze()
-    return frozen
+    return FrozenModel(model)
+
+
+class FrozenModel(nn.Module):
+    """What :func:`freeze` gives: its own copy of a model, with tables and element energies as buffers.
+
+    ``.to``, ``.double`` and ``.float`` compute tables again in the new precision from its own weights; element energies
+    (``readout.atomref``) stay in float64. It can be pickled, copied, compiled by ``torch.compile`` and exported by
+    ``torch.export``, with the same splined filters. Attributes that it does not have itself are those of the copy. It
+    stays in evaluation mode; ``train()`` and ``eval()`` make it look at its own weights once.
+
+    Args:
+        model: The model.
+
+    Attributes:
+        model: The copy.
+    """
+
+    def __init__(self, model: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self._take(model)
+        super().train(False)
+
+    def _take(self, model: Callable[..., Tensor]) -> None:
+        """Copy a model, and fix what is computed from its weights."""
+        vars(self)["_source"] = weakref.ref(model) if isinstance(model, nn.Module) else None
+        if not isinstance(model, nn.Module):
+            self.model = model
+            return
+        model = model.model if isinstance(model, FrozenModel) else model
+        self.model = copy_of(model).eval().requires_grad_(False)
+        if isinstance(getattr(self.model, "_engine", None), ModelCache):
+            self.model._engine = ModelCache(watch=False)
+        self._keep_references()
+        self._fix()
+
+    def refresh(self) -> FrozenModel:
+        """Take over what was changed in the model that was given, in the precision and on the device of this copy.
+
+        Raises:
+            ValueError: If that model is gone, as it is for copies that were pickled or copied.
+        """
+        source = self._source and self._source()
+        if source is None:
+            raise ValueError(
+                "the model that this one was frozen from is gone, or was no module; freeze the model again to take over "
+                "its changes"
+            )
+        place = next(self.model.parameters(), None)
+        self._take(source)
+        return self if place is None else self.to(place.device, place.dtype)
+
+    @property
+    def backend(self) -> str:
+        """How the model is computed; see :attr:`pyg_schnet.models.AtomisticModel.backend`."""
+        return self.model.backend
+
+    @backend.setter
+    def backend(self, value: str) -> None:
+        self.model.backend = value
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the model gives; arguments as those of the model."""
+        return self.model(*args, **kwargs)
+
+    def energy_and_gradients(self, *args: Any, **kwargs: Any) -> EnergyGradients | None:
+        """As :meth:`pyg_schnet.SchNet.energy_and_gradients`; ``None`` for models without such a method."""
+        if not hasattr(type(self.model), "energy_and_gradients"):  # of the class: wrappers pass on attributes
+            return None
+        return self.model.energy_and_gradients(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> FrozenModel:
+        """Stay in evaluation mode, and compute again what was computed from weights."""
+        if isinstance(self.model, nn.Module):
+            self.model.train(False)
+            self._fix()
+        return self
+
+    @torch.no_grad()
+    def _fix(self) -> None:
+        """Compute the tables of splined filters from the weights."""
+        for conv in self.model.modules():
+            if isinstance(conv, CFConv):
+                conv.table = None
+                conv.table = conv.spline.compute_precisely() if conv.is_splined() else None
+
+    def _keep_references(self) -> None:
+        """Put element energies into float64, and keep them so."""
+        readout = getattr(self.model, "readout", None)
+        references = getattr(readout, "atomref", None)
+        if isinstance(references, Tensor) and references.device.type != "mps":
+            readout.atomref = references.to(torch.float64)
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenModel:
+        if not isinstance(self.model, nn.Module):
+            return self
+        references = getattr(getattr(self.model, "readout", None), "atomref", None)
+        dtypes = {value.dtype for value in self.model.parameters()}
+        super()._apply(function, recurse)
+        if isinstance(references, Tensor) and references.device.type != "mps":
+            kept = self.model.readout.atomref
+            self.model.readout.atomref = references.to(kept.device)
+            self._keep_references()
+        if isinstance(getattr(self.model, "_engine", None), ModelCache):
+            self.model._engine.forget()
+        if {value.dtype for value in self.model.parameters()} != dtypes:
+            self._fix()
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":
+                raise
+            return getattr(self.model, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_source": None}  # a copy has no part in later changes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model})"
 
 
 def copy_of(model: Model) -> Model:

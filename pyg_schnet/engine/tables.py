@@ -1,4 +1,4 @@
-"""The tables of all blocks at once."""
+"""The spline tables of all blocks at once."""
 
 from __future__ import annotations
 
@@ -7,61 +7,71 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyg_schnet.nn.spline import Span, SplineFilter
-from pyg_schnet.nn.tabulate import BatchedFilterNetworks, Grid, are_alike
+from pyg_schnet.nn.conv import CFConv
+from pyg_schnet.nn.spline import SplineFilter, grid_samples, rows_of, weights_of
 from pyg_schnet.nn.versioned_cache import VersionedCache
+from pyg_schnet.ops.filter_table import GridSamples, filter_table
 
 
-class Tables:
-    """Coefficients of several splined filters in one tensor, for those who need them again and again.
+class FilterTables:
+    """Tables of several convolutions in one tensor, ``[T, num_intervals + 3, K]``.
 
-    Networks that are alike and evaluated at the same samples are one step, and the samples are kept. What the filters
-    consist of is looked up once; whoever keeps this sees to it that it stays the same
-    (:class:`pyg_schnet.nn.watch.Watch`).
+    Networks that differ in their weights only and are evaluated at the same samples are one call of
+    :func:`~pyg_schnet.ops.filter_table.filter_table`, and the samples are kept. What the convolutions consist of is
+    looked up once; whoever keeps this sees to it that it stays the same.
 
     Args:
-        splines: The filters.
+        convs: The convolutions, with standard parts and splined filters.
     """
 
-    def __init__(self, splines: Sequence[SplineFilter]) -> None:
-        self._splines = splines
-        self._networks = [spline.network for spline in splines]
-        bases = [network.basis for network in self._networks]
-        self._buffers = [buffer for basis in bases for buffer in basis.buffers()]
-        fixed = not any(list(basis.parameters()) for basis in bases)
-        self._alike = BatchedFilterNetworks(self._networks) if fixed and are_alike(self._networks) else None
+    def __init__(self, convs: Sequence[CFConv]) -> None:
+        self._splines: list[SplineFilter] = [conv.spline for conv in convs]
+        self._fixed = [conv.table for conv in convs]
+        networks = [spline.network for spline in self._splines]
+        self._weights = [weight for network in networks for weight in weights_of(network)]
+        self._buffers = [buffer for network in networks for buffer in network.basis.buffers()]
+        kinds = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
+        learned = any(list(network.basis.parameters()) for network in networks)
+        self._alike = len(kinds) == 1 and not learned
+        self._activate = networks[0].activate_filters
         self._samples = VersionedCache()
 
-    def __call__(self, span: Span | None = None) -> Tensor:
-        """Coefficients that act on some of the intervals, differentiable in the weights of the networks.
-
-        Args:
-            span: The intervals; ``None`` takes all of the grid that the filters have in their mode.
-
-        Returns:
-            Shape ``[T, count + 3, num_filters]``.
-        """
-        training = all(network.training for network in self._networks)
-        samples = self._common_samples(span.num_grid_points) if training and span is not None else None
+    def compute(self, first: int = 0, count: int | None = None) -> Tensor:
+        """The tables for ``count`` intervals from ``first`` on, differentiable in the weights of the networks."""
+        samples = self._common_samples()
         if samples is None:
-            return torch.stack([spline.coefficients(span) for spline in self._splines])
-        return self._alike.tabulate(SplineFilter.rows(samples, span))
+            return torch.stack([spline.table(first, count) for spline in self._splines])
+        return filter_table(rows_of(samples, first, count), self._weights, self._activate)
 
-    def _common_samples(self, num_grid_points: int) -> Grid | None:
-        """The samples of all filters; ``None`` where they differ, or networks do."""
-        if self._alike is None:
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        """The tables for evaluation, without gradients; those that are fixed are taken as they are."""
+        pairs = zip(self._splines, self._fixed, strict=True)
+        return torch.stack([spline.compute_precisely() if table is None else table for spline, table in pairs])
+
+    def with_gradient(self, known: Tensor) -> Tensor:
+        """Tables that :meth:`evaluate` gave, differentiable in the weights of the networks."""
+        if not any(weight.requires_grad for weight in self._weights):
+            return known if self._alike else self.compute()
+        samples = self._common_samples()
+        return self.compute() if samples is None else filter_table(samples, self._weights, self._activate, known=known)
+
+    def _common_samples(self) -> GridSamples | None:
+        """The samples of all networks in their mode; ``None`` where they differ, or networks do."""
+        if not self._alike:
             return None
-        weight = self._networks[0].lin1.weight
+        spline = self._splines[0]
+        weight, num_grid_points = spline.network.lin1.weight, spline.num_grid_points
         key = num_grid_points, weight.dtype, weight.device
         kept = self._samples.get(self._buffers, key, lambda: self._compare_samples(num_grid_points))
         return None if kept is None else kept[0]
 
-    def _compare_samples(self, num_grid_points: int) -> tuple[Grid | None]:
-        grid, *others = (spline.grid(spline.network, num_grid_points) for spline in self._splines)
+    def _compare_samples(self, num_grid_points: int) -> tuple[GridSamples | None]:
+        first, *others = (grid_samples(spline.network, num_grid_points) for spline in self._splines)
         same = all(
-            torch.equal(grid.expansion, other.expansion)
-            and torch.equal(grid.window, other.window)
-            and grid.vanishing == other.vanishing
+            torch.equal(first.expansion, other.expansion)
+            and torch.equal(first.window, other.window)
+            and first.vanishing == other.vanishing
             for other in others
         )
-        return (grid if same else None,)
+        return (first if same else None,)

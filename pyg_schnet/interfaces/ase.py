@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,28 +15,25 @@ from torch_geometric.data import Data
 
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
-from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine.freeze import copy_of
+from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel, Edges, freeze, load
-from pyg_schnet.models.atomref import pop_atomref
+from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.convert import like_pyg
-from pyg_schnet.neighbors import VerletList, radius_graph
-from pyg_schnet.nn import MAX_Z, DipoleReadout, MeanReadout, SumReadout, sum_references
+from pyg_schnet.neighbors import VerletList
+from pyg_schnet.nn import MAX_Z, DipoleReadout
+from pyg_schnet.potential import Potential, Source, predicts_energy, source_of
 from pyg_schnet.units import dimension, factor
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
-
-Source = AtomisticModel | str | os.PathLike[str]
 
 
 class SchNetCalculator(Calculator):
     """Energies, forces, stress and atom energies, or dipoles, of a model for ASE.
 
-    The energy is what the network has learned, in its precision, plus shift and element references in float64; forces
-    and stress are its exact derivatives (:func:`pyg_schnet.derivatives.energy_forces_stress`). The neighbour list is built with a skin and
+    Energies, forces and stress are those of a :class:`pyg_schnet.potential.Potential`: what the network has learned, in
+    its precision, plus element energies in float64, and exact derivatives. The neighbour list is built with a skin and
     reused between steps; it stays exact (:class:`pyg_schnet.neighbors.VerletList`). Small molecules need none. A model
     that predicts energies per atom (``MeanReadout`` in ``"eV/atom"``) is multiplied by the number of atoms.
 
@@ -54,7 +50,7 @@ class SchNetCalculator(Calculator):
         dtype: Precision of the network, float64 or float32. float64 keeps the energy of long dynamics; float32 is
             faster.
         device: Device of the network.
-        untrained_forces: Whether forces and stress are wanted of a model that was trained on energies alone. They are
+        untrained_forces: Whether to give forces and stress of a model that was trained on energies alone. They are
             refused otherwise: such a model may be off by several eV/Å where its energies are right.
         **kwargs: Options of ASE's ``Calculator``.
 
@@ -99,7 +95,7 @@ class SchNetCalculator(Calculator):
         if not sources:
             raise ValueError("model is empty; give a model, a model file, or several of them")
         with torch.inference_mode(False):  # weights made inside of it cannot be used for forces
-            self.members = [_Member(source, unit, dtype, device) for source in sources]
+            self.members = [_member(source, unit, dtype, device, untrained_forces) for source in sources]
         kinds = {member.kind for member in self.members}
         if len(kinds) > 1:
             raise ValueError(f"the models of an ensemble must predict the same, got {', '.join(sorted(kinds))}")
@@ -121,7 +117,7 @@ class SchNetCalculator(Calculator):
     ) -> None:
         """Fill ``results`` with what is asked for and what comes with it."""
         if system_changes:
-            self.results = {}  # ASE does so before its own calls, but this one may be anybody's
+            self.results = {}  # ASE does so before its own calls, but not before calls of others
         super().calculate(atoms, properties, system_changes)
         data = to_data(self.atoms, dtype=self.dtype).to(self.device)
         self._check(properties)
@@ -185,76 +181,73 @@ class SchNetCalculator(Calculator):
         self.results[name] = float(value) if value.ndim == 0 else value.astype(np.float64)
 
 
-class _Member:
-    """One model, what is added to it in float64, and the factor to internal units."""
+class _Energies:
+    """What one model of energies says of a structure, in eV and Å."""
 
-    def __init__(self, source: Source, unit: str | None, dtype: torch.dtype, device: str | torch.device) -> None:
-        model = _own_copy(source)
-        self.kind, self.per_atom, self.factor = _interpret(model, unit_of(model.card, unit))
-        self.atomref = pop_atomref(model).to(device) if self.kind == "energy" else None
-        self.model = freeze(model).to(device=device, dtype=dtype)
+    kind = "energy"
+
+    def __init__(self, model: AtomisticModel, unit: str, **options: Any) -> None:
+        self.potential = Potential(model, unit, **options)
+        self.model = self.potential.model
 
     def __call__(
         self, z: Tensor, pos: Tensor, graph: dict[str, Tensor], properties: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Results of this model in eV, Å and e·Å; those of a single structure, without batch dimension."""
-        if self.kind == "dipole":
-            return {"dipole": self.factor * self._evaluate(z, pos, graph)[0]}
-        factor = self.factor * (len(z) if self.per_atom else 1)
-        results, stress = {}, "stress" in properties
-        if stress or "forces" in properties:
-            response = energy_forces_stress(self.model, z, pos, batch_size=1, stress=stress, **graph)
-            energy, results["forces"] = response.energy[0], factor * response.forces
-            if stress:
-                results["stress"] = factor * response.stress[0]
-        else:
-            energy = self._evaluate(z, pos, graph)[0, 0]
-        offset = sum_references(self.atomref, z, torch.zeros_like(z), 1, mean=self.per_atom)[0, 0]
-        results["energy"] = factor * (energy.to(torch.float64) + offset)
+        """Results of a single structure, without batch dimension."""
+        stress = "stress" in properties
+        forces = stress or "forces" in properties
+        found = self.potential(z, pos, **graph, batch_size=1, forces=forces, stress=stress)
+        results = {"energy": found.energy[0]}
+        if forces:
+            results["forces"] = found.forces
+        if stress:
+            results["stress"] = found.stress[0]
         if "energies" in properties:
-            results["energies"] = self.factor * self._atom_energies(z, pos, graph)
+            results["energies"] = self.potential.atom_energies(z, pos, **graph, batch_size=1)
         return results
 
-    @torch.no_grad()
-    def _evaluate(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
-        """Output of the model, ``[1, out_channels]``."""
-        return self.model(z, pos, batch_size=1, **graph)
+
+class _Dipole:
+    """What one model of dipoles says of a structure, in e·Å."""
+
+    kind = "dipole"
+
+    def __init__(self, model: AtomisticModel, unit: str, dtype: torch.dtype, device: str | torch.device) -> None:
+        if model.readout.magnitude:
+            raise ValueError("ASE's dipole is a vector, but the model gives its magnitude; use magnitude=False")
+        self.factor = factor(unit, "e·Å")
+        self.model = freeze(model).to(device=device, dtype=dtype)
 
     @torch.no_grad()
-    def _atom_energies(self, z: Tensor, pos: Tensor, graph: dict[str, Tensor]) -> Tensor:
-        """Contribution of each atom in float64, shape ``[N]``; they add up to the energy."""
-        edge_index = graph["edge_index"] if graph else radius_graph(pos, self.model.cutoff)
-        dist = edge_distances(pos, edge_index, graph.get("edge_shift"), graph.get("cell"))
-        x = self.model.represent(z, Edges(edge_index, dist))
-        values = self.model.readout.atom_values(x, z)[:, 0].to(torch.float64)
-        return values + self.atomref[z, 0]
+    def __call__(
+        self, z: Tensor, pos: Tensor, graph: dict[str, Tensor], properties: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """The dipole, without batch dimension."""
+        return {"dipole": self.factor * self.model(z, pos, batch_size=1, **graph)[0]}
 
 
-def _own_copy(source: Source) -> AtomisticModel:
-    """The model itself, to be changed at will."""
+def _member(
+    source: Source, unit: str | None, dtype: torch.dtype, device: str | torch.device, untrained_forces: bool
+) -> _Energies | _Dipole:
+    """One model of a calculator."""
+    model = _model_of(source)
+    unit, readout = unit_of(model.card, unit), model.readout
+    if isinstance(readout, DipoleReadout) and dimension(unit) == "dipole":
+        return _Dipole(model, unit, dtype, device)
+    if not predicts_energy(model, unit):
+        raise ValueError(
+            "a calculator needs energies (SumReadout), energies per atom (MeanReadout) or dipole vectors; this model "
+            f"has {readout} in {unit}"
+        )
+    return _Energies(model, unit, dtype=dtype, device=device, untrained_forces=untrained_forces)
+
+
+def _model_of(source: Source) -> AtomisticModel:
+    """The model as it is given, or the one of a file."""
+    source = source_of(source)
     if isinstance(source, AtomisticModel):
-        return copy_of(source)
-    if isinstance(source, (str, os.PathLike)):
-        return load(source)
+        return source
     if isinstance(source, like_pyg.SchNet):
-        return source.as_schnet().eval()
+        return source.as_schnet()
     hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""
     raise TypeError(f"expected a model of this package or the path of a model file, got {type(source).__name__}{hint}")
-
-
-def _interpret(model: AtomisticModel, unit: str) -> tuple[str, bool, float]:
-    """What a model predicts, whether per atom, and the factor to eV or e·Å."""
-    readout, quantity = model.readout, dimension(unit)
-    if isinstance(readout, DipoleReadout) and quantity == "dipole":
-        if readout.magnitude:
-            raise ValueError("ASE's dipole is a vector, but the model gives its magnitude; use magnitude=False")
-        return "dipole", False, factor(unit, "e·Å")
-    if getattr(readout, "out_channels", 0) == 1:
-        if isinstance(readout, SumReadout) and quantity == "energy":
-            return "energy", False, factor(unit, "eV")
-        if isinstance(readout, MeanReadout) and quantity == "energy per atom":
-            return "energy", True, factor(unit, "eV/atom")
-    raise ValueError(
-        f"a calculator needs energies (SumReadout), energies per atom (MeanReadout) or dipole vectors; this model has "
-        f"{readout} in {unit}"
-    )

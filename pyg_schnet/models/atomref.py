@@ -13,9 +13,9 @@ from pyg_schnet.ops.dispatch import wide_dtype
 def pop_atomref(model: nn.Module) -> Tensor | None:
     """Take element references and shift out of a model of this package, so that it gives the difference from them.
 
-    Total energies of float32 models are rounded to their own precision, 0.5 meV at 6,000 eV. Whoever needs more (the
-    calculator, ``predict``, errors of tests) takes these out, evaluates what is left, and adds
-    :func:`pyg_schnet.nn.sum_references` in float64.
+    Total energies of float32 models are rounded to their own precision, 0.5 meV at 6,000 eV. Where more is needed
+    (potentials, ``predict``, errors of tests), these are taken out, what is left is evaluated, and
+    :func:`pyg_schnet.nn.sum_references` is added in float64.
 
     Args:
         model: Model; changed in place.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from pyg_schnet.engine.cache import Facts
+from pyg_schnet.engine.eligibility import Request
+from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.checkpoint import CheckpointMixin
-from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, prepare_edges
+from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
 from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
-from pyg_schnet.ops.dispatch import is_cast
+from pyg_schnet.ops.dispatch import Backend, is_cast
 
 NO_SCRIPT = (
     "TorchScript cannot express a {name}, whose graphs are built by compiled code; take torch.export, or "
@@ -55,6 +58,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         self.shared_weights = len(interactions) == 1 < num_interactions
         self._num_interactions = num_interactions
         self.readout = readout
+        self._backend: Backend = "auto"
 
     @property
     def num_interactions(self) -> int:
@@ -66,6 +70,96 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         """Interaction blocks in the order they act, each as often as it does."""
         blocks = list(self.interactions)
         return blocks * self.num_interactions if len(blocks) == 1 else blocks
+
+    @property
+    def backend(self) -> Backend:
+        """How operators are computed: ``"auto"``, ``"reference"`` (plain torch) or ``"numba"``.
+
+        It is no part of what the model computes, and so neither of ``config`` nor of files. Set it again where parts
+        were exchanged.
+        """
+        return self._backend
+
+    @backend.setter
+    def backend(self, value: Backend) -> None:
+        if value not in get_args(Backend):
+            raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {value!r}")
+        self._backend = value
+        for module in self.modules():
+            if module is not self and getattr(module, "backend", value) != value:
+                module.backend = value
+
+    def plan(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor | None = None,
+        *,
+        edge_index: Tensor | None = None,
+        edge_shift: Tensor | None = None,
+        cell: Tensor | None = None,
+        pbc: Tensor | None = None,
+        batch_size: int | None = None,
+        forces: bool = False,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> Plan:
+        """How a call of the model, or of :func:`pyg_schnet.derivatives.energy_forces_stress`, is computed, and why.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``; as all of the next ones in :meth:`forward`.
+            pos: Positions in Å, shape ``[N, 3]``.
+            batch: Structure of each atom, shape ``[N]``.
+            edge_index: Edges ``(j, i)``, shape ``[2, E]``.
+            edge_shift: Lattice images crossed by the given edges, shape ``[E, 3]``.
+            cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+            pbc: Periodic directions, shape ``[B, 3]``.
+            batch_size: Number of structures B.
+            forces: Whether forces are asked for.
+            stress: Whether the stress is asked for.
+            create_graph: Whether they are to be differentiated again.
+
+        Returns:
+            Program, filters, backend, and why not a faster program.
+
+        Raises:
+            ValueError: If the input does not fit, as in :meth:`forward`.
+
+        Example:
+            >>> import torch
+            >>> from pyg_schnet import SchNet
+            >>> model = SchNet(16, 16, 2, cutoff=5.0).eval()
+            >>> z, pos = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+            >>> model.plan(z, pos, forces=True)
+            Plan(program='potential', filters='spline', backend='numba', reasons=())
+            >>> handle = model.interactions[1].lin1.register_forward_hook(lambda *_: None)
+            >>> model.plan(z, pos, forces=True).reasons
+            ('interactions.1.lin1 has a forward hook',)
+        """
+        batch, batch_size = self._check(z, pos, batch, batch_size)
+        given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
+        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
+        request = self._request(z, pos, edge_index, cell, pbc, batch_size)._replace(
+            gradients=forces or stress,
+            differentiable=create_graph,
+            half_list=None if self.backend == "reference" else graph is not None,
+        )
+        return choose(Facts.of(self), request)
+
+    def _request(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        edge_index: Tensor | None,
+        cell: Tensor | None,
+        pbc: Tensor | None,
+        batch_size: int | None,
+    ) -> Request:
+        """What the engine has to know of a call before edges are searched."""
+        search = edge_index is None and not (cell is None and pbc is None)
+        search = search and not is_open(cell, pbc, 1 if batch_size is None else batch_size)
+        most = z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2
+        return Request(z, pos, self.backend, periodic_search=search, num_edges=most)
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data in the readout (scale, shift, references) stay."""
@@ -128,6 +222,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             cell=cell,
             pbc=pbc,
             batch_size=batch_size,
+            backend=self.backend,
         )
         x = self.represent(z, edges)
         return self.readout(x, z, pos, batch, batch_size)

@@ -34,7 +34,7 @@ def unit_of(card: dict[str, Any], stated: str | None) -> str:
 
     Args:
         card: Card of the model.
-        stated: Unit that the caller states; ``None`` where he does not.
+        stated: Unit that the caller states; ``None`` where it is left out.
 
     Raises:
         ValueError: If there is neither, or both and they differ.

@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-import pyg_schnet
 from pyg_schnet import pretrained
 from pyg_schnet.models.structure import check_described
 
@@ -71,7 +70,7 @@ class CheckpointMixin:
         self.card = {**self.card, **card}
         header = {
             "format": FORMAT,
-            "version": pyg_schnet.__version__,
+            "version": pretrained.VERSION,
             "class": name,
             "hyper_parameters": self.config,
             "units": {"length": "Å", "output": self.card.get("unit")},
@@ -156,7 +155,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     if header["format"] > FORMAT:
         raise ValueError(
             f"{path} was written by pyg_schnet {header['version']} in format {header['format']}; this version "
-            f"({pyg_schnet.__version__}) reads up to format {FORMAT}, please update"
+            f"({pretrained.VERSION}) reads up to format {FORMAT}, please update"
         )
     header["hyper_parameters"] = {_RENAMED.get(name, name): value for name, value in header["hyper_parameters"].items()}
     return header

@@ -168,8 +168,8 @@ class Domain:
 
         A twentieth shorter than what training has seen, so that vibrations about it are not meant.
         """
-        kinds, inverse = np.unique(np.asarray(numbers), return_inverse=True)
-        table = np.array([[self.shortest_of(a, b) for b in kinds.tolist()] for a in kinds.tolist()])
+        species, inverse = np.unique(np.asarray(numbers), return_inverse=True)
+        table = np.array([[self.shortest_of(a, b) for b in species.tolist()] for a in species.tolist()])
         return (1.0 - SLACK) * table[inverse[:, None], inverse[None, :]]
 
     def shortest_of(self, first: int, second: int) -> float:
@@ -279,17 +279,17 @@ def _written_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, Any]:
     if len(shortest) <= _MAX_PAIRS:
         names = {f"{chemical_symbols[a]}-{chemical_symbols[b]}": dist for (a, b), dist in shortest.items()}
         return {"pairs": {name: math.floor(1e3 * dist + 1e-6) / 1e3 for name, dist in names.items()}}
-    kinds = sorted({z for pair in shortest for z in pair})
-    pairs = [(a, b) for k, a in enumerate(kinds) for b in kinds[k:]]
+    species = sorted({z for pair in shortest for z in pair})
+    pairs = [(a, b) for k, a in enumerate(species) for b in species[k:]]
     steps = [min(int(shortest[p] / _STEP + 1e-9), _NEVER - 1) if p in shortest else _NEVER for p in pairs]
-    symbols = " ".join(chemical_symbols[z] for z in kinds)
+    symbols = " ".join(chemical_symbols[z] for z in species)
     return {"elements": symbols, "step": _STEP, "triangle": base64.urlsafe_b64encode(bytes(steps)).decode()}
 
 
 def _read_pairs(given: Mapping[str, Any]) -> dict[tuple[int, int], float]:
     if "pairs" in given:
         return {tuple(atomic_numbers[s] for s in name.split("-")): dist for name, dist in given["pairs"].items()}
-    kinds = [atomic_numbers[symbol] for symbol in given["elements"].split()]
-    pairs = [(a, b) for k, a in enumerate(kinds) for b in kinds[k:]]
+    species = [atomic_numbers[symbol] for symbol in given["elements"].split()]
+    pairs = [(a, b) for k, a in enumerate(species) for b in species[k:]]
     steps = base64.urlsafe_b64decode(given["triangle"])
     return {p: n * given["step"] for p, n in zip(pairs, steps, strict=True) if n != _NEVER}

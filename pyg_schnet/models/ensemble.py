@@ -25,7 +25,7 @@ _WIDTHS = ("hidden_channels", "num_filters", "readout", "filters", "num_grid_poi
 
 
 @torch.no_grad()
-def merge(models: Sequence[SchNet]) -> SchNet:
+def join_ensemble(models: Sequence[SchNet]) -> SchNet:
     """One SchNet whose output is the mean of those of several.
 
     Args:
@@ -44,7 +44,7 @@ def merge(models: Sequence[SchNet]) -> SchNet:
         >>> models = [SchNet(16, 16, 2, cutoff=5.0).eval() for _ in range(3)]
         >>> z, pos = torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
         >>> mean = torch.stack([model(z, pos) for model in models]).mean(0)
-        >>> torch.testing.assert_close(merge(models)(z, pos), mean, rtol=1e-5, atol=1e-5)
+        >>> torch.testing.assert_close(join_ensemble(models)(z, pos), mean, rtol=1e-5, atol=1e-5)
     """
     models = list(models)
     _check(models)

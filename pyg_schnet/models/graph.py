@@ -10,49 +10,33 @@ import torch
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
-from pyg_schnet.geometry import edge_offsets
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
 from pyg_schnet.nn._inputs import as_edge_index
-from pyg_schnet.ops import edge_lengths, is_dense_cpu, pair_edges
-from pyg_schnet.ops._autograd import is_recorded
-from pyg_schnet.ops.dispatch import is_followed
-from pyg_schnet.ops.graph import MANY_EDGES, is_crowded
+from pyg_schnet.ops import edge_lengths, half_list
+from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for
+from pyg_schnet.ops.half_list import is_crowded_half_list
 
 
-class UndirectedGraph(NamedTuple):
-    """One edge for both directions, not yet measured in a way that can be differentiated.
+class Graph(NamedTuple):
+    """Edges that are not yet measured; all of them, or of each pair of directions one (a half list).
 
     Attributes:
-        index: ``(j, i)``, sorted by i, shape ``[2, P]``.
-        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-        offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
-        dist: Distances in Å, not differentiable, shape ``[P]``; ``None`` where they are not known.
+        index: ``(j, i)``, shape ``[2, E]``; of a half list sorted by i.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        edge_shift: Lattice images crossed by each edge, shape ``[E, 3]``; ``None`` for open boundaries.
+        dist: Distances in Å as the search found them, not differentiable, shape ``[E]``; ``None`` where not known.
     """
 
     index: Tensor
-    ptr: Tensor
-    offset: Tensor | None = None
+    ptr: Tensor | None = None
+    edge_shift: Tensor | None = None
     dist: Tensor | None = None
 
 
-class UndirectedEdges(NamedTuple):
-    """One edge for both directions.
-
-    Attributes:
-        index: ``(j, i)``, sorted by i, shape ``[2, P]``.
-        dist: Distances in Å, differentiable in positions and cell, shape ``[P]``.
-        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-    """
-
-    index: Tensor
-    dist: Tensor
-    ptr: Tensor
-
-
-class DirectedEdges(NamedTuple):
-    """Edges as they are.
+class MeasuredGraph(NamedTuple):
+    """Edges with their lengths; arguments of interaction blocks.
 
     Attributes:
         index: ``(j, i)``, shape ``[2, E]``.
@@ -74,31 +58,32 @@ class Edges:
         ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
 
     Attributes:
-        undirected: The same edges, one for both directions; ``None`` where not all are known to have both.
+        half_list: One edge of each pair of directions, for programs that take these; ``None`` where they were not
+            looked for, or an edge has no other direction.
     """
 
     def __init__(self, index: Tensor, dist: Tensor, ptr: Tensor | None = None) -> None:
-        self.undirected: UndirectedEdges | None = None
-        self._directed: DirectedEdges | None = DirectedEdges(index, dist, ptr)
-        self._find: Callable[[], DirectedEdges] | None = None
+        self.half_list: MeasuredGraph | None = None
+        self._directed: MeasuredGraph | None = MeasuredGraph(index, dist, ptr)
+        self._measure: Callable[[], MeasuredGraph] | None = None
 
     @classmethod
-    def in_pairs(cls, undirected: UndirectedEdges, find: Callable[[], DirectedEdges]) -> Edges:
+    def of_half_list(cls, half_list: MeasuredGraph, measure: Callable[[], MeasuredGraph]) -> Edges:
         """Edges that all have both directions.
 
         Args:
-            undirected: One edge for both.
-            find: Finds all of them, in case somebody asks.
+            half_list: One of each pair.
+            measure: Gives all of them, when they are asked for.
         """
         edges = cls.__new__(cls)
-        edges.undirected, edges._directed, edges._find = undirected, None, find
+        edges.half_list, edges._directed, edges._measure = half_list, None, measure
         return edges
 
     @property
-    def directed(self) -> DirectedEdges:
+    def directed(self) -> MeasuredGraph:
         """All edges."""
         if self._directed is None:
-            self._directed = self._find()
+            self._directed = self._measure()
         return self._directed
 
     @property
@@ -128,6 +113,7 @@ def prepare_edges(
     cell: Tensor | None = None,
     pbc: Tensor | None = None,
     batch_size: int,
+    backend: Backend = "auto",
 ) -> Edges:
     """Edges of a batch, built where they are not given.
 
@@ -144,6 +130,7 @@ def prepare_edges(
         cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
         pbc: Periodic directions, shape ``[B, 3]``; needed to build the graph of periodic structures.
         batch_size: Number of structures B.
+        backend: How lengths are computed, and whether a half list is looked for: not with ``"reference"``.
 
     Returns:
         The edges; graphs built here are sorted by target and have ``ptr``.
@@ -152,23 +139,12 @@ def prepare_edges(
         ValueError: If a graph cannot be built from what is given, see :func:`pyg_schnet.neighbors.radius_graph`, or
             edges of periodic structures come without ``edge_shift``.
     """
-    graph, directed = find_edges(
-        z,
-        pos,
-        batch,
-        cutoff,
-        edge_index=edge_index,
-        edge_shift=edge_shift,
-        cell=cell,
-        pbc=pbc,
-        batch_size=batch_size,
-    )
-    if graph is None:
-        return Edges(*directed())
-    dist = graph.dist
-    if dist is None or is_recorded(pos):
-        dist = edge_lengths(pos, *graph.index, graph.offset, cutoff)
-    return Edges.in_pairs(UndirectedEdges(graph.index, dist, graph.ptr), directed)
+    given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
+    found, directed = find_edges(z, pos, batch, cutoff, **given, batch_size=batch_size, backend=backend)
+    measure = partial(_measure, pos, batch, cutoff, cell, backend)
+    if found is None:
+        return Edges(*_without_padding(measure(directed()), z, cutoff))
+    return Edges.of_half_list(measure(found), lambda: measure(directed()))
 
 
 def find_edges(
@@ -182,48 +158,95 @@ def find_edges(
     cell: Tensor | None,
     pbc: Tensor | None,
     batch_size: int,
-) -> tuple[UndirectedGraph | None, Callable[[], DirectedEdges]]:
-    """Edges of a batch, one for both directions, not yet measured; arguments and errors of :func:`prepare_edges`.
+    backend: Backend = "auto",
+) -> tuple[Graph | None, Callable[[], Graph]]:
+    """Edges of a batch, not yet measured; arguments and errors of :func:`prepare_edges`.
 
     Returns:
-        The edges, ``None`` where not all are known to have both directions; and what finds all of them.
+        A half list, ``None`` where it is not wanted or an edge has no other direction; and a function that gives all
+        edges.
     """
+    edge_index, edge_shift = _check_given(pos, edge_index, edge_shift, cell, pbc)
+    wanted = kernels_for(backend, z, pos) is not None and not _has_padding(z)
+    if edge_index is not None:
+        graph = Graph(edge_index, None, edge_shift)
+    elif (cell is None and pbc is None) or (wanted and is_open(cell, pbc, batch_size)):
+        search = partial(_search, pos, batch, cutoff, batch_size)
+        found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if wanted else None
+        if found is not None and not is_crowded_half_list(*found[:2]):
+            index, ptr, dist = found
+            return Graph(index, ptr, None, dist), search
+        graph = search()
+    else:
+        graph = _search(pos, batch, cutoff, batch_size, cell=cell, pbc=pbc)
+    half = _half_list(graph, z.size(0)) if wanted else None
+    return half, lambda: graph
+
+
+def is_open(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> bool:
+    """Whether no structure of a batch is periodic, so that the faster search serves, which knows of no lattice."""
+    if not isinstance(pbc, Tensor) or pbc.shape != (batch_size, 3) or pbc.dtype != torch.bool:
+        return False
+    if cell is not None and (cell.shape != (batch_size, 3, 3) or cell.requires_grad):
+        return False
+    return kernels_for("auto", pbc) is not None and not bool(pbc.any())
+
+
+def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattice: Tensor | None) -> Graph:
+    """The complete radius graph; with ``cell`` and ``pbc`` that of periodic structures."""
+    found = radius_graph(pos, cutoff, batch, batch_size=batch_size, **lattice)
+    index, shift = found if lattice else (found, None)
+    return Graph(index, index2ptr(index[1], pos.size(0)), shift)
+
+
+def _half_list(graph: Graph, num_atoms: int) -> Graph | None:
+    """One edge of each pair of directions; ``None`` where directed edges serve."""
+    found = half_list(graph.index, graph.ptr, graph.edge_shift, num_atoms)
+    if found is None:
+        return None
+    shift = graph.edge_shift
+    return Graph(found.index, found.ptr, None if shift is None else shift.index_select(0, found.edges))
+
+
+def _measure(
+    pos: Tensor, batch: Tensor, cutoff: float, cell: Tensor | None, backend: Backend, graph: Graph
+) -> MeasuredGraph:
+    """Edges with their lengths; those from an atom to itself end at the cutoff."""
+    dist = graph.dist
+    if dist is None or (pos.requires_grad and torch.is_grad_enabled()):
+        lattice = () if graph.edge_shift is None else (graph.edge_shift, cell, batch)
+        dist = edge_lengths(pos, graph.index, *lattice, loop_length=cutoff, backend=backend)
+    return MeasuredGraph(graph.index, dist, graph.ptr)
+
+
+def _without_padding(graph: MeasuredGraph, z: Tensor, cutoff: float) -> MeasuredGraph:
+    """Edges that start from padding are moved to the cutoff."""
+    if not _has_padding(z):
+        return graph
+    return graph._replace(dist=torch.where(z.index_select(0, graph.index[0]) == 0, cutoff, graph.dist))
+
+
+def _has_padding(z: Tensor) -> bool:
+    """Whether there may be padding: it is looked for in memory at hand only, as other devices would be waited for."""
+    return kernels_for("auto", z) is None or bool((z == 0).any())
+
+
+def _check_given(
+    pos: Tensor, edge_index: Tensor | None, edge_shift: Tensor | None, cell: Tensor | None, pbc: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Given edges as kernels take them; raises unless shapes and types fit, and shifts come with what they need."""
     if cell is not None and cell.dtype != pos.dtype:
         raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
-    if edge_index is None and edge_shift is not None:
-        raise ValueError("edge_shift belongs to given edges; pass edge_index as well, or leave both out")
-    if edge_index is not None:
-        edge_index = as_edge_index(edge_index)
-        _check_lattice(edge_index.size(1), edge_shift, cell)
-        _check_crossings(edge_index, edge_shift, pbc)
-    in_pairs = is_dense_cpu(pos) and not bool(
-        (z == 0).any()
-    )  # elsewhere than in the memory at hand, looking would wait
-    ptr = None
     if edge_index is None:
-        if cell is None and pbc is None:
-            found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if in_pairs else None
-            if found is not None and not _is_crowded(found[0], found[1]):
-                index, ptr, dist = found
-                return UndirectedGraph(index, ptr, None, dist), partial(_radius_edges, pos, cutoff, batch, batch_size)
-            edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
-        else:
-            edge_index, edge_shift = radius_graph(pos, cutoff, batch, batch_size=batch_size, cell=cell, pbc=pbc)
-        ptr = index2ptr(edge_index[1], z.size(0))
-    offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
-    directed = partial(_directed, pos, edge_index, ptr, offset, cutoff)
-    if not in_pairs:
-        return None, partial(_without_padding, directed, z, cutoff)
-    pairs = pair_edges(edge_index, ptr, offset, z.size(0))
-    if pairs is None or _is_crowded(pairs.index, pairs.ptr):
-        return None, directed
-    crossed = None if offset is None else offset.index_select(0, pairs.edges)
-    return UndirectedGraph(pairs.index, pairs.ptr, crossed), directed
-
-
-def _is_crowded(index: Tensor, ptr: Tensor) -> bool:
-    """Whether an atom has so many edges, of these and those in the other direction, that sums need more care."""
-    return 2 * index.size(1) > MANY_EDGES and is_crowded(ptr, index[0])
+        if edge_shift is not None:
+            raise ValueError("edge_shift belongs to given edges; pass edge_index as well, or leave both out")
+        return None, None
+    edge_index = as_edge_index(edge_index)
+    _check_lattice(edge_index.size(1), edge_shift, cell)
+    _check_crossings(edge_index, edge_shift, pbc)
+    if edge_shift is not None and edge_shift.dtype in (torch.int8, torch.int16):  # as data sets may keep them
+        edge_shift = edge_shift.to(torch.int32)
+    return edge_index, edge_shift
 
 
 def _check_lattice(n_edges: int, edge_shift: Tensor | None, cell: Tensor | None) -> None:
@@ -235,6 +258,8 @@ def _check_lattice(n_edges: int, edge_shift: Tensor | None, cell: Tensor | None)
         )
     if cell is not None and (cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3)):
         raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
+    if edge_shift is not None and cell is None:
+        raise ValueError("edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None")
 
 
 def _check_crossings(edge_index: Tensor, edge_shift: Tensor | None, pbc: Tensor | None) -> None:
@@ -246,23 +271,6 @@ def _check_crossings(edge_index: Tensor, edge_shift: Tensor | None, pbc: Tensor 
             "edges of periodic structures need edge_shift, the lattice vectors that each crosses ([E, 3]), as "
             "radius_graph gives it with cell and pbc; pass zeros if all edges stay inside of the cell, or no pbc"
         )
-
-
-def _without_padding(directed: Callable[[], DirectedEdges], z: Tensor, cutoff: float) -> DirectedEdges:
-    """Edges that start from padding are moved to the cutoff."""
-    index, dist, ptr = directed()
-    return DirectedEdges(index, torch.where(z.index_select(0, index[0]) == 0, cutoff, dist), ptr)
-
-
-def _directed(
-    pos: Tensor, edge_index: Tensor, ptr: Tensor | None, offset: Tensor | None, cutoff: float
-) -> DirectedEdges:
-    return DirectedEdges(edge_index, edge_lengths(pos, *edge_index, offset, cutoff), ptr)
-
-
-def _radius_edges(pos: Tensor, cutoff: float, batch: Tensor, batch_size: int) -> DirectedEdges:
-    edge_index = radius_graph(pos, cutoff, batch, batch_size=batch_size)
-    return _directed(pos, edge_index, index2ptr(edge_index[1], pos.size(0)), None, cutoff)
 
 
 def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:
@@ -300,7 +308,7 @@ def _kind(value: object) -> str:
 
 
 def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:
-    """Look up the embeddings of atomic numbers, eq. (4) of the chapter, shape ``[N, F]``.
+    """Look up the embeddings of atomic numbers, eq. (4) of Schütt et al. (2020), shape ``[N, F]``.
 
     Raises:
         ValueError: If an atomic number has no embedding; found after the look-up failed, so the good path pays nothing.

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyg_schnet.derivatives import EnergyGradients
-from pyg_schnet.engine.interactions import Stack
-from pyg_schnet.engine.potential import SmallStructures
+from pyg_schnet.engine.cache import ModelCache, run_potential
 from pyg_schnet.models.base import AtomisticModel
-from pyg_schnet.models.graph import Edges, embed, find_edges
+from pyg_schnet.models.convert import Conversions
+from pyg_schnet.models.graph import Edges, find_edges
 from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
-from pyg_schnet.nn import (
-    FilterNetwork,
-    GaussianBasis,
-    Readout,
-    SchNetInteraction,
-    num_gaussians_for_spacing,
-)
+from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteraction, num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, Filters
-from pyg_schnet.nn.interaction import takes_spline
-from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu
-from pyg_schnet.ops.standard import is_unmodified, standard
-
-if TYPE_CHECKING:
-    from pyg_schnet.models.convert import like_pyg
+from pyg_schnet.ops.dispatch import Backend, registered
+from pyg_schnet.ops.potential import EnergyGradients
 
 
-@standard()
-class SchNet(AtomisticModel):
+@registered()
+class SchNet(Conversions, AtomisticModel):
     r"""SchNet, the continuous-filter convolutional network for molecules and materials.
 
     Schütt, Tkatchenko, Müller, "Learning representations of molecules and materials with atomistic neural networks"
@@ -64,10 +49,13 @@ class SchNet(AtomisticModel):
         activate_filters: Whether the filter network ends with a softplus, as in the chapter. PyTorch Geometric and
             SchNetPack leave it off.
         shared_weights: Whether all interaction blocks are one and the same.
-        filters: How filters are evaluated: ``"exact"`` on every edge, ``"spline"`` from a table over the distance that
-            is computed once per step, ``"auto"`` whichever is faster, with errors of at most about 1e-6 of the energies
-            and 1e-5 of the largest force, in training ten times that; see :class:`pyg_schnet.nn.SplineFilter`.
-        num_grid_points: Nodes of the table; ``None`` takes what these errors need.
+        filters: Which filters are computed: ``"exact"`` ones by the network on every edge, ``"spline"`` ones from a
+            table over the distance (:class:`pyg_schnet.nn.SplineFilter`); ``"auto"`` takes splined ones for an
+            unmodified :class:`pyg_schnet.nn.FilterNetwork` whose basis has a resolution, whatever device, mode and
+            structures are. Errors are at most about 1e-6 of the energies and 1e-5 of the largest force in evaluation,
+            in training ten times that.
+        num_grid_points: Points of the table's grid; ``None`` takes what these errors need.
+        backend: How it is computed, see :attr:`backend`.
 
     Example:
         >>> import torch
@@ -96,6 +84,7 @@ class SchNet(AtomisticModel):
         shared_weights: bool = False,
         filters: Filters = "auto",
         num_grid_points: int | None = None,
+        backend: Backend = "auto",
     ) -> None:
         check_sizes(hidden_channels=hidden_channels, num_filters=num_filters)
         super().__init__(
@@ -129,12 +118,12 @@ class SchNet(AtomisticModel):
         self.shared_weights = shared_weights
         self.num_grid_points = num_grid_points
         self._chosen_filters = filters
-        self._stack = Stack()
-        self._small = SmallStructures(self._stack)
+        self._engine = ModelCache()
+        self.backend = backend
 
     @property
     def filters(self) -> Filters:
-        """How filters are evaluated: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        """Which filters are computed: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         chosen = {conv.filters for conv in self._convolutions()}
         return chosen.pop() if len(chosen) == 1 else self._chosen_filters
 
@@ -153,27 +142,13 @@ class SchNet(AtomisticModel):
 
     def train(self, mode: bool = True) -> SchNet:
         """Set training or evaluation mode; either way what is kept of weights is computed again."""
-        self._stack.forget()
-        self._small.forget()
+        self._engine.forget()
         return super().train(mode)
-
-    def freeze(self) -> None:
-        """Look no more for changes of parts and weights; see :func:`pyg_schnet.engine.freeze`."""
-        self._stack = Stack(looks=False)
-        self._small = SmallStructures(self._stack)
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
-        blocks = self.blocks()
-        spline = _shared_edges(blocks, edges, (z.size(0), z.size(0)))
-        out = None if spline is None else self._stack(blocks, self.embedding, z, spline)
-        if out is not None:
-            return out
-        x = embed(self.embedding, z)
-        for block in blocks:
-            shared = () if spline is None or not takes_spline(block) else (spline,)
-            x = block(x, *edges.directed, *shared)
-        return x
+        x = self._engine.represent(self, z, edges, self.backend)  # all blocks in one call, where none has to be called
+        return super().represent(z, edges) if x is None else x
 
     def energy_and_gradients(
         self,
@@ -204,12 +179,10 @@ class SchNet(AtomisticModel):
             cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
             pbc: Periodic directions, shape ``[B, 3]``.
             batch_size: Number of structures B.
-            strain: Whether the gradient by strains is wanted.
+            strain: Whether to compute the gradient with respect to strain.
 
         Returns:
-            Not differentiable; ``None`` where it has to be done by autograd: in training, on other devices than CPUs,
-            for large structures, directed graphs and periodic graphs that are not given, with exact filters, other
-            readouts than sums and means, and where hooks want to see what is computed.
+            Not differentiable; ``None`` where it has to be done by autograd, for reasons that :meth:`plan` tells.
 
         Raises:
             ValueError: If shapes or types do not fit, as in :meth:`forward`.
@@ -221,19 +194,17 @@ class SchNet(AtomisticModel):
             >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
-        if self.training or not _is_plain_call(z, pos) or not is_unmodified(self):
-            return None
-        if cpu_kernels().is_large(_most_pairs(z.size(0), edge_index, cell, pbc) * self.num_filters):
+        request = self._request(z, pos, edge_index, cell, pbc, batch_size)._replace(gradients=True)
+        weights = self._engine.prepare_potential(self, request)
+        if weights is None:
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
-        prepared = self._small.prepare(self.blocks(), self.embedding, self.readout)
-        if prepared is None:
-            return None
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
-        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size)
+        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
         if graph is None:
             return None
-        return prepared(pos, z, batch, batch_size, graph.index, graph.ptr, graph.offset, strain)
+        half_list = graph.index, graph.ptr, graph.edge_shift, cell
+        return run_potential(weights, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
 
     @classmethod
     def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
@@ -256,72 +227,6 @@ class SchNet(AtomisticModel):
             "gamma": 10.0,
         }
         return cls(**{**settings, "cutoff": cutoff, **kwargs})
-
-    @staticmethod
-    def like_pyg(
-        hidden_channels: int = 128,
-        num_filters: int = 128,
-        num_interactions: int = 6,
-        num_gaussians: int = 50,
-        cutoff: float = 10.0,
-        interaction_graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-        max_num_neighbors: int = 32,
-        readout: str = "add",
-        dipole: bool = False,
-        mean: float | None = None,
-        std: float | None = None,
-        atomref: Tensor | None = None,
-        *,
-        filters: Literal["auto", "exact"] = "auto",
-    ) -> like_pyg.SchNet:
-        """PyTorch Geometric's SchNet by its arguments, in its order: its function, its parts and its state dict.
-
-        Every atom within the cutoff is a neighbour; ``max_num_neighbors`` drops none, and where an atom has more, a
-        warning says so once. See :class:`pyg_schnet.models.convert.like_pyg.SchNet`, which this makes.
-
-        Example:
-            >>> import torch
-            >>> model = SchNet.like_pyg(16, 16, 2, 12, 5.0, None, 32, "add", True)
-            >>> model(torch.tensor([8, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0]])).shape
-            torch.Size([1, 1])
-        """
-        from pyg_schnet.models.convert import like_pyg
-
-        return like_pyg.SchNet(
-            hidden_channels,
-            num_filters,
-            num_interactions,
-            num_gaussians,
-            cutoff,
-            interaction_graph,
-            max_num_neighbors,
-            readout,
-            dipole,
-            mean,
-            std,
-            atomref,
-            filters=filters,
-        )
-
-    @classmethod
-    def from_pyg(cls, model: nn.Module) -> SchNet:
-        """Model with the weights and outputs of PyTorch Geometric's ``SchNet``; see :mod:`pyg_schnet.models.convert.pyg`."""
-        from pyg_schnet.models.convert.pyg import from_pyg
-
-        return from_pyg(model)
-
-    def to_pyg(self) -> nn.Module:
-        """PyTorch Geometric's ``SchNet`` with this model's weights and outputs; see :mod:`pyg_schnet.models.convert.pyg`."""
-        from pyg_schnet.models.convert.pyg import to_pyg
-
-        return to_pyg(self)
-
-    @classmethod
-    def from_schnetpack(cls, state_dict: dict[str, Tensor], **kwargs: Any) -> SchNet:
-        """Model with SchNetPack's weights; see :func:`pyg_schnet.models.convert.schnetpack.from_schnetpack`."""
-        from pyg_schnet.models.convert.schnetpack import from_schnetpack
-
-        return from_schnetpack(state_dict, **kwargs)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -349,25 +254,3 @@ class SchNet(AtomisticModel):
             f"num_interactions={self.num_interactions}, num_gaussians={self.num_gaussians}, cutoff={self.cutoff}, "
             f"readout={self.readout})"
         )
-
-
-def _shared_edges(blocks: list[nn.Module], edges: Edges, size: tuple[int, int]) -> SplineEdges | None:
-    """Edges for the fused way of the blocks that can share them; ``None`` where each block sees to itself."""
-    block = next((block for block in blocks if type(block) is SchNetInteraction), None)
-    if block is None or not isinstance(block.conv, CFConv):
-        return None
-    if edges.undirected is None:
-        return block.conv.spline_edges(*edges.directed, size)
-    return block.conv.spline_edges(*edges.undirected, size, undirected=True)
-
-
-def _is_plain_call(z: Tensor, pos: Tensor) -> bool:
-    """Whether both are memory at hand, and the precision of what is called is not changed."""
-    return is_dense_cpu(pos) and is_dense_cpu(z, (torch.int64,)) and not torch.is_autocast_enabled("cpu")
-
-
-def _most_pairs(n_atoms: int, edge_index: Tensor | None, cell: Tensor | None, pbc: Tensor | None) -> int:
-    """Number of pairs of neighbours that there can be."""
-    if edge_index is not None:
-        return edge_index.size(-1) // 2
-    return n_atoms * (n_atoms - 1) // 2 if cell is None and pbc is None else sys.maxsize

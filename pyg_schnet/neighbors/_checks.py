@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu
+from pyg_schnet.ops import pointer_of_sorted
 from pyg_schnet.ops.dispatch import list_of
 
 
@@ -92,8 +92,8 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
     batch = batch.long()
     if n == 0:
         return Structures(pos, batch, torch.zeros(int(batch_size or 0) + 1, dtype=torch.int64, device=pos.device))
-    if batch_size is not None and is_dense_cpu(batch, (torch.int64,)):
-        ptr = cpu_kernels().pointer_of_sorted(batch, int(batch_size))
+    if batch_size is not None:
+        ptr = pointer_of_sorted(batch, int(batch_size))
         if ptr is not None:
             return Structures(pos, batch, ptr)
     # one transfer from the device instead of three

@@ -13,35 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def squared_distances(
-    sources: Tensor, targets: Tensor, source: Tensor, target: Tensor, translation: list[Tensor] | None = None
-) -> Tensor:
-    r"""Squared lengths in Å² of the vectors from targets to sources.
-
-    .. math:: (v_x^2 + v_y^2) + v_z^2 \quad\text{with}\quad \mathbf{v} = (\mathbf{s} - \mathbf{t}) + \mathbf{T}
-
-    Args:
-        sources: Coordinates s of sources in Å, one row for each axis, shape ``[3, M]``.
-        targets: Coordinates t of targets in Å, shape ``[3, N]``.
-        source: Source of each pair, shape ``[E]``.
-        target: Target of each pair, shape ``[E]``.
-        translation: The three components of T in Å, each of shape ``[E]``; ``None`` for none.
-
-    Example:
-        >>> points = torch.tensor([[0.0, 3.0], [0.0, 4.0], [0.0, 0.0]])  # (0, 0, 0) and (3, 4, 0)
-        >>> squared_distances(points, points, torch.tensor([0, 0]), torch.tensor([0, 1]))
-        tensor([ 0., 25.])
-    """
-    total = None
-    for axis in range(3):
-        component = sources[axis].index_select(0, source)
-        component -= targets[axis].index_select(0, target)
-        if translation is not None:
-            component += translation[axis]
-        component *= component
-        total = component if total is None else total.add_(component)
-    return total
+from pyg_schnet.ops.radius import chunk_size, squared_distances
 
 
 def lattice_translation(shift: Tensor, cell: Tensor, structure: Tensor | None = None) -> list[Tensor]:
@@ -107,8 +79,3 @@ def edge_exists(
             translation = lattice_translation(edge_shift[chunk], cell, structure)
         exists[chunk] = squared_distances(points, points, source, target, translation) < cutoff * cutoff
     return exists
-
-
-def chunk_size(device: torch.device) -> int:
-    """How many candidates to look at together: about 100 bytes each, which on the CPU should fit in its caches."""
-    return 2**16 if device.type == "cpu" else 2**22

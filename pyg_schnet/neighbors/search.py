@@ -7,28 +7,15 @@ On CPUs a compiled loop goes through the ranges instead.
 
 from __future__ import annotations
 
-import itertools
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from pyg_schnet.neighbors.criterion import chunk_size, squared_distances
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu
-from pyg_schnet.ops.dispatch import list_of, wide_dtype
+from pyg_schnet.ops.dispatch import wide_dtype
+from pyg_schnet.ops.radius import Ranges, close_pairs, close_pairs_once
 
 DENSE_PAIRS = 400  # all pairs are faster than bins up to this many candidates for each point and target
 REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
 MAX_BINS = 2**16  # bins along one axis, so that bin numbers fit in 64 bits for atoms at any distance
-
-
-class Ranges(NamedTuple):
-    """Ranges of consecutive points; target ``t`` owns the rows ``row[t]`` of ``start`` and ``count``."""
-
-    start: Tensor  # [U, R] first point
-    count: Tensor  # [U, R] number of points
-    row: Tensor  # [N]
-    order: Tensor | None  # [M] ranges refer to points[order]; None for the points as they are
 
 
 def pairs_within(
@@ -75,11 +62,7 @@ def pairs_within(
         points = points.index_select(0, ranges.order)
         if omit is not None:
             omit = torch.empty_like(ranges.order).scatter_(0, ranges.order, arange_like(ranges.order))[omit]
-    if is_dense_cpu(points) and is_dense_cpu(targets):
-        start, count, row, _ = ranges
-        edges = cpu_kernels().close_pairs(points, targets, start, count, row, omit, cutoff * cutoff)
-    else:
-        edges = _filter_all(points.T.contiguous(), targets.T.contiguous(), ranges, cutoff, omit)
+    edges = close_pairs(points, targets, ranges, cutoff, omit)
     if ranges.order is not None:
         edges[0] = ranges.order.index_select(0, edges[0])
     return edges
@@ -104,9 +87,7 @@ def pairs_once(pos: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor,
         (tensor([[1],
                 [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
     """
-    if not is_dense_cpu(pos):
-        return None
-    return cpu_kernels().close_pairs_once(pos, ptr, cutoff * cutoff, DENSE_PAIRS * pos.size(0))
+    return close_pairs_once(pos, ptr, cutoff, DENSE_PAIRS * pos.size(0))
 
 
 def bin_ranges(
@@ -173,42 +154,3 @@ def bin_ranges(
 def arange_like(index: Tensor) -> Tensor:
     """Numbers 0 to ``index.size(0) - 1`` on the device of ``index``."""
     return torch.arange(index.size(0), device=index.device)
-
-
-def _filter_all(points: Tensor, targets: Tensor, ranges: Ranges, cutoff: float, omit: Tensor | None) -> Tensor:
-    """Pairs closer than the cutoff among all candidates, by operations that every device has; points are ``[3, M]``."""
-    total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
-    pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
-    return pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)
-
-
-def _filter(
-    points: Tensor, targets: Tensor, ranges: Ranges, chunk: slice, cutoff: float, omit: Tensor | None
-) -> Tensor:
-    """Pairs closer than the cutoff among the candidates of the targets in ``chunk``; points are ``[3, M]`` here."""
-    row = ranges.row[chunk]
-    start, count = ranges.start.index_select(0, row), ranges.count.index_select(0, row)
-    n_targets, n_ranges = start.shape
-    end = count.flatten().cumsum(0).view(n_targets, n_ranges)
-    n_candidates = int(end[-1, -1])
-    shift = start - end + count  # index of a point minus index of the candidate
-    which = torch.repeat_interleave(count.flatten(), output_size=n_candidates)  # range of each candidate
-    source = torch.arange(n_candidates, device=points.device) + shift.flatten().index_select(0, which)
-    target = (which if n_ranges == 1 else which.div(n_ranges, rounding_mode="floor")) + chunk.start
-    keep = squared_distances(points, targets, source, target) < cutoff * cutoff
-    if omit is not None:  # the bin of the target itself is in the middle of its ranges
-        keep[omit[chunk] - shift[:, n_ranges // 2]] = False
-    kept = torch.nonzero(keep).squeeze(1)
-    return torch.stack([source.index_select(0, kept), target.index_select(0, kept)])
-
-
-def _chunks(total: Tensor) -> list[tuple[int, int]]:
-    """Split the targets so that the candidates of a chunk, ``total`` for each target, stay near the limit."""
-    limit = chunk_size(total.device)
-    end = total.cumsum(0)
-    n_chunks = int(end[-1]) // limit + 1
-    if n_chunks == 1:
-        return [(0, total.numel())]
-    limits = torch.arange(1, n_chunks, device=total.device) * limit
-    cuts = sorted({0, *list_of(torch.searchsorted(end, limits, right=True)), total.numel()})
-    return list(itertools.pairwise(cuts))

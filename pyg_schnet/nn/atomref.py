@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_schnet.ops import cpu_kernels, is_dense_cpu
-from pyg_schnet.ops.dispatch import wide_dtype
+from pyg_schnet.ops import sum_species
 
 MAX_Z = 99
 """Largest atomic number with an embedding, as in the SchNet of PyTorch Geometric; 0 is padding."""
@@ -60,10 +59,8 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
         >>> sum_references(atomref, torch.tensor([8, 1, 1]), torch.tensor([0, 0, 0]), 1)
         tensor([[-2068.2500]], dtype=torch.float64)
     """
-    if is_dense_cpu(atomref) and is_dense_cpu(z, (torch.int64,)) and is_dense_cpu(batch, (torch.int64,)):
-        total, counts = cpu_kernels().sum_species(atomref, z, batch, batch_size)
-        return total / counts.clamp(min=1.0).unsqueeze(-1) if mean else total
-    return element_counts(z, batch, batch_size, mean=mean) @ atomref.to(wide_dtype(atomref))
+    total, counts = sum_species(atomref, z, batch, batch_size)
+    return total / counts.clamp(min=1.0).unsqueeze(-1) if mean else total
 
 
 def fit_atom_references(counts: Tensor, target: Tensor) -> Tensor:

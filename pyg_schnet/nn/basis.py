@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.ops.standard import standard
+from pyg_schnet.ops.dispatch import registered
 
 
 def gaussian_basis(dist: Tensor, centers: Tensor, gamma: float | Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def gaussian_basis(dist: Tensor, centers: Tensor, gamma: float | Tensor) -> Tens
     return torch.exp(-gamma * (dist.unsqueeze(-1) - centers) ** 2)
 
 
-@standard()
+@registered()
 class GaussianBasis(nn.Module):
     r"""Evenly spaced Gaussians from zero to the cutoff, eq. (14) of the chapter; see :func:`gaussian_basis`.
 

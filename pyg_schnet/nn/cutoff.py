@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.ops.standard import standard
+from pyg_schnet.ops.dispatch import registered
 
 
 def cosine_cutoff(dist: Tensor, cutoff: float) -> Tensor:
@@ -68,7 +68,7 @@ class _Cutoff(nn.Module):
         return f"{type(self).__name__}({self.cutoff} Å)"
 
 
-@standard()
+@registered()
 class CosineCutoff(_Cutoff):
     """Module twin of :func:`cosine_cutoff`.
 
@@ -86,7 +86,7 @@ class CosineCutoff(_Cutoff):
         return cosine_cutoff(dist, self.cutoff)
 
 
-@standard()
+@registered()
 class HardCutoff(_Cutoff):
     """Module twin of :func:`hard_cutoff`.
 

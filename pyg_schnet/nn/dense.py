@@ -5,11 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
-
-from pyg_schnet.ops import linear
-from pyg_schnet.ops.linear import is_faster
-from pyg_schnet.ops.standard import is_unmodified
+from torch import nn
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
@@ -43,13 +39,6 @@ def draw_glorot(layer: nn.Linear) -> None:
     layer.weight.uniform_(-bound, bound)
     if layer.bias is not None:
         layer.bias.zero_()
-
-
-def apply_dense(layer: nn.Module, x: Tensor) -> Tensor:
-    """``layer(x)``, of unmodified layers by the product that is fastest (:func:`pyg_schnet.ops.linear`)."""
-    if type(layer) is nn.Linear and is_faster(x, layer.weight) and is_unmodified(layer):
-        return linear(x, layer.weight, layer.bias)
-    return layer(x)
 
 
 def reset_parameters(*modules: nn.Module) -> None:

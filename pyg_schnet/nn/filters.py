@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff
-from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
-from pyg_schnet.ops.standard import standard
+from pyg_schnet.nn.dense import dense, reset_parameters
+from pyg_schnet.ops.dispatch import registered
 
 
-@standard(window=None, basis=None, lin1=nn.Linear, lin2=nn.Linear, act=ShiftedSoftplus)
+@registered(window=None, basis=None, lin1=nn.Linear, lin2=nn.Linear, act=ShiftedSoftplus)
 class FilterNetwork(nn.Module):
     r"""Continuous filter, eq. (14) to (16) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -77,7 +77,7 @@ class FilterNetwork(nn.Module):
         Returns:
             Shape ``[E, num_filters]``.
         """
-        filters = apply_dense(self.lin2, self.act(apply_dense(self.lin1, expansion)))
+        filters = self.lin2(self.act(self.lin1(expansion)))
         return self.act(filters) if self.activate_filters else filters
 
     def __repr__(self) -> str:

@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from pyg_schnet.nn._inputs import check_features
 from pyg_schnet.nn.activation import ShiftedSoftplus
-from pyg_schnet.nn.conv import CFConv, DTNNConv, Features, Filters
-from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
+from pyg_schnet.nn.conv import CFConv, Features, Filters
+from pyg_schnet.nn.dense import dense, reset_parameters
+from pyg_schnet.nn.dtnn_conv import DTNNConv
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.ops.standard import FUSED_HOOKS, is_unmodified, standard
+from pyg_schnet.ops.dispatch import registered
 
 
-@standard(lin_in=nn.Linear, conv=CFConv, lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
+@registered(lin_in=nn.Linear, conv=CFConv, lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
 class SchNetInteraction(nn.Module):
     r"""SchNet's interaction block, eq. (5) and Fig. 1 of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -29,7 +29,7 @@ class SchNetInteraction(nn.Module):
         filter_network: Continuous filter; ``None`` takes :class:`FilterNetwork` with 128 filters up to 10 Å.
         normalize: Whether the convolution is divided by the number of neighbours, eq. (18).
         filters: ``"auto"``, ``"exact"`` or ``"spline"``, see :class:`CFConv`.
-        num_grid_points: Nodes of the spline's grid, see :class:`CFConv`.
+        num_grid_points: Points of the spline's grid, see :class:`CFConv`.
 
     Example:
         >>> import torch
@@ -60,14 +60,7 @@ class SchNetInteraction(nn.Module):
         """Draw new weights (Glorot uniform) and set biases to zero."""
         reset_parameters(self.lin_in, self.conv, self.lin1, self.lin2)
 
-    def forward(
-        self,
-        x: Features,
-        edge_index: Tensor,
-        edge_dist: Tensor,
-        edge_ptr: Tensor | None = None,
-        spline: SplineEdges | None = None,
-    ) -> Tensor:
+    def forward(self, x: Features, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None = None) -> Tensor:
         """Updated features.
 
         Args:
@@ -75,26 +68,17 @@ class SchNetInteraction(nn.Module):
             edge_index: ``(j, i)``, shape ``[2, E]``.
             edge_dist: Distances in Å, shape ``[E]``.
             edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
-            spline: What :meth:`CFConv.spline_edges` makes of the edges, to be shared by several blocks.
 
         Returns:
             ``x_i + v_i``, shape ``[N_dst, F]``.
         """
         check_features(x, self.hidden_channels)
         if isinstance(x, Tensor):
-            x_dst, hidden = x, apply_dense(self.lin_in, x)
+            x_dst, hidden = x, self.lin_in(x)
         else:
-            x_dst, hidden = x[1], (apply_dense(self.lin_in, x[0]), x[1])
-        shared = {} if spline is None else {"spline": spline}  # other convolutions know no such argument
-        hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr, **shared)
-        return x_dst + apply_dense(self.lin2, self.act(apply_dense(self.lin1, hidden)))
-
-
-def takes_spline(block: nn.Module) -> bool:
-    """Whether a block may be given edges that another one has prepared: its call and its convolution are unmodified."""
-    if type(block) is not SchNetInteraction or not is_unmodified(block):
-        return False
-    return type(block.conv) is CFConv and is_unmodified(block.conv, FUSED_HOOKS)
+            x_dst, hidden = x[1], (self.lin_in(x[0]), x[1])
+        hidden = self.conv(hidden, edge_index, edge_dist, edge_ptr)
+        return x_dst + self.lin2(self.act(self.lin1(hidden)))
 
 
 class DTNNInteraction(nn.Module):

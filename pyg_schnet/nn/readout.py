@@ -9,21 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from pyg_schnet.geometry import safe_norm
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.atomref import MAX_Z
-from pyg_schnet.nn.dense import apply_dense, dense, reset_parameters
-from pyg_schnet.ops import is_dense_cpu
-from pyg_schnet.ops.dispatch import wide_dtype
-from pyg_schnet.ops.mlp import Pool, atom_values, mlp
-from pyg_schnet.ops.standard import StandardCheck, standard
+from pyg_schnet.nn.dense import dense, reset_parameters
+from pyg_schnet.ops import atom_values, mlp, pool_atoms
+from pyg_schnet.ops.dispatch import is_followed, may_fuse, registered
 
 Activation = Literal["ssp", "silu", "tanh"]
-_ROUNDING = 8.0  # error of a dipole, in roundings of the sum of its parts
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
-@standard(lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
+@registered(lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
 class AtomNetwork(nn.Module):
     r"""Two atom-wise layers, :math:`\mathrm{dense} \circ \sigma \circ \mathrm{dense}`, that end every readout.
 
@@ -54,7 +50,6 @@ class AtomNetwork(nn.Module):
         self.lin1 = dense(hidden_channels, max(hidden_channels // 2, 1))
         self.act = _ACTIVATIONS[activation]()
         self.lin2 = dense(max(hidden_channels // 2, 1), out_channels)
-        self._is_standard = StandardCheck()
 
     def reset_parameters(self) -> None:
         """Draw new weights (Glorot uniform) and set biases to zero."""
@@ -62,30 +57,11 @@ class AtomNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features ``[N, F]`` to ``[N, out_channels]``."""
-        out = self.in_one_step(x)
-        return apply_dense(self.lin2, self.act(apply_dense(self.lin1, self._dropped(x)))) if out is None else out
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
-
-    def in_one_step(self, x: Tensor, pool: Pool | None = None) -> Tensor | None:
-        """The same, and what follows, by :func:`mlp`; ``None`` where something is exchanged or hooked."""
-        if not self.is_written_out(x):
-            return None
-        return mlp(self._dropped(x), self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias, pool)
-
-    def is_written_out(self, x: Tensor) -> bool:
-        """Whether it is what :func:`mlp` computes, beside dropout; for features ``[N, F]``."""
-        if not is_dense_cpu(x) or type(self) is not AtomNetwork or not self._is_standard(self):
-            return False
-        weights = (self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
-        return (
-            all(weight is not None and is_dense_cpu(weight) for weight in weights)
-            and x.dim() == 2
-            and x.dtype == self.lin1.weight.dtype
-            and x.size(1) == self.lin1.weight.size(1)
-            and not torch.is_autocast_enabled("cpu")
-        )
+        if self.training and self.dropout > 0:
+            x = F.dropout(x, self.dropout)
+        if is_followed() or not may_fuse(self) or self.lin1.bias is None or self.lin2.bias is None:
+            return self.lin2(self.act(self.lin1(x)))
+        return mlp(x, self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
 
 
 class Readout(nn.Module):
@@ -203,20 +179,8 @@ class _PooledReadout(Readout):
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
         if type(self).atom_values is not _ATOM_VALUES or "atom_values" in self.__dict__:
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
-        pool = Pool(self.scale, self.shift, self.atomref, z, batch, batch_size, mean=self.reduce == "mean")
-        out = self.network.in_one_step(x, pool) if self._is_fixed() else None
-        return pool(self.network(x)) if out is None else out
-
-    def is_written_out(self, x: Tensor) -> bool:
-        """Whether the atom-wise network is what :func:`mlp` computes for features ``[N, F]``."""
-        network = self.network
-        drops = network.training and network.dropout > 0
-        return type(network) is AtomNetwork and not drops and network.is_written_out(x)
-
-    def _is_fixed(self) -> bool:
-        """Whether the atom-wise network is one of this package, and what is a statistic of the data is not learned."""
-        learned = any(value.requires_grad for value in (self.scale, self.shift, self.atomref))
-        return type(self.network) is AtomNetwork and not learned
+        statistics = self.scale, self.shift, self.atomref
+        return pool_atoms(self.network(x), z, batch, batch_size, *statistics, mean=self.reduce == "mean")
 
 
 _ATOM_VALUES = _PooledReadout.atom_values  # as written above, whatever is put in its place later
@@ -240,7 +204,7 @@ def _largest(values: Tensor, real: Tensor, batch: Tensor, batch_size: int) -> Te
     return torch.where(out > lowest, out, 0.0)
 
 
-@standard(network=AtomNetwork)
+@registered(network=AtomNetwork)
 class SumReadout(_PooledReadout):
     r"""Extensive property such as the energy, eq. (1) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -268,7 +232,7 @@ class SumReadout(_PooledReadout):
     reduce = "sum"
 
 
-@standard(network=AtomNetwork)
+@registered(network=AtomNetwork)
 class MeanReadout(_PooledReadout):
     r"""Intensive property, eq. (2) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
 
@@ -286,7 +250,7 @@ class MeanReadout(_PooledReadout):
     reduce = "mean"
 
 
-@standard(network=AtomNetwork)
+@registered(network=AtomNetwork)
 class MaxReadout(_PooledReadout):
     r"""Intensive property of the atom that has most of it, such as the highest frequency of a crystal.
 
@@ -306,170 +270,3 @@ class MaxReadout(_PooledReadout):
     """
 
     reduce = "max"
-
-
-class _ChargeReadout(Readout):
-    """Readouts of latent atomic charges placed at the positions."""
-
-    def __init__(self, hidden_channels: int = 128, *, activation: Activation = "ssp", scale: float = 1.0) -> None:
-        super().__init__()
-        self.hidden_channels = hidden_channels
-        self.activation = activation
-        self.network = AtomNetwork(hidden_channels, activation=activation)
-        self.register_buffer("scale", torch.tensor(float(scale)))
-        from ase.data import atomic_masses  # here, so that importing the layers needs no ase
-
-        masses = torch.as_tensor(atomic_masses[: MAX_Z + 1], dtype=self.scale.dtype)
-        masses[0] = 0.0  # padding weighs nothing
-        self.register_buffer("atomic_mass", masses)
-
-    def charges(self, x: Tensor, z: Tensor) -> Tensor:
-        """Latent charge of each atom in e before any correction, shape ``[N]``; zero for padding.
-
-        Args:
-            x: Atom features, shape ``[N, F]``.
-            z: Atomic numbers, shape ``[N]``.
-        """
-        return torch.where(z > 0, self.network(x).squeeze(-1), 0.0)
-
-    def centered(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
-        """Positions relative to the centre of mass of their structure in Å, in float64, shape ``[N, 3]``."""
-        wide = wide_dtype(pos)
-        pos, mass = pos.to(wide), self.atomic_mass.to(wide).index_select(0, z).unsqueeze(-1)
-        total = scatter(mass, batch, 0, batch_size, reduce="sum")
-        center = scatter(mass * pos, batch, 0, batch_size, reduce="sum") / torch.where(total > 0, total, 1.0)
-        return pos - center.index_select(0, batch)
-
-
-class DipoleReadout(_ChargeReadout):
-    r"""Dipole moment from latent charges, eq. (3) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
-
-    .. math::
-        \boldsymbol{\mu} = s \sum_i \tilde q_i\, (\mathbf{r}_i - \mathbf{r}_0), \qquad
-        \tilde q_i = q(\mathbf{x}_i) - \frac{1}{n} \Bigl( \sum_k q(\mathbf{x}_k) - Q \Bigr)
-
-    The charges add up to the total charge Q, so the dipole of a neutral molecule does not depend on the origin; that
-    of an ion does, and is taken about the centre of mass. Where a dipole vanishes by symmetry, within rounding of the
-    charges, its magnitude and all its derivatives are zero: the direction of what is left would be noise. A dipole is
-    not defined for periodic structures.
-
-    Args:
-        hidden_channels: Size F of the atom features.
-        magnitude: Whether to return the magnitude, ``[B, 1]``, instead of the vector, ``[B, 3]``.
-        neutralize: Whether charges are corrected to the total charge. PyTorch Geometric's SchNet does not do so.
-        origin: Origin :math:`\mathbf{r}_0`: ``"mass"`` (centre of mass) or ``"zero"`` (that of the positions).
-        total_charge: Total charge Q of every structure in e.
-        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
-        scale: Factor s from e·Å to the unit of the property, for example ``units.factor("e·Å", "D")`` = 4.8032.
-
-    Raises:
-        ValueError: If ``origin`` is neither of the two.
-
-    Example:
-        >>> readout = DipoleReadout(16)
-        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.randn(3, 3)
-        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).tolist()
-        [[0.0]]
-    """
-
-    def __init__(
-        self,
-        hidden_channels: int = 128,
-        *,
-        magnitude: bool = True,
-        neutralize: bool = True,
-        origin: Literal["mass", "zero"] = "mass",
-        total_charge: float = 0.0,
-        activation: Activation = "ssp",
-        scale: float = 1.0,
-    ) -> None:
-        super().__init__(hidden_channels, activation=activation, scale=scale)
-        if origin not in ("mass", "zero"):
-            raise ValueError(
-                f"origin must be 'mass' (centre of mass) or 'zero' (as positions are given), got {origin!r}"
-            )
-        self.magnitude = magnitude
-        self.neutralize = neutralize
-        self.origin = origin
-        self.total_charge = float(total_charge)
-        self.out_channels = 1 if magnitude else 3
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Arguments that build the same readout again; the scale is in the state dict."""
-        return {
-            "hidden_channels": self.hidden_channels,
-            "magnitude": self.magnitude,
-            "neutralize": self.neutralize,
-            "origin": self.origin,
-            "total_charge": self.total_charge,
-            "activation": self.activation,
-        }
-
-    def forward(
-        self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, charge: Tensor | None = None
-    ) -> Tensor:
-        """Dipole moment of each structure.
-
-        Args:
-            x: Atom features, shape ``[N, F]``.
-            z: Atomic numbers, shape ``[N]``; 0 is padding.
-            pos: Positions in Å, shape ``[N, 3]``.
-            batch: Structure of each atom, shape ``[N]``.
-            batch_size: Number of structures B.
-            charge: Total charge of each structure in e, shape ``[B]``; ``None`` takes ``total_charge`` for all.
-
-        Returns:
-            Magnitudes ``[B, 1]`` or vectors ``[B, 3]`` in e·Å times ``scale``.
-        """
-        latent = self.charges(x, z)
-        charges = latent.to(wide_dtype(latent))
-        if self.neutralize:
-            real = (z > 0).to(charges.dtype)
-            n_atoms = scatter(real, batch, 0, batch_size, reduce="sum").clamp(min=1.0)
-            excess = scatter(charges, batch, 0, batch_size, reduce="sum") - (
-                self.total_charge if charge is None else charge
-            )
-            charges = charges - real * (excess / n_atoms).index_select(0, batch)
-        arm = self.centered(z, pos, batch, batch_size) if self.origin == "mass" else pos.to(charges.dtype)
-        dipole = scatter(charges.unsqueeze(-1) * arm, batch, 0, batch_size, reduce="sum")  # [B, 3]
-        if self.magnitude:
-            sizes = (latent.abs() + charges.abs()).unsqueeze(-1) * arm.abs()
-            largest = scatter(sizes.detach(), batch, 0, batch_size, reduce="sum").amax(1, keepdim=True)
-            vanishes = dipole.detach().abs() <= _ROUNDING * torch.finfo(latent.dtype).eps * largest
-            dipole = safe_norm(torch.where(vanishes.all(1, keepdim=True), 0.0, dipole), keepdim=True)
-        return (self.scale * dipole).to(latent.dtype)
-
-
-class ElectronicSpatialExtentReadout(_ChargeReadout):
-    r"""Electronic spatial extent :math:`\langle R^2 \rangle` from latent charges.
-
-    .. math:: \langle R^2 \rangle = s \sum_i q(\mathbf{x}_i)\, \lVert \mathbf{r}_i - \mathbf{r}_0 \rVert^2
-
-    with the centre of mass :math:`\mathbf{r}_0`, as in SchNetPack
-    (`Schütt et al., J. Chem. Theory Comput. 15, 448 (2019) <https://doi.org/10.1021/acs.jctc.8b00908>`_).
-
-    Args:
-        hidden_channels: Size F of the atom features.
-        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
-        scale: Factor s from Å² to the unit of the property, for example ``units.factor("Å²", "a₀²")`` = 3.5711.
-
-    Example:
-        >>> readout = ElectronicSpatialExtentReadout(16)
-        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.zeros(3, 3)
-        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).shape
-        torch.Size([1, 1])
-    """
-
-    out_channels = 1
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Arguments that build the same readout again; the scale is in the state dict."""
-        return {"hidden_channels": self.hidden_channels, "activation": self.activation}
-
-    def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
-        """Spatial extent of each structure in Å² times ``scale``, shape ``[B, 1]``; arguments as in other readouts."""
-        square, charges = self.centered(z, pos, batch, batch_size).square().sum(-1), self.charges(x, z)
-        total = scatter(charges * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)
-        return (self.scale * total).to(charges.dtype)

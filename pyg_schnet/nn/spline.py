@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,11 @@ from torch import Tensor, nn
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
-from pyg_schnet.nn.tabulate import Grid, is_written_out, tabulate
 from pyg_schnet.nn.versioned_cache import VersionedCache
-from pyg_schnet.ops import SplineGraph, check_sources, is_dense_cpu, spline_basis, spline_graph
-from pyg_schnet.ops.bspline import OVERHANG, interpolate
-from pyg_schnet.ops.dispatch import is_transformed
-from pyg_schnet.ops.standard import options_of
+from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_coefficients
+from pyg_schnet.ops.dispatch import Backend, may_fuse
+from pyg_schnet.ops.spline_basis import spline_basis
+from pyg_schnet.ops.filter_table import GridSamples, filter_table
 
 TOLERANCE = 1e-5
 """Error of the forces that is aimed at in evaluation, relative to the largest force."""
@@ -27,89 +25,43 @@ TOLERANCE = 1e-5
 TRAINING_TOLERANCE = 1e-4
 """The same in training, where batches scatter by far more than that."""
 
-VALUE_TOLERANCE = 1e-5
-"""Error of the values, relative to the largest one, that is aimed at in training where nothing is differentiated by
-distances."""
-
 _ERROR_AT_WIDTH = 0.06
-"""Relative error of forces with one node for each width of the Gaussians, extrapolated by the third power; measured by
-``benchmarks/spline_error.py`` over random and trained models, and rounded up."""
-
-_VALUE_ERROR_AT_WIDTH = 0.01
-"""Likewise that of energies, by the fourth power."""
+"""Relative error of forces with one grid point for each width of the Gaussians, extrapolated by the third power;
+measured by ``benchmarks/spline_error.py`` over random and trained models, and rounded up."""
 
 
-class Span(NamedTuple):
-    """Intervals of a grid that a table is needed for.
+def num_grid_points_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE) -> int:
+    r"""Number of grid points for a given error of the forces.
 
-    Attributes:
-        num_grid_points: Nodes of the whole grid.
-        first: First interval.
-        count: Number of intervals; ``None`` for all from the first one on.
-    """
+    .. math:: G = 1 + \frac{r_c}{\sigma} \sqrt[3]{\kappa / \varepsilon}
 
-    num_grid_points: int
-    first: int = 0
-    count: int | None = None
-
-
-class SplineEdges(NamedTuple):
-    """Edges as splined filters see them; shared by all layers with the same grid.
-
-    Attributes:
-        weights: Weights of the four coefficients of each edge, differentiable in the distances, shape ``[E, 4]``.
-        graph: The edges in the orders of the kernels; ``graph.bins`` count from the first interval of the span.
-        cutoff: End of the grid in Å.
-        span: What tables are needed for.
-        n_neighbors: Number of neighbours of each target, shape ``[N_dst]``, where layers divide by it.
-    """
-
-    weights: Tensor
-    graph: SplineGraph
-    cutoff: float
-    span: Span
-    n_neighbors: Tensor | None = None
-
-
-def num_grid_points_for(resolution: float, cutoff: float, tolerance: float = TOLERANCE, *, forces: bool = True) -> int:
-    r"""Number of nodes for a wanted error of the forces, or of the energies.
-
-    .. math:: G = 1 + \frac{r_c}{\sigma} \sqrt[3]{\kappa_3 / \varepsilon}
-        \qquad \text{or} \qquad G = 1 + \frac{r_c}{\sigma} \sqrt[4]{\kappa_4 / \varepsilon}
-
-    EnergyGradients of a cubic spline err by the third power of the spacing over the finest detail σ, values by the fourth; the
-    factors κ are measured.
+    Slopes of a cubic spline err by the third power of the spacing over the finest detail σ; the factor κ is measured.
 
     Args:
         resolution: Finest detail σ of the filters in Å, the width of the Gaussians.
         cutoff: End of the grid in Å.
-        tolerance: Error ε, relative to the largest force or energy.
-        forces: Whether that of forces is meant, and not that of energies.
+        tolerance: Error ε, relative to the largest force.
 
     Raises:
         ValueError: If the tolerance is not positive.
 
     Example:
-        >>> num_grid_points_for(5.0 / 49, cutoff=5.0, tolerance=1e-5) > num_grid_points_for(5.0 / 49, cutoff=5.0, tolerance=1e-3)
+        >>> num_grid_points_for(5.0 / 49, cutoff=5.0, tolerance=1e-5) > num_grid_points_for(5.0 / 49, 5.0, 1e-3)
         True
     """
     if not tolerance > 0:
-        raise ValueError(f"tolerance must be a positive relative error of forces or energies, got {tolerance!r}")
-    factor, power = (_ERROR_AT_WIDTH, 3) if forces else (_VALUE_ERROR_AT_WIDTH, 4)
-    return max(8, 1 + math.ceil(cutoff / resolution * (factor / tolerance) ** (1 / power)))
+        raise ValueError(f"tolerance must be a positive relative error of forces, got {tolerance!r}")
+    return max(8, 1 + math.ceil(cutoff / resolution * (_ERROR_AT_WIDTH / tolerance) ** (1 / 3)))
 
 
-@lru_cache
-def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int, int, int]:
-    """Nodes in evaluation, in training, and in training where distances are not differentiated."""
-    slopes, values = max(tolerance, TRAINING_TOLERANCE), max(tolerance, VALUE_TOLERANCE)
-    training = num_grid_points_for(resolution, cutoff, slopes)
-    in_values = num_grid_points_for(resolution, cutoff, values, forces=False)
-    return num_grid_points_for(resolution, cutoff, tolerance), training, min(training, in_values)
+def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int, int]:
+    """Grid points in evaluation and in training."""
+    tolerances = tolerance, max(tolerance, TRAINING_TOLERANCE)
+    return tuple(num_grid_points_for(resolution, cutoff, one) for one in tolerances)
 
 
 def check_num_grid_points(num_grid_points: int | None) -> None:
-    """Raise unless a grid can have so many nodes; ``None`` is for as many as are needed."""
+    """Raise unless a grid can have so many points; ``None`` is for as many as are needed."""
     if num_grid_points is not None and num_grid_points < 8:
         raise ValueError(f"num_grid_points must be at least 8, got {num_grid_points!r}")
 
@@ -121,7 +73,7 @@ def can_be_splined(network: nn.Module, num_grid_points: int | None) -> bool:
         network: The network, a :class:`FilterNetwork` and no subclass of it. Bases and windows of other packages say by
             themselves, by an attribute ``resolution`` or ``vanishes``, that they may be evaluated on a grid; subclasses
             of those of this package inherit no such word.
-        num_grid_points: Nodes of the grid, where they are given.
+        num_grid_points: Number of grid points, where it is given.
     """
     if type(network) is not FilterNetwork or "forward" in vars(network):
         return False
@@ -144,13 +96,46 @@ def _tensors(part: nn.Module) -> list[Tensor]:
     return [*part.parameters(), *part.buffers()]
 
 
-class SplineFilter:
-    r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated by a cubic B-spline.
+def options_of(module: nn.Module) -> tuple[Any, ...]:
+    """What a module does beside its weights: class and public attributes of all its parts, to be compared by value."""
+    return tuple(
+        (type(part), *((name, _by_value(value)) for name, value in vars(part).items() if not name.startswith("_")))
+        for part in module.modules()
+    )
+
+
+def _by_value(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
+
+
+def filters_from_table(dist: Tensor, table: Tensor, cutoff: float, backend: Backend = "auto") -> Tensor:
+    r"""Filters interpolated by a cubic B-spline on a uniform grid over ``[0, cutoff]``.
 
     .. math:: \tilde W(d) = \sum_{m=0}^{3} h_m(t)\, \mathbf{C}_{k + m}, \qquad k + t = \frac{d}{\Delta}
 
-    The network is evaluated at the G nodes and no longer on every edge; its weights receive gradients through the
-    coefficients **C** (:func:`pyg_schnet.ops.spline_coefficients`). Two derivatives are continuous, and distances
+    Args:
+        dist: Distances d in Å, shape ``[E]``.
+        table: Coefficients **C**, shape ``[num_intervals + 3, F]``.
+        cutoff: End of the grid in Å; filters are zero from there on.
+        backend: How the spline basis h is computed.
+
+    Returns:
+        Shape ``[E, F]``.
+
+    Example:
+        >>> filters_from_table(torch.tensor([1.0, 6.0]), torch.ones(13, 2), cutoff=5.0)
+        tensor([[1., 1.],
+                [0., 0.]])
+    """
+    interval, basis = spline_basis(dist, cutoff, table.size(0) - 3, backend=backend)
+    return interpolate(table, basis, interval)
+
+
+class SplineFilter(nn.Module):
+    r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, :func:`filters_from_table`.
+
+    The network is evaluated at the G grid points and no longer on every edge; its weights receive gradients through the
+    table (:func:`pyg_schnet.ops.spline_coefficients`). Two derivatives are continuous, and distances
     receive the exact derivative of the spline, so forces are the exact gradient of the energy. Where the window ends
     smoothly, value and slope at the cutoff are exactly zero. Values err by the fourth power of the spacing.
 
@@ -158,34 +143,33 @@ class SplineFilter:
     with a kink there is less accurate near it. Windows of other packages say by an attribute ``vanishes`` that value
     and slope are zero at the cutoff.
 
-    In evaluation mode the coefficients are kept until a weight changes, in whichever way.
-
-    This is no module and holds no weights: it is another way to evaluate ``network``.
-
-    In training mode the grid is coarser, since it is evaluated in every step, and coarser still where no gradient by
-    distances is recorded, since values err by less than slopes.
+    There are two grids. In training mode the table is computed in every step, on a coarser grid; in evaluation mode it
+    is kept until a weight changes, in whichever way.
 
     Args:
         network: Filter network, whose basis has a ``resolution`` unless ``num_grid_points`` is given.
-        num_grid_points: Nodes G of all grids; ``None`` takes :func:`num_grid_points_for` the tolerances.
+        num_grid_points: Number G of points of both grids; ``None`` takes :func:`num_grid_points_for` the tolerances.
         tolerance: Error of forces that is aimed at in evaluation mode, relative to the largest one; in training mode
-            it is at least 1e-4, and that of values at least 1e-5.
+            it is at least 1e-4.
 
     Raises:
-        ValueError: If the number of nodes is too small, or cannot be found because the basis has no ``resolution``; or
-            if the network has a ``forward`` of its own.
+        ValueError: If the number of grid points is too small, or cannot be found because the basis has no
+            ``resolution``; or if the network has a ``forward`` of its own.
 
     Example:
         >>> from pyg_schnet.nn import CosineCutoff
         >>> network = FilterNetwork(8, window=CosineCutoff(5.0))
         >>> dist = torch.linspace(0.5, 6.0, 50)
-        >>> bool((SplineFilter(network)(dist) - network(dist)).abs().max() < 1e-5)
+        >>> bool((SplineFilter(network)(dist) - network(dist)).abs().max() < 1e-4)
         True
     """
+
+    backend: Backend = "auto"
 
     def __init__(
         self, network: FilterNetwork, num_grid_points: int | None = None, tolerance: float = TOLERANCE
     ) -> None:
+        super().__init__()
         check_num_grid_points(num_grid_points)
         if type(network).forward is not FilterNetwork.forward or "forward" in vars(network):
             raise ValueError(
@@ -193,33 +177,31 @@ class SplineFilter:
                 "take the exact filters"
             )
         self.network, self.given_grid_points, self.tolerance = network, num_grid_points, tolerance
-        self._table, self._samples = VersionedCache(), VersionedCache()
-        self._sizes()
+        self._kept, self._samples = VersionedCache(), VersionedCache()
+        self.grid_sizes()
 
-    def _sizes(self) -> tuple[int, int, int]:
-        """Nodes in evaluation, in training, and in training for values, of the network as it is now."""
+    def grid_sizes(self) -> tuple[int, int]:
+        """Number of grid points in evaluation and in training, of the network as it is now."""
         if self.given_grid_points is not None:
-            return (int(self.given_grid_points),) * 3
+            return (int(self.given_grid_points),) * 2
         network = self.network
         resolution = getattr(network.basis, "resolution", None)
         if resolution is None:
             raise ValueError(
-                f"the number of nodes for {network.basis} is not known, as it has no fixed resolution (Å); give "
+                f"the number of grid points for {network.basis} is not known, as it has no fixed resolution (Å); give "
                 "num_grid_points, or take the exact filters"
             )
         return _grid_sizes(resolution, network.cutoff, self.tolerance)
 
     @property
     def num_grid_points(self) -> int:
-        """Nodes G of the grid in the mode that the network is in, where distances are differentiated."""
-        return self._sizes()[1 if self.network.training else 0]
+        """Number G of grid points in the mode that the network is in."""
+        return self.grid_sizes()[1 if self.network.training else 0]
 
-    def num_grid_points_at(self, dist: Tensor) -> int:
-        """Nodes of the grid for these distances: fewer in training if no gradient by them is recorded."""
-        recorded = (dist.requires_grad and torch.is_grad_enabled()) or is_transformed()
-        if self.network.training and not recorded:
-            return self._sizes()[2]
-        return self.num_grid_points
+    @property
+    def num_filters(self) -> int:
+        """Number F of filters."""
+        return self.network.num_filters
 
     @property
     def cutoff(self) -> float:
@@ -228,147 +210,118 @@ class SplineFilter:
 
     @property
     def spacing(self) -> float:
-        """Distance between two nodes in Å."""
+        """Distance between two grid points in Å."""
         return self.cutoff / (self.num_grid_points - 1)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """What coefficients depend on beside weights and the number of nodes."""
+        """What the table depends on beside weights and mode."""
         network = self.network
-        return self._sizes()[0], network.activate_filters, options_of(network.window), options_of(network.basis)
+        return self.grid_sizes()[0], network.activate_filters, options_of(network.window), options_of(network.basis)
 
     def forget(self) -> None:
-        """Compute the coefficients anew when they are needed next."""
-        looks = self._table.looks
-        self._table, self._samples = VersionedCache(looks), VersionedCache(looks)
+        """Compute the table again when it is needed next."""
+        self._kept, self._samples = VersionedCache(), VersionedCache()
 
-    def look(self, looks: bool) -> None:
-        """Say whether changes of weights are looked for."""
-        self._table.looks = self._samples.looks = looks
+    def forward(self, dist: Tensor) -> Tensor:
+        """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
+        return filters_from_table(dist, self.table(), self.cutoff, self.backend)
 
-    def edges(
-        self,
-        edge_index: Tensor,
-        edge_dist: Tensor,
-        edge_ptr: Tensor | None,
-        size: tuple[int, int],
-        undirected: bool = False,
-    ) -> SplineEdges:
-        """Edges for the kernels, where gradients are recorded also in the orders that these need.
+    def table(self, first: int = 0, count: int | None = None) -> Tensor:
+        """Spline table, differentiable in the weights of the network.
 
         Args:
-            edge_index: ``(j, i)``, shape ``[2, E]``.
-            edge_dist: Distances in Å, shape ``[E]``.
-            edge_ptr: Begin and end of each target's edges where they are sorted, shape ``[N_dst + 1]``.
-            size: ``(N_src, N_dst)``.
-            undirected: Whether each edge stands for both directions; they are sorted by target then.
-        """
-        span = Span(self.num_grid_points_at(edge_dist))
-        bins, weights = spline_basis(edge_dist, self.cutoff, span.num_grid_points - 1)
-        if self.network.training and is_dense_cpu(edge_dist) and bins.numel() > 0:
-            low, high = (int(end) for end in torch.aminmax(bins))
-            bins, span = (
-                bins - low,
-                Span(span.num_grid_points, low, high - low + 1),
-            )  # no atoms are closer than their bonds
-        graph = spline_graph(bins, edge_index, size[1], edge_ptr, undirected=undirected)
-        if torch.is_grad_enabled():
-            graph = graph.with_sources(size[0])
-            if self.network.training:
-                graph = graph.with_bins(span.num_grid_points - 1 if span.count is None else span.count)
-        else:
-            check_sources(edge_index[0], size[0])
-        return SplineEdges(weights, graph, self.cutoff, span)
-
-    def fits(self, edges: SplineEdges) -> bool:
-        """Whether edges were prepared for this grid."""
-        sizes = self._sizes()
-        nodes = sizes[1:] if self.network.training else sizes[:1]
-        return edges.span.num_grid_points in nodes and edges.cutoff == self.cutoff
-
-    def coefficients(self, span: Span | None = None) -> Tensor:
-        """Spline coefficients that act on some of the intervals, differentiable in the weights of the network.
-
-        Args:
-            span: The intervals, of a grid that the network has in its mode; ``None`` takes all of :attr:`num_grid_points`.
+            first: First interval that it is needed for.
+            count: Number of intervals; ``None`` for all from the first one on.
 
         Returns:
-            Shape ``[count + 3, num_filters]``.
+            Shape ``[count + 3, num_filters]``; rows k to k + 3 act on interval ``first + k``.
         """
         network = self.network
-        span = Span(self.num_grid_points) if span is None else span
         if network.training:
-            return self.compute(span)
+            return self.compute(first, count)
         weights = _tensors(network)
-        values = self._table.get(weights, self.key, self.compute_precisely)
+        values = self._kept.get(weights, self.key, self.compute_precisely)
         if values is None:
-            return self.compute(span)
+            return self.compute(first, count)
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
-            if not is_written_out(network) or list(network.basis.parameters()):
-                return self.compute(span)
-            values = tabulate(network, self._kept_grid(span.num_grid_points), values)
-        return values if span.count is None else values[span.first : span.first + span.count + 3]
+            if not may_fuse(network) or list(network.basis.parameters()):
+                return self.compute(first, count)
+            values = tabulate(network, self.samples(), values, self.backend)
+        return values if count is None else values[first : first + count + 3]
 
-    def compute(self, span: Span) -> Tensor:
-        """The coefficients that act on some of the intervals, computed now.
-
-        Args:
-            span: The intervals.
-
-        Returns:
-            Coefficients in the precision of the weights, shape ``[count + 3, num_filters]``.
-        """
-        return tabulate(self.network, self.rows(self._kept_grid(span.num_grid_points), span))
-
-    def _kept_grid(self, num_grid_points: int) -> Grid:
-        """All samples of a grid; kept where they do not depend on weights."""
-        network, weight = self.network, self.network.lin1.weight
-        grid = None
-        if not list(network.basis.parameters()):
-            key = (num_grid_points, *self.key, weight.dtype, weight.device)
-            grid = self._samples.get(list(network.basis.buffers()), key, lambda: self.grid(network, num_grid_points))
-        return self.grid(network, num_grid_points) if grid is None else grid
+    def compute(self, first: int = 0, count: int | None = None) -> Tensor:
+        """The table, computed now in the precision of the weights; arguments as in :meth:`table`."""
+        return tabulate(self.network, rows_of(self.samples(), first, count), backend=self.backend)
 
     def compute_precisely(self) -> Tensor:
-        """The coefficients without gradients, computed in float64 where the device has it, and then rounded.
+        """The table for evaluation without gradients, in float64 where the device has it, and then rounded.
 
-        Rounding errors of the network differ from node to node, and slopes divide them by the spacing.
+        Rounding errors of the network differ from one grid point to the next, and slopes divide them by the spacing.
         """
         weight = self.network.lin1.weight
         if weight.dtype == torch.float64 or weight.device.type == "mps":
-            return self.compute(Span(self._sizes()[0]))
+            return tabulate(self.network, self.samples(), backend=self.backend)
         wide = {id(value): value.detach().to(torch.float64) for value in _tensors(self.network)}
         network = copy.deepcopy(self.network, wide)  # no copy of a tensor is made, which may be a result of others
-        return tabulate(network, self.grid(network, self._sizes()[0])).to(weight.dtype)
+        samples = grid_samples(network, self.grid_sizes()[0])
+        return tabulate(network, samples, backend=self.backend).to(weight.dtype)
 
-    def grid(self, network: FilterNetwork, num_grid_points: int) -> Grid:
-        """All samples of a grid, in the precision of a network."""
-        weight = network.lin1.weight
-        wide = torch.float32 if weight.device.type == "mps" else torch.float64
-        steps = torch.arange(-OVERHANG, num_grid_points + OVERHANG, device=weight.device, dtype=wide)
-        nodes = self.cutoff / (num_grid_points - 1) * steps
-        window = self._window(nodes).to(weight.dtype).unsqueeze(-1)
-        return Grid(network.basis(nodes.to(weight.dtype)), window, getattr(network.window, "vanishes", False))
-
-    @staticmethod
-    def rows(grid: Grid, span: Span) -> Grid:
-        """The samples of a grid that some of its intervals depend on."""
-        n_samples = span.num_grid_points + 2 * OVERHANG
-        end = n_samples if span.count is None else span.first + span.count + 1 + 2 * OVERHANG
-        rows = slice(span.first, end)
-        return Grid(grid.expansion[rows], grid.window[rows], grid.vanishing and end == n_samples)
-
-    def _window(self, nodes: Tensor) -> Tensor:
-        """The window continued as its mirror image beyond both ends."""
-        dist = nodes.abs()
-        dist = torch.where(dist > self.cutoff, 2.0 * self.cutoff - dist, dist)
-        return self.network.window(dist.clamp(max=self.cutoff * (1.0 - 1e-9)))  # the end itself counts as outside
-
-    def __call__(self, dist: Tensor) -> Tensor:
-        """Filters at ``dist`` [Å], shape ``[E]``; returns shape ``[E, num_filters]``."""
-        span = Span(self.num_grid_points_at(dist))
-        bins, weights = spline_basis(dist, self.cutoff, span.num_grid_points - 1)
-        return interpolate(self.coefficients(span), weights, bins)
+    def samples(self) -> GridSamples:
+        """What the network is evaluated at; kept where it does not depend on weights."""
+        network, weight = self.network, self.network.lin1.weight
+        num_grid_points, kept = self.num_grid_points, None
+        if not list(network.basis.parameters()):
+            key = (num_grid_points, *self.key, weight.dtype, weight.device)
+            buffers = list(network.basis.buffers())
+            kept = self._samples.get(buffers, key, lambda: grid_samples(network, num_grid_points))
+        return grid_samples(network, num_grid_points) if kept is None else kept
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.network}, num_grid_points={self.num_grid_points})"
+
+
+def tabulate(
+    network: FilterNetwork, samples: GridSamples, known: Tensor | None = None, backend: Backend = "auto"
+) -> Tensor:
+    """Spline table of a network, differentiable in its weights any number of times.
+
+    Args:
+        network: Filter network; called where a part of it is another one than this package's, or hooked.
+        samples: What it is evaluated at.
+        known: The table, where it is known and only its gradient is wanted.
+        backend: How it is computed.
+
+    Returns:
+        Shape ``[M - 4, num_filters]``.
+    """
+    if not torch.compiler.is_compiling() and may_fuse(network):
+        known = None if known is None else known.unsqueeze(0)
+        return filter_table(samples, weights_of(network), network.activate_filters, known=known, backend=backend)[0]
+    return spline_coefficients(network.amplitude(samples.expansion) * samples.window, samples.vanishing)
+
+
+def weights_of(network: FilterNetwork) -> list[Tensor]:
+    """Weights and biases of the two layers of a network."""
+    return [value for layer in (network.lin1, network.lin2) for value in (layer.weight, layer.bias)]
+
+
+def grid_samples(network: FilterNetwork, num_grid_points: int) -> GridSamples:
+    """What a network is evaluated at for a grid, in its precision."""
+    weight, cutoff = network.lin1.weight, network.cutoff
+    wide = torch.float32 if weight.device.type == "mps" else torch.float64
+    steps = torch.arange(-OVERHANG, num_grid_points + OVERHANG, device=weight.device, dtype=wide)
+    dist = cutoff / (num_grid_points - 1) * steps
+    inside = dist.abs()  # the window continued as its mirror image beyond both ends
+    inside = torch.where(inside > cutoff, 2.0 * cutoff - inside, inside)
+    window = network.window(inside.clamp(max=cutoff * (1.0 - 1e-9)))  # the end itself counts as outside
+    expansion = network.basis(dist.to(weight.dtype))
+    return GridSamples(expansion, window.to(weight.dtype).unsqueeze(-1), getattr(network.window, "vanishes", False))
+
+
+def rows_of(samples: GridSamples, first: int = 0, count: int | None = None) -> GridSamples:
+    """The samples that the table of ``count`` intervals from ``first`` on depends on."""
+    expansion, window, vanishing = samples
+    n_samples = expansion.size(0)
+    end = n_samples if count is None else first + count + 1 + 2 * OVERHANG
+    return GridSamples(expansion[first:end], window[first:end], vanishing and end == n_samples)

@@ -6,32 +6,29 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch import Tensor, nn
 
 from pyg_schnet.ops.dispatch import is_followed
 
+_TYPES = {Tensor, nn.Parameter, nn.Buffer}
+
 
 class VersionedCache:
-    """One value, and the state of the tensors it was computed from.
+    """One value, and the tensors it was computed from.
 
-    A change is seen by where a tensor lies in memory, by autograd's count of its changes, and, for those that autograd
-    is not told of (``tensor.data``, arrays that share its memory), by comparing all of its elements with those that the
-    value was computed from. Copies start empty.
-
-    Args:
-        looks: Whether elements are compared; ``False`` for weights that nothing changes any more.
+    A change is seen by where a tensor lies in memory, and by comparing all of its elements with those that the value
+    was computed from: autograd's count of changes misses ``tensor.data``, inference mode and arrays that share memory.
+    Copies start empty.
     """
 
-    def __init__(self, looks: bool = True) -> None:
-        self.looks = looks
+    def __init__(self) -> None:
         self._value: Any = None
         self._key: Hashable = None
-        self._state: list[tuple[int, int]] = []
+        self._places: list[int] = []
         self._elements: list[tuple[Any, Any]] = []
 
-    def __reduce__(self) -> tuple[type[VersionedCache], tuple[bool]]:
-        return VersionedCache, (self.looks,)
+    def __reduce__(self) -> tuple[type[VersionedCache], tuple[()]]:
+        return VersionedCache, ()
 
     def get(self, tensors: Sequence[Tensor], key: Hashable, compute: Callable[[], Any]) -> Any:
         """The value kept for these tensors, or a new one; it carries no gradient.
@@ -44,20 +41,18 @@ class VersionedCache:
         Returns:
             The value; ``None`` where a change of the tensors could not be seen, so that nothing can be kept.
         """
-        if is_followed():
-            return None
-        if any([isinstance(tensor, FakeTensor) for tensor in tensors]):  # noqa: C419 - a list is faster
+        if is_followed() or not _TYPES.issuperset(map(type, tensors)):
             return None
         try:
-            state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        except RuntimeError:  # a tensor without memory of its own, or of inference mode
+            places = list(map(Tensor.data_ptr, tensors))
+        except RuntimeError:  # a tensor without memory of its own
             return None
-        if state != self._state and any(tensor.is_meta or tensor.is_inference() for tensor in tensors):
+        if places != self._places and any(tensor.is_meta for tensor in tensors):
             return None
-        if self._value is None or (state, key) != (self._state, self._key) or (self.looks and self._touched()):
+        if self._value is None or places != self._places or key != self._key or self._touched():
             with torch.inference_mode(False), torch.no_grad():
                 self._value = compute()
-            self._state, self._key, self._elements = state, key, _elements(tensors) if self.looks else []
+            self._places, self._key, self._elements = places, key, _elements(tensors)
         return self._value
 
     def _touched(self) -> bool:

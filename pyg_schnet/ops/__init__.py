@@ -1,28 +1,60 @@
-"""The fused filter-convolution: one registered operator and its derivatives, in plain torch and in numba for CPUs."""
+"""Operators: what is computed. One a file, with its formula, its composition of torch operations, its derivatives.
 
+The public functions take ``backend``, see :func:`kernels_for`. How a backend computes them stands in
+:mod:`pyg_schnet.backends`, which is imported when it is first used.
+"""
+
+import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
 from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_coefficients
-from pyg_schnet.ops.dispatch import is_dense_cpu
-from pyg_schnet.ops.edge_lengths import edge_lengths, spline_basis
-from pyg_schnet.ops.graph import Pairs, SplineGraph, check_sources, pair_edges, spline_graph
-from pyg_schnet.ops.linear import linear
-from pyg_schnet.ops.spline_conv import cpu_kernels, spline_conv, spline_conv_coefficients, spline_conv_weights
+from pyg_schnet.ops.dispatch import Backend, kernels_for
+from pyg_schnet.ops.edge_lengths import edge_lengths
+from pyg_schnet.ops.filter_table import filter_table
+from pyg_schnet.ops.graph import SplineGraph, check_sources, spline_graph
+from pyg_schnet.ops.half_list import HalfList, half_list
+from pyg_schnet.ops.interactions import interactions
+from pyg_schnet.ops.mlp import mlp
+from pyg_schnet.ops.pool_atoms import atom_values, pool_atoms
+from pyg_schnet.ops.potential import potential
+from pyg_schnet.ops.radius import close_pairs, close_pairs_once
+from pyg_schnet.ops.rows_of import rows_of
+from pyg_schnet.ops.segment_sum import segment_sum
+from pyg_schnet.ops.softplus import shifted_softplus
+from pyg_schnet.ops.sort_edges import pointer_of_sorted, sort_edges
+from pyg_schnet.ops.spline_basis import spline_basis
+from pyg_schnet.ops.spline_conv import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
+from pyg_schnet.ops.sum_species import sum_species
+from pyg_schnet.ops.total_norm import total_norm
 
 __all__ = [
     "SPAN",
-    "Pairs",
+    "Backend",
+    "HalfList",
     "SplineGraph",
+    "atom_values",
     "bspline_basis",
     "check_sources",
-    "cpu_kernels",
+    "close_pairs",
+    "close_pairs_once",
     "edge_lengths",
-    "is_dense_cpu",
-    "linear",
+    "filter_table",
+    "half_list",
+    "interactions",
+    "kernels_for",
     "locate",
-    "pair_edges",
+    "mlp",
+    "pointer_of_sorted",
+    "pool_atoms",
+    "potential",
+    "rows_of",
+    "segment_sum",
+    "shifted_softplus",
+    "sort_edges",
     "spline_basis",
     "spline_coefficients",
     "spline_conv",
-    "spline_conv_coefficients",
-    "spline_conv_weights",
+    "spline_conv_grad_basis",
+    "spline_conv_grad_table",
     "spline_graph",
+    "sum_species",
+    "total_norm",
 ]

@@ -1,14 +1,41 @@
-"""What a backward pass needs to compute, asked of the engine; and gradients that can be differentiated again."""
+"""What operators with derivatives by hand have in common.
+
+Two private functions of torch are used here, since no public one does the same: whether autograd's engine is going to
+use a gradient, and the guard under which a kernel is called below autograd.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyg_schnet.ops.dispatch import is_transformed
+
+
+def below_autograd() -> AbstractContextManager:
+    """Operators called inside are those of the device, without their derivatives."""
+    return torch._C._AutoDispatchBelowAutograd()
+
+
+def register(
+    library: torch.library.Library, name: str, kernel: Callable, function: type[torch.autograd.Function], fake: Callable
+) -> None:
+    """Register an operator that is defined in a library.
+
+    Args:
+        library: The library.
+        name: Name of the operator.
+        kernel: Computes it on any device, not differentiable.
+        function: Computes it with its derivatives, from the kernel.
+        fake: Gives outputs of the same shapes without data.
+    """
+    library.impl(name, kernel, "CompositeExplicitAutograd")
+    library.impl(name, function.apply, "Autograd")
+    torch.library.register_fake(f"pyg_schnet::{name}", fake, lib=library)
 
 
 def is_recorded(x: torch.Tensor) -> bool:

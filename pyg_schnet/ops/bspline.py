@@ -74,9 +74,9 @@ def bspline_basis(fraction: Tensor, inside: Tensor) -> Tensor:
     return powers @ torch.tensor(_POLYNOMIALS, dtype=fraction.dtype, device=fraction.device).mT.div(6.0)
 
 
-def interpolate(coefficients: Tensor, weights: Tensor, bins: Tensor) -> Tensor:
-    """Spline at points of which interval ``[E]`` and weights ``[E, 4]`` are known, shape ``[E, F]``."""
-    return sum(weights[:, m : m + 1] * coefficients.index_select(0, bins + m) for m in range(SPAN))
+def interpolate(table: Tensor, basis: Tensor, interval: Tensor) -> Tensor:
+    """Spline at points of which interval ``[E]`` and basis ``[E, 4]`` are known, shape ``[E, F]``."""
+    return sum(basis[:, m : m + 1] * table.index_select(0, interval + m) for m in range(SPAN))
 
 
 def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
@@ -122,7 +122,8 @@ def _transposed(grad: Tensor, vanishing: bool) -> Tensor:
         out[offset : offset + n].add_(rows, alpha=factor)
     if vanishing:  # the last two coefficients were made from the one before
         rest = grad[-1] - 0.5 * grad[-2]
-        out[n - 1 : n + 4].add_(rest * grad.new_tensor((far, near, center, near, far)).unsqueeze(-1))
+        taps = torch.tensor((far, near, center, near, far), dtype=grad.dtype, device=grad.device)
+        out[n - 1 : n + 4].add_(rest * taps.unsqueeze(-1))
     return out
 
 

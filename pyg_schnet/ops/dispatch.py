@@ -1,12 +1,115 @@
-"""Whether a tensor can be handed to compiled code, and how wide its sums are."""
+"""What may be computed how: operators by kernels or by plain torch operations, modules with or without a call.
+
+Every public operator of :mod:`pyg_schnet.ops` takes ``backend``, and asks :func:`kernels_for` with it. The formula of a
+module is computed without calling its parts only where :func:`is_standard` says that these are unmodified; a part that
+was exchanged, subclassed, overridden, parametrised or hooked is called, always.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.autograd import forward_ad
+import importlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal, TypeVar, get_args
 
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.aggr import SumAggregation
+
+Backend = Literal["auto", "reference", "numba"]
+"""How an operator is computed: ``"reference"`` is a composition of plain torch operations, ``"numba"`` the kernels for
+CPUs, ``"auto"`` these kernels where they can be used and the composition elsewhere."""
+
+# torch says in no public function whether a transform of torch.func, forward-mode differentiation or torch.jit.trace is
+# at work. The private names for it are used in this file and in _autograd.py only.
 _functorch = torch._C._functorch
+_REAL = (torch.float32, torch.float64)
+_TAKEN = frozenset((*_REAL, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool))
+_OWN_TYPES = (Tensor, torch.nn.Parameter)
+
+
+def kernels_for(
+    backend: Backend, *tensors: Tensor | None, needs: str | None = None, unless: str | None = None
+) -> ModuleType | None:
+    """Module of the kernels that compute an operator, ``None`` for the composition of torch operations.
+
+    Args:
+        backend: ``"auto"``, ``"reference"`` or ``"numba"``.
+        *tensors: All tensors that the kernels would read; ``None`` stands for an argument that is left out.
+        needs: Name of the kernel, for operators that a backend need not have.
+        unless: Why kernels cannot take these tensors, where the operator knows of a reason.
+
+    Returns:
+        With ``"auto"``, the numba backend if all tensors are dense memory on the CPU and only autograd follows what is
+        computed from them: not in transforms of ``torch.func``, in forward-mode differentiation, while ``torch.jit``
+        traces or a program is compiled or exported, and in half precision.
+
+    Raises:
+        ValueError: If the backend is none of these, or ``"numba"`` and the kernels cannot be used.
+
+    Example:
+        >>> kernels_for("reference", torch.zeros(2)) is None, kernels_for("auto", torch.zeros(2).half()) is None
+        (True, True)
+        >>> kernels_for("auto", torch.zeros(2)).__name__
+        'pyg_schnet.backends.numba'
+    """
+    if backend == "reference":
+        return None
+    if backend != "auto" and backend != "numba":
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if unless is None and not is_followed() and all([x is None or _is_memory(x) for x in tensors]):  # noqa: C419 - a list is faster
+        kernels = _numba()
+        if needs is None or hasattr(kernels, needs):
+            return kernels
+    if backend == "numba":
+        raise ValueError(_reason(tensors, needs, unless))
+    return None
+
+
+def other_types(first: Tensor, *others: Tensor) -> str | None:
+    """Why kernels cannot take real tensors together, for ``unless``: torch promotes types, and they do not.
+
+    Example:
+        >>> other_types(torch.zeros(1), torch.zeros(1)) is None
+        True
+    """
+    dtype = first.dtype
+    if dtype.is_floating_point and all([x.dtype == dtype for x in others]):  # noqa: C419 - a list is faster
+        return None
+    return f"its tensors must have one floating dtype, got {', '.join(str(x.dtype) for x in (first, *others))}"
+
+
+@cache
+def _numba() -> ModuleType:
+    """The numba backend, imported when it is first used: ``import pyg_schnet`` stays light."""
+    return importlib.import_module(f"{__package__.rpartition('.')[0]}.backends.numba")
+
+
+def _is_memory(x: Tensor) -> bool:
+    return (
+        type(x) in _OWN_TYPES
+        and x.is_cpu
+        and x.dtype in _TAKEN
+        and x.layout is torch.strided
+        and not _functorch.is_legacy_batchedtensor(x)
+    )
+
+
+def _reason(tensors: tuple[Tensor | None, ...], needs: str | None, unless: str | None) -> str:
+    if unless is not None:
+        why = unless
+    elif is_followed():
+        why = "torch.func, forward-mode differentiation, torch.jit.trace or torch.compile follows what is computed"
+    elif others := [x for x in tensors if x is not None and not _is_memory(x)]:
+        x = others[0]
+        kind = "" if type(x) in _OWN_TYPES else f"{type(x).__name__}, "
+        why = f"it takes dense tensors of float32 or float64 on the CPU, got one of {kind}{x.dtype} on {x.device}"
+    else:
+        why = f"it has no kernel {needs!r}"
+    return f"backend='numba' cannot be used: {why}; backend='auto' takes plain torch operations there"
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -88,8 +191,8 @@ def list_of(x: Tensor) -> list:
     return [value.item() for value in x] if _functorch.is_functorch_wrapped_tensor(x) else x.tolist()
 
 
-def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)) -> bool:
-    """Whether ``x`` is memory on the CPU of one of some types, and nobody follows what is done with it but autograd.
+def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = _REAL) -> bool:
+    """Whether ``x`` is dense memory on the CPU of one of some types, and only autograd follows what is done with it.
 
     Fake tensors, those of ``torch.func`` and those of a compiler stand for others and hold no memory of their own.
 
@@ -97,6 +200,197 @@ def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32, to
         >>> is_dense_cpu(torch.zeros(2)), is_dense_cpu(torch.zeros(2, dtype=torch.bfloat16))
         (True, False)
     """
+    return not is_followed() and x.dtype in dtypes and _is_memory(x)
+
+
+def is_at_hand(x: Tensor) -> bool:
+    """Whether the values of a tensor may be looked at: no device is to be waited for, and they stand for themselves.
+
+    Example:
+        >>> is_at_hand(torch.zeros(2)), is_at_hand(torch.zeros(2, device="meta"))
+        (True, False)
+    """
+    return not is_followed() and _is_memory(x)
+
+
+Class = TypeVar("Class", bound=type)
+Function = TypeVar("Function", bound=Callable)
+
+_PARTS: dict[type, dict[str, type | None]] = {nn.Linear: {}, nn.Embedding: {}, SumAggregation: {}}
+_PARAMETERS = {nn.Linear: {"weight", "bias"}, nn.Embedding: {"weight"}}
+_FORMULAS = (
+    "forward",
+    "represent",
+    "message",
+    "aggregate",
+    "update",
+    "message_and_aggregate",
+    "amplitude",
+    "atom_values",
+    "cutoff",
+)
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+_as_written: list[tuple[type, str, Any]] = [
+    *((cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding)),
+    *((nn.Module, name, getattr(nn.Module, name)) for name in ("__call__", "_call_impl")),
+    (MessagePassing, "propagate", MessagePassing.propagate),
+]
+_convolutions: list[type[MessagePassing]] = []
+
+FUSED_HOOKS = frozenset({"_message_and_aggregate_forward_pre_hooks", "_message_and_aggregate_forward_hooks"})
+"""PyG's hooks on the fused sum of a convolution, which is taken with them."""
+
+
+def registered(**parts: type | None) -> Callable[[Class], Class]:
+    """Decorator: register a class of modules whose formula may also be computed without calling them.
+
+    Args:
+        **parts: Class of each part; ``None`` for parts of any class, which are called themselves.
+    """
+
+    def register(cls: Class) -> Class:
+        _PARTS[cls] = parts
+        _as_written.extend((cls, name, getattr(cls, name)) for name in _FORMULAS if hasattr(cls, name))
+        if issubclass(cls, MessagePassing):
+            _convolutions.append(cls)
+        return cls
+
+    return register
+
+
+def is_unmodified(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
+    """Whether a module itself, without its parts, is of a registered class, not overridden and not hooked.
+
+    Args:
+        module: The module.
+        allowed: Names of hooks that do not count.
+    """
+    cls = type(module)
+    if cls not in _PARTS or is_any_hooked() or is_patched():
+        return False
+    parameters = _PARAMETERS.get(cls)
+    return (parameters is None or module._parameters.keys() == parameters) and _is_clean(module, allowed)
+
+
+def is_standard(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
+    """Whether a module and all of its parts are unmodified, and its parts of the classes that it is registered with.
+
+    Args:
+        module: The module.
+        allowed: Names of hooks of the module itself that do not count.
+    """
+    return next(modifications(module, allowed), None) is None
+
+
+may_fuse = is_standard
+"""The same question as layers ask it: may my formula be computed without calling my parts?"""
+
+
+def constant_in_programs(function: Function) -> Function:
+    """Decorator: a compiler asks the function once and keeps its answer, and does not look into it.
+
+    This is ``torch.compiler.assume_constant_result`` without the import of the compiler, which takes a second.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+def modifications(module: nn.Module, allowed: frozenset[str] = frozenset(), name: str = "") -> Iterator[str]:
+    """What keeps a module from being standard, in words such as ``"lin1 has a forward hook"``.
+
+    Args:
+        module: The module.
+        allowed: Names of hooks of the module itself that do not count.
+        name: Name of the module, for the words.
+    """
+    if is_any_hooked():
+        yield "a hook is registered for all modules"
+    if is_patched():
+        yield "a method of a registered class was exchanged"
+    yield from _modifications(module, allowed, name)
+
+
+def _modifications(module: nn.Module, allowed: frozenset[str], name: str) -> Iterator[str]:
+    cls, here = type(module), name or "it"
+    parts, found = _PARTS.get(cls), module._modules
+    if parts is None:
+        yield f"{here} is a {cls.__name__}"
+        return
+    if cls in _PARAMETERS and module._parameters.keys() != _PARAMETERS[cls]:
+        yield f"the weights of {here} are parametrised or pruned"
+    if not _is_clean(module, allowed):
+        yield f"{here} {_what_is_changed(module, allowed)}"
+    for part, kind in parts.items():
+        inside = f"{name}.{part}" if name else part
+        if found.get(part) is None:
+            yield f"{inside} is missing"
+        elif kind is None:
+            yield from (f"{inside} {_what_is_changed(one)}" for one in found[part].modules() if not _is_clean(one))
+        elif type(found[part]) is not kind:
+            yield f"{inside} is a {type(found[part]).__name__}"
+        else:
+            yield from _modifications(found[part], frozenset(), inside)
+    if found.keys() != parts.keys():
+        yield from (f"{here} has a part {part}" for part in found if part not in parts)
+
+
+def _is_clean(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
+    """Whether no method is overridden on a module itself, and no hook is to be called with it."""
+    own = module.__dict__
     return (
-        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype in dtypes and not is_followed()
+        all(_is_own_propagate(module, name) for name in own.keys() & _methods(type(module)))
+        and own.get("_compiled_call_impl") is None
+        and not own.get("_explain")
+        and own.get("flow", "source_to_target") == "source_to_target"
+        and not any(own[name] for name in own if is_of_calls(name) and name not in allowed)
     )
+
+
+def _what_is_changed(module: nn.Module, allowed: frozenset[str] = frozenset()) -> str:
+    """Why a module is not clean."""
+    own = module.__dict__
+    hooks = [name for name in own if is_of_calls(name) and name not in allowed and own[name]]
+    if hooks:
+        return f"has a {hooks[0].strip('_').removesuffix('s').replace('_', ' ')}"
+    methods = [name for name in own.keys() & _methods(type(module)) if not _is_own_propagate(module, name)]
+    if methods:
+        return f"has a {min(methods)} of its own"
+    return "is compiled, explained, or passes messages from target to source"
+
+
+def _is_own_propagate(module: nn.Module, name: str) -> bool:
+    """Whether what hides a method is PyG's ``propagate``, which explainers leave on a convolution."""
+    cls, function = type(module), getattr(vars(module)[name], "__func__", None)
+    return name == "propagate" and function in (cls.propagate, getattr(cls, "_jinja_propagate", None))
+
+
+@cache
+def _methods(cls: type) -> frozenset[str]:
+    return frozenset(name for name in dir(cls) if callable(getattr(cls, name, None)))
+
+
+def is_any_hooked() -> bool:
+    """Whether a hook is to be called with every module."""
+    return any([getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS])  # noqa: C419 - a list is faster
+
+
+def is_patched() -> bool:
+    """Whether a method of a registered class is another one than it was when the class was written."""
+    same = all([getattr(cls, name, None) is method for cls, name, method in _as_written])  # noqa: C419 - faster
+    return not same or not all(map(_propagates_as_pyg, _convolutions))
+
+
+def _propagates_as_pyg(cls: type[MessagePassing]) -> bool:
+    """Whether ``propagate`` is PyG's, or what PyG has written for the class."""
+    propagate = cls.propagate
+    return propagate is MessagePassing.propagate or propagate.__module__.startswith(f"{cls.__module__}_{cls.__name__}")
+
+
+def is_of_calls(name: str) -> bool:
+    """Whether an attribute holds hooks that calls or gradients run; hooks of saving and loading change neither."""
+    return name.endswith("_hooks") and "state_dict" not in name

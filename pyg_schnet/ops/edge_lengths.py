@@ -1,144 +1,241 @@
-"""Lengths of edges, and the spline weights that belong to them, in one pass each on CPUs."""
+"""Operator 1: lengths of edges."""
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyg_schnet.geometry import safe_norm
-from pyg_schnet.ops._autograd import gradients_of, is_recorded
-from pyg_schnet.ops.bspline import bspline_basis, locate
-from pyg_schnet.ops.dispatch import is_dense_cpu, wide_dtype
+from pyg_schnet.geometry import edge_vectors, safe_norm
+from pyg_schnet.ops._autograd import below_autograd, gradients_of, needs_grad, register
+from pyg_schnet.ops.dispatch import Backend, kernels_for, wide_dtype
+
+_WHOLE = (torch.int64, torch.int32)
+_library = torch.library.Library("pyg_schnet", "FRAGMENT")
+_library.define(
+    "edge_lengths(Tensor pos, Tensor edge_index, Tensor? edge_shift, Tensor? cell, Tensor? batch, float loop_length, "
+    "str backend) -> Tensor"
+)
+_operator = torch.ops.pyg_schnet.edge_lengths.default
 
 
-def edge_lengths(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
-    r"""Length of every edge; those of atoms to themselves are given another one.
+def edge_lengths(
+    pos: Tensor,
+    edge_index: Tensor,
+    edge_shift: Tensor | None = None,
+    cell: Tensor | None = None,
+    batch: Tensor | None = None,
+    *,
+    loop_length: float = 0.0,
+    backend: Backend = "auto",
+) -> Tensor:
+    r"""Length of every edge, differentiable any number of times with respect to positions and cells.
 
-    .. math:: r_e = \lVert \mathbf{r}_j - \mathbf{r}_i + \mathbf{o}_e \rVert
+    .. math:: d_e = \lVert \mathbf{r}_j - \mathbf{r}_i + \mathbf{S}_e \mathbf{H} \rVert
 
-    Differentiable any number of times; see :func:`pyg_schnet.geometry.edge_distances` for the same in separate steps.
+    The derivatives of a length of zero are zero.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
-        source: Neighbour j of each edge, shape ``[E]``.
-        target: Centre i of each edge, shape ``[E]``.
-        offset: Lattice vectors crossed by each edge in Å, shape ``[E, 3]``; ``None`` for open boundaries.
-        ignored: Length in Å for edges from an atom to itself, those of length zero.
+        edge_index: Neighbour j and centre i of each edge, shape ``[2, E]``.
+        edge_shift: Lattice images S crossed by each edge, integers, shape ``[E, 3]``; ``None`` for open boundaries.
+        cell: Lattice vectors in rows H in Å, shape ``[B, 3, 3]`` or ``[3, 3]``; needed with ``edge_shift``.
+        batch: Structure of each atom, shape ``[N]``; needed where ``cell`` holds more than one.
+        loop_length: Length in Å given to edges from an atom to itself, those of length zero with i = j.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Lengths in Å, shape ``[E]``.
 
     Raises:
-        IndexError: If an edge names an atom that is not there.
+        ValueError: If the shape of an argument does not fit, or one is missing.
+        IndexError: If an edge names an atom, or an atom a structure, that is not there.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
-        >>> edge_lengths(pos, torch.tensor([1, 0]), torch.tensor([0, 0]), None, ignored=5.0)
+        >>> edge_lengths(pos, torch.tensor([[1, 0], [0, 0]]), loop_length=5.0)
         tensor([1.5000, 5.0000])
     """
-    if is_dense_cpu(pos):
-        if is_recorded(pos) or (offset is not None and is_recorded(offset)):
-            return _Lengths.apply(pos, source, target, offset, ignored)
-        return _measured(pos, source, target, offset, ignored)
-    return _lengths(pos, source, target, offset, ignored)
+    cell, batch = _lattice(pos, edge_index, edge_shift, cell, batch)
+    inputs = pos, edge_index, edge_shift, cell, batch
+    kernels = kernels_for(backend, *inputs, unless=_refusal(*inputs))
+    if kernels is None:
+        return _composition(*inputs, loop_length)
+    if torch.is_grad_enabled() and (pos.requires_grad or (cell is not None and cell.requires_grad)):
+        return _operator(*inputs, loop_length, backend)
+    return _measured(kernels, *inputs, loop_length)
 
 
-def spline_basis(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
-    """Interval of each distance, int64, ``[E]``, and its spline weights, ``[E, 4]``.
-
-    What :func:`~pyg_schnet.ops.locate` and :func:`~pyg_schnet.ops.bspline_basis` give, differentiable as they
-    are.
-
-    Args:
-        dist: Distances in Å, shape ``[E]``.
-        cutoff: End of the grid in Å; weights are zero from there on.
-        num_intervals: Number of intervals.
-    """
-    if is_dense_cpu(dist):
-        if is_recorded(dist):
-            return _Weights.apply(dist, cutoff, num_intervals)
-        return _weighed(dist, cutoff, num_intervals)[:2]
-    return _weights(dist, cutoff, num_intervals)
-
-
-def _lengths(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
-    wide = pos.to(wide_dtype(pos))  # gradients of the many edges of an atom are summed in it
-    vec = wide.index_select(0, source) - wide.index_select(0, target)
-    dist = safe_norm(vec if offset is None else vec + offset)
-    return torch.where((source == target) & (dist == 0), ignored, dist).to(pos.dtype)
-
-
-def _weights(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
-    interval, fraction = locate(dist, cutoff, num_intervals)
-    return interval, bspline_basis(fraction, dist < cutoff)
-
-
-def _measured(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
-    """:func:`_lengths` in one pass, not differentiable."""
-    from pyg_schnet.backends import numba as cpu
-
-    dist = pos.new_empty(source.size(0))
-    if not cpu.measure(pos, source, target, offset, ignored, dist):
-        raise IndexError(
-            f"edges must name atoms 0 to {pos.size(0) - 1}; got sources {source.min()} to {source.max()} and "
-            f"targets {target.min()} to {target.max()}"
+def _lattice(
+    pos: Tensor, edge_index: Tensor, edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Cells, ``[B, 3, 3]``, and the structure of each atom; raises unless shapes fit, since kernels only read."""
+    if edge_index.dim() != 2 or edge_index.size(0) != 2:
+        raise ValueError(f"edge_index must hold (j, i) of each edge, shape [2, E]; got {list(edge_index.shape)}")
+    if edge_shift is None:
+        return None, None
+    if edge_shift.shape != (edge_index.size(1), 3):
+        raise ValueError(
+            f"edge_shift must count the lattice vectors crossed by each of the {edge_index.size(1)} edges, [E, 3]; "
+            f"got {list(edge_shift.shape)}"
         )
+    if cell is None:
+        raise ValueError("edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None")
+    if cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3):
+        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
+    cell = cell.unsqueeze(0) if cell.dim() == 2 else cell
+    if cell.size(0) == 1:
+        return cell, None
+    if batch is None:
+        raise ValueError(f"{cell.size(0)} cells need batch, the structure of each atom ([N]); got batch=None")
+    if batch.shape != pos.shape[:1]:
+        raise ValueError(f"batch must name the structure of each of the {pos.size(0)} atoms; got {list(batch.shape)}")
+    return cell, batch
+
+
+def _refusal(
+    pos: Tensor, edge_index: Tensor, shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
+) -> str | None:
+    """Why the kernels are not written for these types; ``None`` where they are."""
+    if (
+        not pos.is_floating_point()
+        or edge_index.dtype != torch.int64
+        or (batch is not None and batch.dtype != torch.int64)
+    ):
+        return "positions must be floating-point numbers, edge_index and batch int64"
+    if shift is not None and (shift.dtype not in _WHOLE or cell.dtype != pos.dtype):
+        return f"edge_shift must be int32 or int64 and cell {pos.dtype}, got {shift.dtype} and {cell.dtype}"
+    return None
+
+
+def _composition(
+    pos: Tensor,
+    edge_index: Tensor,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    batch: Tensor | None,
+    loop_length: float,
+) -> Tensor:
+    """The same as plain operations of torch."""
+    wide = wide_dtype(pos)  # gradients of the many edges of an atom are summed in it
+    vec = edge_vectors(pos.to(wide), edge_index, edge_shift, None if cell is None else cell.to(wide), batch)
+    dist = safe_norm(vec)
+    itself = (edge_index[0] == edge_index[1]) & (dist == 0)
+    return torch.where(itself, loop_length, dist).to(pos.dtype)
+
+
+def _computed(pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
+    """The registered operator itself, not differentiable."""
+    *arguments, backend = rest
+    kernels = kernels_for(backend, pos, edge_index, *arguments[:-1])
+    if kernels is None:
+        return _composition(pos, edge_index, *arguments)
+    return _measured(kernels, pos, edge_index, *arguments)
+
+
+def _measured(kernels: ModuleType, pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
+    """The same by kernels."""
+    *lattice, loop_length = rest
+    dist = kernels.edge_lengths(pos, edge_index, *_with_batch(pos, *lattice), loop_length)
+    if dist is None:
+        raise _out_of_range(pos, edge_index, *lattice)
     return dist
 
 
-def _weighed(
-    dist: Tensor, cutoff: float, num_intervals: int, with_slopes: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`_weights` in one pass, not differentiable, and the slopes of the weights, ``[E, 4]``, or ``[0, 4]``."""
-    from pyg_schnet.backends import numba as cpu
-
-    bins = torch.empty(dist.size(0), dtype=torch.int64)
-    weights = dist.new_empty(dist.size(0), 4)
-    slopes = dist.new_empty(dist.size(0) if with_slopes else 0, 4)
-    cpu.weigh(dist, cutoff, num_intervals, bins, weights, slopes)
-    return bins, weights, slopes
+def _with_batch(
+    pos: Tensor, edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The lattice with a structure for each atom, also where there is one only."""
+    if edge_shift is None or batch is not None:
+        return edge_shift, cell, batch
+    return edge_shift, cell, torch.zeros(pos.size(0), dtype=torch.int64)
 
 
-class _Lengths(torch.autograd.Function):
+def _out_of_range(
+    pos: Tensor, edge_index: Tensor, _: Tensor | None, cell: Tensor | None, batch: Tensor | None
+) -> IndexError:
+    (source, target), n_atoms = edge_index, pos.size(0)
+    message = (
+        f"edges must name atoms 0 to {n_atoms - 1}; got sources {source.min()} to {source.max()} and targets "
+        f"{target.min()} to {target.max()}"
+    )
+    if batch is not None and batch.numel() > 0:
+        message += f"; and atoms cells 0 to {cell.size(0) - 1}, got batch from {batch.min()} to {batch.max()}"
+    return IndexError(message)
+
+
+class _EdgeLengths(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float) -> Tensor:
-        dist = _measured(pos, source, target, offset, ignored)
-        ctx.save_for_backward(pos, source, target, offset, dist)
-        ctx.ignored = ignored
+    def forward(ctx: Any, pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
+        *lattice, ctx.loop_length, ctx.backend = rest
+        with below_autograd():
+            dist = _operator(pos, edge_index, *rest)
+        ctx.save_for_backward(pos, edge_index, *lattice, dist)
         return dist
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        pos, source, target, offset, dist = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            grad_pos, grad_offset = gradients_of(
-                lambda pos, offset: _lengths(pos, source, target, offset, ctx.ignored), (pos, offset), grad
+        pos, edge_index, shift, cell, batch, dist = ctx.saved_tensors
+        needs_pos, needs_cell = ctx.needs_input_grad[0], cell is not None and needs_grad(ctx, 3)
+        kernels = kernels_for(ctx.backend, grad, pos, edge_index, shift, cell, batch)
+        if kernels is None:
+            constants = edge_index, shift, batch, ctx.loop_length
+            grad_pos, grad_cell = _composed_gradients(grad, pos, cell, constants)
+        elif torch.is_grad_enabled():
+            constants = edge_index, shift, batch, dist.detach(), needs_cell, ctx.loop_length, ctx.backend
+            grad_pos, grad_cell = _Backward.apply(grad, pos, cell, *constants)
+        else:
+            lattice = _with_batch(pos, shift, cell, batch)
+            arguments = grad, pos, edge_index, *lattice, dist
+            grad_pos, grad_cell = kernels.edge_lengths_backward(*arguments, needs_cell=needs_cell)
+        grad_pos, grad_cell = grad_pos if needs_pos else None, grad_cell if needs_cell else None
+        return grad_pos, None, None, grad_cell, None, None, None
+
+
+class _Backward(torch.autograd.Function):
+    """Gradients with respect to positions and cells, as a function of what they are made of."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, pos: Tensor, cell: Tensor | None, *constants: Any) -> tuple[Tensor, ...]:
+        edge_index, shift, batch, dist, ctx.needs_cell, ctx.loop_length, ctx.backend = constants
+        kernels, lattice = kernels_for(ctx.backend), _with_batch(pos, shift, cell, batch)
+        ctx.save_for_backward(grad, pos, cell, edge_index, shift, batch, dist)
+        ctx.set_materialize_grads(False)
+        return kernels.edge_lengths_backward(grad, pos, edge_index, *lattice, dist, needs_cell=ctx.needs_cell)
+
+    @staticmethod
+    def backward(ctx: Any, tangent_pos: Tensor | None, tangent_cell: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad, pos, cell, edge_index, shift, batch, dist = ctx.saved_tensors
+        needs_cell = cell is not None and needs_grad(ctx, 2)
+        tangent_pos = torch.zeros_like(pos) if tangent_pos is None else tangent_pos
+        kernels = kernels_for(ctx.backend, tangent_pos, tangent_cell, grad, pos, cell)
+        if torch.is_grad_enabled() or kernels is None:
+            constants = edge_index, shift, batch, ctx.loop_length
+            tangents = tangent_pos, tangent_cell
+            found = gradients_of(
+                lambda grad, pos, cell: _composed_gradients(grad, pos, cell, constants), (grad, pos, cell), tangents
             )
-            return grad_pos, None, None, grad_offset, None
-        from pyg_schnet.backends import numba as cpu
-
-        grad_pos = torch.zeros(pos.shape, dtype=torch.float64)  # an atom may have many edges
-        grad_offset = (
-            torch.zeros_like(offset, memory_format=torch.contiguous_format) if ctx.needs_input_grad[3] else None
-        )
-        cpu.push(grad, pos, source, target, offset, dist, grad_pos, grad_offset)
-        return grad_pos.to(pos.dtype), None, None, grad_offset, None
+        else:
+            lattice = _with_batch(pos, shift, cell, batch)
+            arguments = tangent_pos, tangent_cell, grad, pos, edge_index, *lattice, dist
+            found = kernels.edge_lengths_double_backward(*arguments, needs_cell=needs_cell)
+        return *found, *(None for _ in range(7))
 
 
-class _Weights(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
-        bins, weights, slopes = _weighed(dist, cutoff, num_intervals, with_slopes=ctx.needs_input_grad[0])
-        ctx.mark_non_differentiable(bins)
-        ctx.save_for_backward(dist, slopes)
-        ctx.grid = cutoff, num_intervals
-        return bins, weights
+def _composed_gradients(grad: Tensor, pos: Tensor, cell: Tensor | None, constants: tuple) -> list[Tensor | None]:
+    """:class:`_Backward` by operations that autograd knows."""
+    edge_index, shift, batch, loop_length = constants
+    return gradients_of(
+        lambda pos, cell: _composition(pos, edge_index, shift, cell, batch, loop_length), (pos, cell), grad
+    )
 
-    @staticmethod
-    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None]:
-        dist, slopes = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return *gradients_of(lambda dist: _weights(dist, *ctx.grid)[1], (dist,), grad), None, None
-        return (grad * slopes).sum(1), None, None
+
+register(
+    _library,
+    "edge_lengths",
+    _computed,
+    _EdgeLengths,
+    lambda pos, edge_index, *_: pos.new_empty(edge_index.size(1)),
+)

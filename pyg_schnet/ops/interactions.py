@@ -1,40 +1,47 @@
-r"""All interaction blocks in one step for training, on properties and on forces, with gradients by hand.
+r"""All interaction blocks as one operator on a half list, differentiable any number of times.
 
-A block is, with its table C and the weights h of the edges,
+A block is, with its table C, the spline basis h of the edges and the number n of neighbours by which it may divide,
 
 .. math::
     \mathbf{y} = \mathrm{W}_0 \mathbf{x}, \quad
-    \mathbf{u} = \mathrm{W}_1\, \mathrm{conv}(\mathbf{y}, C, h) + \mathbf{b}_1, \quad
+    \mathbf{u} = \mathrm{W}_1\, \mathrm{conv}(\mathbf{y}, C, h) / n + \mathbf{b}_1, \quad
     \mathbf{x}' = \mathbf{x} + \mathrm{W}_2\, \mathrm{ssp}(\mathbf{u}) + \mathbf{b}_2
 
-The first features are the embeddings of the elements, which belong to the step. :class:`_Learn` goes through all
-blocks, and its backward through their gradient. Forces are part of the loss when one trains on them; then that
-gradient, from the top of the blocks to the edges, is a step of its own (:class:`_Slopes`), and has a gradient by hand
-as well. What is asked beyond that is left to autograd.
+and the features before the first block are the rows :math:`\mathbf{A}_{Z_i}` of the embedding. Three passes have
+kernels: forward, backward, and the backward pass of the gradient with respect to h, which training on forces needs
+(double backward). Every derivative beyond these is taken of :func:`compose`, the formula above in operations that
+autograd knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_schnet.engine.tables import Tables
-from pyg_schnet.nn.activation import shifted_softplus
-from pyg_schnet.nn.interaction import SchNetInteraction
-from pyg_schnet.nn.spline import SplineEdges
-from pyg_schnet.ops import cpu_kernels, linear, spline_conv
 from pyg_schnet.ops._autograd import gradients_of, needs_any_grad, needs_grad
+from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
+from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.softplus import shifted_softplus
+from pyg_schnet.ops.spline_conv import spline_conv
 
-_PER_BLOCK = 5
 
+class BlockWeights(NamedTuple):
+    """Dense layers of one block.
 
-class _Weights(NamedTuple):
-    """Dense layers of one block."""
+    Attributes:
+        w0: Shape ``[K, F]``, K filters and F features.
+        w1: Shape ``[F, K]``.
+        b1: Shape ``[F]``.
+        w2: Shape ``[F, F]``.
+        b2: Shape ``[F]``.
+    """
 
     w0: Tensor
     w1: Tensor
@@ -43,224 +50,272 @@ class _Weights(NamedTuple):
     b2: Tensor
 
 
-class DenseLayers:
-    """The dense layers of some blocks.
+def interactions(
+    z: Tensor,
+    embedding: Tensor,
+    table: Tensor,
+    basis: Tensor,
+    half_list: SplineGraph,
+    weights: Sequence[Tensor],
+    n_neighbors: Tensor | None = None,
+    *,
+    packed: Any = None,
+    keep_for_weights: bool = False,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Atom features after all T blocks; differentiable in all tensors of real numbers, any number of times.
 
     Args:
-        blocks: The blocks in the order they act.
-
-    Attributes:
-        weights: Weights of the first block, then those of the next one.
-        stacks: The same for the kernels.
-    """
-
-    def __init__(self, blocks: Sequence[SchNetInteraction]) -> None:
-        self.weights = [weight for block in blocks for weight in dense_layers(block)]
-        self.stacks = list(zip(*_by_block(self.weights), strict=True))
-
-
-def dense_layers(block: SchNetInteraction) -> _Weights:
-    """The dense layers of one block."""
-    return _Weights(block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias)
-
-
-def learn(tables: Tables, dense: DenseLayers, elements: Tensor, z: Tensor, edges: SplineEdges) -> Tensor:
-    """Atom features after all blocks, differentiable any number of times.
-
-    Args:
-        tables: Of the filters of the blocks, such as are written out in :mod:`pyg_schnet.engine.interactions`.
-        dense: The dense layers of the blocks.
-        elements: Embedding of each kind of atom, shape ``[Z, F]``.
-        z: Kind of each atom, shape ``[N]``.
-        edges: Edges as all blocks see them, undirected.
+        z: Row of the embedding for each atom, not checked, shape ``[N]``.
+        embedding: Features of each element before the blocks, shape ``[Z, F]``.
+        table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
+        basis: Spline basis h of each edge, shape ``[P, 4]``.
+        half_list: One edge for both directions, sorted by target, with the interval of each.
+        weights: The five :class:`BlockWeights` of the first block, then those of the next one.
+        n_neighbors: What convolutions are divided by, shape ``[N]``; ``None`` for plain sums.
+        packed: What :func:`pack_interactions` made of ``table``, ``weights`` and ``embedding``, where it is known.
+        keep_for_weights: Whether to keep what gradients with respect to weights need, as training does; they are
+            computed from a second forward pass otherwise.
+        backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
 
     Returns:
         Shape ``[N, F]``.
+
+    Raises:
+        ValueError: If the kernels are asked for by ``backend`` and cannot be used.
+
+    Example:
+        >>> graph = SplineGraph(torch.tensor([0]), torch.tensor([1]), torch.tensor([0]), torch.tensor([0, 1, 1]))
+        >>> weights = BlockWeights(torch.ones(3, 2), torch.ones(2, 3), torch.zeros(2), torch.ones(2, 2), torch.zeros(2))
+        >>> z, basis = torch.tensor([0, 1]), torch.full((1, 4), 0.25)
+        >>> interactions(z, torch.ones(2, 2), torch.ones(1, 4, 3), basis, graph, weights, backend="reference").shape
+        torch.Size([2, 2])
     """
-    coefficients = tables(edges.span)
-    return _Learn.apply(edges, dense.stacks, z, elements, edges.weights, coefficients, *dense.weights)[0]
+    tensors = z, embedding, table, basis, half_list.interval, half_list.source, half_list.target_ptr, n_neighbors
+    refusal = other_types(embedding, table, basis, *weights)
+    kernels = kernels_for(backend, *tensors, *weights, needs="interactions_forward", unless=refusal)
+    if kernels is None:
+        inner: Backend = "reference" if backend == "reference" else "auto"
+        return compose(z, half_list, n_neighbors, embedding, basis, table, *weights, backend=inner)[0]
+    call = _Call(kernels, z, half_list, n_neighbors, packed, keep_for_weights)
+    if not torch.is_grad_enabled():
+        return call.forward(call.pack(table, weights, embedding), basis, keep=False)[0]
+    return InteractionsFunction.apply(call, embedding, basis, table, *weights)[0]
 
 
-def _by_block(weights: Sequence[Tensor]) -> list[_Weights]:
-    return [_Weights(*weights[k : k + _PER_BLOCK]) for k in range(0, len(weights), _PER_BLOCK)]
+def pack_interactions(
+    table: Tensor, weights: Sequence[Tensor], embedding: Tensor, *, backend: Backend = "auto"
+) -> Any | None:
+    """Copies of tables, dense layers and embedding in the order in which the kernels of a backend read them.
 
+    Args:
+        table: Shape ``[T, num_intervals + 3, K]``.
+        weights: As in :func:`interactions`.
+        embedding: Shape ``[Z, F]``.
+        backend: How it is computed.
 
-class _Learn(torch.autograd.Function):
-    """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there.
-
-    Those are gradients of the gradient by edges, so y and u are returned only where that is asked for. What is returned
-    in the place of u are the slopes of its softplus: nobody needs the values of u.
+    Returns:
+        For the argument ``packed`` of :func:`interactions`; ``None`` where there are no kernels.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        edges: SplineEdges,
-        stacks: Any,
-        z: Tensor,
-        elements: Tensor,
-        h: Tensor,
-        tables: Tensor,
-        *weights: Tensor,
-    ) -> tuple[Tensor, ...]:
-        kernels = cpu_kernels()
-        packed = kernels.Weights.pack(tables, stacks, elements)
-        out, steps = kernels.interactions_forward(z, packed, h, edges.graph, edges.n_neighbors, for_edges=True, for_weights=True)
-        hidden, slopes = (), ()
-        if ctx.needs_input_grad[4]:
-            hidden, slopes = torch.from_numpy(steps.hidden).unbind(), torch.from_numpy(steps.slope).unbind()
-        ctx.save_for_backward(z, elements, h, tables, *weights, *hidden, *slopes)
-        ctx.set_materialize_grads(False)
-        ctx.edges, ctx.packed, ctx.steps = edges, packed, steps
-        return out, *hidden, *slopes
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *grad_steps: Tensor | None) -> tuple[Tensor | None, ...]:
-        n_steps = len(grad_steps) // 2
-        z, elements, h, tables, *rest = ctx.saved_tensors
-        n_weights = len(rest) - 2 * n_steps
-        weights, hidden, slopes = rest[:n_weights], rest[n_weights : n_weights + n_steps], rest[n_weights + n_steps :]
-        if torch.is_grad_enabled():
-            plain = grad is not None and all(grad_step is None for grad_step in grad_steps)
-            if plain and not needs_grad(ctx, 3, 1) and not needs_any_grad(ctx, 3):  # for forces
-                known = ctx.edges, ctx.packed, ctx.steps, z
-                grad_h = _Slopes.apply(*known, grad, elements, h, tables, *weights, *hidden, *slopes)
-                return None, None, None, None, grad_h, None, *(None for _ in weights)
-            return None, None, None, *_by_autograd(ctx.edges, z, [elements, h, tables, *weights], (grad, *grad_steps))
-        found, _ = cpu_kernels().interactions_backward(
-            torch.zeros(z.size(0), elements.size(1), dtype=elements.dtype) if grad is None else grad,
-            z,
-            ctx.packed,
-            h,
-            ctx.edges.graph,
-            ctx.edges.n_neighbors,
-            ctx.steps,
-            grad_embedding=needs_grad(ctx, 3, 1),
-            grad_basis=needs_grad(ctx, 4, 2),
-            grad_weights=needs_any_grad(ctx, 3),
-            grad_hidden=_stacked(grad_steps[:n_steps], hidden),
-            grad_inner=_stacked(grad_steps[n_steps:], slopes),
-        )
-        grad_embedding, grad_h, grad_tables, *grad_weights = [
-            None if value is None else torch.from_numpy(value) for value in found
-        ]
-        if grad_tables is None:
-            return None, None, None, grad_embedding, grad_h, None, *(None for _ in weights)
-        each = zip(*[values.unbind() for values in grad_weights], strict=True)
-        return None, None, None, grad_embedding, grad_h, grad_tables, *chain.from_iterable(each)
+    kernels = kernels_for(backend, table, *weights, embedding, needs="interactions_forward")
+    return None if kernels is None else _pack(kernels, table, weights, embedding)
 
 
-def _stacked(grad_steps: Sequence[Tensor | None], steps: Sequence[Tensor]) -> np.ndarray | None:
-    """Gradients by a step of every block in one array; ``None`` where no block has one."""
-    if all(grad_step is None for grad_step in grad_steps):
-        return None
-    first = grad_steps[0]
-    if all(grad_step is not None and grad_step._base is first._base is not None for grad_step in grad_steps):
-        whole = first._base  # as :class:`_Slopes` cut it into pieces
-        if whole.shape == (len(steps), *steps[0].shape) and whole.is_contiguous():
-            places = [grad_step.storage_offset() for grad_step in grad_steps]
-            if places == [whole.storage_offset() + k * steps[0].numel() for k in range(len(steps))]:
-                return whole.numpy()
-    pairs = zip(grad_steps, steps, strict=True)
-    return torch.stack([torch.zeros_like(step) if grad is None else grad for grad, step in pairs]).numpy()
-
-
-class _Slopes(torch.autograd.Function):
-    r"""Gradient of a sum over features by the weights h of the edges, as a function of all it depends on.
-
-    With :math:`\mathbf{g}` above a block, :math:`\mathbf{q} = \mathbf{g} \mathrm{W}_2`,
-    :math:`\mathbf{p} = \mathbf{q} \circ \sigma(\mathbf{u})`, :math:`\mathbf{s} = \mathbf{p} \mathrm{W}_1`, the block
-    adds :math:`\partial_h L(\mathbf{s}, \mathbf{y}, C, h)`, and below it the gradient is
-    :math:`\mathbf{g} + \partial_y L(\mathbf{s}, \mathbf{y}, C, h)\, \mathrm{W}_0`.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        edges: SplineEdges,
-        packed: Any,
-        steps: Any,
-        z: Tensor,
-        grad: Tensor,
-        elements: Tensor,
-        h: Tensor,
-        tables: Tensor,
-        *rest: Tensor,
-    ) -> Tensor:
-        found, descent = cpu_kernels().interactions_backward(grad, z, packed, h, edges.graph, edges.n_neighbors, steps, keep=True)
-        ctx.save_for_backward(z, grad, elements, h, tables, *rest)
-        ctx.edges, ctx.known = edges, (steps, descent)
-        ctx.packed = packed
-        return torch.from_numpy(found.basis)
-
-    @staticmethod
-    def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
-        edges = ctx.edges
-        z, grad, elements, h, tables, *rest = ctx.saved_tensors
-        n_blocks = tables.size(0)
-        if torch.is_grad_enabled():
-            return _slopes_by_autograd(edges, z, grad, elements, h, tables, rest[: -2 * n_blocks], tangent)
-        grad_basis = needs_grad(ctx, 6, 3)
-        found = cpu_kernels().interactions_double_backward(
-            tangent, ctx.packed, h, edges.graph, edges.n_neighbors, *ctx.known, grad_basis=grad_basis
-        )
-        grad_grad, grad_h, grad_hidden, grad_inner, grad_tables, *grad_weights = (
-            None if value is None else torch.from_numpy(value) for value in found
-        )
-        grad_w0, grad_w1, grad_w2 = (value.unbind() for value in grad_weights)
-        each = (value for k in range(n_blocks) for value in (grad_w0[k], grad_w1[k], None, grad_w2[k], None))
-        return (
-            None,
-            None,
-            None,
-            None,
-            grad_grad,
-            None,
-            grad_h,
-            grad_tables,
-            *each,
-            *grad_hidden.unbind(),
-            *grad_inner.unbind(),
-        )
-
-
-def _by_functions(
-    edges: SplineEdges, z: Tensor, elements: Tensor, h: Tensor, tables: Tensor, *weights: Tensor
+def compose(
+    z: Tensor,
+    half_list: SplineGraph,
+    n_neighbors: Tensor | None,
+    embedding: Tensor,
+    basis: Tensor,
+    table: Tensor,
+    *weights: Tensor,
+    backend: Backend = "auto",
 ) -> tuple[Tensor, ...]:
-    """What :class:`_Learn` returns, by functions that autograd knows."""
-    x, hidden, inner = elements.index_select(0, z), [], []
-    for table, block in zip(tables, _by_block(weights), strict=True):
-        hidden.append(linear(x, block.w0))
-        summed = spline_conv(hidden[-1], table, h, edges.graph)
-        summed = summed if edges.n_neighbors is None else summed / edges.n_neighbors.unsqueeze(-1)
-        inner.append(linear(summed, block.w1, block.b1))
-        x = x + linear(shifted_softplus(inner[-1]), block.w2, block.b2)
+    """The blocks by smaller operators, on directed edges; what :class:`InteractionsFunction` returns.
+
+    Returns:
+        Features ``[N, F]``; the layers y of each block, ``[N, K]``; the layers u of each block, ``[N, F]``.
+    """
+    graph, both = half_list.in_both_directions(), torch.cat([basis, basis])
+    x, hidden, inner = embedding.index_select(0, z), [], []
+    for rows, block in zip(table, _by_block(weights), strict=True):
+        hidden.append(F.linear(x, block.w0))
+        summed = spline_conv(hidden[-1], rows, both, graph, backend=backend)
+        summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)
+        inner.append(F.linear(summed, block.w1, block.b1))
+        x = x + F.linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
     return x, *hidden, *inner
 
 
-def _by_autograd(
-    edges: SplineEdges, z: Tensor, inputs: list[Tensor], grads: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, for all inputs that have one."""
-    return gradients_of(lambda *inputs: _by_functions(edges, z, *inputs), inputs, grads)
+def _by_block(weights: Sequence[Tensor]) -> list[BlockWeights]:
+    size = len(BlockWeights._fields)
+    return [BlockWeights(*weights[k : k + size]) for k in range(0, len(weights), size)]
 
 
-def _slopes_by_autograd(
-    edges: SplineEdges,
-    z: Tensor,
-    grad: Tensor,
-    elements: Tensor,
-    h: Tensor,
-    tables: Tensor,
-    weights: Sequence[Tensor],
-    tangent: Tensor,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of :class:`_Slopes` that can be differentiated again; y and u are taken for functions of the others."""
+def _pack(kernels: ModuleType, table: Tensor, weights: Sequence[Tensor], embedding: Tensor) -> Any:
+    with torch.no_grad():
+        return kernels.Weights.pack(table, list(zip(*_by_block(weights), strict=True)), embedding)
 
-    def grad_basis(grad: Tensor, elements: Tensor, h: Tensor, tables: Tensor, *weights: Tensor) -> Tensor:
-        out = _by_functions(edges, z, elements, h, tables, *weights)[0]
-        return torch.autograd.grad(out, h, grad, create_graph=True)[0]  # h is an alias, of which nothing else is made
 
-    found = gradients_of(grad_basis, [grad, elements, h, tables, *weights], tangent)
-    steps = 2 * (len(weights) // _PER_BLOCK)
-    return None, None, None, None, *found, *(None for _ in range(steps))
+class _Call(NamedTuple):
+    """What the passes share and nothing is differentiated in."""
+
+    kernels: ModuleType
+    z: Tensor
+    half_list: SplineGraph
+    n_neighbors: Tensor | None
+    packed: Any
+    for_weights: bool
+
+    def pack(self, table: Tensor, weights: Sequence[Tensor], embedding: Tensor) -> Any:
+        """Weights for the kernels."""
+        return _pack(self.kernels, table, weights, embedding) if self.packed is None else self.packed
+
+    def forward(self, packed: Any, basis: Tensor, keep: bool = True, for_weights: bool = False) -> tuple[Tensor, Any]:
+        """Features after the blocks, and what the backward pass needs of this one."""
+        return self.kernels.interactions_forward(
+            self.z, packed, basis, self.half_list, self.n_neighbors, for_edges=keep, for_weights=for_weights
+        )
+
+    def backward(self, grad: Tensor, basis: Tensor, steps: Any, **options: Any) -> tuple[list[Tensor | None], Any]:
+        """Gradients of embedding, basis, table and weights, and what the double backward pass needs of this one."""
+        found, kept = self.kernels.interactions_backward(
+            grad, self.z, self.packed, basis, self.half_list, self.n_neighbors, steps, **options
+        )
+        return _tensors(found), kept
+
+    def double_backward(self, tangent: Tensor, basis: Tensor, steps: Any, kept: Any, grad_basis: bool) -> list:
+        """Gradients of the product of ``tangent`` with the gradient of the basis."""
+        return _tensors(
+            self.kernels.interactions_double_backward(
+                tangent, self.packed, basis, self.half_list, self.n_neighbors, steps, kept, grad_basis=grad_basis
+            )
+        )
+
+    def compose(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """:func:`compose` for these atoms and edges."""
+        return compose(self.z, self.half_list, self.n_neighbors, *inputs)
+
+
+def _tensors(arrays: Sequence[np.ndarray | None]) -> list[Tensor | None]:
+    return [None if value is None else torch.from_numpy(value) for value in arrays]
+
+
+class InteractionsFunction(torch.autograd.Function):
+    """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there.
+
+    Those are gradients of the gradient of the basis (:class:`GradBasisFunction`), so y and u are returned only where
+    the basis requires one. What is returned in the place of u are the slopes of its softplus: u itself is never read.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: _Call, embedding: Tensor, basis: Tensor, table: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        call = call._replace(packed=call.pack(table, weights, embedding))
+        out, steps = call.forward(call.packed, basis, for_weights=call.for_weights)
+        layers = ()
+        if ctx.needs_input_grad[2]:
+            layers = (*torch.from_numpy(steps.hidden).unbind(), *torch.from_numpy(steps.slope).unbind())
+        ctx.save_for_backward(embedding, basis, table, *weights, *layers)
+        ctx.set_materialize_grads(False)
+        ctx.call, ctx.steps = call, steps
+        return out, *layers
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *grad_layers: Tensor | None) -> tuple[Tensor | None, ...]:
+        call, saved = ctx.call, ctx.saved_tensors
+        split = len(saved) - len(grad_layers)
+        inputs, layers = saved[:split], saved[split:]
+        of_basis = needs_grad(ctx, 2, 1)
+        of_weights, of_embedding = needs_any_grad(ctx, 2), needs_grad(ctx, 1, 0)
+        if kernels_for("auto", grad, *grad_layers) is None:  # several gradients at once
+            return None, *gradients_of(call.compose, inputs, (grad, *grad_layers))
+        if torch.is_grad_enabled():
+            if grad is not None and not any(value is not None for value in grad_layers):
+                if of_basis and not of_weights and not of_embedding:  # for forces
+                    grad_basis = GradBasisFunction.apply(call, ctx.steps, grad, *inputs, *layers)
+                    return None, None, grad_basis, *(None for _ in inputs[2:])
+            return None, *gradients_of(call.compose, inputs, (grad, *grad_layers))
+        _, basis, _, *weights = inputs
+        steps, n_blocks = ctx.steps, len(grad_layers) // 2
+        if of_weights and not call.for_weights:
+            steps = call.forward(call.packed, basis, for_weights=True)[1]
+        if grad is None:
+            grad = torch.zeros(call.z.size(0), inputs[0].size(1), dtype=inputs[0].dtype)
+        (grad_embedding, grad_basis, grad_table, *stacked), _ = call.backward(
+            grad,
+            basis,
+            steps,
+            grad_embedding=of_embedding,
+            grad_basis=of_basis,
+            grad_weights=of_weights,
+            grad_hidden=_stacked(grad_layers[:n_blocks], layers[:n_blocks]),
+            grad_inner=_stacked(grad_layers[n_blocks:], layers[n_blocks:]),
+        )
+        if grad_table is None:
+            return None, grad_embedding, grad_basis, None, *(None for _ in weights)
+        return None, grad_embedding, grad_basis, grad_table, *_unstacked(stacked)
+
+
+class GradBasisFunction(torch.autograd.Function):
+    r"""Gradient of a sum over features with respect to the basis h, as a function of all that it depends on.
+
+    With :math:`\mathbf{g}` above a block, :math:`\mathbf{q} = \mathbf{g} \mathrm{W}_2`,
+    :math:`\mathbf{p} = \mathbf{q} \circ \sigma(\mathbf{u})`, :math:`\mathbf{s} = \mathbf{p} \mathrm{W}_1 / n`, the block
+    adds :math:`\partial_h L(\mathbf{s}, \mathbf{y}, C, h)`, and below it the gradient is
+    :math:`\mathbf{g} + \partial_y L(\mathbf{s}, \mathbf{y}, C, h)\, \mathrm{W}_0`. The layers y and u are inputs, of
+    which the gradients go back through :class:`InteractionsFunction`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, steps: Any, grad: Tensor, *inputs: Tensor) -> Tensor:
+        (_, grad_basis, *_), kept = call.backward(grad, inputs[1], steps, keep=True)
+        ctx.save_for_backward(grad, *inputs)
+        ctx.call, ctx.known = call, (steps, kept)
+        return grad_basis
+
+    @staticmethod
+    def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
+        call, saved = ctx.call, ctx.saved_tensors
+        n_blocks = saved[3].size(0)
+        if torch.is_grad_enabled() or kernels_for("auto", tangent) is None:  # y and u as functions of the others
+            found = gradients_of(partial_basis(call), saved[: -2 * n_blocks], tangent)
+            return None, None, *found, *(None for _ in range(2 * n_blocks))
+        grad_grad, grad_basis, hidden, inner, grad_table, w0, w1, w2 = call.double_backward(
+            tangent, saved[2], *ctx.known, grad_basis=needs_grad(ctx, 4, 2)
+        )
+        weights = _unstacked([w0, w1, None, w2, None])
+        return None, None, grad_grad, None, grad_basis, grad_table, *weights, *hidden.unbind(), *inner.unbind()
+
+
+def partial_basis(call: _Call) -> Any:
+    """The gradient with respect to the basis in operations of torch, a function of ``grad`` and all inputs."""
+
+    def grad_basis(grad: Tensor, embedding: Tensor, basis: Tensor, *rest: Tensor) -> Tensor:
+        out = call.compose(embedding, basis, *rest)[0]
+        return torch.autograd.grad(out, basis, grad, create_graph=True)[0]  # an alias, of which nothing else is made
+
+    return grad_basis
+
+
+def _unstacked(stacked: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients of each block's weights in the order of the inputs, from those of all blocks together."""
+    n_blocks = next(len(value) for value in stacked if value is not None)
+    rows = [[None] * n_blocks if value is None else value.unbind() for value in stacked]
+    return list(chain.from_iterable(zip(*rows, strict=True)))
+
+
+def _stacked(grads: Sequence[Tensor | None], layers: Sequence[Tensor]) -> np.ndarray | None:
+    """Gradients of the layers of all blocks in one array, ``None`` where there is none."""
+    if all(grad is None for grad in grads):
+        return None
+    first = grads[0]
+    if all(grad is not None and grad._base is first._base is not None for grad in grads):
+        whole = first._base  # as :class:`GradBasisFunction` unbound it
+        if whole.shape == (len(layers), *layers[0].shape) and whole.is_contiguous():
+            places = [grad.storage_offset() for grad in grads]
+            if places == [whole.storage_offset() + k * layers[0].numel() for k in range(len(layers))]:
+                return whole.numpy()
+    pairs = zip(grads, layers, strict=True)
+    return torch.stack([torch.zeros_like(layer) if grad is None else grad for grad, layer in pairs]).numpy()

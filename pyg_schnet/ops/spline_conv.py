@@ -1,20 +1,19 @@
-r"""The fused filter-convolution as registered operators of torch, differentiable any number of times.
+r"""Operators 3 to 5: the convolution with splined filters and its gradients, differentiable any number of times.
 
 All of it is one form, linear in each of its four arguments:
 
 .. math::
     L(g, x, C, h) = \sum_e \sum_f g_{i(e), f}\; x_{j(e), f} \sum_{m=0}^{3} h_{e, m}\, C_{k(e) + m, f}
 
-with edges e from source j to target i, spline coefficients C and the weights h of the four coefficients that act in
-interval k. Its derivative by g is the convolution, the derivatives by x, C and h are the gradients of the convolution,
-and the derivatives of those are again such derivatives: by g and by x it is the same kernel, on the edges in the other
-direction. So three operators close under differentiation:
+with directed edges e from source j to target i, the table C of a spline and the basis h of each edge, the factors of
+the four rows that act in interval k. Its derivative with respect to g is the convolution, the derivatives with respect
+to x, C and h are the gradients of the convolution, and the derivatives of those are again such derivatives: with
+respect to g and to x it is the same operator, on the edges in the other direction. So three operators close under
+differentiation:
 
-- :func:`spline_conv`, the derivative by g (and, transposed, by x);
-- :func:`spline_conv_coefficients`, the derivative by C;
-- :func:`spline_conv_weights`, the derivative by h.
-
-On CPUs in float32 and float64 numba kernels run, otherwise plain torch.
+- :func:`spline_conv`, the derivative with respect to g (and, transposed, to x);
+- :func:`spline_conv_grad_table`, the derivative with respect to C;
+- :func:`spline_conv_grad_basis`, the derivative with respect to h.
 """
 
 from __future__ import annotations
@@ -27,35 +26,43 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.ops import spline_conv_reference as reference
-from pyg_schnet.ops._autograd import needs_grad
+from pyg_schnet.ops._autograd import below_autograd, needs_grad, register
+from pyg_schnet.ops.bspline import SPAN
+from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 
 _GRAPH = (
-    "Tensor bins, Tensor source, Tensor target, Tensor target_ptr, Tensor? target_order, Tensor? source_ptr, "
-    "Tensor? source_order, Tensor? bin_ptr, Tensor? bin_order, bool undirected"
+    "Tensor interval, Tensor source, Tensor target, Tensor target_ptr, Tensor? target_order, Tensor? source_ptr, "
+    "Tensor? source_order, Tensor? interval_ptr, Tensor? interval_order, str backend"
 )
-_library = torch.library.Library("pyg_schnet", "DEF")
-_library.define(f"spline_conv(Tensor x, Tensor coefficients, Tensor weights, {_GRAPH}) -> Tensor")
-_library.define(
-    f"spline_conv_coefficients(Tensor g, Tensor x, Tensor weights, SymInt num_coefficients, {_GRAPH}) -> Tensor"
-)
-_library.define(f"spline_conv_weights(Tensor g, Tensor x, Tensor coefficients, {_GRAPH}) -> Tensor")
+_library = torch.library.Library("pyg_schnet", "FRAGMENT")
+_library.define(f"spline_conv(Tensor x, Tensor table, Tensor basis, {_GRAPH}) -> Tensor")
+_library.define(f"spline_conv_grad_table(Tensor g, Tensor x, Tensor basis, SymInt num_rows, {_GRAPH}) -> Tensor")
+_library.define(f"spline_conv_grad_basis(Tensor g, Tensor x, Tensor table, {_GRAPH}) -> Tensor")
 _ops = torch.ops.pyg_schnet
 
 
-def spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
-    r"""Convolution with splined filters, the derivative of the form by g.
+def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, backend: Backend = "auto") -> Tensor:
+    r"""Convolution with splined filters, the derivative of the form with respect to g.
 
     .. math:: y_{i, f} = \sum_{e:\, i(e) = i} x_{j(e), f} \sum_m h_{e, m}\, C_{k(e) + m, f}
 
+    Nothing of shape ``[E, F]`` is kept for derivatives, and sums are made in the same order in every run. Transforms of
+    ``torch.func``, forward mode and compilers are served by operations that they know.
+
     Args:
         x: Features of the sources, shape ``[N_src, F]``.
-        coefficients: Spline coefficients C, shape ``[num_intervals + 3, F]``.
-        weights: Weights h of the four coefficients of each edge, shape ``[E, 4]``.
+        table: Table C of the spline, shape ``[num_intervals + 3, F]``.
+        basis: Basis h of each edge, see :func:`pyg_schnet.ops.spline_basis`, shape ``[E, 4]``.
         graph: Edges.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Shape ``[N_dst, F]``.
+
+    Raises:
+        ValueError: If shapes do not fit. Sources and intervals are not looked at; see
+            :func:`pyg_schnet.ops.check_sources`.
 
     Example:
         >>> from pyg_schnet.ops import spline_graph
@@ -64,150 +71,218 @@ def spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineG
         tensor([[0.],
                 [2.]])
     """
-    return _ops.spline_conv(x, coefficients, weights, *graph)
+    _check(graph, sources=x, table=table, basis=basis)
+    if _kernels(backend, (x, table, basis), graph) is not None:
+        return _ops.spline_conv.default(x, table, basis, *graph, backend)
+    if is_followed():
+        return reference.spline_conv(x, table, basis, graph)
+    return _Conv.apply(x, table, basis, *graph, "reference")
 
 
-def spline_conv_coefficients(
-    g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph
+def spline_conv_grad_table(
+    g: Tensor, x: Tensor, basis: Tensor, num_rows: int, graph: SplineGraph, *, backend: Backend = "auto"
 ) -> Tensor:
-    """Derivative of the form by the coefficients C, shape ``[num_coefficients, F]``; see :func:`spline_conv`."""
-    return _ops.spline_conv_coefficients(g, x, weights, num_coefficients, *graph)
+    r"""Derivative of the form with respect to the table C; see :func:`spline_conv`.
+
+    .. math:: \frac{\partial L}{\partial C_{k, f}} = \sum_e g_{i(e), f}\, x_{j(e), f} \sum_m h_{e, m}\,
+              \delta_{k(e) + m, k}
+
+    Args:
+        g: Factors of the targets, such as the gradient with respect to the convolution, shape ``[N_dst, F]``.
+        x: Features of the sources, shape ``[N_src, F]``.
+        basis: Basis h of each edge, shape ``[E, 4]``.
+        num_rows: Rows of the table, ``num_intervals + 3``.
+        graph: Edges.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
+
+    Returns:
+        Shape ``[num_rows, F]``.
+
+    Example:
+        >>> from pyg_schnet.ops import spline_graph
+        >>> graph = spline_graph(torch.tensor([0]), torch.tensor([[0], [1]]), num_targets=2)
+        >>> x, h = torch.tensor([[2.0], [3.0]]), torch.tensor([[0.1, 0.4, 0.4, 0.1]])
+        >>> spline_conv_grad_table(x, x, h, 4, graph).T
+        tensor([[0.6000, 2.4000, 2.4000, 0.6000]])
+    """
+    _check(graph, targets=g, sources=x, basis=basis)
+    if _kernels(backend, (g, x, basis), graph) is not None:
+        return _ops.spline_conv_grad_table.default(g, x, basis, num_rows, *graph, backend)
+    if is_followed():
+        return reference.spline_conv_grad_table(g, x, basis, num_rows, graph)
+    return _GradTable.apply(g, x, basis, num_rows, *graph, "reference")
 
 
-def spline_conv_weights(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
-    """Derivative of the form by the weights h, shape ``[E, 4]``; see :func:`spline_conv`."""
-    return _ops.spline_conv_weights(g, x, coefficients, *graph)
-
-
-def _by_features(g: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph, num_sources: int) -> Tensor:
-    """Derivative of the form by x: the convolution on the edges in the other direction, shape ``[num_sources, F]``."""
-    return spline_conv(g, coefficients, weights, graph.with_sources(num_sources).transposed())
-
-
-def _backend(x: Tensor) -> ModuleType:
-    return cpu_kernels() if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) else reference
-
-
-def cpu_kernels() -> ModuleType:
-    """The module of the numba kernels, which are compiled when they are first called, and then kept on disk."""
-    from pyg_schnet.backends import numba as cpu
-
-    return cpu
-
-
-def _spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Any) -> Tensor:
-    graph, weights = _directed(SplineGraph(*graph), weights)
-    return _backend(x).spline_conv(x, coefficients, weights, graph)
-
-
-def _spline_conv_coefficients(
-    g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, *graph: Tensor | None
+def spline_conv_grad_basis(
+    g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph, *, backend: Backend = "auto"
 ) -> Tensor:
-    graph, weights = _directed(SplineGraph(*graph), weights)
-    return _backend(x).spline_conv_grad_table(g, x, weights, num_coefficients, graph)
+    r"""Derivative of the form with respect to the basis h; see :func:`spline_conv`.
+
+    .. math:: \frac{\partial L}{\partial h_{e, m}} = \sum_f g_{i(e), f}\, x_{j(e), f}\, C_{k(e) + m, f}
+
+    Args:
+        g: Factors of the targets, such as the gradient with respect to the convolution, shape ``[N_dst, F]``.
+        x: Features of the sources, shape ``[N_src, F]``.
+        table: Table C of the spline, shape ``[num_intervals + 3, F]``.
+        graph: Edges.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
+
+    Returns:
+        Shape ``[E, 4]``.
+
+    Example:
+        >>> from pyg_schnet.ops import spline_graph
+        >>> graph = spline_graph(torch.tensor([0]), torch.tensor([[0], [1]]), num_targets=2)
+        >>> x, table = torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+        >>> spline_conv_grad_basis(x, x, table, graph)
+        tensor([[ 6., 12., 18., 24.]])
+    """
+    _check(graph, targets=g, sources=x, table=table)
+    if _kernels(backend, (g, x, table), graph) is not None:
+        return _ops.spline_conv_grad_basis.default(g, x, table, *graph, backend)
+    if is_followed():
+        return reference.spline_conv_grad_basis(g, x, table, graph)
+    return _GradBasis.apply(g, x, table, *graph, "reference")
 
 
-def _spline_conv_weights(g: Tensor, x: Tensor, coefficients: Tensor, *graph: Any) -> Tensor:
-    given = SplineGraph(*graph)
-    found = _backend(x).spline_conv_grad_basis(g, x, coefficients, _directed(given, None)[0])
-    return found if not given.undirected else found[: given.source.size(0)] + found[given.source.size(0) :]
+def _check(graph: SplineGraph, basis: Tensor | None = None, **features: Tensor) -> None:
+    """Raise unless shapes fit: kernels would read the memory of others."""
+    n_edges = graph.interval.size(0)
+    if basis is not None and basis.shape != (n_edges, SPAN):
+        raise ValueError(f"basis must have one row for each of the {n_edges} edges, [E, 4]; got {list(basis.shape)}")
+    if graph.source.shape != (n_edges,) or graph.target.shape != (n_edges,):
+        raise ValueError(f"interval, source and target of {n_edges} edges must have one shape, [E]")
+    first, *others = features.values()
+    if any(x.dim() != 2 or x.size(1) != first.size(-1) for x in (first, *others)):
+        given = ", ".join(f"{name} {list(x.shape)}" for name, x in features.items())
+        raise ValueError(f"{' and '.join(features)} must be rows of the same number of features; got {given}")
+    targets = features.get("targets")
+    if targets is not None and targets.size(0) != graph.target_ptr.size(0) - 1:
+        raise ValueError(f"the graph has {graph.target_ptr.size(0) - 1} targets, got features of {targets.size(0)}")
 
 
-def _directed(graph: SplineGraph, weights: Tensor | None) -> tuple[SplineGraph, Tensor | None]:
-    """Edges in both directions in the place of an undirected graph."""
-    if not graph.undirected:
-        return graph, weights
-    return graph.in_both_directions(), None if weights is None else torch.cat([weights, weights])
+def _kernels(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType | None:
+    """Module of the kernels; ``None`` for the reference, also where types differ, which torch promotes."""
+    return kernels_for(backend, *tensors, *graph, unless=other_types(*tensors))
 
 
-def _keep(ctx: Any, graph: tuple, *arguments: Tensor) -> None:
-    *tensors, ctx.undirected = graph
+def _module(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType:
+    return _kernels(backend, tensors, graph) or reference
+
+
+def _grad_features(
+    g: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, num_sources: int, backend: Backend
+) -> Tensor:
+    """Derivative of the form with respect to x: the convolution on the edges turned round, shape ``[N_src, F]``."""
+    return spline_conv(g, table, basis, graph.with_sources(num_sources).transposed(), backend=backend)
+
+
+def _conv(x: Tensor, table: Tensor, basis: Tensor, *rest: Any) -> Tensor:
+    *tensors, backend = rest
+    graph = SplineGraph(*tensors)
+    return _module(backend, (x, table, basis), graph).spline_conv(x, table, basis, graph)
+
+
+def _grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, *rest: Any) -> Tensor:
+    *tensors, backend = rest
+    graph = SplineGraph(*tensors)
+    return _module(backend, (g, x, basis), graph).spline_conv_grad_table(g, x, basis, num_rows, graph)
+
+
+def _grad_basis(g: Tensor, x: Tensor, table: Tensor, *rest: Any) -> Tensor:
+    *tensors, backend = rest
+    graph = SplineGraph(*tensors)
+    return _module(backend, (g, x, table), graph).spline_conv_grad_basis(g, x, table, graph)
+
+
+def _run(name: str, reference: Callable, *arguments: Any) -> Tensor:
+    """The registered operator below autograd, or the reference."""
+    if arguments[-1] == "reference":
+        return reference(*arguments)
+    with below_autograd():
+        return getattr(_ops, name).default(*arguments)
+
+
+def _save(ctx: Any, rest: tuple, *arguments: Tensor) -> None:
+    *tensors, ctx.backend = rest
     ctx.save_for_backward(*arguments, *tensors)
 
 
-def _kept(ctx: Any) -> tuple[tuple[Tensor, ...], SplineGraph]:
-    """What :func:`_keep` was given."""
+def _saved(ctx: Any) -> tuple[tuple[Tensor, ...], SplineGraph, dict[str, Backend]]:
+    """What :func:`_save` was given."""
     saved = ctx.saved_tensors  # once: checkpoints compute them again when they are asked for
-    arguments, tensors = saved[:3], saved[3:]
-    return arguments, SplineGraph(*tensors, undirected=ctx.undirected)
+    return saved[:3], SplineGraph(*saved[3:]), {"backend": ctx.backend}
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, coefficients: Tensor, weights: Tensor, *graph: Any) -> Tensor:
-        _keep(ctx, graph, x, coefficients, weights)
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.spline_conv(x, coefficients, weights, *graph)
+    def forward(ctx: Any, x: Tensor, table: Tensor, basis: Tensor, *rest: Any) -> Tensor:
+        _save(ctx, rest, x, table, basis)
+        return _run("spline_conv", _conv, x, table, basis, *rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x, coefficients, weights), graph = _kept(ctx)
+        (x, table, basis), graph, how = _saved(ctx)
         return (
-            _by_features(grad, coefficients, weights, graph, x.size(0)) if needs_grad(ctx, 0) else None,
-            spline_conv_coefficients(grad, x, weights, coefficients.size(0), graph) if needs_grad(ctx, 1) else None,
-            spline_conv_weights(grad, x, coefficients, graph) if needs_grad(ctx, 2) else None,
-            *(None for _ in graph),
+            _grad_features(grad, table, basis, graph, x.size(0), **how) if needs_grad(ctx, 0) else None,
+            spline_conv_grad_table(grad, x, basis, table.size(0), graph, **how) if needs_grad(ctx, 1) else None,
+            spline_conv_grad_basis(grad, x, table, graph, **how) if needs_grad(ctx, 2) else None,
+            *(None for _ in range(len(graph) + 1)),
         )
 
 
-class _Coefficients(torch.autograd.Function):
+class _GradTable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weights: Tensor, num: int, *graph: Any) -> Tensor:
-        _keep(ctx, graph, g, x, weights)
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.spline_conv_coefficients(g, x, weights, num, *graph)
+    def forward(ctx: Any, g: Tensor, x: Tensor, basis: Tensor, num_rows: int, *rest: Any) -> Tensor:
+        _save(ctx, rest, g, x, basis)
+        return _run("spline_conv_grad_table", _grad_table, g, x, basis, num_rows, *rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (g, x, weights), graph = _kept(ctx)
+        (g, x, basis), graph, how = _saved(ctx)
         return (
-            spline_conv(x, grad, weights, graph) if needs_grad(ctx, 0) else None,
-            _by_features(g, grad, weights, graph, x.size(0)) if needs_grad(ctx, 1) else None,
-            spline_conv_weights(g, x, grad, graph) if needs_grad(ctx, 2) else None,
-            None,
-            *(None for _ in graph),
+            spline_conv(x, grad, basis, graph, **how) if needs_grad(ctx, 0) else None,
+            _grad_features(g, grad, basis, graph, x.size(0), **how) if needs_grad(ctx, 1) else None,
+            spline_conv_grad_basis(g, x, grad, graph, **how) if needs_grad(ctx, 2) else None,
+            *(None for _ in range(len(graph) + 2)),
         )
 
 
-class _Weights(torch.autograd.Function):
+class _GradBasis(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, coefficients: Tensor, *graph: Any) -> Tensor:
-        _keep(ctx, graph, g, x, coefficients)
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.spline_conv_weights(g, x, coefficients, *graph)
+    def forward(ctx: Any, g: Tensor, x: Tensor, table: Tensor, *rest: Any) -> Tensor:
+        _save(ctx, rest, g, x, table)
+        return _run("spline_conv_grad_basis", _grad_basis, g, x, table, *rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (g, x, coefficients), graph = _kept(ctx)
+        (g, x, table), graph, how = _saved(ctx)
         return (
-            spline_conv(x, coefficients, grad, graph) if needs_grad(ctx, 0) else None,
-            _by_features(g, coefficients, grad, graph, x.size(0)) if needs_grad(ctx, 1) else None,
-            spline_conv_coefficients(g, x, grad, coefficients.size(0), graph) if needs_grad(ctx, 2) else None,
-            *(None for _ in graph),
+            spline_conv(x, table, grad, graph, **how) if needs_grad(ctx, 0) else None,
+            _grad_features(g, table, grad, graph, x.size(0), **how) if needs_grad(ctx, 1) else None,
+            spline_conv_grad_table(g, x, grad, table.size(0), graph, **how) if needs_grad(ctx, 2) else None,
+            *(None for _ in range(len(graph) + 1)),
         )
 
 
-def _register(name: str, kernel: Callable, function: type[torch.autograd.Function], fake: Callable) -> None:
-    _library.impl(name, kernel, "CompositeExplicitAutograd")
-    _library.impl(name, function.apply, "Autograd")
-    torch.library.register_fake(f"pyg_schnet::{name}", fake, lib=_library)
-
-
-_register(
+register(
+    _library,
     "spline_conv",
-    _spline_conv,
+    _conv,
     _Conv,
-    lambda x, coefficients, weights, *graph: x.new_empty(graph[3].size(0) - 1, x.size(1)),
+    lambda x, table, basis, *rest: x.new_empty(rest[3].size(0) - 1, x.size(1)),
 )
-_register(
-    "spline_conv_coefficients",
-    _spline_conv_coefficients,
-    _Coefficients,
-    lambda g, x, weights, num_coefficients, *graph: x.new_empty(num_coefficients, x.size(1)),
+register(
+    _library,
+    "spline_conv_grad_table",
+    _grad_table,
+    _GradTable,
+    lambda g, x, basis, num_rows, *_: x.new_empty(num_rows, x.size(1)),
 )
-_register(
-    "spline_conv_weights",
-    _spline_conv_weights,
-    _Weights,
-    lambda g, x, coefficients, *graph: x.new_empty(graph[0].size(0), 4),
+register(
+    _library,
+    "spline_conv_grad_basis",
+    _grad_basis,
+    _GradBasis,
+    lambda g, x, table, *rest: x.new_empty(rest[0].size(0), 4),
 )

@@ -1,4 +1,7 @@
-"""The kernels in plain torch: any device, any floating dtype, each line the formula."""
+"""The splined convolution and its derivatives in plain torch: any device, any floating dtype, each line the formula.
+
+Sums are made over sorted segments: no atomic additions, the same result in every run.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +10,33 @@ from torch import Tensor
 
 from pyg_schnet.ops.bspline import SPAN, interpolate
 from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.segment_sum import segment_sum
 
 
-def spline_conv(x: Tensor, coefficients: Tensor, weights: Tensor, graph: SplineGraph) -> Tensor:
-    """Derivative of the form by g: the convolution itself, shape ``[N_dst, F]``."""
-    messages = x.index_select(0, graph.source) * interpolate(coefficients, weights, graph.bins)
-    out = x.new_zeros(graph.target_ptr.size(0) - 1, x.size(1)).index_add_(0, graph.target, messages)
-    if graph.undirected:
-        out.index_add_(
-            0, graph.source, x.index_select(0, graph.target) * interpolate(coefficients, weights, graph.bins)
-        )
-    return out
+def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph) -> Tensor:
+    """Derivative of the form with respect to g: the convolution itself, shape ``[N_dst, F]``."""
+    interval, source, target, basis = _ordered(graph.target_order, graph.interval, graph.source, graph.target, basis)
+    messages = x.index_select(0, source) * interpolate(table, basis, interval)
+    return segment_sum(messages, target, graph.target_ptr.size(0) - 1, graph.target_ptr)
 
 
-def spline_conv_grad_table(g: Tensor, x: Tensor, weights: Tensor, num_coefficients: int, graph: SplineGraph) -> Tensor:
-    """Derivative of the form by C, shape ``[num_coefficients, F]``."""
-    product = _product(g, x, graph)
-    out = x.new_zeros(num_coefficients, x.size(1))
-    for m in range(SPAN):
-        out.index_add_(0, graph.bins + m, product * weights[:, m : m + 1])
-    return out
+def spline_conv_grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, graph: SplineGraph) -> Tensor:
+    """Derivative of the form with respect to C, shape ``[num_rows, F]``."""
+    num_intervals = num_rows - SPAN + 1
+    graph = graph.with_intervals(num_intervals)
+    interval, source, target, basis = _ordered(graph.interval_order, graph.interval, graph.source, graph.target, basis)
+    product = g.index_select(0, target) * x.index_select(0, source)  # [E, F]
+    sums = [
+        segment_sum(product * basis[:, m : m + 1], interval, num_intervals, graph.interval_ptr) for m in range(SPAN)
+    ]
+    return sum(torch.nn.functional.pad(each, (0, 0, m, SPAN - 1 - m)) for m, each in enumerate(sums))
 
 
-def spline_conv_grad_basis(g: Tensor, x: Tensor, coefficients: Tensor, graph: SplineGraph) -> Tensor:
-    """Derivative of the form by h, shape ``[E, 4]``."""
-    product = _product(g, x, graph)
-    return torch.stack([(product * coefficients.index_select(0, graph.bins + m)).sum(1) for m in range(SPAN)], 1)
+def spline_conv_grad_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph) -> Tensor:
+    """Derivative of the form with respect to h, shape ``[E, 4]``."""
+    product = g.index_select(0, graph.target) * x.index_select(0, graph.source)  # [E, F]
+    return torch.stack([(product * table.index_select(0, graph.interval + m)).sum(1) for m in range(SPAN)], 1)
 
 
-def _product(g: Tensor, x: Tensor, graph: SplineGraph) -> Tensor:
-    """What multiplies the filter of each edge, shape ``[E, F]``."""
-    product = g.index_select(0, graph.target) * x.index_select(0, graph.source)
-    if graph.undirected:
-        product += g.index_select(0, graph.source) * x.index_select(0, graph.target)
-    return product
+def _ordered(order: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
+    return values if order is None else tuple(value.index_select(0, order) for value in values)

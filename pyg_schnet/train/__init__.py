@@ -1,5 +1,6 @@
 """Training: what is learned (task), from what (data module), and the command line; needs ``pyg_schnet[train]``."""
 
+import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.last_checkpoint import LastCheckpoint

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import atomic_numbers
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Dataset, InMemoryDataset
@@ -28,10 +29,12 @@ from pyg_schnet.data import (
 )
 from pyg_schnet.data import target_values as values_of
 from pyg_schnet.data.atoms import atoms_of
+from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn import element_counts
 from pyg_schnet.train.checks import absent_sentence, check_labels
 from pyg_schnet.train.coverage import domain_of
+from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.survey import Survey, absent, check_places, num_shared, pieces, survey
 
 _PIECE = 10_000  # structures read at a time for statistics
@@ -81,6 +84,9 @@ class StructureDataModule(LightningDataModule):
         eval_batch_size: Structures in a batch for validation and test.
         test_dataset: Data set to test on, in place of a part of the first one.
         num_workers: Processes that prepare batches; 0 does so in the main process, which is fastest for data in memory.
+        keep_graphs: Whether the neighbours of training and validation structures are searched once and kept in memory,
+            11 bytes for each edge, instead of once in every epoch. ``None`` does so for data in memory with periodic
+            structures, which saves 7 % of the time with crystals of five atoms, if it takes at most 1 GiB.
 
     Raises:
         ValueError: If the data set has no such target, sizes do not fit, or structures of ``test_dataset`` are also
@@ -101,6 +107,7 @@ class StructureDataModule(LightningDataModule):
         eval_batch_size: int = 250,
         test_dataset: Dataset | None = None,
         num_workers: int = 0,
+        keep_graphs: bool | None = None,
     ) -> None:
         super().__init__()
         _check_numbers(batch_size=batch_size, eval_batch_size=eval_batch_size)
@@ -111,6 +118,8 @@ class StructureDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
+        self.keep_graphs = keep_graphs
+        self._with_graphs: dict[str, tuple[float, Dataset]] = {}  # by part, with the cutoff
         self.seed = seed
         if test_dataset is not None:
             if isinstance(target, str) and find_property(test_dataset, target).unit != self.property.unit:
@@ -226,10 +235,17 @@ class StructureDataModule(LightningDataModule):
             square, count = square + float(values.square().sum()), count + values.numel()
         return (square / count) ** 0.5 if count else 0.0
 
+    def setup(self, stage: str) -> None:
+        """Search graphs that are to be kept."""
+        # Not when loaders are asked for: Lightning patches them meanwhile, and an error would leave them so.
+        if stage == "fit" and self.keep_graphs is not False:
+            self._kept("training", self.train_set)
+            self._kept("validation", self.val_set)
+
     def train_dataloader(self) -> StructureLoader:
         """Batches of training structures in a new order in every epoch; without texts such as names."""
         return StructureLoader(
-            self.train_set,
+            self._kept("training", self.train_set),
             self.batch_size,
             exclude_keys=_texts(self.dataset),
             sampler=EpochShuffle(len(self.train_set), self.seed),
@@ -240,7 +256,7 @@ class StructureDataModule(LightningDataModule):
 
     def val_dataloader(self) -> StructureLoader:
         """Batches of validation structures."""
-        return self._ordered(self.val_set)
+        return self._ordered(self._kept("validation", self.val_set))
 
     def test_dataloader(self) -> StructureLoader:
         """Batches of test structures."""
@@ -250,8 +266,44 @@ class StructureDataModule(LightningDataModule):
         """Move a batch as Lightning does, unless it is there; asking each of its tensors takes a while."""
         return batch if batch.pos.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
+    def _kept(self, part: str, structures: Dataset) -> Dataset:
+        """The structures with their graphs, where these are to be kept."""
+        cutoff = _cutoff_of(self.trainer)
+        if self.keep_graphs is False or cutoff is None or len(structures) == 0:
+            return structures
+        if self.keep_graphs is None and not _is_periodic(structures):
+            return structures
+        known = self._with_graphs.get(part)
+        if known is None or known[0] != cutoff:
+            found = with_graphs(structures, cutoff, MAX_BYTES if self.keep_graphs is None else None)
+            if found is None and self.keep_graphs and getattr(structures[0], "edge_index", None) is None:
+                raise ValueError(
+                    "keep_graphs=True needs a data set in memory without a transform; for one on disk, write the "
+                    f"graphs with it: StructureStore.create(..., pre_transform=NeighborList({cutoff:g}, periodic=True))"
+                )
+            if found is not None:
+                megabytes = size_of_graphs(found) / 1e6
+                rank_zero_info(f"Graphs of {len(found):,} {part} structures are kept: {megabytes:,.0f} MB")
+            known = self._with_graphs[part] = cutoff, structures if found is None else found
+        return known[1]
+
     def _ordered(self, structures: Dataset) -> StructureLoader:
         return StructureLoader(structures, self.eval_batch_size, num_workers=self.num_workers)
+
+
+def _cutoff_of(trainer: Trainer | None) -> float | None:
+    """Cutoff in Å of a trainer's network, if this takes edges."""
+    network = getattr(getattr(trainer, "lightning_module", None), "network", None)
+    cutoff = getattr(network, "cutoff", None)
+    if not isinstance(cutoff, (int, float)) or "edge_index" not in NetworkInputs(network).names:
+        return None
+    return float(cutoff)
+
+
+def _is_periodic(dataset: Dataset) -> bool:
+    """Whether a data set in memory has periodic structures."""
+    pbc = getattr(getattr(dataset, "_data", None), "pbc", None)
+    return pbc is not None and bool(pbc.any())
 
 
 def _check_numbers(**numbers: int) -> None:

@@ -17,11 +17,13 @@ class DerivativeTask(PropertyTask):
     """A :class:`PropertyTask` that has derivatives of the property, which can be differentiated again in training."""
 
     def energy_forces_stress(self, batch: Batch, *, stress: bool, partly: bool = False) -> EnergyForcesStress:
-        """Energies relative to the references, forces, and stress of a batch; see :func:`pyg_schnet.derivatives.energy_forces_stress`.
+        """Energies relative to the references, forces, and stress of a batch.
+
+        See :func:`pyg_schnet.derivatives.energy_forces_stress`.
 
         Args:
             batch: Structures.
-            stress: Whether the stress is wanted.
+            stress: Whether to compute the stress.
             partly: Whether structures that are not periodic in three directions are allowed beside others, although
                 they have no stress; theirs is then a number without meaning.
         """

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA(WeightAveraging):
-    r"""Lightning's weight averaging with an exponential average, all weights updated in one fused call.
+    r"""Lightning's weight averaging with an exponential average, all weights updated at once.
 
     Validation, checkpoints and the exported model use the average. The decay grows with the number of steps t, so that
     the random weights of the beginning are soon forgotten:
@@ -36,8 +34,6 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._average, use_buffers=False)
         self.decay = decay
         self.every = every
-        self._weights: tuple[list[Tensor], list[Tensor]] = [], []
-        self._buffers: tuple[list[Tensor], list[Tensor]] = [], []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the module, in the precision in which it is going to be trained."""
@@ -50,29 +46,8 @@ class EMA(WeightAveraging):
 
     def current_decay(self) -> float:
         """Weight of the past in the next update."""
-        step = self._latest_update_step
+        step = self.state_dict()["latest_update_step"]
         return min(self.decay, (1 + step) / (10 + step)) ** self.every
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look up what is averaged, and what is copied; walking through all modules takes longer than an update."""
-        average = self._average_model.module
-        self._weights = list(average.parameters()), list(pl_module.parameters())
-        self._buffers = list(average.buffers()), list(pl_module.buffers())
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Update the average; the first time it is a copy, by Lightning."""
-        if self._latest_update_step == 0:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        elif trainer.global_step > self._latest_update_step and self.should_update(trainer.global_step - 1):
-            self._average(*self._weights)
-            if self._buffers[0]:
-                torch._foreach_copy_(*self._buffers)
-            self._average_model.n_averaged += 1
-            self._latest_update_step = trainer.global_step
-
-    @torch.no_grad()
     def _average(self, averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int = 0) -> None:
-        torch._foreach_lerp_(averages, weights, 1.0 - self.current_decay())
+        get_ema_multi_avg_fn(self.current_decay())(averages, weights, n_averaged)

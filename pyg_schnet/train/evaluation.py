@@ -1,4 +1,4 @@
-"""``pyg-schnet test``: errors of models on test structures."""
+"""Errors of models on test structures."""
 
 from __future__ import annotations
 
@@ -13,61 +13,15 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch_geometric.data import Dataset
 
 from pyg_schnet.data import Property, Split
-from pyg_schnet.models import AtomisticModel, load
-from pyg_schnet.pretrained import find
+from pyg_schnet.models import AtomisticModel
 from pyg_schnet.train.datamodule import StructureDataModule
-from pyg_schnet.train.files import CONFIG_FILE, RUN, SPLIT_FILE, check_files, locate_data
+from pyg_schnet.train.files import RUN, check_files, locate_data
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.train.processes import one_process
 from pyg_schnet.train.relaxed import RelaxedTask
-from pyg_schnet.train.report import Errors, format_errors
+from pyg_schnet.train.report import Errors
 from pyg_schnet.train.split_note import check_untrained, split_of
 from pyg_schnet.train.task import PropertyTask
-
-
-def evaluate_model(
-    model: str,
-    *,
-    config: str | None = None,
-    split: str | None = None,
-    data_dir: str | None = None,
-    batch_size: int = 250,
-) -> None:
-    """Error of a saved model on the test structures of its run.
-
-    Args:
-        model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
-        config: Configuration that names data set and target; by default config.yaml beside the model, or what the
-            model file itself says.
-        split: Saved split whose test structures are taken; by default that of the run, which the model file remembers.
-            Structures that the model has learned from are refused.
-        data_dir: Folder of the files that the data sets name.
-        batch_size: Structures in a batch.
-    """
-    network = load(model)
-    folder = find(model).parent
-    given = _configuration(network, Path(config) if config else folder / CONFIG_FILE, required=config is not None)
-    beside = folder / SPLIT_FILE
-    chosen = _split_of_run(network, given, split, beside if beside.is_file() else None)
-    print(format_errors(*errors_of(network, given, chosen, data_dir, batch_size)))
-
-
-def _split_of_run(
-    network: AtomisticModel, given: dict[str, Any], stated: str | None, beside: Path | None
-) -> Split | None:
-    """The split to test on; ``None`` for the one that the configuration draws, where the model file is an old one."""
-    if stated is not None:
-        return Split.load(stated)
-    found = split_of(network.card)
-    if found is not None or beside is not None:
-        found = Split.load(beside) if found is None else found
-        return replace(found, fingerprint=None)  # compared by check_untrained, whose words fit a model
-    if given["data"].get("split") is not None:
-        raise ValueError(
-            f"the model was trained with a split of its own, {Path(given['data']['split']).name}, and does not "
-            "remember which structures are in it; give the file with --split"
-        )
-    return None
 
 
 def errors_of(
@@ -97,13 +51,50 @@ def errors_of(
     return test_errors(task_class.from_model(network, data.property), data), len(data.test_set)
 
 
-def _configuration(network: AtomisticModel, path: Path, *, required: bool) -> dict[str, Any]:
-    """Configuration of a training run, from its file or from the card of its model."""
+def configuration_of(network: AtomisticModel, path: Path, *, required: bool) -> dict[str, Any]:
+    """Configuration of a training run, from its file or from the card of its model.
+
+    Args:
+        network: Model of the run.
+        path: Where the file is expected.
+        required: Whether it was asked for, so that the card does not do.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
     if path.is_file():
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     if required or RUN not in network.card:
         raise FileNotFoundError(f"no configuration at {path}; name that of the training run with --config")
     return network.card[RUN]
+
+
+def split_of_run(
+    network: AtomisticModel, given: dict[str, Any], stated: str | None, beside: Path | None
+) -> Split | None:
+    """The split to test on; ``None`` for the one that the configuration draws, where the model file is an old one.
+
+    Args:
+        network: Model of the run.
+        given: Configuration of the run.
+        stated: File of a split to take instead.
+        beside: File of the split of the run, where it is there.
+
+    Raises:
+        ValueError: If the model was trained with a split of its own that is not there.
+    """
+    if stated is not None:
+        return Split.load(stated)
+    found = split_of(network.card)
+    if found is not None or beside is not None:
+        found = Split.load(beside) if found is None else found
+        return replace(found, fingerprint=None)  # compared by check_untrained, whose words fit a model
+    if given["data"].get("split") is not None:
+        raise ValueError(
+            f"the model was trained with a split of its own, {Path(given['data']['split']).name}, and does not "
+            "remember which structures are in it; give the file with --split"
+        )
+    return None
 
 
 def _run_of(

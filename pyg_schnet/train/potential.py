@@ -20,9 +20,10 @@ class PotentialTask(DerivativeTask):
         \ell = w_E\, L(E, \hat E) + w_F\, L(\mathbf{F}, \hat{\mathbf{F}}) + w_\sigma\, L(\boldsymbol\sigma,
         \hat{\boldsymbol\sigma})
 
-    with the forces and stress of :func:`pyg_schnet.derivatives.energy_forces_stress`, exact derivatives of the energy, and L the mean over
-    structures, components of forces, and components of the stress. The chapter's loss has the squared error and
-    :math:`w_E = 0.01` (in kcal/mol; the ratio of weights has the unit Å⁻² and is the same in eV), :math:`w_F = 1`.
+    with the forces and stress of :func:`pyg_schnet.derivatives.energy_forces_stress`, exact derivatives of the energy,
+    and L the mean over structures, components of forces, and components of the stress. `Schütt et al. (2020)
+    <https://arxiv.org/abs/1812.04690>`_ take the squared error and :math:`w_E = 0.01` (in kcal/mol; the ratio of
+    weights has the unit Å⁻² and is the same in eV), :math:`w_F = 1`.
 
     References and units are those of :class:`PropertyTask`, but σ is the root mean square of the forces (times 1 Å)
     where the training structures have them. Structures without one of the labels are left out of its term, so
@@ -119,14 +120,14 @@ class PotentialTask(DerivativeTask):
 
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true energies (without references), forces and stress, for what has a label."""
-        response = self.energy_forces_stress(batch, stress=self.stress_weight > 0, partly=True)
-        energy = self.pair(response.energy, batch)
-        n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(response.energy.dtype)
+        found = self.energy_forces_stress(batch, stress=self.stress_weight > 0, partly=True)
+        energy = self.pair(found.energy, batch)
+        n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(found.energy.dtype)
         mask = target_mask(batch, self.property)
         n_atoms = n_atoms if mask is None else n_atoms[mask]
         pairs = {"energy": energy, "energy_per_atom": (energy[0] / n_atoms, energy[1] / n_atoms)}
         for name, derivative in self.derivatives.items():
-            pairs[name] = _labelled(getattr(response, name), batch, derivative)
+            pairs[name] = _labelled(getattr(found, name), batch, derivative)
         return pairs
 
     def terms(self) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-import pyg_schnet
+from pyg_schnet.pretrained import VERSION
 
 
 class RunRecord(Callback):
@@ -32,7 +32,7 @@ class RunRecord(Callback):
         self.starts.append(
             {
                 "epoch": trainer.current_epoch,
-                "version": pyg_schnet.__version__,
+                "version": VERSION,
                 "commit": source_commit(),
                 "torch": str(torch.__version__),
                 "device": str(pl_module.device),
@@ -80,7 +80,7 @@ def source_commit() -> str | None:
     Returns:
         Short hash; ``None`` for an installed package, or without git.
     """
-    root = Path(pyg_schnet.__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

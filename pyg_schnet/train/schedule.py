@@ -32,7 +32,7 @@ def warm_restart_factor(epoch: float, period: float, multiplier: float = 1.0, de
         \eta = \delta^c\, \tfrac{1}{2} \left( 1 + \cos(\pi\, T_\mathrm{cur} / T_c) \right), \qquad
         T_c = T_0\, m^c
 
-    The chapter trains with Adam and such restarts.
+    `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_ train with Adam and such restarts.
 
     Args:
         epoch: Epochs that have passed, whole or not.

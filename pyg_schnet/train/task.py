@@ -17,7 +17,8 @@ from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.nn import MAX_Z, sum_references
-from pyg_schnet.optim import FusedAdamW, total_norm
+from pyg_schnet.ops import total_norm
+from pyg_schnet.optim import FusedAdamW
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
@@ -30,8 +31,7 @@ from pyg_schnet.train.sums import ErrorSums
 _LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
-SHOWN_EVERY = 10
-"""Steps from one drawing of the progress bar to the next."""
+SHOWN_EVERY = 10  # steps from one drawing of the progress bar to the next
 
 
 class PropertyTask(LightningModule):
@@ -54,12 +54,12 @@ class PropertyTask(LightningModule):
             of C numbers, ``[B, C]``: models of this package, PyTorch Geometric's SchNet, or others. What else it takes
             by name of ``cell``, ``pbc`` and ``batch_size`` is passed too, and ``edge_index`` and ``edge_shift`` where
             :class:`pyg_schnet.data.NeighborList` made them; other edges are ignored, which is said once.
-        loss: ``"mse"`` (squared, the chapter's), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
+        loss: ``"mse"`` (squared), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
         lr: Largest learning rate of Adam.
         weight_decay: Decoupled weight decay (AdamW); 0 is Adam.
         schedule: ``"cosine"`` falls to zero at the end of the training budget, be it epochs, steps or time;
-            ``"warm_restarts"`` is the chapter's, in epochs; ``"constant"`` does not change.
+            ``"warm_restarts"`` counts in epochs; ``"constant"`` does not change.
         warmup: Part of the training budget in which the cosine schedule rises to ``lr``, 0 to 1.
         restart_period: Length of the first cycle of the warm restarts, in epochs.
         restart_multiplier: By how much each cycle is longer than the one before.

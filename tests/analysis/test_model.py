@@ -9,7 +9,7 @@ from torch import nn
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import InteractionGraph, SchNet
-from pyg_schnet.analysis._model import Potential, own_copy, structure_of, to_numpy
+from pyg_schnet.analysis._model import Potential, structure_for, structure_of, to_numpy
 from pyg_schnet.interfaces import SchNetCalculator
 
 
@@ -26,21 +26,21 @@ def test_energies_are_those_of_the_calculator(readout, water, ethanol, tensors):
     unit = "kcal/mol" if readout == "sum" else "meV/atom"
     expected = [SchNetCalculator(model, unit=unit).get_potential_energy(atoms) for atoms in (water, ethanol)]
     potential = Potential(model, unit)
-    found = potential(**tensors(water, ethanol))
-    torch.testing.assert_close(found[:, 0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
-    alone = potential(*potential.structure(water)[:2])
+    found = potential(**tensors(water, ethanol)).energy
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+    alone = potential.energy(*structure_for(potential, water)[:2])
     assert alone.item() == pytest.approx(expected[0], rel=1e-12)
 
 
 def test_copies_are_in_float64_and_without_training():
     model = PyGSchNet(16, 16, 2, 12, 4.0, interaction_graph=InteractionGraph(4.0)).train()
-    copied = own_copy(model)
+    copied = Potential(model, "eV").model
     assert copied is not model
     assert {parameter.dtype for parameter in copied.parameters()} == {torch.float64}
     assert not any(parameter.requires_grad for parameter in copied.parameters())
     assert not copied.training
     assert model.training
-    assert own_copy(len) is len
+    assert Potential(len, "eV").model is len
 
 
 def test_a_module_without_tensors_lives_on_the_cpu(water):
@@ -50,8 +50,8 @@ def test_a_module_without_tensors_lives_on_the_cpu(water):
 
     potential = Potential(Repulsion(), "eV")
     assert potential.device == torch.device("cpu")
-    z, pos, lattice = potential.structure(water)
-    assert potential(z, pos).dtype == torch.float64
+    z, pos, lattice = structure_for(potential, water)
+    assert potential.energy(z, pos).dtype == torch.float64
     assert lattice == {}
 
 

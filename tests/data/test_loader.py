@@ -51,7 +51,7 @@ def no_fallback(monkeypatch):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(indices=st.lists(st.integers(0, 11), min_size=1, max_size=20))
 def test_equals_pyg_for_any_subset(graphs, indices):
-    assert loader_module._is_plain(graphs)
+    assert loader_module.can_gather(graphs)
     assert_same(collate_indices(graphs, indices), pyg_batch(graphs, indices))
 
 
@@ -130,7 +130,7 @@ def test_falls_back_to_pyg(graphs, list_dataset, how):
         if how == "increment":
             structures = [OtherData(label=torch.tensor([k]), **s.to_dict()) for k, s in enumerate(structures)]
         dataset = list_dataset(structures)
-    assert not loader_module._is_plain(dataset)
+    assert not loader_module.can_gather(dataset)
     ours, theirs = collate_indices(dataset, [3, 1]), pyg_batch(dataset, [3, 1])
     for key in theirs.keys():  # noqa: SIM118
         if how != "nested" or key != "extra":

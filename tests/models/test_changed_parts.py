@@ -9,8 +9,9 @@ from torch import nn
 
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress, hessian
+from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import freeze, load, merge
+from pyg_schnet.models import join_ensemble, load
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.nn import CFConv, CosineCutoff, DTNNConv, DTNNInteraction, FilterNetwork, SchNetInteraction, SumReadout
 
@@ -314,7 +315,7 @@ def test_models_that_are_not_what_their_config_says_are_not_converted():
     with pytest.raises(ValueError, match=r"cannot be expressed by PyTorch Geometric's SchNet.*interactions\.1\.act"):
         model.to_pyg()
     with pytest.raises(ValueError, match=r"cannot be merged.*interactions\.1\.act is a SiLU"):
-        merge([make(activate_filters=False), model])
+        join_ensemble([make(activate_filters=False), model])
 
 
 @pytest.mark.parametrize("change", [appended, cut, deleted, inserted, none_left])

@@ -10,7 +10,7 @@ from ase.build import molecule
 from ase.data import chemical_symbols
 
 from pyg_schnet import SchNet
-from pyg_schnet.models import merge
+from pyg_schnet.models import join_ensemble
 from pyg_schnet.models.domain import Coverage, Domain, formula, renew
 
 QM9 = Coverage(100, (3, 29), None, {"H": (0, 20), "C": (0, 9), "O": (0, 5)})
@@ -94,13 +94,13 @@ def test_a_mean_knows_what_all_its_models_know():
     other = Coverage(8, (2, 5), ("H2O", "HO"), {"H": (1, 2), "O": (1, 1)})
     first = domain("forces", {"molecule": water, "crystal": SALTS}, {(1, 1): 1.5, (1, 8): 0.9}, stress=True)
     second = domain("none", {"molecule": other}, {(1, 1): 1.4})
-    merged = merge([small(first), small(second)])
+    merged = join_ensemble([small(first), small(second)])
     found = Domain.of(merged.card)
     assert (found.gradients, found.stress) == ("none", False)
     assert found.systems == {"molecule": Coverage(5, (3, 5), ("H2O",), {"H": (2, 2), "O": (1, 1)})}
     assert found.shortest == {(1, 1): 1.5, (1, 8): 4.0}
-    assert Domain.of(merge([small(first), small(first)]).card) == first
-    assert Domain.of(merge([small(first), small(None)]).card) is None
+    assert Domain.of(join_ensemble([small(first), small(first)]).card) == first
+    assert Domain.of(join_ensemble([small(first), small(None)]).card) is None
 
 
 def test_a_new_training_replaces_what_the_card_said():

@@ -3,7 +3,7 @@ import torch
 
 from pyg_schnet import DTNN, SchNet
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.models import merge
+from pyg_schnet.models import join_ensemble
 
 F64 = torch.float64
 
@@ -40,7 +40,7 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_gives_the_mean_of_values_and_forces(options, readout, filters):
     models = [make(seed, 6 + 2 * seed, 4 + seed, readout, filters=filters, **options) for seed in range(3)]
-    merged = merge(models)
+    merged = join_ensemble(models)
     assert (merged.hidden_channels, merged.num_filters) == (6 + 8 + 10, 4 + 5 + 6)
     found = energy_forces_stress(merged, *batch())
     each = [energy_forces_stress(model, *batch()) for model in models]
@@ -51,7 +51,7 @@ def test_gives_the_mean_of_values_and_forces(options, readout, filters):
 def test_one_model_is_itself_and_files_are_read(tmp_path):
     model = make(0)
     model.card = {"unit": "eV", "elements": ["H", "C", "N", "O"]}
-    merged = merge([model])
+    merged = join_ensemble([model])
     assert merged.config == model.config
     assert merged.card == model.card
     again = SchNet.load(merged.save(tmp_path / "merged.safetensors"))
@@ -62,11 +62,11 @@ def test_card_has_what_all_have_in_common():
     models = [make(0), make(1)]
     models[0].card = {"unit": "eV", "elements": ["H", "C", "O"], "test": {"E": 1.0}}
     models[1].card = {"unit": "eV", "elements": ["H", "O", "F"], "test": {"E": 2.0}}
-    assert merge(models).card == {"unit": "eV", "elements": ["H", "O"]}
+    assert join_ensemble(models).card == {"unit": "eV", "elements": ["H", "O"]}
 
 
 def test_padding_stays_padding():
-    merged = merge([make(0), make(1)])
+    merged = join_ensemble([make(0), make(1)])
     z, pos, index = batch()
     z[3] = 0
     kept = torch.tensor([0, 1, 2, 4, 5, 6])
@@ -87,11 +87,11 @@ def test_padding_stays_padding():
 )
 def test_what_does_not_fit_is_refused(others, message):
     with pytest.raises(ValueError, match=message):
-        merge(others)
+        join_ensemble(others)
 
 
 def test_other_units_are_refused():
     models = [make(0), make(1)]
     models[0].card, models[1].card = {"unit": "eV"}, {"unit": "kcal/mol"}
     with pytest.raises(ValueError, match="the same unit, got eV and kcal/mol"):
-        merge(models)
+        join_ensemble(models)

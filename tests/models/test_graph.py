@@ -4,6 +4,7 @@ from ase.neighborlist import neighbor_list
 from torch import nn
 from torch_geometric.index import index2ptr
 
+from pyg_schnet.models import graph as graph_module
 from pyg_schnet.models.graph import check_atoms, count_structures, embed, prepare_edges
 from pyg_schnet.neighbors import radius_graph
 
@@ -20,15 +21,53 @@ def test_edges_are_built_sorted(molecules):
     assert (molecules["batch"][edges.index[0]] == molecules["batch"][edges.index[1]]).all()
 
 
-def test_pairs_and_edges_are_the_same(molecules):
+def test_half_list_and_directed_edges_are_the_same(molecules):
     edges = prepare_edges(**molecules, cutoff=2.0, batch_size=3)
-    (source, target), dist, ptr = edges.undirected
+    (source, target), dist, ptr = edges.half_list
     directed = zip(*edges.index.tolist(), edges.dist.tolist(), strict=True)
     assert list(zip(source.tolist(), target.tolist(), dist.tolist(), strict=True)) == sorted(
         (edge for edge in directed if edge[0] > edge[1]), key=lambda edge: (edge[1], edge[0])
     )
     assert 2 * len(source) == edges.index.size(1)
     assert torch.equal(ptr, index2ptr(target, len(molecules["z"])))
+
+
+@pytest.mark.parametrize("name", ["triclinic", "small_cell", "slab"])
+def test_half_lists_of_periodic_structures_have_every_length_once(name, request, periodic_tensors):
+    given = periodic_tensors(request.getfixturevalue(name))
+    edges = prepare_edges(**given, cutoff=4.0, batch_size=1)
+    assert 2 * len(edges.half_list.dist) == len(edges.dist)
+    twice = edges.half_list.dist.repeat_interleave(2).sort().values
+    torch.testing.assert_close(twice, edges.dist.sort().values)
+
+
+def test_the_reference_backend_takes_directed_edges(molecules):
+    edges, reference = (
+        prepare_edges(**molecules, cutoff=2.0, batch_size=3, backend=backend) for backend in ("auto", "reference")
+    )
+    assert reference.half_list is None
+    assert torch.equal(reference.index, edges.index)
+    torch.testing.assert_close(reference.dist, edges.dist)
+
+
+def test_open_structures_with_a_cell_are_searched_as_molecules(molecules, monkeypatch):
+    lattice = {"cell": 9.0 * torch.eye(3, dtype=F64).repeat(3, 1, 1), "pbc": torch.zeros(3, 3, dtype=torch.bool)}
+    expected = prepare_edges(**molecules, cutoff=2.0, batch_size=3)
+    periodic = prepare_edges(**molecules, **lattice, cutoff=2.0, batch_size=3, backend="reference")
+    monkeypatch.setattr(graph_module, "radius_graph", lambda *args, **kwargs: pytest.fail("searched as crystals"))
+    edges = prepare_edges(**molecules, **lattice, cutoff=2.0, batch_size=3)
+    for one, other in zip(edges.half_list, expected.half_list, strict=True):
+        assert torch.equal(one, other)
+    assert periodic.index.size(1) == 2 * edges.half_list.index.size(1)
+
+
+@pytest.mark.parametrize("kept", [torch.int8, torch.int16, torch.int32, torch.int64])
+def test_shifts_of_any_integer_type(kept, small_cell, periodic_tensors):
+    given = periodic_tensors(small_cell)
+    edge_index, edge_shift = radius_graph(given["pos"], 4.0, given["batch"], cell=given["cell"], pbc=given["pbc"])
+    edges = prepare_edges(**given, cutoff=4.0, edge_index=edge_index, edge_shift=edge_shift.to(kept), batch_size=1)
+    assert edges.half_list is not None
+    torch.testing.assert_close(edges.dist, prepare_edges(**given, cutoff=4.0, batch_size=1).dist)
 
 
 def test_given_edges_are_kept(molecules):

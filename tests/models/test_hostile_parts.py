@@ -13,8 +13,9 @@ from torch_geometric.nn.models.schnet import CFConv as PyGCFConv
 
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
+from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.models import freeze, prepare_edges
+from pyg_schnet.models import prepare_edges
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.nn import CFConv, FilterNetwork, Readout, SumReadout
 
@@ -210,7 +211,7 @@ def test_edges_of_periodic_structures_say_what_they_cross():
 def test_methods_that_are_not_closures_are_copied_as_they_are():
     network = FilterNetwork(8)
     network.forward = torch.tanh
-    assert freeze(network).forward is torch.tanh
+    assert freeze(network).model.forward is torch.tanh
 
 
 class Charges(Readout):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pyg_schnet.neighbors import edge_tuples, radius, radius_graph, search
 from pyg_schnet.neighbors.radius import radius_pairs
+from pyg_schnet.ops import radius as ops_radius
 
 from .structures import ase_edges, collate, random_crystal, random_molecules
 
@@ -18,10 +19,9 @@ SEEDS = st.integers(0, 2**32 - 1)
 def generic():
     """No tensor is memory of the CPU here, as on other devices; says what the branch was called for."""
     with pytest.MonkeyPatch.context() as patch:
-        calls, original = [], search._filter_all
-        patch.setattr(search, "is_dense_cpu", lambda *_: False)
-        patch.setattr(search, "cpu_kernels", lambda: pytest.fail("compiled loops are those of CPUs"))
-        patch.setattr(search, "_filter_all", lambda *args: (calls.append(1), original(*args))[1])
+        calls, original = [], ops_radius._filter_all
+        patch.setattr(ops_radius, "kernels_for", lambda *_, **__: None)
+        patch.setattr(ops_radius, "_filter_all", lambda *args: (calls.append(1), original(*args))[1])
         yield calls
         assert calls
 
@@ -43,7 +43,7 @@ chunks = pytest.mark.parametrize("chunk", [5, 2**16])
 @pytest.fixture
 def limits(all_pairs, chunk, monkeypatch):
     monkeypatch.setattr(search, "DENSE_PAIRS", 10**9 if all_pairs else -1)
-    monkeypatch.setattr(search, "chunk_size", lambda device: chunk)
+    monkeypatch.setattr(ops_radius, "chunk_size", lambda device: chunk)
 
 
 @ways

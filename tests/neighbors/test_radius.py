@@ -5,6 +5,7 @@ import torch
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.neighbors import brute_radius_graph, edge_tuples, radius, radius_graph, search
 from pyg_schnet.neighbors.radius import radius_pairs
+from pyg_schnet.ops import radius as ops_radius
 
 from .structures import random_molecules
 
@@ -30,7 +31,7 @@ def test_500_random_batches_equal_the_oracle(seed, dtype):
 @pytest.mark.parametrize("chunk", [7, 2**17])
 def test_bins_and_chunks_do_not_change_the_graph(monkeypatch, all_pairs, chunk):
     monkeypatch.setattr(search, "DENSE_PAIRS", 10**9 if all_pairs else -1)
-    monkeypatch.setattr(search, "chunk_size", lambda device: chunk)
+    monkeypatch.setattr(ops_radius, "chunk_size", lambda device: chunk)
     rng = np.random.default_rng(3)
     for _ in range(60):
         pos, batch, n_structures = random_molecules(rng)

@@ -346,20 +346,17 @@ REGISTER = [
 def test_observed_messages_are_the_exact_ones(filters, training, register, graph):
     x, edge_index, dist = graph
     conv = make_cfconv(filters, num_grid_points=10).train(training)
-    size = (N, N)
-    shared = make_splined().spline_edges(edge_index, dist, None, size)
     before = conv(x, edge_index, dist)
     calls = []
     handle = getattr(conv, register)(lambda *given: calls.append(given))
-    observed, shared_anyway = conv(x, edge_index, dist), conv(x, edge_index, dist, spline=shared)
-    assert len(calls) == 2
-    assert conv.spline_edges(edge_index, dist, None, size) is None
+    observed = conv(x, edge_index, dist)
+    assert len(calls) == 1
+    assert not conv.is_splined()
     handle.remove()
     assert torch.equal(conv(x, edge_index, dist), before)
     conv.filters = "exact"
     exact = conv(x, edge_index, dist)
     assert torch.equal(observed, exact)
-    assert torch.equal(shared_anyway, exact)
 
 
 @pytest.mark.parametrize("filters", ["auto", "spline"])
@@ -391,32 +388,26 @@ def way(conv, x, edge_index, dist):
     return found[0]
 
 
-def test_auto_takes_the_faster_way(graph):
+def test_auto_depends_on_the_layer_alone(graph):
+    """Neither mode nor number of edges nor device nor precision decides which filters are taken."""
     x, edge_index, dist = graph
     conv = make_cfconv("auto", num_grid_points=11)
-    assert dist.numel() == 12
-    few = (x, edge_index[:, :11], dist[:11])
-    assert way(conv.train(), x, edge_index, dist) == "spline"
-    assert way(conv.train(), *few) == "exact"
-    assert way(conv.eval(), x, edge_index, dist) == "spline"
-    assert way(conv.eval(), *few) == "spline"
-    with torch.no_grad():
-        assert way(conv.train(), *few) == "exact"
-        assert way(conv.eval(), *few) == "spline"
-
-
-def test_auto_is_exact_where_there_are_no_kernels(graph):
-    x, edge_index, dist = graph
-    conv = make_cfconv("auto", num_grid_points=10).eval()
-    size = (N, N)
-    assert conv.spline_edges(edge_index, dist, None, size) is not None
-    assert conv.to(torch.float32).spline_edges(edge_index, dist.float(), None, size) is not None
+    few = (x, edge_index[:, :3], dist[:3])
+    for mode in (torch.enable_grad, torch.no_grad):
+        for training in (True, False):
+            with mode():
+                assert way(conv.train(training), x, edge_index, dist) == "spline"
+                assert way(conv.train(training), *few) == "spline"
     for dtype in (torch.bfloat16, torch.float16):
-        assert conv.to(dtype).spline_edges(edge_index, dist.to(dtype), None, size) is None
         given = x.to(dtype), edge_index, dist.to(dtype)
-        assert conv(*given).dtype == dtype
-    assert conv.to("meta").spline_edges(edge_index.to("meta"), dist.to("meta"), None, size) is None
+        assert conv.to(dtype)(*given).dtype == dtype
+        assert conv.is_splined()
+    conv.to("meta")
+    assert conv.is_splined()
     assert conv(x.half().to("meta"), edge_index.to("meta"), dist.half().to("meta")).shape == (N, 4)
+    conv.filter_network.basis = GaussianBasis(8, CUTOFF, trainable=True)
+    conv.num_grid_points = None
+    assert not conv.is_splined()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -428,15 +419,6 @@ def test_splined_filters_in_other_precisions(dtype, graph):
         out = conv.to(dtype).train(training)(x.to(dtype), edge_index, dist.to(dtype))
         assert out.dtype == dtype
         assert largest(out.double() - expected) < 0.05 * largest(expected)
-
-
-def test_edges_may_be_shared_by_layers_with_the_same_grid(graph):
-    x, edge_index, dist = graph
-    torch.manual_seed(0)
-    convs = [make_splined(), make_splined(), make_cfconv("spline", num_grid_points=30), make_cfconv("exact")]
-    shared = convs[0].spline_edges(edge_index, dist, None, (N, N))
-    for conv in convs:
-        assert torch.equal(conv(x, edge_index, dist, spline=shared), conv(x, edge_index, dist))
 
 
 @pytest.mark.parametrize("row", [0, 1])

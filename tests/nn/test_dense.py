@@ -1,12 +1,9 @@
 import math
 
 import numpy as np
-import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pyg_schnet.nn import AtomNetwork, DTNNConv, FilterNetwork, SchNetInteraction, dense
-from pyg_schnet.nn.dense import apply_dense
 
 
 def test_affine():
@@ -73,19 +70,3 @@ def test_reset_of_exchanged_layers():
     before = block.lin1[0].weight.clone()
     block.reset_parameters()
     assert not torch.equal(block.lin1[0].weight, before)
-
-
-@pytest.mark.parametrize("rows", [3, 400])
-def test_hooks_of_a_layer_are_called_for_any_number_of_rows(rows):
-    layer, x = dense(32, 32), torch.randn(rows, 32)
-    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
-    torch.testing.assert_close(apply_dense(layer, x), expected, rtol=1e-4, atol=1e-5)
-    layer.register_forward_hook(lambda module, args, out: 2.0 * out)
-    torch.testing.assert_close(apply_dense(layer, x), 2.0 * expected, rtol=1e-4, atol=1e-5)
-
-
-def test_operations_are_counted():
-    layer = dense(32, 32)
-    with FlopCounterMode(display=False) as counter:
-        apply_dense(layer, torch.randn(400, 32))
-    assert counter.get_total_flops() == 2 * 400 * 32 * 32

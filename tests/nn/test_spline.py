@@ -206,24 +206,9 @@ def test_number_of_nodes():
     network = make_network()
     training, evaluating = SplineFilter(network).num_grid_points, SplineFilter(network.eval()).num_grid_points
     assert evaluating - 1 == pytest.approx(10 ** (1 / 3) * (training - 1), rel=0.01)
-    dist = torch.tensor([1.0, 2.0], dtype=F64)
-    spline = SplineFilter(network.train())
-    assert (
-        spline.num_grid_points_at(dist)
-        == num_grid_points_for(network.basis.resolution, CUTOFF, 1e-5, forces=False)
-        < training
-    )
-    assert spline.num_grid_points_at(dist.clone().requires_grad_()) == training
-    with torch.no_grad():
-        assert spline.num_grid_points_at(dist.clone().requires_grad_()) < training
-    assert SplineFilter(network.eval()).num_grid_points_at(dist) == evaluating
-    assert SplineFilter(network.train(), 101).num_grid_points_at(dist) == 101
+    assert SplineFilter(network.train(), 101).num_grid_points == SplineFilter(network.eval(), 101).num_grid_points == 101
     coarse = [SplineFilter(network.train(mode), tolerance=1e-3).num_grid_points for mode in (False, True)]
     assert coarse[0] == coarse[1] < training
-    assert SplineFilter(network, tolerance=1e-3).num_grid_points_at(dist) < spline.num_grid_points_at(dist)
-    assert num_grid_points_for(0.1, 5.0, 1e-7, forces=False) == pytest.approx(
-        10 * num_grid_points_for(0.1, 5.0, 1e-3, forces=False), rel=0.05
-    )
     finer = SplineFilter(make_network().eval(), tolerance=1e-7)
     assert errors(finer, finer.network)[1] < 1e-6
     spline = SplineFilter(make_network(), 101)
@@ -231,10 +216,11 @@ def test_number_of_nodes():
     assert repr(spline).endswith("num_grid_points=101)")
 
 
-def test_holds_no_weights():
+def test_holds_no_weights_of_its_own():
     conv = make_conv()
     assert isinstance(conv, MessagePassing)
-    assert not isinstance(conv.spline, torch.nn.Module)
+    assert conv.spline.state_dict().keys() == {f"network.{key}" for key in conv.filter_network.state_dict()}
+    assert conv.spline not in set(conv.modules())
     exact = CFConv(make_network(), filters="exact")
     assert conv.state_dict().keys() == exact.state_dict().keys()
     assert exact.spline is None

@@ -1,4 +1,4 @@
-"""Coefficients that are kept follow the weights, whoever changes or exchanges them."""
+"""Tables that are kept follow the weights, whoever changes or exchanges them."""
 
 import copy
 import pickle
@@ -13,13 +13,13 @@ from .splines import F64, make_conv, make_network
 
 
 def fresh(network, num_grid_points=60):
-    """Coefficients computed anew."""
-    return SplineFilter(copy.deepcopy(network), num_grid_points).coefficients()
+    """A table that was not kept."""
+    return SplineFilter(copy.deepcopy(network), num_grid_points).table()
 
 
 def is_kept(spline):
-    """Whether the coefficients are not computed again, and are the right ones."""
-    first, second = spline.coefficients(), spline.coefficients()
+    """Whether the table is not computed again, and is the right one."""
+    first, second = spline.table(), spline.table()
     assert torch.equal(first, fresh(spline.network, spline.num_grid_points))
     return first.data_ptr() == second.data_ptr()
 
@@ -30,8 +30,8 @@ def test_coefficients_are_kept_in_evaluation_only(dtype):
     assert is_kept(spline)
     with torch.no_grad():
         assert is_kept(spline)
-    assert spline.coefficients().dtype == dtype
-    assert spline.coefficients().shape == (spline.num_grid_points + 2, 6)
+    assert spline.table().dtype == dtype
+    assert spline.table().shape == (spline.num_grid_points + 2, 6)
     assert not is_kept(make_conv(dtype=dtype).train().spline)
 
 
@@ -92,9 +92,9 @@ def train_a_step_of_lbfgs(conv):
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_weights_are_noticed(change):
     conv = make_conv().eval()
-    before = conv.spline.coefficients().detach().clone()
+    before = conv.spline.table().detach().clone()
     CHANGES[change](conv)
-    after = conv.spline.coefficients()
+    after = conv.spline.table()
     assert not torch.equal(after, before)
     torch.testing.assert_close(after, fresh(conv.filter_network), rtol=0, atol=1e-14)
 
@@ -102,48 +102,46 @@ def test_changed_weights_are_noticed(change):
 def test_precision_follows_the_weights():
     conv = make_conv().eval()
     for dtype in (F64, torch.float32, F64):
-        assert conv.to(dtype).spline.coefficients().dtype == dtype
-        assert torch.equal(conv.spline.coefficients(), fresh(conv.filter_network))
+        assert conv.to(dtype).spline.table().dtype == dtype
+        assert torch.equal(conv.spline.table(), fresh(conv.filter_network))
 
 
-@pytest.mark.parametrize("looks", [True, False])
-def test_modes_and_forget(looks):
+def test_modes_and_forget():
     conv = make_conv().eval()
-    conv.spline.look(looks)
     for change in (lambda: conv.train().eval(), conv.spline.forget):
-        before = conv.spline.coefficients()
+        before = conv.spline.table()
         # one element behind autograd's back
         conv.filter_network.lin1.weight.data[0, 0] += 1.0
-        assert torch.equal(conv.spline.coefficients(), before) != looks
+        assert not torch.equal(conv.spline.table(), before)
         change()
-        assert torch.equal(conv.spline.coefficients(), fresh(conv.filter_network))
+        assert torch.equal(conv.spline.table(), fresh(conv.filter_network))
 
 
 @pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda conv: pickle.loads(pickle.dumps(conv))])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_copies_do_not_share(twin_of, wrapped):
     conv = make_conv().eval()
-    before = conv.spline.coefficients().detach().clone()
+    before = conv.spline.table().detach().clone()
     twin = twin_of(torch.nn.ModuleList([conv]))[0] if wrapped else twin_of(conv)
     assert twin.spline.network is twin.filter_network
     assert twin.spline is not conv.spline
     with torch.no_grad():
         twin.filter_network.lin1.weight.add_(1.0)
-    assert torch.equal(conv.spline.coefficients(), before)
-    assert torch.equal(twin.spline.coefficients(), fresh(twin.filter_network))
-    assert not torch.equal(twin.spline.coefficients(), before)
+    assert torch.equal(conv.spline.table(), before)
+    assert torch.equal(twin.spline.table(), fresh(twin.filter_network))
+    assert not torch.equal(twin.spline.table(), before)
 
 
 def test_many_networks_in_turn_at_the_same_place_in_memory():
     # a new weight may get the memory of one that is gone
     conv = make_conv().eval()
-    conv.spline.coefficients()
+    conv.spline.table()
     for seed in range(1, 6):
         for name in ("lin1", "lin2"):
             layer = getattr(conv.filter_network, name)
             layer.weight = None
             layer.weight = torch.nn.Parameter(getattr(make_network(seed), name).weight.detach().clone())
-        assert torch.equal(conv.spline.coefficients(), fresh(conv.filter_network))
+        assert torch.equal(conv.spline.table(), fresh(conv.filter_network))
 
 
 def gradients(spline, order):
@@ -163,7 +161,7 @@ def gradients(spline, order):
 def test_kept_coefficients_have_the_same_gradients(before, order):
     spline = make_conv().eval().spline
     with before():
-        spline.coefficients()
+        spline.table()
     found = gradients(spline, order)
     spline.network.train()
     for a, b in zip(found, gradients(spline, order), strict=True):
@@ -176,13 +174,13 @@ def test_gradients_of_some_weights_only():
     network.lin1.requires_grad_(False)
     network.lin2.weight.requires_grad_(False)
     spline = SplineFilter(network, 60)
-    spline.coefficients()
+    spline.table()
     (found,) = torch.autograd.grad(spline(torch.ones(1, dtype=F64)).sum(), network.lin2.bias)
     network.train()
     (expected,) = torch.autograd.grad(spline(torch.ones(1, dtype=F64)).sum(), network.lin2.bias)
     torch.testing.assert_close(found, expected)
     network.requires_grad_(False).eval()
-    assert not spline.coefficients().requires_grad
+    assert not spline.table().requires_grad
 
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.tensor([1.0, 2.0, 4.0], dtype=F64)
@@ -264,14 +262,14 @@ def test_inference_mode_first_and_training_afterwards():
     # weights made in inference mode have no count of their changes
     with torch.inference_mode():
         conv = make_conv().eval()
-        before = conv.spline.coefficients().clone()
+        before = conv.spline.table().clone()
         conv.filter_network.lin1.weight[0, 0] += 1.0
-        assert not torch.equal(conv.spline.coefficients(), before)
+        assert not torch.equal(conv.spline.table(), before)
 
 
 def test_weights_changed_between_forward_and_backward_are_an_error():
     conv = make_conv().eval()
-    conv.spline.coefficients()
+    conv.spline.table()
     out = conv.spline(torch.ones(1, dtype=F64)).sum()
     step_in_place(conv)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

@@ -1,4 +1,4 @@
-"""Random graphs for the kernels, and the form whose derivatives they are."""
+"""Random graphs for splined convolutions, and the form whose derivatives they are."""
 
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ class Case(NamedTuple):
 
     g: torch.Tensor
     x: torch.Tensor
-    coefficients: torch.Tensor
-    weights: torch.Tensor
+    table: torch.Tensor
+    basis: torch.Tensor
     graph: SplineGraph
 
 
@@ -30,13 +30,11 @@ def make_case(
     features=5,
     dtype=F64,
     sort=False,
-    undirected=False,
+    orders=False,
     targets=None,
     seed=0,
 ):
-    """A random case; ``targets`` are those that edges end at."""
-    if undirected:
-        n_targets, sort = n_sources, True
+    """A random case; ``targets`` are those that edges end at, ``orders`` whether all orders are there."""
     random = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -46,43 +44,34 @@ def make_case(
     target = ends[torch.randint(len(ends), (n_edges,), generator=random)]
     target = target.sort().values if sort else target
     source = torch.randint(n_sources, (n_edges,), generator=random)
-    bins = torch.randint(n_intervals, (n_edges,), generator=random)
-    weights = draw(n_edges, 4)
-    weights[torch.rand(n_edges, generator=random) < 0.2] = 0.0  # edges beyond the cutoff
+    interval = torch.randint(n_intervals, (n_edges,), generator=random)
+    basis = draw(n_edges, 4)
+    basis[torch.rand(n_edges, generator=random) < 0.2] = 0.0  # edges beyond the cutoff
     ptr = index2ptr(target, n_targets) if sort else None
-    return Case(
-        draw(n_targets, features),
-        draw(n_sources, features),
-        draw(n_intervals + 3, features),
-        weights,
-        spline_graph(bins, torch.stack([source, target]), n_targets, ptr, undirected=undirected),
-    )
+    graph = spline_graph(interval, torch.stack([source, target]), n_targets, ptr)
+    if orders:
+        graph = graph.with_sources(n_sources).with_intervals(n_intervals)
+    return Case(draw(n_targets, features), draw(n_sources, features), draw(n_intervals + 3, features), basis, graph)
 
 
 CASES = {
     "unsorted": {},
-    "sorted": {"sort": True},
+    "sorted": {"sort": True, "orders": True},
+    "one feature": {"features": 1},
+    "many features": {"features": 85, "sort": True},
+    "whole vectors": {"features": 128},
     "more targets": {"n_sources": 3, "n_targets": 20},
     "lonely targets": {"targets": [1, 4], "sort": True},
     "one interval": {"n_intervals": 1, "n_edges": 30},
     "one edge": {"n_edges": 1},
     "no edges": {"n_edges": 0},
-    "no edges in order": {"n_edges": 0, "sort": True},
-    "undirected": {"undirected": True, "n_edges": 60},
-    "undirected, one interval": {"undirected": True, "n_intervals": 1},
-    "undirected, atoms and their images": {"undirected": True, "n_sources": 1},
-    "undirected, no edges": {"undirected": True, "n_edges": 0},
+    "no edges in order": {"n_edges": 0, "sort": True, "orders": True},
+    "crowded": {"n_edges": 1500, "targets": [2], "features": 3},
 }
 LARGE = {"n_edges": 6001, "n_sources": 300, "n_targets": 290, "n_intervals": 60, "features": 96}
 """Enough work for several threads."""
-
-
-def both_directions(case):
-    """The directed case of an undirected one: all edges, and then all of them in the other direction."""
-    bins, source, target = (value.numpy() for value in case.graph[:3])
-    source, target = torch.from_numpy(np.append(source, target)), torch.from_numpy(np.append(target, source))
-    graph = spline_graph(torch.from_numpy(np.append(bins, bins)), torch.stack([source, target]), len(case.x))
-    return case._replace(weights=case.weights.repeat(2, 1), graph=graph)
+FEW = {"n_edges": 6, "n_sources": 3, "n_targets": 4, "n_intervals": 3, "features": 2}
+"""Few enough for all elements of second derivatives."""
 
 
 def form(case, output):
@@ -90,13 +79,10 @@ def form(case, output):
 
     Args:
         case: Arguments and edges.
-        output: Indices of the derivative: ``"if"`` by g, ``"jf"`` by x, ``"kf"`` by C, ``"em"`` by h.
+        output: Indices of the derivative: ``"if"`` with respect to g, ``"jf"`` to x, ``"kf"`` to C, ``"em"`` to h.
     """
-    if case.graph.undirected:
-        found = form(both_directions(case), output)
-        return found[: len(case.weights)] + found[len(case.weights) :] if output == "em" else found
-    g, x, c, h = (value.double().numpy() for value in case[:4])
-    bins, source, target = (value.numpy() for value in case.graph[:3])
+    g, x, c, h = (value.detach().double().numpy() for value in case[:4])
+    interval, source, target = (value.numpy() for value in case.graph[:3])
     factors = {
         "if": g,
         "jf": x,
@@ -104,7 +90,7 @@ def form(case, output):
         "em": h,
         "ei": np.eye(len(g))[target],
         "ej": np.eye(len(x))[source],
-        "emk": np.eye(len(c))[bins[:, None] + np.arange(4)],
+        "emk": np.eye(len(c))[interval[:, None] + np.arange(4)],
     }
     del factors[output]
     return np.einsum(f"{','.join(factors)}->{output}", *factors.values(), optimize=True)

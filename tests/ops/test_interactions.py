@@ -149,14 +149,23 @@ def test_derivatives_of_forces(training, water, tensors):
     assert torch.autograd.gradgradcheck(forces, inputs, atol=1e-4)
 
 
-def test_forces_ask_for_no_gradient_of_weights(molecules, monkeypatch):
+@pytest.mark.parametrize("training", [False, True])
+def test_forces_ask_for_no_gradient_of_weights(training, molecules, monkeypatch):
     from pyg_schnet.backends import numba as cpu
 
-    model = make()
-    energy_forces_stress(model, **molecules, create_graph=True)  # compiled by now
-    monkeypatch.setattr(cpu, "spline_conv_grad_table", lambda *_: pytest.fail("gradient of weights computed"))
+    model, asked = make().train(training), []
+    backward = cpu.interactions_backward
+
+    def spy(*args, **options):
+        asked.append(options.get("grad_weights", False) or options.get("grad_embedding", False))
+        return backward(*args, **options)
+
+    monkeypatch.setattr(cpu, "interactions_backward", spy)
+    for name in ("spline_conv_grad_table", "filter_table_backward"):
+        monkeypatch.setattr(cpu, name, lambda *_: pytest.fail("gradient of weights computed"), raising=False)
     energy_forces_stress(model, **molecules, create_graph=True)
-    energy_forces_stress(model, **molecules)
+    energy_forces_stress(lambda *given, **options: model(*given, **options), **molecules)
+    assert asked == [False, False]
 
 
 @pytest.mark.parametrize("with_forces", [False, True])
@@ -165,8 +174,7 @@ def test_threads_change_nothing(with_forces, apart):
     random = torch.Generator().manual_seed(0)
     structures = {
         "z": torch.randint(1, 10, (200,), generator=random),
-        "pos": 3.0 * torch.rand(200, 3, generator=random)
-        + apart * torch.arange(20).repeat_interleave(10).unsqueeze(-1),
+        "pos": 3.0 * torch.rand(200, 3, generator=random) + apart * torch.arange(20).repeat_interleave(10).unsqueeze(-1),
         "batch": torch.arange(20).repeat_interleave(10) if apart > 1 else torch.zeros(200, dtype=torch.int64),
     }
     before, found = torch.get_num_threads(), []
@@ -186,8 +194,8 @@ def test_threads_change_nothing(with_forces, apart):
 @pytest.mark.parametrize("training", [False, True])
 def test_one_step_is_taken_for_undirected_graphs_only(training, molecules, monkeypatch):
     model, calls = make().train(training), []
-    one_step = model._stack.__class__.__call__
-    monkeypatch.setattr(model._stack.__class__, "__call__", lambda *args: (calls.append(one_step(*args)), calls[-1])[1])
+    run = type(model._engine).represent
+    monkeypatch.setattr(type(model._engine), "represent", lambda *args: (calls.append(run(*args)), calls[-1])[1])
     expected = model(**molecules)
     assert calls.pop() is not None
     pos, batch = molecules["pos"], molecules["batch"]

@@ -1,317 +1,178 @@
-"""The fused convolution and its derivatives against the form they come from."""
+"""What is particular to splined convolutions: orders of edges, gradients that are left out, memory, compilers."""
 
-import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyg_schnet.backends import numba as cpu
-from pyg_schnet.backends import tuning
-from pyg_schnet.ops import (
-    graph,
-    spline_conv,
-    spline_conv_coefficients,
-    spline_conv_weights,
-    spline_graph,
-)
+from pyg_schnet.backends import numba as kernels
+from pyg_schnet.ops import pointer_of_sorted, sort_edges, spline_conv, spline_conv_grad_basis, spline_graph
 from pyg_schnet.ops import spline_conv_reference as reference
 
-from .graphs import CASES, LARGE, Case, form, make_case
+from .graphs import FEW, LARGE, form, make_case
 
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
-BACKENDS = {
-    "reference": (reference.spline_conv, reference.spline_conv_grad_table, reference.spline_conv_grad_basis),
-    "cpu": (cpu.spline_conv, cpu.spline_conv_grad_table, cpu.spline_conv_grad_basis),
-    "operator": (spline_conv, spline_conv_coefficients, spline_conv_weights),
-}
+F64 = torch.float64
+each_backend = pytest.mark.parametrize("backend", ["reference", "numba"])
 
 
-def evaluate(backend, case):
-    """All that the kernels of a backend give: the derivatives by g, C and h."""
-    g, x, c, h, graph = case
-    convolve, by_coefficients, grad_weights = BACKENDS[backend]
-    return {
-        "if": convolve(x, c, h, graph),
-        "kf": by_coefficients(g, x, h, c.size(0), graph),
-        "em": grad_weights(g, x, c, graph),
-    }
+def leaves(case):
+    return [value.detach().requires_grad_() for value in case[1:4]]
 
 
-def with_orders(case, orders):
-    """The case with the optional orders that are named."""
-    graph = case.graph
-    graph = graph.with_sources(case.x.size(0)) if "source" in orders else graph
-    graph = graph.with_bins(case.coefficients.size(0) - 3) if "bin" in orders else graph
-    return case._replace(graph=graph)
+@each_backend
+@pytest.mark.parametrize("orders", [False, True])
+def test_gradients_are_the_other_derivatives_of_the_form(orders, backend):
+    case = make_case(orders=orders)
+    inputs = leaves(case)
+    gradients = torch.autograd.grad(spline_conv(*inputs, case.graph, backend=backend), inputs, case.g)
+    for name, gradient in zip(("jf", "kf", "em"), gradients, strict=True):
+        torch.testing.assert_close(gradient, torch.from_numpy(form(case, name)), rtol=0, atol=1e-12)
 
 
-def functions(case):
-    """The three operators as functions of the tensors they are linear in, with these tensors."""
-    g, x, c, h, graph = case
-    n = c.size(0)
-    return {
-        "convolution": (lambda x, c, h: spline_conv(x, c, h, graph), (x, c, h)),
-        "coefficients": (lambda g, x, h: spline_conv_coefficients(g, x, h, n, graph), (g, x, h)),
-        "weights": (lambda g, x, c: spline_conv_weights(g, x, c, graph), (g, x, c)),
-    }
-
-
-@pytest.fixture
-def threads():
-    """Sets the number of threads until the end of the test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("features", [1, 3, 16, 33, 85, 128])
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_equals_the_form(backend, name, features, dtype):
-    case = make_case(**CASES[name], features=features, dtype=dtype)
-    for output, found in evaluate(backend, case).items():
-        expected = form(case, output)
-        assert found.dtype == dtype
-        assert found.shape == expected.shape
-        tol = TOLERANCE[dtype] * np.abs(expected).max(initial=1.0)
-        np.testing.assert_allclose(found.double().numpy(), expected, rtol=0, atol=tol)
-
-
-@pytest.mark.parametrize("undirected", [False, True])
-@pytest.mark.parametrize("orders", [(), ("source", "bin")])
-def test_gradients_are_the_other_derivatives_of_the_form(orders, undirected):
-    case = with_orders(make_case(undirected=undirected), orders)
-    names = ["jf", "kf", "em"]
-    inputs = [value.requires_grad_() for value in case[1:4]]
-    gradients = torch.autograd.grad(spline_conv(*inputs, case.graph), inputs, case.g)
-    case = Case(*(value.detach() for value in case[:4]), case.graph)
-    for name, gradient in zip(names, gradients, strict=True):
-        np.testing.assert_allclose(gradient.numpy(), form(case, name), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("orders", [(), ("source",), ("bin",), ("source", "bin")])
-@pytest.mark.parametrize("name", ["unsorted", "sorted", "undirected", "no edges"])
-@pytest.mark.parametrize("which", ["convolution", "coefficients", "weights"])
-def test_derivatives(which, name, orders):
-    few = {"n_edges": 6, "n_sources": 3, "n_targets": 4, "n_intervals": 3, "features": 2}
-    case = make_case(**{**CASES[name], **few, "n_edges": CASES[name].get("n_edges", 6) and 6})
-    function, inputs = functions(with_orders(case, orders))[which]
-    inputs = tuple(value.requires_grad_() for value in inputs)
-    assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
-
-
-@pytest.mark.parametrize(("orders", "undirected"), [((), False), (("source", "bin"), False), ((), True)])
-@pytest.mark.parametrize("which", ["spline_conv", "spline_conv_coefficients", "spline_conv_weights"])
-def test_operators_are_registered_as_torch_wants_them(which, orders, undirected):
-    case = make_case(n_edges=6, n_intervals=3, features=2, undirected=undirected)
-    g, x, c, h, graph = with_orders(case, orders)
-    graph = [value.clone() if torch.is_tensor(value) else value for value in graph]  # members may not share memory
-    g, x, c, h = (value.requires_grad_() for value in (g, x, c, h))
-    arguments = {
-        "spline_conv": (x, c, h),
-        "spline_conv_coefficients": (g, x, h, c.size(0)),
-        "spline_conv_weights": (g, x, c),
-    }
-    torch.library.opcheck(getattr(torch.ops.pyg_schnet, which).default, (*arguments[which], *graph))
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("options", [{"sort": True}, {"sort": False}, {"undirected": True}], ids=str)
-def test_backends_agree_and_threads_change_nothing(dtype, options, threads):
-    case = make_case(**LARGE, dtype=dtype, **options)
-    assert case.weights.size(0) * case.x.size(1) > tuning.current.serial_work
-    expected = evaluate("reference", Case(*(value.double() for value in case[:4]), case.graph))
-    found = []
-    for number in (1, 2, 2, 3, 1):
-        threads(number)
-        found.append(evaluate("operator", case))
-    for output, value in expected.items():
-        tol = TOLERANCE[dtype] * value.abs().max().item()
-        torch.testing.assert_close(found[0][output].double(), value, rtol=0, atol=tol)
-        assert all(torch.equal(other[output], found[0][output]) for other in found[1:])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"targets": [200]}, {"n_intervals": 1}, {"n_targets": 1}, {"undirected": True, "targets": [200]}],
-    ids=str,
-)
-def test_threads_share_uneven_work(options, threads):
-    # all edges end at one target, or lie in one interval: some threads have nothing to do
-    case = make_case(**{**LARGE, **options})
-    found = []
-    for number in (1, 2):
-        threads(number)
-        found.append(evaluate("cpu", case))
-    expected = evaluate("reference", case)
-    for output, value in found[0].items():
-        torch.testing.assert_close(value, expected[output], rtol=0, atol=1e-12 * expected[output].abs().max().item())
-        assert torch.equal(found[1][output], value)
-
-
-def test_gradients_do_not_depend_on_threads(threads):
-    case = make_case(**LARGE, dtype=torch.float32)
-    inputs = [value.requires_grad_() for value in case[1:4]]
-    found = []
-    for number in (1, 2, 2):
-        threads(number)
+@pytest.mark.parametrize("options", [{"targets": [200]}, {"n_intervals": 1}, {"n_targets": 1}], ids=str)
+def test_threads_share_uneven_work(options):
+    """All edges end at one target, or lie in one interval: some threads have nothing to do."""
+    case, before, found = make_case(**{**LARGE, **options}), torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        inputs = leaves(case)
         out = spline_conv(*inputs, case.graph)
-        found.append(torch.autograd.grad(out, inputs, case.g))
+        found.append([out, *torch.autograd.grad(out, inputs, case.g)])
+    torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu", "operator"])
-def test_memory_layout_does_not_matter(backend):
-    case = make_case()
-    strided = Case(
-        case.g.t().contiguous().t(),
-        case.x.repeat(1, 2)[:, ::2].copy_(case.x),
-        case.coefficients.flip(0).contiguous().flip(0),
-        case.weights.t().contiguous().t(),
-        case.graph._replace(bins=case.graph.bins.repeat_interleave(2)[::2]),
-    )
-    assert not any(value.is_contiguous() for value in (strided.g, strided.x, strided.weights, strided.graph.bins))
-    expected = evaluate(backend, case)
-    for output, value in evaluate(backend, strided).items():
-        assert torch.equal(value, expected[output])
+KERNELS = {"x": "spline_conv", "table": "spline_conv_grad_table", "basis": "spline_conv_grad_basis"}
 
 
-def test_inputs_are_not_changed():
-    case = make_case()
-    before = [value.clone() for value in (*case[:4], *case.graph[:5])]
-    evaluate("cpu", case)
-    evaluate("reference", case)
-    assert all(torch.equal(a, b) for a, b in zip((*case[:4], *case.graph[:5]), before, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("wanted", "called"),
-    [
-        ("x", {"spline_conv"}),
-        ("coefficients", {"spline_conv_grad_table"}),
-        ("weights", {"spline_conv_grad_basis"}),
-    ],
-)
+@pytest.mark.parametrize("wanted", KERNELS)
 @pytest.mark.parametrize("frozen", [False, True])
-def test_only_the_gradients_asked_for_are_computed(wanted, called, frozen, monkeypatch):
+@pytest.mark.parametrize(("backend", "module"), [("auto", kernels), ("reference", reference)])
+def test_only_the_gradients_asked_for_are_computed(backend, module, frozen, wanted, monkeypatch):
     case = make_case()
-    inputs = {"x": case.x, "coefficients": case.coefficients, "weights": case.weights}
+    inputs = {"x": case.x, "table": case.table, "basis": case.basis}
     for name, value in inputs.items():
         value.requires_grad_(name == wanted or not frozen)
-    out = spline_conv(**inputs, graph=case.graph)
+    out = spline_conv(**inputs, graph=case.graph, backend=backend)
     calls = set()
-    for name in ("spline_conv", "spline_conv_grad_table", "spline_conv_grad_basis"):
-        kernel = getattr(cpu, name)
-        monkeypatch.setattr(cpu, name, lambda *args, name=name, kernel=kernel: (calls.add(name), kernel(*args))[1])
+    for name in KERNELS.values():
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, name=name, kernel=kernel: (calls.add(name), kernel(*args))[1])
     torch.autograd.grad(out.sum(), inputs[wanted])
-    assert calls == called
-    # gradients behind other layers are asked for all the same
-    calls.clear()
+    assert calls == {KERNELS[wanted]}
+    calls.clear()  # gradients behind other layers are asked for all the same
     scaled = {name: 2.0 * value for name, value in inputs.items()}
-    torch.autograd.grad(spline_conv(**scaled, graph=case.graph).sum(), inputs[wanted])
-    assert calls == called | {"spline_conv"}
+    torch.autograd.grad(spline_conv(**scaled, graph=case.graph, backend=backend).sum(), inputs[wanted])
+    assert calls == {KERNELS[wanted], "spline_conv"}
+
+
+@each_backend
+def test_nothing_of_the_size_of_messages_is_kept(backend):
+    case, kept = make_case(n_edges=500, features=40), []
+
+    def keep(value):
+        kept.append(value)
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        spline_conv(*leaves(case), case.graph, backend=backend)
+    assert max(value.numel() for value in kept) <= max(4 * 500, case.table.numel(), case.x.numel()) < 500 * 40
 
 
 def test_backward_reaches_all_inputs():
     case = make_case()
-    inputs = [value.requires_grad_() for value in case[1:4]]
+    inputs = leaves(case)
     expected = torch.autograd.grad(spline_conv(*inputs, case.graph), inputs, case.g)
     spline_conv(*inputs, case.graph).backward(case.g)
     assert all(torch.equal(value.grad, gradient) for value, gradient in zip(inputs, expected, strict=True))
 
 
-def test_no_gradient_is_needed_without_inputs_that_ask():
+@each_backend
+def test_no_gradient_is_needed_without_inputs_that_ask(backend):
     case = make_case()
-    out = spline_conv(case.x, case.coefficients, case.weights, case.graph)
-    assert not out.requires_grad
+    assert not spline_conv(*case[1:], backend=backend).requires_grad
     with torch.no_grad():
-        out = spline_conv(case.x.requires_grad_(), case.coefficients, case.weights, case.graph)
-    assert not out.requires_grad
+        assert not spline_conv(*leaves(case), case.graph, backend=backend).requires_grad
 
 
 @pytest.mark.parametrize("bad", [-1, 3])
 def test_edges_out_of_range(bad):
-    bins, good = torch.tensor([0, 1]), torch.tensor([[0, 1], [2, 0]])
-    spline_graph(bins, good, 3).with_sources(2).with_bins(2)
+    interval, good = torch.tensor([0, 1]), torch.tensor([[0, 1], [2, 0]])
+    spline_graph(interval, good, 3).with_sources(2).with_intervals(2)
     with pytest.raises(IndexError, match=r"but there are 3"):
-        spline_graph(bins, torch.tensor([[0, 1], [2, bad]]), 3)
+        spline_graph(interval, torch.tensor([[0, 1], [2, bad]]), 3)
     with pytest.raises(IndexError, match=r"but there are 2"):
-        spline_graph(bins, torch.tensor([[0, bad], [2, 0]]), 3).with_sources(2)
+        spline_graph(interval, torch.tensor([[0, bad], [2, 0]]), 3).with_sources(2)
     with pytest.raises(IndexError, match=r"but there are 2"):
-        spline_graph(torch.tensor([0, bad]), good, 3).with_bins(2)
+        spline_graph(torch.tensor([0, bad]), good, 3).with_intervals(2)
     with pytest.raises(IndexError, match=r"but there are 0"):
-        spline_graph(bins, good, 0)
+        spline_graph(interval, good, 0)
 
 
-def test_edges_are_sorted_stably():
+@each_backend
+def test_edges_are_sorted_stably(backend):
     key = torch.randint(7, (50,), generator=torch.Generator().manual_seed(0))
-    ptr, order = graph.sort_edges(key, 9)
+    ptr, order = sort_edges(key, 9, backend=backend)
     assert torch.equal(order, key.argsort(stable=True))
     assert ptr.tolist() == [int((key < k).sum()) for k in range(10)]
+    assert torch.equal(pointer_of_sorted(key[order], 9, backend=backend), ptr)
+    for other in (key, key[order] - 1, key[order] + 3):
+        assert pointer_of_sorted(other, 9, backend=backend) is None
     with FakeTensorMode():
-        ptr, order = graph.sort_edges(torch.empty(50, dtype=torch.int64), 9)
+        ptr, order = sort_edges(torch.empty(50, dtype=torch.int64), 9)
     assert (ptr.shape, order.shape) == ((10,), (50,))
 
 
 def test_a_graph_turned_twice_is_the_same():
-    edges = make_case().graph.with_sources(9).with_bins(11)
+    edges = make_case(orders=True).graph
     again = edges.transposed().transposed()
     assert all(a is b for a, b in zip(edges, again, strict=True))
     assert edges.with_sources(9) is edges
-    assert edges.with_bins(11) is edges
-    undirected = make_case(undirected=True).graph
-    assert undirected.transposed() is undirected.with_sources(9) is undirected.with_bins(11) is undirected
+    assert edges.with_intervals(11) is edges
 
 
-def test_undirected_edges_must_be_sorted():
-    with pytest.raises(ValueError, match="must be sorted by target"):
-        spline_graph(torch.tensor([0, 1]), torch.tensor([[0, 1], [2, 0]]), 3, undirected=True)
+def test_a_half_list_stands_for_both_directions():
+    case = make_case(n_sources=7, sort=True)
+    both = case.graph.in_both_directions()
+    found = spline_conv(case.x, case.table, torch.cat([case.basis] * 2), both)
+    forth = torch.from_numpy(form(case, "if"))
+    back = torch.from_numpy(form(case._replace(g=case.x), "jf"))
+    torch.testing.assert_close(found, forth + back, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("undirected", [False, True])
-@pytest.mark.parametrize("where", ["meta", "fake"])
-def test_shapes_without_data(where, undirected):
-    case = make_case(sort=True, undirected=undirected)
-    tensors = {name: value for name, value in case.graph._asdict().items() if torch.is_tensor(value)}
-    expected = evaluate("operator", case)
-
-    def compare(case):
-        case = Case(*(value.requires_grad_() for value in case[:4]), case.graph)
-        for output, value in evaluate("operator", case).items():
-            assert value.shape == expected[output].shape
-            assert value.device.type == ("meta" if where == "meta" else "cpu")
-        gradients = torch.autograd.grad(spline_conv(*case[1:]).sum(), case[1:4])
-        assert [value.shape for value in gradients] == [value.shape for value in case[1:4]]
-
-    if where == "meta":
-        graph = case.graph._replace(**{name: value.to("meta") for name, value in tensors.items()})
-        compare(Case(*(value.to("meta") for value in case[:4]), graph))
-        return
-    with FakeTensorMode() as mode:
-        fake = {name: mode.from_tensor(value) for name, value in tensors.items()}
-        compare(Case(*(mode.from_tensor(value) for value in case[:4]), case.graph._replace(**fake)))
+@each_backend
+def test_shapes_that_do_not_fit(backend):
+    g, x, table, basis, edges = make_case()
+    how = {"backend": backend}
+    with pytest.raises(ValueError, match=r"basis must have one row for each of the 37 edges, \[E, 4\]; got \[36, 4\]"):
+        spline_conv(x, table, basis[1:], edges, **how)
+    with pytest.raises(ValueError, match=r"sources and table must be rows .* got sources \[9, 5\], table \[14, 4\]"):
+        spline_conv(x, table[:, 1:], basis, edges, **how)
+    with pytest.raises(ValueError, match="interval, source and target of 37 edges must have one shape"):
+        spline_conv(x, table, basis, edges._replace(source=edges.source[1:]), **how)
+    with pytest.raises(ValueError, match="the graph has 7 targets, got features of 6"):
+        spline_conv_grad_basis(g[1:], x, table, edges, **how)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_other_precisions_are_served_by_torch(dtype):
-    case = make_case(dtype=dtype)
-    for output, value in evaluate("operator", case).items():
-        expected = form(case, output)
-        assert value.dtype == dtype
-        np.testing.assert_allclose(value.double().numpy(), expected, rtol=0, atol=0.05 * np.abs(expected).max())
+def test_meta_tensors_give_shapes():
+    case = make_case(**FEW, orders=True)
+    graph = type(case.graph)(*(None if value is None else value.to("meta") for value in case.graph))
+    inputs = [value.to("meta").requires_grad_() for value in case[1:4]]
+    out = spline_conv(*inputs, graph)
+    assert out.shape == case.g.shape
+    assert [x.shape for x in torch.autograd.grad(out.sum(), inputs)] == [x.shape for x in inputs]
 
 
 # torch's compiler itself does what it warns of, for every autograd function
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiles_in_one_graph():
-    case = make_case()
-    function, inputs = functions(case)["convolution"]
-    inputs = [value.requires_grad_() for value in inputs]
-    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
-    assert torch.equal(compiled(*inputs), function(*inputs))
-    gradients = (torch.autograd.grad(f(*inputs).square().sum(), inputs) for f in (compiled, function))
+    case = make_case(n_edges=40, sort=True, orders=True)
+    inputs = leaves(case)
+    compiled = torch.compile(lambda *x: spline_conv(*x, case.graph), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), spline_conv(*inputs, case.graph), rtol=0, atol=1e-12)
+    gradients = (
+        torch.autograd.grad(f(*inputs).square().sum(), inputs)
+        for f in (compiled, lambda *x: spline_conv(*x, case.graph))
+    )
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)

@@ -1,10 +1,13 @@
 import pytest
 import torch
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from lightning.pytorch import Trainer, seed_everything
 
+from pyg_schnet import SchNet, neighbors
 from pyg_schnet.data import AtomsDataset, Property, StructureDataset, StructureStore
-from pyg_schnet.train import StructureDataModule
+from pyg_schnet.models import graph
+from pyg_schnet.train import PotentialTask, StructureDataModule
 
 
 def test_split_is_reproduced_from_its_file(qm9_sample, tmp_path):
@@ -131,3 +134,78 @@ def test_batches_stay_where_they_are(qm9_sample):
     batch = next(iter(data.train_dataloader()))
     assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
     assert data.transfer_batch_to_device(batch, torch.device("meta"), 0).pos.is_meta
+
+
+@pytest.fixture
+def crystals():
+    structures = []
+    for seed in range(8):
+        atoms = bulk("NaCl", "rocksalt", a=5.6) * (1, 1, 1 + seed % 2)
+        atoms.rattle(0.1, seed=seed)
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0 * len(atoms), forces=0.1 * atoms.positions)
+        structures.append(atoms)
+    return structures
+
+
+def fitted(dataset, folder, **options):
+    """Weights after two epochs, and how often neighbours were searched for meanwhile by the model."""
+    seed_everything(0)
+    data = StructureDataModule(dataset, "energy", num_train=6, num_val=2, batch_size=3, **options)
+    task = PotentialTask(SchNet(8, 8, 2, 12, 4.0).double(), lr=1e-3)
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        precision="64-true",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(task, datamodule=data)
+    return torch.cat([weight.detach().flatten() for weight in task.network.parameters()])
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    calls = []
+    monkeypatch.setattr(graph, "radius_graph", lambda *a, **k: (calls.append(a), neighbors.radius_graph(*a, **k))[1])
+    return calls
+
+
+def test_graphs_of_crystals_are_searched_once(crystals, searches, tmp_path):
+    kept = fitted(AtomsDataset(crystals), tmp_path)
+    assert not searches
+    expected = fitted(AtomsDataset(crystals), tmp_path, keep_graphs=False)
+    assert len(searches) >= 4
+    torch.testing.assert_close(kept, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_graphs_of_molecules_are_kept_when_asked_for(water, searches, monkeypatch, tmp_path):
+    structures = []
+    for seed in range(8):
+        atoms = water.copy()
+        atoms.rattle(0.1, seed=seed)
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=0.1 * atoms.positions)
+        structures.append(atoms)
+    pairs = []
+    monkeypatch.setattr(graph, "radius_pairs", lambda *a, **k: pairs.append(a))
+    expected = fitted(AtomsDataset(structures), tmp_path)
+    assert pairs
+    pairs.clear()
+    searches.clear()
+    kept = fitted(AtomsDataset(structures), tmp_path, keep_graphs=True)
+    assert not pairs
+    assert not searches
+    torch.testing.assert_close(kept, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_graphs_that_cannot_be_kept_are_refused_if_asked_for(crystals, tmp_path):
+    store = StructureStore.create(tmp_path / "store", AtomsDataset(crystals))
+    store.properties = AtomsDataset(crystals).properties
+    with pytest.raises(
+        ValueError, match=r"keep_graphs=True needs a data set in memory.*NeighborList\(4, periodic=True"
+    ):
+        fitted(store, tmp_path, keep_graphs=True)
+    fitted(store, tmp_path)
+    store.close()

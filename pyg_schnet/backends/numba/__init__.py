@@ -1,6 +1,11 @@
 """The kernels in numba, for float32 and float64 on CPUs; compiled when first called, and kept on disk from then on."""
 
-from pyg_schnet.backends.numba.edge_lengths import measure, push, weigh
+from pyg_schnet.backends.numba.edge_lengths import (
+    edge_lengths,
+    edge_lengths_backward,
+    edge_lengths_double_backward,
+    spline_basis,
+)
 from pyg_schnet.backends.numba.filter_table import Networks, filter_table, filter_table_backward
 from pyg_schnet.backends.numba.interactions import interactions_backward, interactions_forward
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
@@ -25,6 +30,9 @@ __all__ = [
     "Weights",
     "close_pairs",
     "close_pairs_once",
+    "edge_lengths",
+    "edge_lengths_backward",
+    "edge_lengths_double_backward",
     "filter_table",
     "filter_table_backward",
     "gemm",
@@ -34,22 +42,20 @@ __all__ = [
     "interactions_double_backward",
     "interactions_forward",
     "is_large",
-    "measure",
     "mlp",
     "mlp_backward",
     "norm",
     "pointer_of_sorted",
     "pool",
     "potential",
-    "push",
     "rows_of",
     "shifted_softplus",
     "sort_edges",
+    "spline_basis",
     "spline_conv",
     "spline_conv_grad_basis",
     "spline_conv_grad_table",
     "sum_species",
     "transpose",
     "unpool",
-    "weigh",
 ]

@@ -1,66 +1,109 @@
-"""Lengths of edges, their gradient, and spline weights, edge by edge."""
+"""Lengths of edges with their derivatives, and spline bases, edge by edge: nothing of shape [E, 3] is stored.
+
+A lattice is ``None`` for open boundaries, or ``(edge_shift, cell, batch)``: lattice images crossed by each edge,
+``[E, 3]``, lattice vectors in rows, ``[B, 3, 3]``, and the structure of each atom, ``[N]``.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.buffers import array
+from pyg_schnet.backends.numba.lib.buffers import array, arrays_of
 from pyg_schnet.backends.numba.lib.compiler import REASSOCIATED, njit
+
+Lattice = tuple[np.ndarray, np.ndarray, np.ndarray] | None
 
 
 @njit(**REASSOCIATED)
-def component(pos, i, j, offset, e, d) -> float:
-    """One component of the vector of edge e, from its target i to its source j."""
+def component(pos, i, j, lattice, e, d) -> float:
+    """One component of the vector r_j - r_i + S H of edge e, from its target i to its source j."""
     part = pos[j, d] - pos[i, d]
-    if offset is not None:
-        part += offset[e, d]
+    if lattice is not None:
+        shift, cell, batch = lattice
+        for k in range(3):
+            part += pos.dtype.type(shift[e, k]) * cell[batch[i], k, d]
     return part
 
 
 @njit(**REASSOCIATED)
-def length(pos, i, j, offset, e) -> float:
+def length(pos, i, j, lattice, e) -> float:
     """Length of that vector."""
     square = pos.dtype.type(0)
     for d in range(3):
-        part = component(pos, i, j, offset, e, d)
+        part = component(pos, i, j, lattice, e, d)
         square += part * part
     return np.sqrt(square)
 
 
 @njit(**REASSOCIATED)
-def measure_edges(pos, source, target, offset, ignored, out) -> bool:
-    """See :func:`measure`."""
+def measure_edges(pos, source, target, lattice, loop_length, out) -> bool:
+    """See :func:`edge_lengths`; false where an edge names an atom, or an atom a cell, that is not there."""
     n_atoms = pos.shape[0]
     for e in range(out.shape[0]):
         i, j = target[e], source[e]
         if not (0 <= i < n_atoms and 0 <= j < n_atoms):
             return False
-        dist = length(pos, i, j, offset, e)
-        out[e] = ignored if i == j and dist == 0 else dist
+        if lattice is not None:
+            _, cell, batch = lattice
+            if not 0 <= batch[i] < cell.shape[0]:
+                return False
+        dist = length(pos, i, j, lattice, e)
+        out[e] = loop_length if i == j and dist == 0 else dist
     return True
 
 
 @njit(**REASSOCIATED)
-def push_edges(grad, pos, source, target, offset, dist, grad_pos, grad_offset) -> None:
-    """See :func:`push`."""
-    for e in range(grad.shape[0]):
-        i, j = target[e], source[e]
-        if dist[e] == 0 or (offset is None and i == j):
-            continue
-        slope = grad[e] / dist[e]
-        for d in range(3):
-            part = component(pos, i, j, offset, e, d)
-            grad_pos[j, d] += slope * part
-            grad_pos[i, d] -= slope * part
-            if grad_offset is not None:
-                grad_offset[e, d] = slope * part
+def _push(value, i, j, lattice, e, d, grad_pos, grad_cell) -> None:
+    """Add one component of the gradient with respect to the vector of edge e to those of what it is made of."""
+    grad_pos[j, d] += value
+    grad_pos[i, d] -= value
+    if grad_cell is not None:
+        shift, _, batch = lattice
+        for k in range(3):
+            grad_cell[batch[i], k, d] += shift[e, k] * value
 
 
 @njit(**REASSOCIATED)
-def weigh_edges(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
-    """See :func:`weigh`."""
-    real = weights.dtype.type
+def push_edges(grad, pos, source, target, lattice, dist, grad_pos, grad_cell) -> None:
+    """See :func:`edge_lengths_backward`."""
+    for e in range(grad.shape[0]):
+        i, j = target[e], source[e]
+        if dist[e] == 0 or (lattice is None and i == j):
+            continue
+        slope = grad[e] / dist[e]
+        for d in range(3):
+            part = slope * component(pos, i, j, lattice, e, d)
+            _push(part, i, j, lattice, e, d, grad_pos, grad_cell)
+
+
+@njit(**REASSOCIATED)
+def _bend_edges(
+    tangent_pos, tangent_lattice, grad, pos, source, target, lattice, dist, grad_grad, grad_pos, grad_cell
+) -> None:
+    """See :func:`edge_lengths_double_backward`."""
+    for e in range(grad.shape[0]):
+        i, j = target[e], source[e]
+        grad_grad[e] = 0
+        if dist[e] == 0 or (lattice is None and i == j):
+            continue
+        along = pos.dtype.type(0)
+        for d in range(3):
+            part = component(pos, i, j, lattice, e, d) / dist[e]
+            along += part * component(tangent_pos, i, j, tangent_lattice, e, d)
+        grad_grad[e] = along
+        slope = grad[e] / dist[e]
+        for d in range(3):
+            part = component(pos, i, j, lattice, e, d) / dist[e]
+            across = component(tangent_pos, i, j, tangent_lattice, e, d) - along * part
+            _push(slope * across, i, j, lattice, e, d, grad_pos, grad_cell)
+
+
+@njit(**REASSOCIATED)
+def weigh_edges(dist, cutoff, num_intervals, interval, basis, slopes) -> None:
+    """See :func:`spline_basis`."""
+    real = basis.dtype.type
     scale, one, two, three, half, sixth = (
         real(num_intervals / cutoff),
         real(1),
@@ -74,15 +117,16 @@ def weigh_edges(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
         inside = r < cutoff  # false for what is not a number
         position = r * scale
         k = min(max(int(position), 0), num_intervals - 1) if inside else 0
-        bins[e] = k
+        interval[e] = k
         t = position - real(k)
         s = one - t
-        weights[e, 0] = sixth * s * s * s
-        weights[e, 1] = sixth * (three * t * t * (t - two) + real(4))
-        weights[e, 2] = sixth * (three * s * s * (s - two) + real(4))
-        weights[e, 3] = sixth * t * t * t
+        basis[e, 0] = sixth * s * s * s
+        basis[e, 1] = sixth * (three * t * t * (t - two) + real(4))
+        basis[e, 2] = sixth * (three * s * s * (s - two) + real(4))
+        basis[e, 3] = sixth * t * t * t
         if not inside:
-            weights[e] = real(0) if r >= cutoff else r  # keep what is not a number
+            for m in range(4):
+                basis[e, m] = real(0) if r >= cutoff else r  # keep what is not a number
         if slopes.shape[0] == 0:
             continue
         slopes[e, 0] = -half * s * s * scale
@@ -90,29 +134,97 @@ def weigh_edges(dist, cutoff, num_intervals, bins, weights, slopes) -> None:
         slopes[e, 2] = -half * s * (three * s - real(4)) * scale
         slopes[e, 3] = half * t * t * scale
         if not inside:
-            slopes[e] = 0
+            for m in range(4):
+                slopes[e, m] = 0
 
 
-def measure(pos: Tensor, source: Tensor, target: Tensor, offset: Tensor | None, ignored: float, out: Tensor) -> bool:
-    """Write the lengths of edges to ``out`` ``[E]``; false if an edge names an atom that is not there."""
-    arrays = [array(x) for x in (pos, source, target, offset)]
-    return measure_edges(*arrays, arrays[0].dtype.type(ignored), out.numpy())
+def lattice_of(edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None) -> Lattice:
+    """Arrays of a lattice; ``None`` for open boundaries."""
+    return None if edge_shift is None else tuple(arrays_of(edge_shift, cell, batch))
 
 
-def push(
+def edge_lengths(
+    pos: Tensor,
+    edge_index: Tensor,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    batch: Tensor | None,
+    loop_length: float,
+) -> Tensor | None:
+    """Lengths of edges, shape ``[E]``; ``None`` if an edge names an atom, or an atom a cell, that is not there."""
+    dist = pos.new_empty(edge_index.size(1))
+    rows, source, target = arrays_of(pos, *edge_index)
+    lattice = lattice_of(edge_shift, cell, batch)
+    found = measure_edges(rows, source, target, lattice, rows.dtype.type(loop_length), dist.numpy())
+    return dist if found else None
+
+
+def edge_lengths_backward(
     grad: Tensor,
     pos: Tensor,
-    source: Tensor,
-    target: Tensor,
-    offset: Tensor | None,
+    edge_index: Tensor,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    batch: Tensor | None,
     dist: Tensor,
-    grad_pos: Tensor,
-    grad_offset: Tensor | None,
-) -> None:
-    """Add the gradient of lengths, ``[E]``, to that of positions, ``[N, 3]``, and offsets, ``[E, 3]``."""
-    push_edges(*(array(x) for x in (grad, pos, source, target, offset, dist, grad_pos, grad_offset)))
+    *,
+    needs_cell: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients with respect to positions, ``[N, 3]``, and cells, ``[B, 3, 3]``, from those of lengths, ``[E]``."""
+    grad_pos, grad_cell = _sums(pos, cell if needs_cell else None)
+    push_edges(
+        *arrays_of(grad, pos, *edge_index), lattice_of(edge_shift, cell, batch), *arrays_of(dist, grad_pos, grad_cell)
+    )
+    return grad_pos.to(pos.dtype), None if grad_cell is None else grad_cell.to(pos.dtype)
 
 
-def weigh(dist: Tensor, cutoff: float, num_intervals: int, bins: Tensor, weights: Tensor, slopes: Tensor) -> None:
-    """Write intervals ``[E]``, spline weights and, unless there is no room, their derivatives ``[E, 4]``."""
-    weigh_edges(array(dist), cutoff, num_intervals, array(bins), array(weights), array(slopes))
+def edge_lengths_double_backward(
+    tangent_pos: Tensor,
+    tangent_cell: Tensor | None,
+    grad: Tensor,
+    pos: Tensor,
+    edge_index: Tensor,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    batch: Tensor | None,
+    dist: Tensor,
+    *,
+    needs_cell: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    r"""Gradients of the sum of both outputs of :func:`edge_lengths_backward`, each times a tangent.
+
+    With the unit vector :math:`\mathbf{u}` of an edge and the same edge vector :math:`\mathbf{w}` made of the tangents,
+    that sum is :math:`\sum_e g_e\, \mathbf{u}_e \cdot \mathbf{w}_e`.
+
+    Returns:
+        Gradients with respect to ``grad``, ``[E]``, positions and cells.
+    """
+    grad_pos, grad_cell = _sums(pos, cell if needs_cell else None)
+    if cell is not None and tangent_cell is None:
+        tangent_cell = torch.zeros_like(cell, memory_format=torch.contiguous_format)
+    grad_grad = torch.empty_like(dist)
+    _bend_edges(
+        array(tangent_pos),
+        lattice_of(edge_shift, tangent_cell, batch),
+        *arrays_of(grad, pos, *edge_index),
+        lattice_of(edge_shift, cell, batch),
+        *arrays_of(dist, grad_grad, grad_pos, grad_cell),
+    )
+    return grad_grad, grad_pos.to(pos.dtype), None if grad_cell is None else grad_cell.to(pos.dtype)
+
+
+def _sums(pos: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Zeros in float64, since an atom may have many edges, and a cell has all of them."""
+    zeros = torch.zeros(pos.shape, dtype=torch.float64)
+    return zeros, None if cell is None else torch.zeros(cell.shape, dtype=torch.float64)
+
+
+def spline_basis(
+    dist: Tensor, cutoff: float, num_intervals: int, *, with_slopes: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Interval of each distance, ``[E]``, basis ``[E, 4]`` and its derivative, ``[E, 4]`` or without rows."""
+    interval = torch.empty(dist.size(0), dtype=torch.int64)
+    basis = dist.new_empty(dist.size(0), 4)
+    slopes = dist.new_empty(dist.size(0) if with_slopes else 0, 4)
+    weigh_edges(array(dist), cutoff, num_intervals, *arrays_of(interval, basis, slopes))
+    return interval, basis, slopes

@@ -301,5 +301,5 @@ def run_blocks(
     threads, ptr = num_threads(_work(half_list, weights)), array(half_list.target_ptr)
     partition = divide(threads, groups, ptr, *weights.w0.shape[1:], NARROW // weights.w0.itemsize)
     counts = np.empty(0, weights.w0.dtype) if n_neighbors is None else array(n_neighbors)
-    pairs = array(basis), array(half_list.bins), array(half_list.source), ptr, counts, *pairs
+    pairs = array(basis), array(half_list.interval), array(half_list.source), ptr, counts, *pairs
     program(threads, partition, pairs, tuple(weights), *state)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.backends.numba.edge_lengths import component, measure_edges, push_edges, weigh_edges
+from pyg_schnet.backends.numba.edge_lengths import component, lattice_of, measure_edges, push_edges, weigh_edges
 from pyg_schnet.backends.numba.interactions import BACKWARD, FORWARD
 from pyg_schnet.backends.numba.lib.buffers import arrays_of
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
@@ -35,7 +35,7 @@ _forward, _backward = FORWARD.tasks, BACKWARD.tasks
 
 
 class Head(NamedTuple):
-    """A readout of two layers for one property, as its rows are read; see :class:`pyg_schnet.ops.mlp.Pool`.
+    """A readout of two layers for one property, as its rows are read; see :func:`pyg_schnet.ops.pool_atoms`.
 
     Attributes:
         w1: Weights of the first layer, shape ``[H, F]``.
@@ -97,16 +97,16 @@ def _count_neighbors(dist, source, target, cutoff, counts) -> None:
 
 
 @njit(**ORDERED)
-def _strain(grad, pos, source, target, offset, dist, batch, grad_strain) -> None:
+def _strain(grad, pos, source, target, lattice, dist, batch, grad_strain) -> None:
     """Add what edges give to the gradient by the strain of their structure."""
     for e in range(grad.shape[0]):
         i, j = target[e], source[e]
-        if dist[e] == 0 or (offset is None and i == j):
+        if dist[e] == 0 or (lattice is None and i == j):
             continue
         slope = grad[e] / dist[e]
         for a in range(3):
             for b in range(a, 3):
-                first, second = component(pos, i, j, offset, e, a), component(pos, i, j, offset, e, b)
+                first, second = component(pos, i, j, lattice, e, a), component(pos, i, j, lattice, e, b)
                 grad_strain[batch[i], a, b] += slope * first * second
     for s in range(grad_strain.shape[0]):
         for a in range(3):
@@ -144,7 +144,7 @@ def _read_out(x, z, batch, mean, head, energy, grad_x) -> bool:
 
 @njit(**ORDERED)
 def _evaluate(
-    pos, z, batch, source, target, ptr, offset, grid, mean, partition, weights, head, energy, grad_pos, grad_strain
+    pos, z, batch, source, target, ptr, lattice, grid, mean, partition, weights, head, energy, grad_pos, grad_strain
 ) -> bool:
     num_intervals, cutoff, normalize = grid
     n_atoms, n_pairs, real = pos.shape[0], source.shape[0], pos.dtype
@@ -153,7 +153,7 @@ def _evaluate(
     per_pair = _layers(3, n_pairs, 4, pos)
     basis, slopes, grad_basis = per_pair[0], per_pair[1], per_pair[2]
     in_range = _are_species(z, weights[9].shape[0])
-    if not (in_range and measure_edges(pos, source, target, offset, real.type(cutoff), dist)):
+    if not (in_range and measure_edges(pos, source, target, lattice, real.type(cutoff), dist)):
         return False
     weigh_edges(dist, cutoff, num_intervals, interval, basis, slopes)
     counts = np.zeros(n_atoms if normalize else 0, real)
@@ -182,9 +182,9 @@ def _evaluate(
     for e in range(n_pairs):
         for k in range(4):
             grad_dist[e] += grad_basis[e, k] * slopes[e, k]
-    push_edges(grad_dist, pos, source, target, offset, dist, grad_pos, None)
+    push_edges(grad_dist, pos, source, target, lattice, dist, grad_pos, None)
     if grad_strain.shape[0] > 0:
-        _strain(grad_dist, pos, source, target, offset, dist, batch, grad_strain)
+        _strain(grad_dist, pos, source, target, lattice, dist, batch, grad_strain)
     return True
 
 
@@ -195,7 +195,8 @@ def potential(
     batch_size: int,
     index: Tensor,
     ptr: Tensor,
-    offset: Tensor | None,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
     grid: Grid,
     weights: Weights,
     head: Head,
@@ -212,7 +213,8 @@ def potential(
         batch_size: Number of structures B.
         index: ``(j, i)``, one edge for both directions, sorted by i, shape ``[2, P]``.
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-        offset: Lattice vectors crossed by each edge in Å, shape ``[P, 3]``; ``None`` for open boundaries.
+        edge_shift: Lattice images crossed by each edge, shape ``[P, 3]``; ``None`` for open boundaries.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
         grid: Grid of the tables.
         weights: Weights of the blocks, and features before them.
         head: Weights of the readout.
@@ -225,7 +227,7 @@ def potential(
     """
     shapes = (batch_size, 1), pos.shape, (batch_size if strain else 0, 3, 3)
     energy, grad_pos, grad_strain = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)  # rounded once
-    arrays = arrays_of(pos, z, batch, index[0], index[1], ptr, offset)
+    arrays = [*arrays_of(pos, z, batch, index[0], index[1], ptr), lattice_of(edge_shift, cell, batch)]
     partition = by_groups((0, len(pos)), *weights.w0.shape[1:])
     found = _evaluate(
         *arrays,

@@ -36,7 +36,7 @@ def _count_sorted(key, ptr) -> bool:
 
 
 @njit(cache=True)
-def _halve(source, ptr, offset, chosen, sources, targets, chosen_ptr) -> int:
+def _halve(source, ptr, shift, chosen, sources, targets, chosen_ptr) -> int:
     """Write one edge of each pair, its ends, and where those of each target begin; returns their number.
 
     It is -1 if an edge has no partner. Edges of a target are in the order of their sources, images of one source in an
@@ -61,9 +61,9 @@ def _halve(source, ptr, offset, chosen, sources, targets, chosen_ptr) -> int:
                 e, f = begin + k, partner + end - begin - 1 - k
                 if source[f] != i:
                     return -1
-                if offset is not None:
+                if shift is not None:
                     for d in range(3):
-                        if offset[e, d] != -offset[f, d]:
+                        if shift[e, d] != -shift[f, d]:
                             return -1
                 if e < f:
                     chosen[count], sources[count], targets[count] = e, j, i
@@ -73,11 +73,11 @@ def _halve(source, ptr, offset, chosen, sources, targets, chosen_ptr) -> int:
     return count
 
 
-def half_list(source: Tensor, ptr: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
-    """One edge of each pair of directions, its ends and their ``ptr``; see :func:`pyg_schnet.ops.pair_edges`."""
+def half_list(source: Tensor, ptr: Tensor, edge_shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """One edge of each pair of directions, its ends and their ``ptr``; see :func:`pyg_schnet.ops.half_list`."""
     room = source.size(0) // 2
     chosen, ends, chosen_ptr = source.new_empty(room), source.new_empty(2, room), torch.zeros_like(ptr)
-    count = _halve(*arrays_of(source, ptr, offset, chosen, ends[0], ends[1], chosen_ptr))
+    count = _halve(*arrays_of(source, ptr, edge_shift, chosen, ends[0], ends[1], chosen_ptr))
     return (chosen[:count], ends[:, :count], chosen_ptr) if count >= 0 else None
 
 
@@ -88,15 +88,7 @@ def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:
 
 
 def sort_edges(key: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Order of edges by a key from 0 to ``size - 1``; see :func:`pyg_schnet.ops.graph.sort_edges`.
-
-    Raises:
-        IndexError: If a key lies outside.
-    """
-    if key.numel() > 0:
-        low, high = torch.aminmax(key)
-        if low < 0 or high >= size:
-            raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {size}")
-    ptr, order = torch.zeros(size + 1, dtype=torch.int64), torch.empty_like(key)
-    _sort(key.numpy(), ptr.numpy(), order.numpy())
+    """Order of edges by a key from 0 to ``size - 1``, which is not checked; see :func:`pyg_schnet.ops.sort_edges`."""
+    ptr, order = torch.zeros(size + 1, dtype=torch.int64), torch.empty(key.size(0), dtype=torch.int64)
+    _sort(*arrays_of(key, ptr, order))
     return ptr, order

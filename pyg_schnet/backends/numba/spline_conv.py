@@ -35,7 +35,8 @@ from pyg_schnet.backends.numba.lib.simd import (
     total,
     wide,
 )
-from pyg_schnet.ops.graph import SplineGraph, is_crowded
+from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
 
 
 @njit(**ORDERED)
@@ -157,11 +158,7 @@ def _grad_basis(begin, end, g, x, table, interval, source, target, out) -> None:
 def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form with respect to g: the convolution itself, shape ``[N_dst, F]``."""
     ptr = array(graph.target_ptr)
-    if (
-        x.dtype != torch.float32
-        or graph.source.size(0) <= tuning.current.many_edges
-        or not is_crowded(graph.target_ptr)
-    ):
+    if x.dtype != torch.float32 or graph.source.size(0) <= MANY_EDGES or not is_crowded(graph.target_ptr):
         return _convolved(x, table, basis, graph, ptr)
     pieces, owner = _in_pieces(ptr)
     rows = _convolved(x, table, basis, graph, pieces)
@@ -172,7 +169,7 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph) -> 
 def _convolved(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, ptr: np.ndarray) -> Tensor:
     """Rows of the convolution, each the sum over the edges from ``ptr[i]`` to ``ptr[i + 1]``."""
     out = x.new_empty(len(ptr) - 1, x.size(1))
-    arrays = arrays_of(x, table, basis, graph.bins, graph.source)
+    arrays = arrays_of(x, table, basis, graph.interval, graph.source)
     run(_convolve_rows, by_work(ptr), _work(x, graph), *arrays, ptr, _order(graph.target_order), out.numpy())
     return out
 
@@ -188,19 +185,19 @@ def _in_pieces(ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def spline_conv_grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, graph: SplineGraph) -> Tensor:
     """Derivative of the form with respect to C, shape ``[num_rows, F]``."""
-    graph = graph.with_bins(num_rows - 3)
+    graph = graph.with_intervals(num_rows - 3)
     out = x.new_empty(num_rows, x.size(1))
-    arrays = arrays_of(g, x, basis, graph.source, graph.target, graph.bin_ptr)
+    arrays = arrays_of(g, x, basis, graph.source, graph.target, graph.interval_ptr)
     cut = evenly(x.size(1), NARROW // x.element_size())
-    run(_grad_table_features, cut, _work(x, graph), *arrays, _order(graph.bin_order), out.numpy())
+    run(_grad_table_features, cut, _work(x, graph), *arrays, _order(graph.interval_order), out.numpy())
     return out
 
 
 def spline_conv_grad_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form with respect to h, shape ``[E, 4]``."""
-    out = x.new_zeros(graph.bins.size(0), 4)
-    arrays = arrays_of(g, x, table, graph.bins, graph.source, graph.target)
-    run(_grad_basis, evenly(graph.bins.size(0)), _work(x, graph), *arrays, out.numpy())
+    out = x.new_zeros(graph.interval.size(0), 4)
+    arrays = arrays_of(g, x, table, graph.interval, graph.source, graph.target)
+    run(_grad_basis, evenly(graph.interval.size(0)), _work(x, graph), *arrays, out.numpy())
     return out
 
 
@@ -209,4 +206,4 @@ def _order(order: Tensor | None) -> np.ndarray:
 
 
 def _work(x: Tensor, graph: SplineGraph) -> int:
-    return graph.bins.size(0) * x.size(1)
+    return graph.interval.size(0) * x.size(1)

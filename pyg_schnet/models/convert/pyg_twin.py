@@ -13,13 +13,13 @@ from torch_geometric.nn.models.schnet import CFConv, GaussianSmearing, Interacti
 
 from pyg_schnet.models.convert.pyg import pair_layers
 from pyg_schnet.models.schnet import SchNet
-from pyg_schnet.ops.standard import is_patched, standard
+from pyg_schnet.ops.dispatch import is_any_hooked, is_patched, registered
 
 _TABLES = ("_modules", "_parameters", "_buffers")
 _SHIFT = ShiftedSoftplus().shift
 
 for _cls in (CFConv, GaussianSmearing, InteractionBlock, ShiftedSoftplus, nn.Sequential):
-    standard()(_cls)
+    registered()(_cls)
 
 
 class Twin:
@@ -36,7 +36,7 @@ class Twin:
 
     def model(self) -> SchNet | None:
         """Our model in the mode of theirs; ``None`` where a part is another one than PyG's, or hooked."""
-        if nn.modules.module._has_any_global_hook() or is_patched():
+        if is_any_hooked() or is_patched():
             return None
         if self._snapshot is None or not self._snapshot.is_unchanged():
             parts = self.theirs.embedding, self.theirs.distance_expansion, self.theirs.interactions

@@ -14,18 +14,9 @@ _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch
 
 
 def array(x: Tensor | None) -> np.ndarray | None:
-    """The memory of a tensor, in rows.
-
-    Raises:
-        ValueError: If the tensor stands for several, as gradients do that autograd takes all at once.
-    """
+    """The memory of a tensor, in rows."""
     if x is None:
         return None
-    if torch._C._functorch.is_legacy_batchedtensor(x):
-        raise ValueError(
-            "several gradients at once (is_grads_batched=True, vectorize=True) cannot go through compiled kernels; "
-            "take one after the other, or all at once by torch.func.jacrev or torch.func.hessian"
-        )
     values = (x.detach() if x.requires_grad else x).numpy()
     return values if values.flags.c_contiguous else np.ascontiguousarray(values)
 

@@ -1,4 +1,4 @@
-"""``pyg-schnet merge``: the models of several runs as one."""
+"""The models of several runs as one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,15 @@ import numpy as np
 import yaml
 
 from pyg_schnet.data import Split
-from pyg_schnet.models import load, merge
+from pyg_schnet.models import join_ensemble, load
 from pyg_schnet.train.evaluation import errors_of
 from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE, as_json, write_json
 from pyg_schnet.train.report import NO_TEST, format_errors
 from pyg_schnet.train.split_note import note_split, together
 
 
-def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, batch_size: int = 250) -> None:
-    """One model whose output is the mean of those of several runs, tested on the structures that none has learned from.
-
-    Args:
-        runs: Folders of the runs, which differ in their seeds.
-        run_dir: Folder for model, result and what is needed to test it again; a new one.
-        data_dir: Folder of the files that the data sets name.
-        batch_size: Structures in a batch.
-    """
+def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: int) -> None:
+    """Save the mean of several runs and its errors; for the arguments see :func:`pyg_schnet.cli.merge.merge_runs`."""
     folders = [Path(run) for run in runs]
     if not folders:
         raise ValueError("give the folders of the runs to merge, for example '[runs/seed-0, runs/seed-1]'")
@@ -39,7 +32,7 @@ def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, ba
         raise ValueError(f"{run_dir} is there already; choose another --run_dir")
     results = [json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")) for folder in folders]
     _check(folders, results)
-    model = merge([load(folder / MODEL_FILE) for folder in folders])
+    model = join_ensemble([load(folder / MODEL_FILE) for folder in folders])
     training = _together([result["training"] for result in results])
     training["parameters"] = sum(weight.numel() for weight in model.parameters())
     given = yaml.safe_load((folders[0] / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -13,9 +13,9 @@ from ase.constraints import FixAtoms
 from ase.db import connect
 
 from pyg_schnet import SchNet
+from pyg_schnet.cli.predict import predict_file
+from pyg_schnet.data.extxyz import writable
 from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
-from pyg_schnet.train.extxyz import writable
-from pyg_schnet.train.prediction import predict_file
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def rich():
 
 def test_all_that_a_structure_has_comes_back(energies, capsys, monkeypatch):
     images = [("", rich()), ("", molecule("CH4"))]  # more than any one format holds
-    monkeypatch.setattr("pyg_schnet.train.prediction.read_all", lambda *_: images)
+    monkeypatch.setattr("pyg_schnet.cli._prediction.read_all", lambda *_: images)
     predict(energies)
     assert "2 values of energy in eV" in capsys.readouterr().out
     found, methane = ase.io.read(energies / "out.xyz", ":")

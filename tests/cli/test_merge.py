@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from pyg_schnet.cli.merge import merge_runs
 from pyg_schnet.data import Split
-from pyg_schnet.train.merging import merge_runs
 
 
 def run(folder, train, val, test, *, fingerprint="a" * 16, recipe="qm9", data=None):

@@ -1,21 +1,22 @@
-"""``pyg-schnet predict``: the property of new structures."""
+"""The property of new structures."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm import tqdm
 
-from pyg_schnet.data import AtomsDataset, Property, StructureLoader
+from pyg_schnet.data import AtomsDataset, StructureLoader
 from pyg_schnet.data.ase_files import read_all
 from pyg_schnet.data.check import StructureCheck
-from pyg_schnet.models import load
+from pyg_schnet.data.extxyz import flat_info, writable
+from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
-from pyg_schnet.train.evaluation import evaluator
-from pyg_schnet.train.extxyz import flat_info, writable
-from pyg_schnet.train.task import PropertyTask
+from pyg_schnet.nn import MeanReadout, sum_references
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,25 +24,8 @@ if TYPE_CHECKING:
 _FORMATS = {".csv": "csv", ".xyz": "extxyz", ".extxyz": "extxyz"}
 
 
-def predict_file(
-    structures: str,
-    *,
-    model: str,
-    output: str | None = None,
-    format: Literal["auto", "csv", "extxyz"] = "auto",
-    batch_size: int = 250,
-) -> None:
-    """Property of the structures in any file that ASE reads.
-
-    Args:
-        structures: File of structures (.xyz, .extxyz, .db, .cif, ... or compressed with .gz), positions in Å.
-        model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
-        output: File to write; by default only a table is printed.
-        format: csv (one line for each structure, with what it has in a single number or word) or extxyz (the structures
-            as they are, with all they have, and predicted_PROPERTY and predicted_PROPERTY_unit; with a number behind
-            it where there is such a name already); auto goes by the ending of the output.
-        batch_size: Structures in a batch.
-    """
+def predict_file(structures: str, model: str, output: str | None, format: str, batch_size: int) -> None:
+    """Print or write the property of structures; for the arguments see :func:`pyg_schnet.cli.predict.predict_file`."""
     kind = _kind_of(output, format)
     network = load(model)
     name, unit = network.card.get("target") or "property", network.card.get("unit") or "1"
@@ -50,14 +34,7 @@ def predict_file(
         dataset = AtomsDataset([atoms.copy() for atoms in images])  # without labels, which are not needed
     except ValueError as error:
         raise ValueError(f"{structures}: {error}") from error
-    check = StructureCheck([network.card])
-    for batch in StructureLoader(dataset, batch_size):
-        check.batch(batch)
-    check_boundaries(network.readout, torch.cat([data.pbc for data in dataset]))
-    check_origin(network.readout, torch.cat([data.origin for data in dataset]))
-    task = PropertyTask.from_model(network, Property(name, unit))
-    loader = StructureLoader(dataset, batch_size)
-    values = torch.cat(evaluator().predict(task, loader)).reshape(len(images), -1).tolist()
+    values = _predict(network, dataset, batch_size).tolist()
     if output is None:
         print(f"{'structure':>9}  {'formula':<16}  {'  '.join(_headers(name, unit, len(values[0])))}")
         for k, (atoms, value) in enumerate(zip(images, values, strict=True)):
@@ -66,6 +43,39 @@ def predict_file(
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     (_write_csv if kind == "csv" else _write_extxyz)(Path(output), images, values, name, unit)
     print(f"{len(values):,} values of {name} in {unit} written to {output}")
+
+
+def _predict(network: AtomisticModel, dataset: AtomsDataset, batch_size: int) -> torch.Tensor:
+    """Property of each structure in float64, shape ``[B, C]``; references of the elements are added in float64.
+
+    Args:
+        network: Model; its references are taken out.
+        dataset: Structures.
+        batch_size: Structures in a batch.
+
+    Raises:
+        ValueError: If the property is not defined for a structure.
+    """
+    loader = StructureLoader(dataset, batch_size)
+    check = StructureCheck([network.card])
+    for batch in loader:
+        check.batch(batch)
+    check_boundaries(network.readout, torch.cat([data.pbc for data in dataset]))
+    check_origin(network.readout, torch.cat([data.origin for data in dataset]))
+    atomref, mean = pop_atomref(network), isinstance(network.readout, MeanReadout)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    network, dtype = network.to(device), next(network.parameters()).dtype
+    values = []
+    for batch in tqdm(loader, "Predicting", leave=False, delay=1.0):
+        size, taken = batch.num_graphs, 0.0
+        if atomref is not None:
+            taken = sum_references(atomref, batch.z, batch.batch, size, mean=mean)
+        batch = batch.to(device)
+        pos, cell = batch.pos.to(dtype), batch.cell.to(dtype)
+        with torch.no_grad():
+            found = network(batch.z, pos, batch.batch, cell=cell, pbc=batch.pbc, batch_size=size)
+        values.append(taken + found.reshape(size, -1).cpu().to(torch.float64))
+    return torch.cat(values)
 
 
 def _headers(name: str, unit: str, width: int) -> list[str]:

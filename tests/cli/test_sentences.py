@@ -1,9 +1,9 @@
 import jsonargparse
 import pytest
 
+from pyg_schnet.cli._sentences import is_of_parser, sentence_of
 from pyg_schnet.models import SchNet
 from pyg_schnet.train import PropertyTask
-from pyg_schnet.train.sentences import is_of_parser, sentence_of
 
 
 def reason(arguments):

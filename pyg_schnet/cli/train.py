@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
+from pyg_schnet.cli._options import prepare_torch, readable_errors
 from pyg_schnet.data import Split, collate_indices
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.convert import like_pyg
@@ -170,6 +171,13 @@ class TrainCLI(LightningCLI):
             ) from error
         check_strategy(trainer)
         return trainer
+
+
+def run(args: list[str]) -> None:
+    """Run the command with its arguments."""
+    prepare_torch()
+    with readable_errors("train"):
+        train_model(args)
 
 
 def train_model(args: list[str]) -> None:

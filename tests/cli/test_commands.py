@@ -11,7 +11,7 @@ from pyg_schnet.data import Split
 from pyg_schnet.models import read_header
 from pyg_schnet.models.domain import Domain
 
-from .conftest import SAMPLE
+from ..train.conftest import SAMPLE
 
 
 def train_briefly(folder, *more, epochs):

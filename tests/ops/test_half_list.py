@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from pyg_schnet.data import to_data
-from pyg_schnet.geometry import edge_offsets
 from pyg_schnet.neighbors import radius_graph
-from pyg_schnet.ops import pair_edges
+from pyg_schnet.ops import half_list
 
 
 def open_graph(n_structures=5, n_atoms=9, seed=0):
@@ -21,7 +20,7 @@ def periodic_graph(atoms, cutoff=5.0):
     data = to_data(atoms)
     batch = torch.zeros_like(data.z)
     edge_index, shift = radius_graph(data.pos, cutoff, batch, batch_size=1, cell=data.cell, pbc=data.pbc)
-    return edge_index, edge_offsets(edge_index, shift, data.cell, batch, data.pos.dtype), len(data.z)
+    return edge_index, shift, len(data.z)
 
 
 def rattled(atoms):
@@ -38,55 +37,55 @@ GRAPHS = {
 }
 
 
-def as_set(edge_index, offset):
+def as_set(edge_index, shift):
     """Edges that can be compared."""
-    offset = torch.zeros(edge_index.size(1), 3) if offset is None else offset
-    rows = torch.cat([edge_index.t().double(), offset.double()], 1)
+    shift = torch.zeros(edge_index.size(1), 3) if shift is None else shift
+    rows = torch.cat([edge_index.t().double(), shift.double()], 1)
     return {tuple(row) for row in (rows + 0.0).tolist()}  # no minus zero
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_half_and_its_reversal_are_the_whole(name):
-    edge_index, offset, n_atoms = GRAPHS[name]()
-    pairs = pair_edges(edge_index, None, offset, n_atoms)
+    edge_index, shift, n_atoms = GRAPHS[name]()
+    pairs = half_list(edge_index, None, shift, n_atoms)
     half = pairs.edges
     assert half.numel() == edge_index.size(1) // 2 > 0
     assert (half.diff() > 0).all()
     assert torch.equal(pairs.index, edge_index[:, half])
     assert torch.equal(pairs.ptr, torch.searchsorted(pairs.index[1].contiguous(), torch.arange(n_atoms + 1)))
-    chosen, crossed = edge_index[:, half], None if offset is None else offset[half]
+    chosen, crossed = edge_index[:, half], None if shift is None else shift[half]
     reversal = as_set(chosen.flip(0), None if crossed is None else -crossed)
     assert as_set(chosen, crossed).isdisjoint(reversal)
-    assert as_set(chosen, crossed) | reversal == as_set(edge_index, offset)
+    assert as_set(chosen, crossed) | reversal == as_set(edge_index, shift)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_without_one_edge_a_graph_is_directed(name):
-    edge_index, offset, n_atoms = GRAPHS[name]()
+    edge_index, shift, n_atoms = GRAPHS[name]()
     for missing in (0, edge_index.size(1) // 2, edge_index.size(1) - 1):
         kept = torch.arange(edge_index.size(1)) != missing
-        left = None if offset is None else offset[kept]
-        assert pair_edges(edge_index[:, kept], None, left, n_atoms) is None
+        left = None if shift is None else shift[kept]
+        assert half_list(edge_index[:, kept], None, left, n_atoms) is None
 
 
 def test_images_must_be_the_opposite_ones():
-    edge_index, offset, n_atoms = GRAPHS["small cell"]()
-    moved = offset.clone()
-    moved[3] += torch.tensor([5.6, 0.0, 0.0])
-    assert pair_edges(edge_index, None, moved, n_atoms) is None
+    edge_index, shift, n_atoms = GRAPHS["small cell"]()
+    moved = shift.clone()
+    moved[3] += torch.tensor([1, 0, 0], dtype=shift.dtype)
+    assert half_list(edge_index, None, moved, n_atoms) is None
 
 
 def test_atoms_themselves_belong_to_no_pair():
     edge_index = torch.tensor([[0, 1, 0, 1, 2], [0, 0, 1, 1, 2]])
-    assert pair_edges(edge_index, None, None, 3).edges.tolist() == [1]
-    images = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1.0, 0, 0]])
-    assert pair_edges(torch.zeros(2, 3, dtype=torch.int64), None, images, 1).edges.tolist() == [0]
+    assert half_list(edge_index, None, None, 3).edges.tolist() == [1]
+    images = torch.tensor([[-1, 0, 0], [0, 0, 0], [1, 0, 0]])
+    assert half_list(torch.zeros(2, 3, dtype=torch.int64), None, images, 1).edges.tolist() == [0]
 
 
 def test_edges_given_twice_stay_two():
     edge_index = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]])
-    assert pair_edges(edge_index, None, None, 2).edges.tolist() == [0, 1]
-    assert pair_edges(edge_index[:, 1:], None, None, 2) is None
+    assert half_list(edge_index, None, None, 2).edges.tolist() == [0, 1]
+    assert half_list(edge_index[:, 1:], None, None, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -95,12 +94,21 @@ def test_edges_given_twice_stay_two():
     ids=["targets unsorted", "sources unsorted", "no such target", "no such source", "negative source"],
 )
 def test_other_edges_are_taken_as_they_are(edge_index):
-    assert pair_edges(torch.tensor(edge_index), None, None, 3) is None
+    assert half_list(torch.tensor(edge_index), None, None, 3) is None
 
 
 def test_no_edges_are_no_pairs():
-    assert pair_edges(torch.empty(2, 0, dtype=torch.int64), None, None, 3).edges.tolist() == []
+    assert half_list(torch.empty(2, 0, dtype=torch.int64), None, None, 3).edges.tolist() == []
 
 
-def test_nobody_looks_at_other_devices():
-    assert pair_edges(torch.empty(2, 4, dtype=torch.int64, device="meta"), None, None, 3) is None
+def test_half_lists_are_for_the_cpu():
+    assert half_list(torch.empty(2, 4, dtype=torch.int64, device="meta"), None, None, 3) is None
+
+
+def test_crowded_atoms_keep_directed_edges():
+    ends = torch.stack([torch.zeros(1100, dtype=torch.int64), torch.arange(1, 1101)])
+    index = torch.cat([ends, ends.flip(0)], 1)
+    index = index[:, (index[1] * 2000 + index[0]).argsort()]
+    assert half_list(index, None, None, 1101) is None
+    few = index[:, (index < 1000).all(0)]
+    assert half_list(few, None, None, 1101).edges.numel() == 999

@@ -8,7 +8,7 @@ import torch
 from ase.build import molecule
 
 from pyg_schnet import SchNet
-from pyg_schnet.train.prediction import predict_file
+from pyg_schnet.cli.predict import predict_file
 
 NAMES = ["H2O", "CH4", "C2H6", "NH3", "CH3CH2OH", "H2", "CO2"]
 

@@ -1,0 +1,36 @@
+"""``pyg-schnet predict``: the property of new structures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pyg_schnet.cli._options import run_function
+
+
+def run(args: list[str]) -> None:
+    """Run the command with its arguments."""
+    run_function("predict", predict_file, args, needs="pyg_schnet.cli._prediction")
+
+
+def predict_file(
+    structures: str,
+    *,
+    model: str,
+    output: str | None = None,
+    format: Literal["auto", "csv", "extxyz"] = "auto",
+    batch_size: int = 250,
+) -> None:
+    """Property of the structures in any file that ASE reads.
+
+    Args:
+        structures: File of structures (.xyz, .extxyz, .db, .cif, ... or compressed with .gz), positions in Å.
+        model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
+        output: File to write; by default only a table is printed.
+        format: csv (one line for each structure, with what it has in a single number or word) or extxyz (the structures
+            as they are, with all they have, and predicted_PROPERTY and predicted_PROPERTY_unit; with a number behind
+            it where there is such a name already); auto goes by the ending of the output.
+        batch_size: Structures in a batch.
+    """
+    from pyg_schnet.cli import _prediction
+
+    _prediction.predict_file(structures, model, output, format, batch_size)

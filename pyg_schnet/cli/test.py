@@ -1,0 +1,45 @@
+"""``pyg-schnet test``: error of a saved model on the test structures of its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyg_schnet.cli._options import run_function
+
+
+def run(args: list[str]) -> None:
+    """Run the command with its arguments."""
+    run_function("test", evaluate_model, args, needs="pyg_schnet.train.evaluation")
+
+
+def evaluate_model(
+    model: str,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    batch_size: int = 250,
+) -> None:
+    """Error of a saved model on the test structures of its run.
+
+    Args:
+        model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
+        config: Configuration that names data set and target; by default config.yaml beside the model, or what the
+            model file itself says.
+        split: Saved split whose test structures are taken; by default that of the run, which the model file remembers.
+            Structures that the model has learned from are refused.
+        data_dir: Folder of the files that the data sets name.
+        batch_size: Structures in a batch.
+    """
+    from pyg_schnet.models import load
+    from pyg_schnet.pretrained import find
+    from pyg_schnet.train.evaluation import configuration_of, errors_of, split_of_run
+    from pyg_schnet.train.files import CONFIG_FILE, SPLIT_FILE
+    from pyg_schnet.train.report import format_errors
+
+    network = load(model)
+    folder = find(model).parent
+    given = configuration_of(network, Path(config) if config else folder / CONFIG_FILE, required=config is not None)
+    beside = folder / SPLIT_FILE
+    chosen = split_of_run(network, given, split, beside if beside.is_file() else None)
+    print(format_errors(*errors_of(network, given, chosen, data_dir, batch_size)))

@@ -1,0 +1,266 @@
+"""What the programs need of a model, kept until a part or a weight of it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyg_schnet.engine.eligibility import (
+    MODEL_ROWS,
+    PROGRAMS,
+    Parts,
+    Request,
+    readout_tensors,
+    tensors_of,
+    weights_of,
+)
+from pyg_schnet.engine.plan import choose
+from pyg_schnet.engine.tables import FilterTables
+from pyg_schnet.nn.conv import CFConv, neighbor_counts
+from pyg_schnet.nn.versioned_cache import VersionedCache
+from pyg_schnet.ops import spline_basis
+from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched
+from pyg_schnet.ops.graph import SplineGraph, spanned
+from pyg_schnet.ops.interactions import interactions, pack_interactions
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, potential
+
+_POTENTIAL, _INTERACTIONS, _ = PROGRAMS
+
+
+class ModuleSnapshot:
+    """Parts, weights, options and hooks of modules, as they were; values of weights are not looked at.
+
+    It is asked in every evaluation, so it touches as few objects as it can: a kernel has emptied the caches before.
+
+    Args:
+        wholes: Modules with all their parts.
+        alone: Modules that are looked at without their parts.
+    """
+
+    def __init__(self, wholes: Iterable[nn.Module], alone: Iterable[nn.Module] = ()) -> None:
+        parts = list(dict.fromkeys(chain(alone, (part for whole in wholes for part in whole.modules()))))
+        self._parts, self._classes = parts, list(map(type, parts))
+        self._own = list(map(vars, parts))
+        self._sizes = list(map(len, self._own))  # a method that is set on an object is one more
+        self._options = [itemgetter("training", *_options(own)) for own in self._own]
+        self._chosen = self._now()
+        self._children = [part._modules for part in parts if part._modules]
+        self._copies = list(map(dict, self._children))
+        tensors = [table for part in parts for table in (part._parameters, part._buffers) if table]
+        self._values = list(map(dict.values, tensors))
+        self._held = list(chain.from_iterable(self._values))  # so that no other tensor gets one of their places
+        self._places = list(map(id, self._held))
+        self._hooks = [own[name] for own in self._own for name in own if is_of_calls(name)]
+        self._hooked = [hooks for hooks in self._hooks if hooks]
+        self._around = is_any_hooked(), is_patched()
+
+    def _now(self) -> list[tuple]:
+        """Options of all parts."""
+        return [get(own) for get, own in zip(self._options, self._own, strict=True)]
+
+    def is_unchanged(self) -> bool:
+        """Whether everything is still in its place, and hooked as it was."""
+        try:
+            same = list(map(len, self._own)) == self._sizes and self._now() == self._chosen
+        except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or values that are compared one by one
+            return False
+        return (
+            same
+            and self._children == self._copies
+            and list(map(type, self._parts)) == self._classes
+            and list(map(id, chain.from_iterable(self._values))) == self._places
+            and (not any(self._hooks) if not self._hooked else list(filter(None, self._hooks)) == self._hooked)
+            and (is_any_hooked(), is_patched()) == self._around
+        )
+
+
+_OF_ALL_MODULES = frozenset(vars(nn.Module())) | {"inspector"}
+
+
+def _options(own: dict[str, Any]) -> list[str]:
+    """Attributes that a module has of its own; tables of parts, weights and hooks are looked at by themselves."""
+    return [name for name in own if name not in _OF_ALL_MODULES and not is_of_calls(name)]
+
+
+class Facts(NamedTuple):
+    """What is known of a model until a part of it changes.
+
+    Attributes:
+        parts: The parts.
+        snapshot: The parts as they were.
+        found: Programs that are barred, with the reason.
+        filters: Whether filters come from tables.
+        blocks: What the programs compute with; ``None`` where both are barred.
+        kept: Packed weights of evaluation.
+    """
+
+    parts: Parts
+    snapshot: ModuleSnapshot
+    found: tuple[tuple[frozenset[str], str], ...]
+    filters: Literal["spline", "exact", "mixed"]
+    blocks: Blocks | None
+    kept: VersionedCache
+
+    @classmethod
+    def of(cls, model: Any) -> Facts:
+        """Find out what there is to know of a model."""
+        parts = Parts.of(model)
+        found = []
+        for row in MODEL_ROWS:
+            found += [(row.bars, reason) for reason in row.find(parts)]
+            if found and _INTERACTIONS in found[-1][0]:
+                break
+        barred = frozenset().union(*(bars for bars, _ in found))
+        blocks = None if _INTERACTIONS in barred else Blocks(parts, _POTENTIAL not in barred)
+        filters = _filters_of(parts)
+        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
+        return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache())
+
+    def is_true_of(self, model: Any) -> bool:
+        """Whether the model is still as it was."""
+        return self.parts[0] is model and self.parts == Parts.of(model) and self.snapshot.is_unchanged()
+
+
+def _filters_of(parts: Parts) -> Literal["spline", "exact", "mixed"]:
+    convs = [getattr(block, "conv", None) for block in parts.blocks]
+    kinds = {isinstance(conv, CFConv) and conv.is_splined() for conv in convs}
+    return "mixed" if len(kinds) > 1 else "spline" if kinds == {True} else "exact"
+
+
+class Blocks:
+    """Embedding, blocks and readout of a model as the programs compute with them.
+
+    Args:
+        parts: Parts that no row of the table bars.
+        with_readout: Whether the readout belongs to it.
+    """
+
+    def __init__(self, parts: Parts, with_readout: bool) -> None:
+        convs = [block.conv for block in parts.blocks]
+        self.embedding = parts.embedding.weight
+        self.weights = [weight for block in parts.blocks for weight in weights_of(block)]
+        self.tables = FilterTables(convs)
+        self.readout = readout_tensors(parts.readout) if with_readout else ()
+        self.mean = with_readout and parts.readout.reduce == "mean"
+        first, table = convs[0], convs[0].table
+        self.normalize, self.cutoff, self.training = first.normalize, float(first.cutoff), first.filter_network.training
+        self.num_intervals = first.spline.num_grid_points - 1 if table is None else table.size(0) - 3
+        numbers = (tensors_of(block).values() for block in parts.different_blocks())
+        self.tensors = [self.embedding, *chain.from_iterable(numbers), *self.readout]
+        self.tensors += [conv.table for conv in convs if conv.table is not None]
+
+    @torch.no_grad()
+    def pack(self) -> PotentialWeights:
+        """All numbers in evaluation, packed for the kernels."""
+        table = self.tables.evaluate()
+        numbers = PotentialWeights(
+            self.cutoff, self.normalize, self.mean, self.embedding, table, self.weights, self.readout
+        )
+        packed = pack_interactions(table, self.weights, self.embedding)
+        return numbers.pack(packed) if self.readout else numbers._replace(packed=(packed, None, None))
+
+    def represent(self, z: Tensor, edges: Any, numbers: PotentialWeights | None) -> Tensor:
+        """Features after all blocks.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``.
+            edges: Half list with ``index``, ``dist`` and ``ptr``.
+            numbers: What :meth:`pack` gave; ``None`` in training.
+        """
+        index, dist, ptr = edges.index, edges.dist, edges.ptr
+        interval, basis = spline_basis(dist, self.cutoff, self.num_intervals)
+        if numbers is None:
+            interval, first, count = spanned(interval, self.num_intervals)
+            table, packed = self.tables.compute(first, count), None
+        else:
+            table, packed = numbers.table, numbers.packed[0]
+            table = self.tables.with_gradient(table) if torch.is_grad_enabled() else table
+        half_list, n_neighbors = SplineGraph(interval, index[0], index[1], ptr), None
+        if self.normalize:
+            both = torch.cat([index, index.flip(0)], 1), torch.cat([dist.detach()] * 2)
+            n_neighbors = neighbor_counts(*both, self.cutoff, z.size(0))
+        return interactions(
+            z,
+            self.embedding,
+            table,
+            basis,
+            half_list,
+            self.weights,
+            n_neighbors,
+            packed=packed,
+            keep_for_weights=numbers is None,
+        )
+
+
+class ModelCache:
+    """Runs the programs for one model, with what is known of it. Copies start empty.
+
+    Args:
+        watch: Whether changes of parts and weights are looked for; see :func:`pyg_schnet.engine.freeze.freeze`.
+    """
+
+    def __init__(self, watch: bool = True) -> None:
+        self.watch = watch
+        self._facts: Facts | None = None
+        self._packed: PotentialWeights | None = None
+
+    def __reduce__(self) -> tuple[type[ModelCache], tuple[bool]]:
+        return ModelCache, (self.watch,)
+
+    def forget(self) -> None:
+        """Find out again what there is to know when it is needed next."""
+        self._facts = self._packed = None
+
+    def facts(self, model: Any) -> Facts:
+        """What is known of the model, found out again where a part of it has changed."""
+        known = self._facts
+        if known is None or (self.watch and not known.is_true_of(model)):
+            known = self._facts = Facts.of(model)
+        return known
+
+    def packed(self, facts: Facts) -> PotentialWeights:
+        """All numbers in evaluation, packed again where a weight has changed."""
+        if self.watch:
+            kept = facts.kept.get(facts.blocks.tensors, None, facts.blocks.pack)
+            return facts.blocks.pack() if kept is None else kept
+        if self._packed is None:
+            self._packed = facts.blocks.pack()
+        return self._packed
+
+    def represent(self, model: Any, z: Tensor, edges: Any, backend: Backend = "auto") -> Tensor | None:
+        """Features after all blocks by the program ``"interactions"``; ``None`` where layers are to be called.
+
+        Args:
+            model: The model.
+            z: Atomic numbers, shape ``[N]``.
+            edges: Edges with ``half_list``, which may be ``None``.
+            backend: How it is computed.
+        """
+        half_list = edges.half_list
+        if half_list is None or is_followed():
+            return None
+        facts = self.facts(model)
+        request = Request(z, half_list.dist, backend, half_list=True)
+        if facts.blocks is None or choose(facts, request).program != _INTERACTIONS:
+            return None
+        numbers = None if facts.blocks.training else self.packed(facts)
+        return facts.blocks.represent(z, half_list, numbers)
+
+    def prepare_potential(self, model: Any, request: Request) -> PotentialWeights | None:
+        """Numbers for the program ``"potential"``; ``None`` where a call is to be computed otherwise."""
+        if is_followed():
+            return None
+        facts = self.facts(model)
+        if facts.blocks is None or choose(facts, request).program != _POTENTIAL:
+            return None
+        return self.packed(facts)
+
+
+def run_potential(weights: PotentialWeights, *arguments: Any, strain: bool, backend: Backend) -> EnergyGradients | None:
+    """The program ``"potential"``; see :func:`pyg_schnet.ops.potential.potential`."""
+    return potential(*arguments, weights, strain=strain, backend=backend)

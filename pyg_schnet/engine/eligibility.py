@@ -1,0 +1,283 @@
+"""What keeps a model, or a call of it, from being computed by a program that does not call the model's parts.
+
+Two tables of rows, condition and reason: :data:`MODEL_ROWS` asks the parts of a model, once until one of them changes;
+:data:`CALL_ROWS` asks each call. A row that finds a reason bars programs, and the part is then called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyg_schnet.nn.interaction import SchNetInteraction
+from pyg_schnet.nn.readout import MeanReadout, SumReadout
+from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_followed, is_unmodified, modifications
+from pyg_schnet.ops.interactions import BlockWeights
+from pyg_schnet.ops.potential import is_small
+
+if TYPE_CHECKING:
+    from pyg_schnet.engine.cache import Facts
+
+PROGRAMS = ("potential", "interactions", "layers")
+"""Programs, the fastest first: energy and gradients of a small structure in one call; all interaction blocks in one
+call; each layer called by itself, which is barred by nothing."""
+
+_BOTH, _POTENTIAL, _INTERACTIONS = frozenset(PROGRAMS[:2]), frozenset(PROGRAMS[:1]), frozenset(PROGRAMS[1:2])
+
+
+class Parts(NamedTuple):
+    """What the engine asks of a model: its parts, in the order they act.
+
+    Attributes:
+        model: The model.
+        embedding: From atomic numbers to features.
+        blocks: Interaction blocks, each as often as it acts.
+        readout: From features to the property.
+    """
+
+    model: nn.Module
+    embedding: nn.Module
+    blocks: list[nn.Module]
+    readout: nn.Module
+
+    @classmethod
+    def of(cls, model: Any) -> Parts:
+        """Parts of a model that has ``embedding``, ``blocks()`` and ``readout``."""
+        return cls(model, model.embedding, model.blocks(), model.readout)
+
+    def different_blocks(self) -> dict[nn.Module, str]:
+        """Each block once, with its name."""
+        names: dict[nn.Module, str] = {}
+        for k, block in enumerate(self.blocks):
+            names.setdefault(block, f"interactions.{k}")
+        return names
+
+
+class Request(NamedTuple):
+    """What is asked of a model in a call.
+
+    Attributes:
+        z: Atomic numbers, shape ``[N]``.
+        real: Positions or distances, in the precision that is asked for; ``None`` where they are not at hand.
+        backend: How it is to be computed.
+        gradients: Whether energies and gradients are asked for at once, as forces or stress.
+        differentiable: Whether these are to be differentiated again.
+        half_list: Whether all edges are known to have both directions; ``None`` where that is still to be found out.
+        periodic_search: Whether the edges of periodic structures are to be searched.
+        num_edges: Largest possible number of edges, one for both directions.
+    """
+
+    z: Tensor
+    real: Tensor | None
+    backend: Backend = "auto"
+    gradients: bool = False
+    differentiable: bool = False
+    half_list: bool | None = None
+    periodic_search: bool = False
+    num_edges: int = 0
+
+
+class Row(NamedTuple):
+    """One condition.
+
+    Attributes:
+        condition: What is asked, in words.
+        bars: Programs that cannot be taken where it finds a reason.
+        find: Finds the reasons.
+    """
+
+    condition: str
+    bars: frozenset[str]
+    find: Callable[..., Iterator[str]]
+
+
+def weights_of(block: SchNetInteraction) -> BlockWeights:
+    """The dense layers of a block."""
+    return BlockWeights(block.lin_in.weight, block.lin1.weight, block.lin1.bias, block.lin2.weight, block.lin2.bias)
+
+
+def tensors_of(block: SchNetInteraction) -> dict[str, Tensor | None]:
+    """All numbers that a block computes with, by name; by hand, as ``named_parameters()`` takes as long as a product."""
+    network, names = block.conv.filter_network, BlockWeights._fields
+    found = dict(zip(names, weights_of(block), strict=True))
+    for name in ("lin1", "lin2"):
+        layer = getattr(network, name)
+        found |= {f"conv.filter_network.{name}.{key}": getattr(layer, key) for key in ("weight", "bias")}
+    basis = {**network.basis._parameters, **network.basis._buffers}
+    return found | {f"conv.filter_network.basis.{key}": value for key, value in basis.items()}
+
+
+def readout_tensors(readout: SumReadout | MeanReadout) -> list[Tensor]:
+    """Numbers of a readout in the order of :class:`~pyg_schnet.ops.potential.PotentialWeights`."""
+    lin1, lin2 = readout.network.lin1, readout.network.lin2
+    return [lin1.weight, lin1.bias, lin2.weight, lin2.bias, readout.scale, readout.shift, readout.atomref]
+
+
+def _of_embedding(parts: Parts) -> Iterator[str]:
+    embedding = parts.embedding
+    if type(embedding) is not nn.Embedding:
+        yield f"embedding is a {type(embedding).__name__}"
+        return
+    yield from modifications(embedding, name="embedding")
+    options = ("max_norm", "scale_grad_by_freq", "sparse", "padding_idx")
+    yield from (f"embedding has {name}={getattr(embedding, name)!r}" for name in options if getattr(embedding, name))
+
+
+def _of_blocks(parts: Parts) -> Iterator[str]:
+    if not parts.blocks:
+        yield "there are no interactions"
+    for block, name in parts.different_blocks().items():
+        if type(block) is not SchNetInteraction:
+            yield f"{name} is a {type(block).__name__}"
+        else:
+            yield from modifications(block, name=name)
+
+
+def _of_filters(parts: Parts) -> Iterator[str]:
+    for block, name in parts.different_blocks().items():
+        if block.conv.spline is None:
+            yield f"{name}.conv has exact filters"
+
+
+def _of_weights(parts: Parts) -> Iterator[str]:
+    yield from _not_at_hand({"weight": parts.embedding.weight}, "embedding")
+    for block, name in parts.different_blocks().items():
+        if block.lin_in.bias is not None:
+            yield f"{name}.lin_in has a bias"
+        yield from _not_at_hand(tensors_of(block), name)
+
+
+def _not_at_hand(tensors: dict[str, Tensor | None], name: str) -> Iterator[str]:
+    for key, value in tensors.items():
+        if value is None:
+            yield f"{name}.{key} is missing"
+        elif not is_dense_cpu(value):
+            yield f"{name}.{key} is {value.dtype} on {value.device}, of type {type(value).__name__}"
+
+
+def _of_sizes(parts: Parts) -> Iterator[str]:
+    blocks = parts.different_blocks()
+    shapes = {tuple(value.shape for value in weights_of(block)) for block in blocks}
+    dtypes = {value.dtype for block in blocks for value in tensors_of(block).values()}
+    if len(shapes) > 1:
+        yield "interactions differ in size"
+    if len(dtypes | {parts.embedding.weight.dtype}) > 1:
+        yield "weights differ in precision"
+
+
+def _of_options(parts: Parts) -> Iterator[str]:
+    convs = [block.conv for block in parts.different_blocks()]
+    if len({conv.normalize for conv in convs}) > 1:
+        yield "interactions differ in normalize"
+    if len({(conv.filter_network.training, conv.spline.num_grid_points, float(conv.cutoff)) for conv in convs}) > 1:
+        yield "interactions differ in the grid of their filters, or in mode"
+
+
+def _of_model(parts: Parts) -> Iterator[str]:
+    if not is_unmodified(parts.model):
+        yield f"{type(parts.model).__name__} is subclassed, hooked or has a method of its own"
+
+
+def _of_mode(parts: Parts) -> Iterator[str]:
+    wholes = parts.embedding, *parts.different_blocks(), parts.readout
+    if parts.model.training or any(module.training for whole in wholes for module in whole.modules()):
+        yield "the model, or a part of it, is in training mode"
+
+
+def _of_readout(parts: Parts) -> Iterator[str]:
+    readout = parts.readout
+    if type(readout) not in (SumReadout, MeanReadout):
+        yield f"readout is a {type(readout).__name__}"
+        return
+    found = list(modifications(readout, name="readout"))
+    yield from found
+    if not found:
+        names = ("lin1.weight", "lin1.bias", "lin2.weight", "lin2.bias", "scale", "shift", "atomref")
+        numbers = dict(zip(names, readout_tensors(readout), strict=True))
+        yield from _not_at_hand(numbers, "readout")
+        if readout.out_channels != 1:
+            yield f"readout has {readout.out_channels} properties"
+        if len({value.dtype for value in [*numbers.values()][:-1] if value is not None}) > 1:
+            yield "readout has weights that differ in precision"
+
+
+MODEL_ROWS = (  # later rows rely on what earlier ones found to be so
+    Row("the embedding gives rows of its weights", _BOTH, _of_embedding),
+    Row("blocks and all of their parts are of this package and unmodified", _BOTH, _of_blocks),
+    Row("filters of all blocks are splined", _BOTH, _of_filters),
+    Row("weights are float32 or float64 in the memory of the CPU", _BOTH, _of_weights),
+    Row("blocks have the same sizes and precision", _BOTH, _of_sizes),
+    Row("blocks have the same options and grid", _BOTH, _of_options),
+    Row("the model itself is unmodified", _POTENTIAL, _of_model),
+    Row("everything is in evaluation mode", _POTENTIAL, _of_mode),
+    Row("the readout is a sum or mean of one property, unmodified", _POTENTIAL, _of_readout),
+)
+
+
+def _backend(_: Facts, request: Request) -> Iterator[str]:
+    if request.backend == "reference":
+        yield "backend is 'reference'"
+
+
+def _followed(_: Facts, __: Request) -> Iterator[str]:
+    if is_followed():
+        yield "torch.func, forward-mode differentiation, torch.jit.trace or torch.compile follows what is computed"
+
+
+def _autocast(_: Facts, __: Request) -> Iterator[str]:
+    if torch.is_autocast_enabled("cpu"):
+        yield "autocast is enabled"
+
+
+def _atoms(facts: Facts, request: Request) -> Iterator[str]:
+    if not is_dense_cpu(request.z, (torch.int64,)) or request.z.numel() == 0:
+        yield "there are no atoms in the memory of the CPU"
+    blocks = facts.blocks
+    if blocks is not None and request.real is not None and not is_dense_cpu(request.real, (blocks.embedding.dtype,)):
+        yield f"positions are not {blocks.embedding.dtype} in the memory of the CPU, as the weights are"
+
+
+def _edges(_: Facts, request: Request) -> Iterator[str]:
+    if request.half_list is False:
+        yield "edges are not a sorted list with both directions of each, or an atom is padding or has very many"
+
+
+def _elements(facts: Facts, request: Request) -> Iterator[str]:
+    blocks = facts.blocks
+    if blocks is not None and request.half_list and not request.gradients and request.z.numel() > 0:
+        low, high = torch.aminmax(request.z)
+        if int(low) < 0 or int(high) >= blocks.embedding.size(0):
+            yield "an atomic number has no embedding"
+
+
+def _wanted(_: Facts, request: Request) -> Iterator[str]:
+    if not request.gradients:
+        yield "neither forces nor stress are asked for with the energy"
+    elif request.differentiable:
+        yield "forces or stress are to be differentiated again"
+
+
+def _size(facts: Facts, request: Request) -> Iterator[str]:
+    if facts.blocks is not None and not is_small(request.num_edges, facts.blocks.weights[0].size(0)):
+        yield "the structure is large, so that several threads are faster"
+
+
+def _search(_: Facts, request: Request) -> Iterator[str]:
+    if request.periodic_search:
+        yield "edges of periodic structures are not given"
+
+
+CALL_ROWS = (
+    Row("backend allows kernels", _BOTH, _backend),
+    Row("only autograd follows what is computed", _BOTH, _followed),
+    Row("autocast is off", _BOTH, _autocast),
+    Row("atoms are in the memory of the CPU, in the precision of the weights", _BOTH, _atoms),
+    Row("every edge is there in both directions", _BOTH, _edges),
+    Row("every element has an embedding", _INTERACTIONS, _elements),
+    Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _wanted),
+    Row("the structure is small", _POTENTIAL, _size),
+    Row("edges of periodic structures are given", _POTENTIAL, _search),
+)

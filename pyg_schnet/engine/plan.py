@@ -1,0 +1,48 @@
+"""Which program computes a call, and why not a faster one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pyg_schnet.engine.eligibility import CALL_ROWS, PROGRAMS, Request
+from pyg_schnet.ops.dispatch import kernels_for
+
+if TYPE_CHECKING:
+    from pyg_schnet.engine.cache import Facts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a call is computed.
+
+    Attributes:
+        program: ``"potential"``, energies and gradients of small structures in one call; ``"interactions"``, all
+            interaction blocks in one call; ``"layers"``, every layer by itself.
+        filters: Whether filters come from tables; ``"mixed"`` where blocks differ in that.
+        backend: How the operators of the program are computed.
+        reasons: Why not by a faster program.
+    """
+
+    program: Literal["potential", "interactions", "layers"]
+    filters: Literal["spline", "exact", "mixed"]
+    backend: Literal["numba", "reference"]
+    reasons: tuple[str, ...] = ()
+
+
+def choose(facts: Facts, request: Request) -> Plan:
+    """The plan for a call; a pure function of what is known of the model and of what is asked.
+
+    Args:
+        facts: What :data:`~pyg_schnet.engine.eligibility.MODEL_ROWS` found of the model.
+        request: What is asked of it.
+    """
+    found = [*facts.found]
+    for row in CALL_ROWS:
+        found += [(row.bars, reason) for reason in row.find(facts, request)]
+    barred = frozenset().union(*(bars for bars, _ in found))
+    place = next(k for k, program in enumerate(PROGRAMS) if program not in barred)
+    faster = frozenset(PROGRAMS[:place])
+    reasons = tuple(dict.fromkeys(reason for bars, reason in found if bars & faster))
+    kernels = kernels_for("reference" if request.backend == "reference" else "auto", request.z, request.real)
+    return Plan(PROGRAMS[place], facts.filters, "reference" if kernels is None else "numba", reasons)

@@ -1,0 +1,183 @@
+"""Readouts of latent atomic charges: dipole moments and spatial extents."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from pyg_schnet.geometry import safe_norm
+from pyg_schnet.nn.atomref import MAX_Z
+from pyg_schnet.nn.readout import Activation, AtomNetwork, Readout
+from pyg_schnet.ops.dispatch import wide_dtype
+
+_ROUNDING = 8.0  # error of a dipole, in roundings of the sum of its parts
+
+
+class _ChargeReadout(Readout):
+    """Readouts of latent atomic charges placed at the positions."""
+
+    def __init__(self, hidden_channels: int = 128, *, activation: Activation = "ssp", scale: float = 1.0) -> None:
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.activation = activation
+        self.network = AtomNetwork(hidden_channels, activation=activation)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        from ase.data import atomic_masses  # here, so that importing the layers needs no ase
+
+        masses = torch.as_tensor(atomic_masses[: MAX_Z + 1], dtype=self.scale.dtype)
+        masses[0] = 0.0  # padding weighs nothing
+        self.register_buffer("atomic_mass", masses)
+
+    def charges(self, x: Tensor, z: Tensor) -> Tensor:
+        """Latent charge of each atom in e before any correction, shape ``[N]``; zero for padding.
+
+        Args:
+            x: Atom features, shape ``[N, F]``.
+            z: Atomic numbers, shape ``[N]``.
+        """
+        return torch.where(z > 0, self.network(x).squeeze(-1), 0.0)
+
+    def centered(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        """Positions relative to the centre of mass of their structure in Å, in float64, shape ``[N, 3]``."""
+        wide = wide_dtype(pos)
+        pos, mass = pos.to(wide), self.atomic_mass.to(wide).index_select(0, z).unsqueeze(-1)
+        total = scatter(mass, batch, 0, batch_size, reduce="sum")
+        center = scatter(mass * pos, batch, 0, batch_size, reduce="sum") / torch.where(total > 0, total, 1.0)
+        return pos - center.index_select(0, batch)
+
+
+class DipoleReadout(_ChargeReadout):
+    r"""Dipole moment from latent charges, eq. (3) of `Schütt et al. (2020) <https://arxiv.org/abs/1812.04690>`_.
+
+    .. math::
+        \boldsymbol{\mu} = s \sum_i \tilde q_i\, (\mathbf{r}_i - \mathbf{r}_0), \qquad
+        \tilde q_i = q(\mathbf{x}_i) - \frac{1}{n} \Bigl( \sum_k q(\mathbf{x}_k) - Q \Bigr)
+
+    The charges add up to the total charge Q, so the dipole of a neutral molecule does not depend on the origin; that
+    of an ion does, and is taken about the centre of mass. Where a dipole vanishes by symmetry, within rounding of the
+    charges, its magnitude and all its derivatives are zero: the direction of what is left would be noise. A dipole is
+    not defined for periodic structures.
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        magnitude: Whether to return the magnitude, ``[B, 1]``, instead of the vector, ``[B, 3]``.
+        neutralize: Whether charges are corrected to the total charge. PyTorch Geometric's SchNet does not do so.
+        origin: Origin :math:`\mathbf{r}_0`: ``"mass"`` (centre of mass) or ``"zero"`` (that of the positions).
+        total_charge: Total charge Q of every structure in e.
+        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        scale: Factor s from e·Å to the unit of the property, for example ``units.factor("e·Å", "D")`` = 4.8032.
+
+    Raises:
+        ValueError: If ``origin`` is neither of the two.
+
+    Example:
+        >>> readout = DipoleReadout(16)
+        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.randn(3, 3)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).tolist()
+        [[0.0]]
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int = 128,
+        *,
+        magnitude: bool = True,
+        neutralize: bool = True,
+        origin: Literal["mass", "zero"] = "mass",
+        total_charge: float = 0.0,
+        activation: Activation = "ssp",
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(hidden_channels, activation=activation, scale=scale)
+        if origin not in ("mass", "zero"):
+            raise ValueError(
+                f"origin must be 'mass' (centre of mass) or 'zero' (as positions are given), got {origin!r}"
+            )
+        self.magnitude = magnitude
+        self.neutralize = neutralize
+        self.origin = origin
+        self.total_charge = float(total_charge)
+        self.out_channels = 1 if magnitude else 3
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the same readout again; the scale is in the state dict."""
+        return {
+            "hidden_channels": self.hidden_channels,
+            "magnitude": self.magnitude,
+            "neutralize": self.neutralize,
+            "origin": self.origin,
+            "total_charge": self.total_charge,
+            "activation": self.activation,
+        }
+
+    def forward(
+        self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, charge: Tensor | None = None
+    ) -> Tensor:
+        """Dipole moment of each structure.
+
+        Args:
+            x: Atom features, shape ``[N, F]``.
+            z: Atomic numbers, shape ``[N]``; 0 is padding.
+            pos: Positions in Å, shape ``[N, 3]``.
+            batch: Structure of each atom, shape ``[N]``.
+            batch_size: Number of structures B.
+            charge: Total charge of each structure in e, shape ``[B]``; ``None`` takes ``total_charge`` for all.
+
+        Returns:
+            Magnitudes ``[B, 1]`` or vectors ``[B, 3]`` in e·Å times ``scale``.
+        """
+        latent = self.charges(x, z)
+        charges = latent.to(wide_dtype(latent))
+        if self.neutralize:
+            real = (z > 0).to(charges.dtype)
+            n_atoms = scatter(real, batch, 0, batch_size, reduce="sum").clamp(min=1.0)
+            excess = scatter(charges, batch, 0, batch_size, reduce="sum") - (
+                self.total_charge if charge is None else charge
+            )
+            charges = charges - real * (excess / n_atoms).index_select(0, batch)
+        arm = self.centered(z, pos, batch, batch_size) if self.origin == "mass" else pos.to(charges.dtype)
+        dipole = scatter(charges.unsqueeze(-1) * arm, batch, 0, batch_size, reduce="sum")  # [B, 3]
+        if self.magnitude:
+            sizes = (latent.abs() + charges.abs()).unsqueeze(-1) * arm.abs()
+            largest = scatter(sizes.detach(), batch, 0, batch_size, reduce="sum").amax(1, keepdim=True)
+            vanishes = dipole.detach().abs() <= _ROUNDING * torch.finfo(latent.dtype).eps * largest
+            dipole = safe_norm(torch.where(vanishes.all(1, keepdim=True), 0.0, dipole), keepdim=True)
+        return (self.scale * dipole).to(latent.dtype)
+
+
+class ElectronicSpatialExtentReadout(_ChargeReadout):
+    r"""Electronic spatial extent :math:`\langle R^2 \rangle` from latent charges.
+
+    .. math:: \langle R^2 \rangle = s \sum_i q(\mathbf{x}_i)\, \lVert \mathbf{r}_i - \mathbf{r}_0 \rVert^2
+
+    with the centre of mass :math:`\mathbf{r}_0`, as in SchNetPack
+    (`Schütt et al., J. Chem. Theory Comput. 15, 448 (2019) <https://doi.org/10.1021/acs.jctc.8b00908>`_).
+
+    Args:
+        hidden_channels: Size F of the atom features.
+        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        scale: Factor s from Å² to the unit of the property, for example ``units.factor("Å²", "a₀²")`` = 3.5711.
+
+    Example:
+        >>> readout = ElectronicSpatialExtentReadout(16)
+        >>> x, z, pos = torch.zeros(3, 16), torch.tensor([8, 1, 1]), torch.zeros(3, 3)
+        >>> readout(x, z, pos, torch.tensor([0, 0, 0]), batch_size=1).shape
+        torch.Size([1, 1])
+    """
+
+    out_channels = 1
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that build the same readout again; the scale is in the state dict."""
+        return {"hidden_channels": self.hidden_channels, "activation": self.activation}
+
+    def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        """Spatial extent of each structure in Å² times ``scale``, shape ``[B, 1]``; arguments as in other readouts."""
+        square, charges = self.centered(z, pos, batch, batch_size).square().sum(-1), self.charges(x, z)
+        total = scatter(charges * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)
+        return (self.scale * total).to(charges.dtype)

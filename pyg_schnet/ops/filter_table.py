@@ -1,0 +1,126 @@
+r"""Spline tables of filter networks that are alike, as one operator.
+
+.. math:: \mathbf{C}_t = P \bigl( f \circ \mathrm{ssp}(\mathrm{W}_{2, t}\, \mathrm{ssp}(\mathrm{W}_{1, t} \mathbf{e}
+          + \mathbf{b}_{1, t}) + \mathbf{b}_{2, t}) \bigr)
+
+with the expansion **e** and the window f at the samples of a grid, the same for all networks, and the prefilter P of
+:func:`pyg_schnet.ops.spline_coefficients`. Without ``activate``, the outer softplus is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyg_schnet.ops._autograd import gradients_of
+from pyg_schnet.ops.bspline import spline_coefficients
+from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
+from pyg_schnet.ops.softplus import shifted_softplus
+
+_PER_NETWORK = 4
+
+
+class GridSamples(NamedTuple):
+    """What filter networks are evaluated at, for M consecutive samples of a grid.
+
+    Attributes:
+        expansion: Radial expansion of the distances, shape ``[M, num_gaussians]``.
+        window: Cutoff window, shape ``[M, 1]``.
+        vanishing: Whether the samples reach the cutoff, where value and slope are zero.
+    """
+
+    expansion: Tensor
+    window: Tensor
+    vanishing: bool
+
+
+def filter_table(
+    samples: GridSamples,
+    weights: Sequence[Tensor],
+    activate: bool = True,
+    *,
+    known: Tensor | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Spline tables of T networks; differentiable in the weights any number of times.
+
+    Args:
+        samples: What the networks are evaluated at.
+        weights: Weights ``[K, num_gaussians]``, bias ``[K]``, weights ``[K, K]`` and bias ``[K]`` of the first network,
+            then those of the next one.
+        activate: Whether the networks end with a softplus.
+        known: The tables, where they are known and only their gradient is wanted.
+        backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
+
+    Returns:
+        Shape ``[T, M - 4, K]``.
+
+    Raises:
+        ValueError: If the kernels are asked for by ``backend`` and cannot be used.
+
+    Example:
+        >>> samples = GridSamples(torch.zeros(16, 5), torch.ones(16, 1), True)
+        >>> weights = torch.zeros(3, 5), torch.zeros(3), torch.zeros(3, 3), torch.zeros(3)
+        >>> filter_table(samples, weights, backend="reference").shape
+        torch.Size([1, 12, 3])
+    """
+    refusal = other_types(*samples[:2], *weights)
+    kernels = kernels_for(backend, *samples[:2], *weights, known, needs="filter_table", unless=refusal)
+    if kernels is None or samples.expansion.requires_grad or samples.window.requires_grad:
+        inner: Backend = "reference" if backend == "reference" else "auto"
+        return torch.stack([compose(activate, samples, *network, inner) for network in _by_network(weights)])
+    return FilterTableFunction.apply(kernels, samples, activate, known, *weights)
+
+
+def compose(
+    activate: bool, samples: GridSamples, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, backend: Backend = "auto"
+) -> Tensor:
+    """The table of one network in operations of torch, shape ``[M - 4, K]``."""
+    filters = F.linear(shifted_softplus(F.linear(samples.expansion, w1, b1), backend=backend), w2, b2)
+    filters = (shifted_softplus(filters, backend=backend) if activate else filters) * samples.window
+    return spline_coefficients(filters, samples.vanishing)
+
+
+def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    return [weights[k : k + _PER_NETWORK] for k in range(0, len(weights), _PER_NETWORK)]
+
+
+def _sample(kernels: ModuleType, samples: GridSamples, activate: bool, weights: Sequence[Tensor]) -> tuple[Tensor, Any]:
+    """The tables, and what their gradient needs."""
+    networks = kernels.Networks.pack(*samples, activate, list(zip(*_by_network(weights), strict=True)))
+    tables, sampled = kernels.filter_table(networks)
+    return tables, (networks, sampled)
+
+
+class FilterTableFunction(torch.autograd.Function):
+    """Tables with their gradient with respect to weights by hand; thirty small operations are as many calls."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, kernels: ModuleType, samples: GridSamples, activate: bool, known: Tensor | None, *weights: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(*weights)
+        ctx.arguments, ctx.kept = (kernels, samples, activate), None
+        if known is not None:
+            return known.view_as(known)
+        tables, ctx.kept = _sample(*ctx.arguments, weights)
+        return tables
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kernels, samples, activate = ctx.arguments
+        weights = ctx.saved_tensors
+        if torch.is_grad_enabled() or kernels_for("auto", grad) is None:
+            composed = partial(compose, activate, samples)
+            each = zip(_by_network(weights), grad, strict=True)
+            return None, None, None, None, *chain.from_iterable(gradients_of(composed, *one) for one in each)
+        kept = _sample(kernels, samples, activate, weights)[1] if ctx.kept is None else ctx.kept
+        found = kernels.filter_table_backward(grad, *kept)
+        return None, None, None, None, *chain.from_iterable(zip(*[value.unbind() for value in found], strict=True))

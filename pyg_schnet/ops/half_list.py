@@ -1,0 +1,68 @@
+"""Half lists: one edge of each pair of directions, as the programs of the numba backend for all blocks take them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.ops.dispatch import is_at_hand, kernels_for
+from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
+
+
+class HalfList(NamedTuple):
+    """One edge of each pair of directions.
+
+    Attributes:
+        edges: Which edges these are, ascending, shape ``[P]``.
+        index: Their ends ``(j, i)``, sorted by i, shape ``[2, P]``.
+        ptr: Begin and end of each target's, shape ``[N + 1]``.
+    """
+
+    edges: Tensor
+    index: Tensor
+    ptr: Tensor
+
+
+def half_list(edge_index: Tensor, ptr: Tensor | None, edge_shift: Tensor | None, num_atoms: int) -> HalfList | None:
+    """One edge of each pair of directions, of a graph that has every edge in both.
+
+    Edges from an atom to itself, not to an image of it, belong to no pair.
+
+    Args:
+        edge_index: ``(j, i)``, shape ``[2, E]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        edge_shift: Lattice images crossed by each edge, shape ``[E, 3]``; ``None`` for open boundaries.
+        num_atoms: Number of atoms N.
+
+    Returns:
+        ``None`` where directed edges serve: for directed graphs, for edges that are not sorted by target and source
+        (images of one atom so that reversal turns them round, as those of this package are), for atoms with more than
+        :data:`MANY_EDGES` edges, and for other devices than CPUs.
+
+    Raises:
+        ValueError: If ``edge_shift`` has not one row for each edge.
+
+    Example:
+        >>> half_list(torch.tensor([[1, 2, 0, 0], [0, 0, 1, 2]]), None, None, 3).edges
+        tensor([0, 1])
+    """
+    if edge_shift is not None and edge_shift.shape != (edge_index.size(1), 3):
+        raise ValueError(
+            f"edge_shift must count the lattice vectors crossed by each of the {edge_index.size(1)} edges, [E, 3]; "
+            f"got {list(edge_shift.shape)}"
+        )
+    kernels = kernels_for("auto", edge_index, ptr, edge_shift, needs="half_list")
+    if kernels is None or edge_index.dtype != torch.int64:
+        return None
+    ptr = kernels.pointer_of_sorted(edge_index[1], num_atoms) if ptr is None else ptr
+    found = None if ptr is None else kernels.half_list(edge_index[0], ptr, edge_shift)
+    return None if found is None or is_crowded_half_list(*found[1:]) else HalfList(*found)
+
+
+def is_crowded_half_list(index: Tensor, ptr: Tensor) -> bool:
+    """Whether an atom has so many edges, of both directions, that their sums in float32 need more care."""
+    if 2 * index.size(1) <= MANY_EDGES or not is_at_hand(ptr):
+        return False
+    return is_crowded(ptr, index[0])

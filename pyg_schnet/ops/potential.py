@@ -1,0 +1,171 @@
+r"""Energies of small structures and their gradients as one operator, for inference.
+
+.. math::
+    \left(E,\ \frac{\partial E}{\partial \mathbf{r}_i},\ \frac{\partial E}{\partial \boldsymbol\varepsilon}\right),
+    \qquad E_b = \sum_{i \in b} \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
+
+from edge lengths, spline basis, :func:`~pyg_schnet.ops.interactions.interactions`, a network p of two layers and the
+sum over atoms; the strain ε acts on positions and cell. Small structures spend their time in calls rather than in sums;
+a backend may do all of this in one. Not differentiable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.geometry import apply_strain
+from pyg_schnet.ops.dispatch import Backend, kernels_for
+from pyg_schnet.ops.edge_lengths import edge_lengths
+from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.interactions import interactions, pack_interactions
+from pyg_schnet.ops.mlp import mlp
+from pyg_schnet.ops.pool_atoms import pool_atoms
+from pyg_schnet.ops.spline_basis import spline_basis
+
+
+class EnergyGradients(NamedTuple):
+    """Energies and their gradients, as a model may know them without autograd; U is its unit of energy.
+
+    Attributes:
+        energy: Energies in U, shape ``[B]``.
+        grad_pos: Gradient with respect to positions in U/Å, shape ``[N, 3]``; ``None`` where not asked for.
+        grad_strain: Gradient with respect to a strain of each structure in U, shape ``[B, 3, 3]``; ``None`` where not
+            asked for.
+    """
+
+    energy: Tensor
+    grad_pos: Tensor | None
+    grad_strain: Tensor | None
+
+
+class PotentialWeights(NamedTuple):
+    """All numbers of a potential.
+
+    Attributes:
+        cutoff: End of the grid of the tables in Å.
+        normalize: Whether convolutions are divided by the number of neighbours within the cutoff.
+        mean: Whether energies are means over atoms.
+        embedding: Features of each element before the blocks, shape ``[Z, F]``.
+        table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
+        weights: Dense layers of the blocks, see :class:`~pyg_schnet.ops.interactions.BlockWeights`.
+        readout: Weights and bias of the two layers of the readout, ``[H, F]``, ``[H]``, ``[1, H]``, ``[1]``, then
+            scale ``[1]``, shift ``[1]`` and references of the elements ``[Z, 1]``.
+        packed: What :meth:`pack` made of them for the kernels of a backend.
+    """
+
+    cutoff: float
+    normalize: bool
+    mean: bool
+    embedding: Tensor
+    table: Tensor
+    weights: Sequence[Tensor]
+    readout: Sequence[Tensor]
+    packed: tuple[Any, Any, Any] | None = None
+
+    def pack(self, blocks: Any = None, *, backend: Backend = "auto") -> PotentialWeights:
+        """The same with copies in the order in which the kernels of a backend read them.
+
+        Args:
+            blocks: What :func:`~pyg_schnet.ops.interactions.pack_interactions` made, where it is known.
+            backend: How the potential is computed.
+        """
+        kernels = kernels_for(backend, self.embedding, self.table, *self.weights, *self.readout, needs="Head")
+        if kernels is None:
+            return self._replace(packed=None)
+        if blocks is None:
+            blocks = pack_interactions(self.table, self.weights, self.embedding, backend=backend)
+        grid = kernels.Grid(self.table.size(1) - 3, self.cutoff, self.normalize)
+        return self._replace(packed=(blocks, kernels.Head.pack(*self.readout), grid))
+
+
+def is_small(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> bool:
+    """Whether one thread computes a potential of so many edges for both directions faster than several do."""
+    kernels = kernels_for(backend)
+    return kernels is None or not kernels.is_large(num_edges * num_filters)
+
+
+def potential(
+    pos: Tensor,
+    z: Tensor,
+    batch: Tensor,
+    batch_size: int,
+    index: Tensor,
+    ptr: Tensor,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    weights: PotentialWeights,
+    *,
+    strain: bool = False,
+    backend: Backend = "auto",
+) -> EnergyGradients | None:
+    """Energies and their gradients.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        z: Atomic numbers, shape ``[N]``; 0 is padding, which adds nothing.
+        batch: Structure of each atom, shape ``[N]``.
+        batch_size: Number of structures B.
+        index: Half list ``(j, i)``: one edge for both directions, sorted by i, shape ``[2, P]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
+        edge_shift: Lattice images crossed by each edge, shape ``[P, 3]``; ``None`` for open boundaries.
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
+        weights: All numbers of the potential.
+        strain: Whether to compute the gradient with respect to strain.
+        backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
+
+    Returns:
+        Energies and gradients; ``None`` where an index names an element, structure or atom that is not there.
+
+    Raises:
+        ValueError: If the kernels are asked for by ``backend`` and cannot be used.
+    """
+    kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
+    if kernels is None:
+        return compose(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, strain)
+    blocks, head, grid = (weights if weights.packed is not None else weights.pack()).packed
+    arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, grid, blocks, head
+    found = kernels.potential(*arguments, mean=weights.mean, strain=strain)
+    return None if found is None else EnergyGradients(*found)
+
+
+def compose(
+    pos: Tensor, z: Tensor, batch: Tensor, batch_size: int, index: Tensor, ptr: Tensor, edge_shift: Tensor | None,
+    cell: Tensor | None, weights: PotentialWeights, strain: bool,
+) -> EnergyGradients:  # fmt: skip
+    """The potential in operations of torch, gradients by autograd."""
+    with torch.enable_grad():
+        pos = pos.detach().requires_grad_()
+        inputs, moved = [pos], pos
+        if strain:
+            inputs.append(pos.new_zeros(batch_size, 3, 3).requires_grad_())
+            symmetric = 0.5 * (inputs[1] + inputs[1].mT)
+            lattice = torch.zeros_like(symmetric) if cell is None else cell
+            moved, lattice = apply_strain(pos, lattice, symmetric, batch)
+            cell = None if cell is None else lattice
+        options = {"loop_length": weights.cutoff, "backend": "reference"}
+        dist = edge_lengths(moved, index, edge_shift, cell, batch, **options)
+        energy = _energy(dist, z, batch, batch_size, index, ptr, weights)
+        grads = torch.autograd.grad(energy.sum(), inputs, materialize_grads=True)
+    return EnergyGradients(energy.detach(), grads[0], grads[1] if strain else None)
+
+
+def _energy(
+    dist: Tensor, z: Tensor, batch: Tensor, batch_size: int, index: Tensor, ptr: Tensor, weights: PotentialWeights
+) -> Tensor:
+    interval, basis = spline_basis(dist, weights.cutoff, weights.table.size(1) - 3, backend="reference")
+    graph, n_neighbors = SplineGraph(interval, index[0], index[1], ptr), None
+    if weights.normalize:
+        inside = (dist.detach() < weights.cutoff).to(dist.dtype)
+        ends, twice = torch.cat([index[0], index[1]]), torch.cat([inside, inside])
+        n_neighbors = dist.new_zeros(z.size(0)).index_add(0, ends, twice).clamp(min=1.0)
+    x = interactions(
+        z, weights.embedding, weights.table, basis, graph, weights.weights, n_neighbors, backend="reference"
+    )
+    w1, b1, w2, b2, scale, shift, atomref = weights.readout
+    values = mlp(x, w1, b1, w2, b2, backend="reference")
+    options = {"mean": weights.mean, "backend": "reference"}
+    return pool_atoms(values, z, batch, batch_size, scale, shift, atomref, **options)[:, 0]

@@ -1,0 +1,164 @@
+"""Pairs of points closer than a cutoff, among candidates: the innermost step of every search for neighbours."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.ops.dispatch import Backend, kernels_for, list_of, other_types
+
+
+class Ranges(NamedTuple):
+    """Ranges of consecutive points; target ``t`` owns the rows ``row[t]`` of ``start`` and ``count``."""
+
+    start: Tensor  # [U, R] first point
+    count: Tensor  # [U, R] number of points
+    row: Tensor  # [N]
+    order: Tensor | None  # [M] ranges refer to points[order]; None for the points as they are
+
+
+def close_pairs(
+    points: Tensor,
+    targets: Tensor,
+    ranges: Ranges,
+    cutoff: float,
+    omit: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    r"""Candidates that are closer than the cutoff, sorted by target.
+
+    .. math:: \{ (j, i) : \lVert \mathbf{s}_j - \mathbf{t}_i \rVert^2 < r_c^2 \}
+
+    with :func:`squared_distances` in the dtype of the points. Not differentiable.
+
+    Args:
+        points: Points s in Å, shape ``[M, 3]``.
+        targets: Targets t in Å, shape ``[N, 3]``.
+        ranges: Candidates of each target.
+        cutoff: Cutoff in Å.
+        omit: For each target a candidate that is none, shape ``[N]``; where each has several ranges, one of the middle
+            range.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
+
+    Returns:
+        Points (row 0) and targets (row 1), int64, shape ``[2, E]``.
+
+    Example:
+        >>> points, zero = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 5.0]]), torch.tensor([0])
+        >>> close_pairs(points, points[:1], Ranges(zero[:, None], torch.tensor([[3]]), zero, None), cutoff=2.0)
+        tensor([[0, 1],
+                [0, 0]])
+    """
+    start, count, row, _ = ranges
+    tensors = points, targets, start, count, row, omit
+    kernels = kernels_for(backend, *tensors, needs="close_pairs", unless=other_types(points, targets))
+    if kernels is None:
+        return _filter_all(points.T.contiguous(), targets.T.contiguous(), ranges, cutoff, omit)
+    return kernels.close_pairs(*tensors, cutoff * cutoff)
+
+
+def close_pairs_once(
+    pos: Tensor, ptr: Tensor, cutoff: float, most: int, *, backend: Backend = "auto"
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Each pair of atoms of the same structure closer than the cutoff once, with the second one as the source.
+
+    A half list, which is a layout of the numba backend: elsewhere directed edges serve. Not differentiable.
+
+    Args:
+        pos: Positions in Å, shape ``[N, 3]``.
+        ptr: First atom of each structure and N, shape ``[B + 1]``.
+        cutoff: Cutoff in Å.
+        most: Number of candidates up to which all are looked at.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
+
+    Returns:
+        Sources (row 0) and targets (row 1), shape ``[2, P]``, sorted by target and source; where those of each target
+        begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` if there are more candidates, or no
+        backend makes half lists.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 5.0]])
+        >>> close_pairs_once(pos, torch.tensor([0, 3]), cutoff=2.0, most=10)[0]
+        tensor([[1],
+                [0]])
+    """
+    kernels = kernels_for(backend, pos, ptr, needs="close_pairs_once", unless=other_types(pos))
+    return None if kernels is None else kernels.close_pairs_once(pos, ptr, cutoff * cutoff, most)
+
+
+def squared_distances(
+    sources: Tensor, targets: Tensor, source: Tensor, target: Tensor, translation: list[Tensor] | None = None
+) -> Tensor:
+    r"""Squared lengths in Å² of the vectors from targets to sources.
+
+    .. math:: (v_x^2 + v_y^2) + v_z^2 \quad\text{with}\quad \mathbf{v} = (\mathbf{s} - \mathbf{t}) + \mathbf{T}
+
+    Args:
+        sources: Coordinates s of sources in Å, one row for each axis, shape ``[3, M]``.
+        targets: Coordinates t of targets in Å, shape ``[3, N]``.
+        source: Source of each pair, shape ``[E]``.
+        target: Target of each pair, shape ``[E]``.
+        translation: The three components of T in Å, each of shape ``[E]``; ``None`` for none.
+
+    Example:
+        >>> points = torch.tensor([[0.0, 3.0], [0.0, 4.0], [0.0, 0.0]])  # (0, 0, 0) and (3, 4, 0)
+        >>> squared_distances(points, points, torch.tensor([0, 0]), torch.tensor([0, 1]))
+        tensor([ 0., 25.])
+    """
+    total = None
+    for axis in range(3):
+        component = sources[axis].index_select(0, source)
+        component -= targets[axis].index_select(0, target)
+        if translation is not None:
+            component += translation[axis]
+        component *= component
+        total = component if total is None else total.add_(component)
+    return total
+
+
+def chunk_size(device: torch.device) -> int:
+    """How many candidates to look at together: about 100 bytes each, which on the CPU should fit in its caches."""
+    return 2**16 if device.type == "cpu" else 2**22
+
+
+def _filter_all(points: Tensor, targets: Tensor, ranges: Ranges, cutoff: float, omit: Tensor | None) -> Tensor:
+    """Pairs closer than the cutoff among all candidates, by operations that every device has; points are ``[3, M]``."""
+    total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
+    pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
+    return pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)
+
+
+def _filter(
+    points: Tensor, targets: Tensor, ranges: Ranges, chunk: slice, cutoff: float, omit: Tensor | None
+) -> Tensor:
+    """Pairs closer than the cutoff among the candidates of the targets in ``chunk``; points are ``[3, M]`` here."""
+    row = ranges.row[chunk]
+    start, count = ranges.start.index_select(0, row), ranges.count.index_select(0, row)
+    n_targets, n_ranges = start.shape
+    end = count.flatten().cumsum(0).view(n_targets, n_ranges)
+    n_candidates = int(end[-1, -1])
+    shift = start - end + count  # index of a point minus index of the candidate
+    which = torch.repeat_interleave(count.flatten(), output_size=n_candidates)  # range of each candidate
+    source = torch.arange(n_candidates, device=points.device) + shift.flatten().index_select(0, which)
+    target = (which if n_ranges == 1 else which.div(n_ranges, rounding_mode="floor")) + chunk.start
+    keep = squared_distances(points, targets, source, target) < cutoff * cutoff
+    if omit is not None:  # the bin of the target itself is in the middle of its ranges
+        keep[omit[chunk] - shift[:, n_ranges // 2]] = False
+    kept = torch.nonzero(keep).squeeze(1)
+    return torch.stack([source.index_select(0, kept), target.index_select(0, kept)])
+
+
+def _chunks(total: Tensor) -> list[tuple[int, int]]:
+    """Split the targets so that the candidates of a chunk, ``total`` for each target, stay near the limit."""
+    limit = chunk_size(total.device)
+    end = total.cumsum(0)
+    n_chunks = int(end[-1]) // limit + 1
+    if n_chunks == 1:
+        return [(0, total.numel())]
+    limits = torch.arange(1, n_chunks, device=total.device) * limit
+    cuts = sorted({0, *list_of(torch.searchsorted(end, limits, right=True)), total.numel()})
+    return list(itertools.pairwise(cuts))

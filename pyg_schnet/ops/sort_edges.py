@@ -1,0 +1,72 @@
+"""Edges in the order of a key: by target, by source, by interval of a spline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.index import index2ptr
+
+from pyg_schnet.ops.dispatch import Backend, is_at_hand, kernels_for
+
+
+def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
+    """Order of edges by a key, equal keys in the order they have.
+
+    Args:
+        key: Key of each edge, from 0 to ``size - 1``, shape ``[E]``.
+        size: Number of keys.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
+
+    Returns:
+        Where the edges of each key begin and end, shape ``[size + 1]``, and the order, shape ``[E]``.
+
+    Raises:
+        IndexError: If a key lies outside; on CPUs, where looking is cheap.
+
+    Example:
+        >>> sort_edges(torch.tensor([1, 0, 1]), 3)
+        (tensor([0, 1, 3, 3]), tensor([1, 0, 2]))
+    """
+    kernels = kernels_for(backend, key)
+    if is_at_hand(key):
+        check_keys(key, size)
+        if kernels is not None:
+            return kernels.sort_edges(key, size)
+    ordered, order = torch.sort(key, stable=True)
+    return index2ptr(ordered, size), order
+
+
+def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> Tensor | None:
+    """Where the edges of each key begin and end, for edges that are sorted already.
+
+    Args:
+        key: Key of each edge, from 0 to ``size - 1``, shape ``[E]``.
+        size: Number of keys.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
+
+    Returns:
+        Shape ``[size + 1]``; ``None`` if edges are not sorted, a key lies outside, or where looking would have to wait
+        for the device.
+
+    Example:
+        >>> pointer_of_sorted(torch.tensor([0, 2, 2]), 3)
+        tensor([0, 1, 1, 3])
+        >>> pointer_of_sorted(torch.tensor([2, 0]), 3) is None
+        True
+    """
+    kernels = kernels_for(backend, key)
+    if not is_at_hand(key):
+        return None
+    if kernels is not None:
+        return kernels.pointer_of_sorted(key, size)
+    if key.numel() > 0 and (bool((key.diff() < 0).any()) or int(key[0]) < 0 or int(key[-1]) >= size):
+        return None
+    return index2ptr(key, size)
+
+
+def check_keys(key: Tensor, size: int) -> None:
+    """Raise an IndexError unless keys lie between 0 and ``size - 1``; on CPUs, where looking is cheap."""
+    if is_at_hand(key) and key.numel() > 0:
+        low, high = torch.aminmax(key)
+        if low < 0 or high >= size:
+            raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {size}")
