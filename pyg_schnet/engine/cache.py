@@ -19,7 +19,7 @@ from pyg_schnet.engine.eligibility import (
     tensors_of,
     weights_of,
 )
-from pyg_schnet.engine.plan import choose
+from pyg_schnet.engine.plan import is_barred
 from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
 from pyg_schnet.nn.versioned_cache import VersionedCache
@@ -246,7 +246,7 @@ class ModelCache:
             return None
         facts = self.facts(model)
         request = Request(z, half_list.dist, backend, half_list=True)
-        if facts.blocks is None or choose(facts, request).program != _INTERACTIONS:
+        if is_barred(_INTERACTIONS, facts, request):
             return None
         numbers = None if facts.blocks.training else self.packed(facts)
         return facts.blocks.represent(z, half_list, numbers)
@@ -256,7 +256,7 @@ class ModelCache:
         if is_followed():
             return None
         facts = self.facts(model)
-        if facts.blocks is None or choose(facts, request).program != _POTENTIAL:
+        if is_barred(_POTENTIAL, facts, request):
             return None
         return self.packed(facts)
 

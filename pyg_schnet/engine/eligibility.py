@@ -100,7 +100,7 @@ def weights_of(block: SchNetInteraction) -> BlockWeights:
 
 
 def tensors_of(block: SchNetInteraction) -> dict[str, Tensor | None]:
-    """All numbers that a block computes with, by name; by hand, as ``named_parameters()`` takes as long as a product."""
+    """All numbers that a block computes with, by name; ``named_parameters()`` takes as long as a matrix product."""
     network, names = block.conv.filter_network, BlockWeights._fields
     found = dict(zip(names, weights_of(block), strict=True))
     for name in ("lin1", "lin2"):

@@ -23,8 +23,8 @@ def freeze(model: Callable[..., Tensor]) -> FrozenModel:
     """A copy of a model in evaluation mode that computes what it needs of its weights once.
 
     Every evaluation of a live model sees every change of its weights and parts, which takes some 100 µs. The copy does
-    not look: tables of splined filters are its buffers, its weights require no gradient, and what is edited in the given
-    model later is not seen until :meth:`FrozenModel.refresh`.
+    not look: tables of splined filters are its buffers, its weights require no gradient, and later edits of the given
+    model are not seen until :meth:`FrozenModel.refresh`.
 
     Args:
         model: Any module, or a function; modules of other packages are copied, functions taken as they are.
@@ -86,8 +86,8 @@ class FrozenModel(nn.Module):
         source = self._source and self._source()
         if source is None:
             raise ValueError(
-                "the model that this one was frozen from is gone, or was no module; freeze the model again to take over "
-                "its changes"
+                "the model that this one was frozen from is gone, or was no module; freeze the model again to take "
+                "over its changes"
             )
         place = next(self.model.parameters(), None)
         self._take(source)

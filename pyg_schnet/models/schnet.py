@@ -168,7 +168,7 @@ class SchNet(Conversions, AtomisticModel):
         .. math:: \left(E,\ \frac{\partial E}{\partial \mathbf{r}_i},\
                   \frac{\partial E}{\partial \boldsymbol\varepsilon}\right)
 
-        The strain ε acts on positions and cell, see :func:`pyg_schnet.derivatives.energy_forces_stress`, which is what calls this.
+        The strain ε acts on positions and cell; :func:`pyg_schnet.derivatives.energy_forces_stress` calls this.
 
         Args:
             z: Atomic numbers, shape ``[N]``.

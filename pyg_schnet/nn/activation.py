@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyg_schnet.ops import shifted_softplus
-from pyg_schnet.ops.dispatch import registered
+from pyg_schnet.ops.dispatch import Backend, registered
 
 __all__ = ["ShiftedSoftplus", "shifted_softplus"]
 
@@ -20,6 +20,8 @@ class ShiftedSoftplus(nn.Module):
         tensor([0.])
     """
 
+    backend: Backend = "auto"
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply eq. (11) to ``x`` of any shape."""
-        return shifted_softplus(x)
+        return shifted_softplus(x, backend=self.backend)

@@ -103,8 +103,8 @@ class CFConv(MessagePassing):
     ``message_and_aggregate`` are called with splined ones. Splined filters are summed without storing anything of the
     size of ``[E, F]`` (:func:`pyg_schnet.ops.spline_conv`); inside of ``torch.func``, ``torch.compile``,
     ``torch.jit.trace`` and forward-mode differentiation the same filters are made on every edge. ``torch.export`` hides
-    the classes of parts, so a live layer has exact filters there; a frozen one (:func:`pyg_schnet.engine.freeze.freeze`)
-    keeps its table.
+    the classes of parts, so a live layer has exact filters there; one that was frozen
+    (:func:`pyg_schnet.engine.freeze.freeze`) keeps its table.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -153,8 +153,9 @@ class CFConv(MessagePassing):
             raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
         if value == "spline" and not can_be_splined(self.filter_network, self.num_grid_points):
             raise ValueError(
-                "filters='spline' needs a FilterNetwork whose basis has a fixed resolution, or num_grid_points, and whose "
-                f"window is of this package or says by an attribute 'vanishes' how it ends; got {self.filter_network}"
+                "filters='spline' needs a FilterNetwork whose basis has a fixed resolution, or num_grid_points, and "
+                "whose window is of this package or says by an attribute 'vanishes' how it ends; got "
+                f"{self.filter_network}"
             )
         self._filters = value
         self._set_spline(None)
@@ -285,7 +286,7 @@ class CFConv(MessagePassing):
         """Edges with spline basis and table, where gradients are recorded also in the orders that these need."""
         spline, table = self._spline, self.table
         num_intervals = spline.num_grid_points - 1 if table is None else table.size(0) - 3
-        interval, basis = spline_basis(edge_dist, self.cutoff, num_intervals)
+        interval, basis = spline_basis(edge_dist, self.cutoff, num_intervals, backend=self.backend)
         if table is None:
             interval, first, num_intervals = spanned(interval, num_intervals if spline.network.training else None)
             table = spline.table(first, num_intervals)
@@ -309,7 +310,8 @@ class CFConv(MessagePassing):
     def message_and_aggregate(self, edges: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
         graph, basis, table = edges
-        return spline_conv(x_src.to(table.dtype), table, basis, graph)  # under autocast x comes in half precision
+        x_src = x_src.to(table.dtype)  # under autocast it comes in half precision
+        return spline_conv(x_src, table, basis, graph, backend=self.backend)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.filter_network}, normalize={self.normalize})"

@@ -13,7 +13,7 @@ from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.ops import atom_values, mlp, pool_atoms
-from pyg_schnet.ops.dispatch import is_followed, may_fuse, registered
+from pyg_schnet.ops.dispatch import Backend, is_followed, may_fuse, registered
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -38,6 +38,8 @@ class AtomNetwork(nn.Module):
         torch.Size([3, 1])
     """
 
+    backend: Backend = "auto"
+
     def __init__(
         self, hidden_channels: int, out_channels: int = 1, activation: Activation = "ssp", dropout: float = 0.0
     ) -> None:
@@ -61,7 +63,8 @@ class AtomNetwork(nn.Module):
             x = F.dropout(x, self.dropout)
         if is_followed() or not may_fuse(self) or self.lin1.bias is None or self.lin2.bias is None:
             return self.lin2(self.act(self.lin1(x)))
-        return mlp(x, self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
+        weights = self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias
+        return mlp(x, *weights, backend=self.backend)
 
 
 class Readout(nn.Module):
@@ -98,6 +101,7 @@ class _PooledReadout(Readout):
     """Atom-wise values, scaled, shifted and referred to the elements, then pooled; see its subclasses."""
 
     reduce: Literal["sum", "mean", "max"]  # how they are pooled
+    backend: Backend = "auto"
 
     def __init__(
         self,
@@ -180,7 +184,8 @@ class _PooledReadout(Readout):
         if type(self).atom_values is not _ATOM_VALUES or "atom_values" in self.__dict__:
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
         statistics = self.scale, self.shift, self.atomref
-        return pool_atoms(self.network(x), z, batch, batch_size, *statistics, mean=self.reduce == "mean")
+        how = {"mean": self.reduce == "mean", "backend": self.backend}
+        return pool_atoms(self.network(x), z, batch, batch_size, *statistics, **how)
 
 
 _ATOM_VALUES = _PooledReadout.atom_values  # as written above, whatever is put in its place later

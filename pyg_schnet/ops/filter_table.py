@@ -106,6 +106,7 @@ class FilterTableFunction(torch.autograd.Function):
     def forward(
         ctx: Any, kernels: ModuleType, samples: GridSamples, activate: bool, known: Tensor | None, *weights: Tensor
     ) -> Tensor:
+        """The tables; what is ``known`` is not computed again."""
         ctx.save_for_backward(*weights)
         ctx.arguments, ctx.kept = (kernels, samples, activate), None
         if known is not None:
@@ -115,6 +116,7 @@ class FilterTableFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to the weights."""
         kernels, samples, activate = ctx.arguments
         weights = ctx.saved_tensors
         if torch.is_grad_enabled() or kernels_for("auto", grad) is None:

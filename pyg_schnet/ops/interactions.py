@@ -212,6 +212,7 @@ class InteractionsFunction(torch.autograd.Function):
     def forward(
         ctx: Any, call: _Call, embedding: Tensor, basis: Tensor, table: Tensor, *weights: Tensor
     ) -> tuple[Tensor, ...]:
+        """Features, and the layers y and slopes where they are needed."""
         call = call._replace(packed=call.pack(table, weights, embedding))
         out, steps = call.forward(call.packed, basis, for_weights=call.for_weights)
         layers = ()
@@ -224,6 +225,7 @@ class InteractionsFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *grad_layers: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to embedding, basis, table and weights."""
         call, saved = ctx.call, ctx.saved_tensors
         split = len(saved) - len(grad_layers)
         inputs, layers = saved[:split], saved[split:]
@@ -232,10 +234,10 @@ class InteractionsFunction(torch.autograd.Function):
         if kernels_for("auto", grad, *grad_layers) is None:  # several gradients at once
             return None, *gradients_of(call.compose, inputs, (grad, *grad_layers))
         if torch.is_grad_enabled():
-            if grad is not None and not any(value is not None for value in grad_layers):
-                if of_basis and not of_weights and not of_embedding:  # for forces
-                    grad_basis = GradBasisFunction.apply(call, ctx.steps, grad, *inputs, *layers)
-                    return None, None, grad_basis, *(None for _ in inputs[2:])
+            of_features = grad is not None and all(value is None for value in grad_layers)
+            if of_features and of_basis and not of_weights and not of_embedding:  # for forces
+                grad_basis = GradBasisFunction.apply(call, ctx.steps, grad, *inputs, *layers)
+                return None, None, grad_basis, *(None for _ in inputs[2:])
             return None, *gradients_of(call.compose, inputs, (grad, *grad_layers))
         _, basis, _, *weights = inputs
         steps, n_blocks = ctx.steps, len(grad_layers) // 2
@@ -262,7 +264,7 @@ class GradBasisFunction(torch.autograd.Function):
     r"""Gradient of a sum over features with respect to the basis h, as a function of all that it depends on.
 
     With :math:`\mathbf{g}` above a block, :math:`\mathbf{q} = \mathbf{g} \mathrm{W}_2`,
-    :math:`\mathbf{p} = \mathbf{q} \circ \sigma(\mathbf{u})`, :math:`\mathbf{s} = \mathbf{p} \mathrm{W}_1 / n`, the block
+    :math:`\mathbf{p} = \mathbf{q} \circ \sigma(\mathbf{u})`, :math:`\mathbf{s} = \mathbf{p} \mathrm{W}_1 / n`, a block
     adds :math:`\partial_h L(\mathbf{s}, \mathbf{y}, C, h)`, and below it the gradient is
     :math:`\mathbf{g} + \partial_y L(\mathbf{s}, \mathbf{y}, C, h)\, \mathrm{W}_0`. The layers y and u are inputs, of
     which the gradients go back through :class:`InteractionsFunction`.
@@ -270,6 +272,7 @@ class GradBasisFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, steps: Any, grad: Tensor, *inputs: Tensor) -> Tensor:
+        """The gradient with respect to the basis."""
         (_, grad_basis, *_), kept = call.backward(grad, inputs[1], steps, keep=True)
         ctx.save_for_backward(grad, *inputs)
         ctx.call, ctx.known = call, (steps, kept)
@@ -277,10 +280,11 @@ class GradBasisFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to all that this gradient depends on."""
         call, saved = ctx.call, ctx.saved_tensors
         n_blocks = saved[3].size(0)
         if torch.is_grad_enabled() or kernels_for("auto", tangent) is None:  # y and u as functions of the others
-            found = gradients_of(partial_basis(call), saved[: -2 * n_blocks], tangent)
+            found = gradients_of(_composed_grad_basis(call), saved[: -2 * n_blocks], tangent)
             return None, None, *found, *(None for _ in range(2 * n_blocks))
         grad_grad, grad_basis, hidden, inner, grad_table, w0, w1, w2 = call.double_backward(
             tangent, saved[2], *ctx.known, grad_basis=needs_grad(ctx, 4, 2)
@@ -289,7 +293,7 @@ class GradBasisFunction(torch.autograd.Function):
         return None, None, grad_grad, None, grad_basis, grad_table, *weights, *hidden.unbind(), *inner.unbind()
 
 
-def partial_basis(call: _Call) -> Any:
+def _composed_grad_basis(call: _Call) -> Any:
     """The gradient with respect to the basis in operations of torch, a function of ``grad`` and all inputs."""
 
     def grad_basis(grad: Tensor, embedding: Tensor, basis: Tensor, *rest: Tensor) -> Tensor:

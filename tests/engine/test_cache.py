@@ -56,10 +56,14 @@ CHANGES = {
     "other data": lambda m: setattr(m.readout.shift, "data", m.readout.shift.data + 1.0),
     "numpy": through_numpy,
     "inference mode": in_inference_mode,
-    "another parameter": lambda m: setattr(m.readout.network.lin1, "weight", nn.Parameter(1.1 * m.readout.network.lin1.weight.data)),
+    "another parameter": lambda m: setattr(
+        m.readout.network.lin1, "weight", nn.Parameter(1.1 * m.readout.network.lin1.weight.data)
+    ),
     "centres": lambda m: m.interactions[1].conv.filter_network.basis.centers.data.add_(0.05),
     "gamma": lambda m: [setattr(block.conv.filter_network.basis, "gamma", 3.0) for block in m.interactions],
-    "activation of filters": lambda m: [setattr(b.conv.filter_network, "activate_filters", False) for b in m.interactions],
+    "activation of filters": lambda m: [
+        setattr(b.conv.filter_network, "activate_filters", False) for b in m.interactions
+    ],
     "references": lambda m: m.readout.set_references(torch.arange(100.0)),
     "a block twice": lambda m: m.interactions.append(m.interactions[0]),
 }
@@ -112,7 +116,9 @@ def test_a_training_step_looks_once_at_the_parts(monkeypatch):
     assert len(looks) == 1
 
 
-@pytest.mark.parametrize("part", ["interactions.1.conv", "readout.network.lin1", "interactions.2.conv.filter_network.act"])
+@pytest.mark.parametrize(
+    "part", ["interactions.1.conv", "readout.network.lin1", "interactions.2.conv.filter_network.act"]
+)
 def test_snapshots_see_parts(part):
     model = make()
     module = model.get_submodule(part)

@@ -44,9 +44,17 @@ OF_MODELS = [
     ("embedding gives", exchange_embedding, "embedding is a Doubled"),
     ("embedding gives", lambda m: m.embedding.register_forward_hook(double), "embedding has a forward hook"),
     ("embedding gives", lambda m: setattr(m.embedding, "max_norm", 0.5), "embedding has max_norm=0.5"),
-    ("blocks and all", lambda m: m.interactions[2].lin1.register_forward_hook(double), "interactions.2.lin1 has a forward"),
+    (
+        "blocks and all",
+        lambda m: m.interactions[2].lin1.register_forward_hook(double),
+        "interactions.2.lin1 has a forward",
+    ),
     ("blocks and all", lambda m: setattr(m.interactions[0], "act", nn.SiLU()), "interactions.0.act is a SiLU"),
-    ("blocks and all", lambda m: setattr(m.interactions[1].lin2, "forward", torch.tanh), "lin2 has a forward of its own"),
+    (
+        "blocks and all",
+        lambda m: setattr(m.interactions[1].lin2, "forward", torch.tanh),
+        "lin2 has a forward of its own",
+    ),
     (
         "blocks and all",
         lambda m: nn.utils.parametrize.register_parametrization(m.interactions[1].lin2, "weight", nn.Tanh()),
@@ -65,7 +73,11 @@ OF_MODELS = [
     ("model itself", lambda m: m.register_forward_hook(double), "SchNet is subclassed, hooked"),
     ("evaluation mode", lambda m: m.readout.train(), "a part of it, is in training mode"),
     ("readout is", lambda m: setattr(m, "readout", MaxReadout(16).to(F64)), "readout is a MaxReadout"),
-    ("readout is", lambda m: m.readout.network.lin1.register_forward_hook(double), "readout.network.lin1 has a forward"),
+    (
+        "readout is",
+        lambda m: m.readout.network.lin1.register_forward_hook(double),
+        "readout.network.lin1 has a forward",
+    ),
 ]
 
 

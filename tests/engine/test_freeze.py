@@ -81,7 +81,9 @@ def test_tables_are_computed_again_in_another_precision():
     model = make(dtype=torch.float32)
     frozen = freeze(model)
     tables = [block.conv.table for block in frozen.interactions]
-    assert {(table.dtype, len(table)) for table in tables} == {(torch.float32, model.interactions[0].conv.spline.num_grid_points + 2)}
+    assert {(table.dtype, len(table)) for table in tables} == {
+        (torch.float32, model.interactions[0].conv.spline.num_grid_points + 2)
+    }
     names = {name for name, _ in frozen.named_buffers()}
     assert {f"model.interactions.{k}.conv.table" for k in range(3)} <= names
     single = energy_forces_stress(frozen, ATOMS, POS.float())
