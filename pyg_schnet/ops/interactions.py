@@ -137,10 +137,52 @@ def compose(
         Features ``[N, F]``; the layers y of each block, ``[N, K]``; the layers u of each block, ``[N, F]``.
     """
     graph, both = half_list.in_both_directions(), torch.cat([basis, basis])
+    return _compose_directed(z, graph, n_neighbors, embedding, both, table, *weights, backend=backend)
+
+
+def directed_interactions(
+    z: Tensor,
+    embedding: Tensor,
+    table: Tensor,
+    basis: Tensor,
+    graph: SplineGraph,
+    weights: Sequence[Tensor],
+    n_neighbors: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """What :func:`interactions` gives, on directed edges, by one operator after the other.
+
+    Args:
+        z: Row of the embedding for each atom, not checked, shape ``[N]``.
+        embedding: Features of each element before the blocks, shape ``[Z, F]``.
+        table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
+        basis: Spline basis h of each edge, shape ``[E, 4]``.
+        graph: Edges, in all orders that derivatives are going to need.
+        weights: The five :class:`BlockWeights` of the first block, then those of the next one.
+        n_neighbors: What convolutions are divided by, shape ``[N]``; ``None`` for plain sums.
+        backend: How the operators are computed.
+
+    Returns:
+        Shape ``[N, F]``.
+    """
+    return _compose_directed(z, graph, n_neighbors, embedding, basis, table, *weights, backend=backend)[0]
+
+
+def _compose_directed(
+    z: Tensor,
+    graph: SplineGraph,
+    n_neighbors: Tensor | None,
+    embedding: Tensor,
+    basis: Tensor,
+    table: Tensor,
+    *weights: Tensor,
+    backend: Backend,
+) -> tuple[Tensor, ...]:
     x, hidden, inner = embedding.index_select(0, z), [], []
     for rows, block in zip(table, _by_block(weights), strict=True):
         hidden.append(F.linear(x, block.w0))
-        summed = spline_conv(hidden[-1], rows, both, graph, backend=backend)
+        summed = spline_conv(hidden[-1], rows, basis, graph, backend=backend)
         summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)
         inner.append(F.linear(summed, block.w1, block.b1))
         x = x + F.linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
