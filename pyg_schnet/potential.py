@@ -15,7 +15,7 @@ from pyg_schnet.engine.freeze import FrozenModel, copy_of, freeze
 from pyg_schnet.models import AtomisticModel, load, prepare_edges
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.card import unit_of
-from pyg_schnet.nn import MeanReadout, SumReadout, sum_references
+from pyg_schnet.nn import MeanReadout, SumReadout
 from pyg_schnet.ops.dispatch import wide_dtype
 from pyg_schnet.units import dimension, factor
 
@@ -222,7 +222,7 @@ class Potential:
         """Energies ``[B]`` in eV with those of the elements."""
         if self.element_energies is None:
             return energy
-        return energy + sum_references(self.element_energies, z, _owner(z, batch), energy.size(0))[:, 0]
+        return energy.index_add(0, _owner(z, batch), self.element_energies[z, 0])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, {self.dtype}, device={str(self.device)!r})"

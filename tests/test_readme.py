@@ -13,7 +13,8 @@ MODULES = ["ops", "nn", "neighbors", "models", "data", "train", "interfaces", "p
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_public_name_is_reachable(module):
-    text = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py")))
+    shown = [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples" / "guides").glob("*.md")]
+    text = README + "".join(path.read_text(encoding="utf-8") for path in sorted(shown))
     names = importlib.import_module(f"pyg_schnet.{module}").__all__
     assert names
     assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []

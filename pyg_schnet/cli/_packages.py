@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from pyg_schnet.cli._quick import import_quickly
+from pyg_schnet.cli._quick import import_quickly, without_collection
 
 EXTRAS = {"train": "train", "test": "train", "predict": "train", "merge": "train", "analyze": "train,analysis"}
 """Commands, and the optional packages of each."""
@@ -29,9 +29,10 @@ def import_for(command: str, name: str, *, quickly: bool = False) -> ModuleType:
         1000.0
     """
     try:
-        if quickly:
-            import_quickly()
-        return import_module(name)
+        with without_collection():
+            if quickly:
+                import_quickly()
+            return import_module(name)
     except ValueError as error:  # a variable of the environment that a library cannot read
         sys.exit(f"pyg-schnet {command}: a package cannot be imported ({error}); look at the environment's variables")
     except ImportError as error:

@@ -27,11 +27,10 @@ def import_quickly() -> None:
         ImportError: If one of them is not there.
         ValueError: If a variable of the environment is none that they can read.
     """
-    with _without_collection():
-        import_module("torch")
-        with _left_out():
-            import_module("pyg_schnet.ops._pyg")
-            import_module("ase.io")
+    import_module("torch")
+    with _left_out():
+        import_module("pyg_schnet.ops._pyg")
+        import_module("ase.io")
 
 
 @contextmanager
@@ -50,10 +49,11 @@ def _left_out() -> Iterator[None]:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
-    """No search for garbage, of which imports make none; a tenth of their time."""
+def without_collection() -> Iterator[None]:
+    """No search for garbage while modules are imported, and none among them later: a fifth of the time."""
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()

@@ -59,6 +59,11 @@ class _Pairs(NamedTuple):
     square: np.ndarray
 
 
+def _may_be_charged(atoms: Atoms) -> bool:
+    """Whether a structure says anything that might be its charge or spin."""
+    return bool(atoms.info) or atoms.has("initial_charges") or atoms.has("initial_magmoms")
+
+
 class StructureCheck:
     """Whether a model is made for a structure: one for each calculator, and for each analysis.
 
@@ -113,7 +118,7 @@ class StructureCheck:
         if self._last is None or not (np.array_equal(numbers, self._last[0]) and np.array_equal(pbc, self._last[1])):
             self.structure(numbers, pbc)
             self._last = numbers.copy(), pbc.copy()
-        if "charge" not in self._said and warn_of_charge(atoms):
+        if "charge" not in self._said and _may_be_charged(atoms) and warn_of_charge(atoms):
             self._said.add("charge")
         if distances and self.wants_distances():
             self.distances(atoms)

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_schnet.data.labels import STANDARD_LABELS, Label, find_labels, label_tensor
 from pyg_schnet.data.properties import Property, target_values
-from pyg_schnet.data.structure import check_structure, near_origin
+from pyg_schnet.data.structure import Structure
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -84,20 +84,11 @@ def convert_structure(
     dtype: torch.dtype,
 ) -> tuple[Data, dict[str, Label]]:
     """:func:`to_data`, and its labels as they were found."""
-    numbers, periodic = check_structure(atoms, pbc)
-    if np.abs(atoms.cell.array).max() > torch.finfo(dtype).max:
-        raise ValueError(f"the cell is {atoms.cell.array.tolist()} Å, which {dtype} does not hold")
-    positions, origin = near_origin(atoms.get_positions(), dtype, atoms.cell.array, periodic)
-    data = Data(
-        z=torch.from_numpy(numbers),
-        pos=torch.tensor(positions, dtype=dtype),
-        cell=torch.tensor(atoms.cell.array[None], dtype=dtype),
-        pbc=torch.from_numpy(periodic[None]),
-        origin=torch.from_numpy(origin[None]),
-    )
-    labels = find_labels(atoms, properties, keys, periodic)
+    structure = Structure.of(atoms, dtype, pbc)
+    data = Data(**structure._asdict())
+    labels = find_labels(atoms, properties, keys, structure.pbc[0].numpy())
     for name, label in labels.items():
-        data[name] = label_tensor(name, label, len(numbers), dtype)
+        data[name] = label_tensor(name, label, len(structure.z), dtype)
     return data, labels
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -18,6 +19,53 @@ _SHORT = 0.1  # Å; no atom is so near to its own image
 _LIMIT = 1e12  # Å; float64 is spaced by 1e-4 Å there
 _ROUNDING = 1e-3  # Å
 _FULL = 1e-3  # that occupancies may differ from 1
+
+
+class Structure(NamedTuple):
+    """A structure as tensors.
+
+    Attributes:
+        z: Atomic numbers, shape ``[N]``.
+        pos: Positions in Å from ``origin`` on, shape ``[N, 3]``.
+        cell: Lattice vectors in rows in Å, zeros without a cell, shape ``[1, 3, 3]``.
+        pbc: Periodic directions, shape ``[1, 3]``.
+        origin: What positions count from in Å, float64, shape ``[1, 3]``; see :func:`near_origin`.
+    """
+
+    z: Tensor
+    pos: Tensor
+    cell: Tensor
+    pbc: Tensor
+    origin: Tensor
+
+    @classmethod
+    def of(cls, atoms: Atoms, dtype: torch.dtype, pbc: bool | Sequence[bool] | None = None) -> Structure:
+        """Tensors of ``ase.Atoms``, checked by :func:`check_structure`.
+
+        Args:
+            atoms: The structure, in Å.
+            dtype: Of positions and cell.
+            pbc: Replaces ``atoms.pbc``.
+
+        Raises:
+            ValueError: If a model cannot have such a structure, or ``dtype`` does not hold a number.
+        """
+        numbers, periodic = check_structure(atoms, pbc)
+        cell = atoms.cell.array
+        if np.abs(cell).max() > torch.finfo(dtype).max:
+            raise ValueError(f"the cell is {cell.tolist()} Å, which {dtype} does not hold")
+        positions, origin = near_origin(atoms.get_positions(), dtype, cell, periodic)
+        return cls(
+            z=torch.from_numpy(numbers),
+            pos=torch.tensor(positions, dtype=dtype),
+            cell=torch.tensor(cell[None], dtype=dtype),
+            pbc=torch.from_numpy(periodic[None]),
+            origin=torch.from_numpy(origin[None]),
+        )
+
+    def to(self, device: torch.device) -> Structure:
+        """The same on a device."""
+        return self if device == self.pos.device else Structure(*(value.to(device) for value in self))
 
 
 def check_structure(atoms: Atoms, pbc: bool | Sequence[bool] | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
-from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.data.structure import Structure
 from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel
@@ -119,13 +118,14 @@ class SchNetCalculator(Calculator):
         if system_changes:
             self.results = {}  # ASE does so before its own calls, but not before calls of others
         super().calculate(atoms, properties, system_changes)
-        data = to_data(self.atoms, dtype=self.dtype).to(self.device)
+        structure = Structure.of(self.atoms, self.dtype).to(self.device)
         self._check(properties)
-        for member in self.members:
-            check_origin(member.model.readout, data.origin)
+        if self.kind == "dipole":
+            for member in self.members:
+                check_origin(member.model.readout, structure.origin)
         properties = self._with_what_comes_along(properties)
-        graph = self._graph(data)
-        answers = [member(data.z, data.pos, graph, properties) for member in self.members]
+        graph = self._graph(structure)
+        answers = [member(structure.z, structure.pos, graph, properties) for member in self.members]
         for name in answers[0]:
             values = np.stack([answer[name].cpu().numpy() for answer in answers])
             self._store(name, values.mean(0))
@@ -159,20 +159,21 @@ class SchNetCalculator(Calculator):
             return [*properties, "stress"]
         return properties
 
-    def _graph(self, data: Data) -> dict[str, Tensor]:
+    def _graph(self, structure: Structure) -> dict[str, Tensor]:
         """Edges as the models take them, none where these find them faster; no cell where nothing is periodic."""
         builds = self.neighbors.n_rebuilds
         if self.atoms.pbc.any():
-            edge_index, edge_shift = self.neighbors(data.pos, data.cell, data.pbc)
-            graph = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": data.cell, "pbc": data.pbc}
+            _, pos, cell, pbc, _ = structure
+            edge_index, edge_shift = self.neighbors(pos, cell, pbc)
+            graph = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
         elif len(self.atoms) <= _FEW_ATOMS:
             self.check.few_atoms(self.atoms.numbers, self.atoms.positions)
             return {}
         else:
-            graph = {"edge_index": self.neighbors(data.pos)}
+            graph = {"edge_index": self.neighbors(structure.pos)}
         if self.neighbors.n_rebuilds > builds and self.check.wants_distances():
             edge_index, lattice = graph["edge_index"], (graph.get("edge_shift"), graph.get("cell"))
-            self.check.edges(data.z, edge_index, edge_distances(data.pos, edge_index, *lattice))
+            self.check.edges(structure.z, edge_index, edge_distances(structure.pos, edge_index, *lattice))
         return graph
 
     def _store(self, name: str, value: np.ndarray) -> None:

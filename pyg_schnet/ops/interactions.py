@@ -196,8 +196,7 @@ def _by_block(weights: Sequence[Tensor]) -> list[BlockWeights]:
 
 def _pack(kernels: ModuleType, table: Tensor, weights: Sequence[Tensor], embedding: Tensor) -> Any:
     with torch.no_grad():
-        stacks = kernels.Stacks(zip(*_by_block(weights), strict=True), turned=(0, 1, 3))
-        return kernels.Weights.pack(table, stacks, embedding)
+        return kernels.Weights.pack(table, list(zip(*_by_block(weights), strict=True)), embedding)
 
 
 class _Call(NamedTuple):

@@ -56,7 +56,7 @@ def test_commit_of_a_repository(tmp_path, monkeypatch):
     package = tmp_path / "pyg_schnet"
     package.mkdir()
     (package / "__init__.py").write_text("a = 1\n")
-    monkeypatch.setattr(module.pyg_schnet, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(module, "__file__", str(package / "train" / "record.py"))
     assert source_commit() is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
