@@ -19,14 +19,14 @@ from pyg_schnet.engine.eligibility import (
     tensors_of,
     weights_of,
 )
-from pyg_schnet.engine.plan import choose
+from pyg_schnet.engine.plan import is_barred
 from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
 from pyg_schnet.nn.versioned_cache import VersionedCache
-from pyg_schnet.ops import spline_basis
+from pyg_schnet.ops import check_sources, spline_basis, spline_graph
 from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched
 from pyg_schnet.ops.graph import SplineGraph, spanned
-from pyg_schnet.ops.interactions import interactions, pack_interactions
+from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
 from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, potential
 
 _POTENTIAL, _INTERACTIONS, _ = PROGRAMS
@@ -169,9 +169,11 @@ class Blocks:
 
         Args:
             z: Atomic numbers, shape ``[N]``.
-            edges: Half list with ``index``, ``dist`` and ``ptr``.
+            edges: Edges with ``half_list``, which may be ``None``, and ``directed``.
             numbers: What :meth:`pack` gave; ``None`` in training.
         """
+        directed = edges.half_list is None
+        edges = edges.directed if directed else edges.half_list
         index, dist, ptr = edges.index, edges.dist, edges.ptr
         interval, basis = spline_basis(dist, self.cutoff, self.num_intervals)
         if numbers is None:
@@ -180,10 +182,11 @@ class Blocks:
         else:
             table, packed = numbers.table, numbers.packed[0]
             table = self.tables.with_gradient(table) if torch.is_grad_enabled() else table
-        half_list, n_neighbors = SplineGraph(interval, index[0], index[1], ptr), None
-        if self.normalize:
-            both = torch.cat([index, index.flip(0)], 1), torch.cat([dist.detach()] * 2)
-            n_neighbors = neighbor_counts(*both, self.cutoff, z.size(0))
+        n_neighbors = self._count(index, dist.detach(), z.size(0), directed) if self.normalize else None
+        if directed:
+            graph = self._directed_graph(interval, index, ptr, z.size(0), table)
+            return directed_interactions(z, self.embedding, table, basis, graph, self.weights, n_neighbors)
+        half_list = SplineGraph(interval, index[0], index[1], ptr)
         return interactions(
             z,
             self.embedding,
@@ -195,6 +198,24 @@ class Blocks:
             packed=packed,
             keep_for_weights=numbers is None,
         )
+
+    def _count(self, index: Tensor, dist: Tensor, n_atoms: int, directed: bool) -> Tensor:
+        """Number of neighbours of each atom."""
+        if not directed:
+            index, dist = torch.cat([index, index.flip(0)], 1), torch.cat([dist, dist])
+        return neighbor_counts(index, dist, self.cutoff, n_atoms)
+
+    @staticmethod
+    def _directed_graph(
+        interval: Tensor, index: Tensor, ptr: Tensor | None, n_atoms: int, table: Tensor
+    ) -> SplineGraph:
+        """Directed edges in the orders that derivatives need, made once for all blocks."""
+        graph = spline_graph(interval, index, n_atoms, ptr)
+        if not torch.is_grad_enabled():
+            check_sources(index[0], n_atoms)
+            return graph
+        graph = graph.with_sources(n_atoms)
+        return graph.with_intervals(table.size(1) - 3) if table.requires_grad else graph
 
 
 class ModelCache:
@@ -241,22 +262,22 @@ class ModelCache:
             edges: Edges with ``half_list``, which may be ``None``.
             backend: How it is computed.
         """
-        half_list = edges.half_list
-        if half_list is None or is_followed():
+        if is_followed():
             return None
-        facts = self.facts(model)
-        request = Request(z, half_list.dist, backend, half_list=True)
-        if facts.blocks is None or choose(facts, request).program != _INTERACTIONS:
+        half_list, facts = edges.half_list, self.facts(model)
+        dist = (edges.directed if half_list is None else half_list).dist
+        request = Request(z, dist, backend, half_list=half_list is not None)
+        if is_barred(_INTERACTIONS, facts, request):
             return None
         numbers = None if facts.blocks.training else self.packed(facts)
-        return facts.blocks.represent(z, half_list, numbers)
+        return facts.blocks.represent(z, edges, numbers)
 
     def prepare_potential(self, model: Any, request: Request) -> PotentialWeights | None:
         """Numbers for the program ``"potential"``; ``None`` where a call is to be computed otherwise."""
         if is_followed():
             return None
         facts = self.facts(model)
-        if facts.blocks is None or choose(facts, request).program != _POTENTIAL:
+        if is_barred(_POTENTIAL, facts, request):
             return None
         return self.packed(facts)
 

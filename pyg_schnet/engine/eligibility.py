@@ -247,7 +247,7 @@ def _edges(_: Facts, request: Request) -> Iterator[str]:
 
 def _elements(facts: Facts, request: Request) -> Iterator[str]:
     blocks = facts.blocks
-    if blocks is not None and request.half_list and not request.gradients and request.z.numel() > 0:
+    if blocks is not None and request.half_list is not None and not request.gradients and request.z.numel() > 0:
         low, high = torch.aminmax(request.z)
         if int(low) < 0 or int(high) >= blocks.embedding.size(0):
             yield "an atomic number has no embedding"
@@ -275,7 +275,7 @@ CALL_ROWS = (
     Row("only autograd follows what is computed", _BOTH, _followed),
     Row("autocast is off", _BOTH, _autocast),
     Row("atoms are in the memory of the CPU, in the precision of the weights", _BOTH, _atoms),
-    Row("every edge is there in both directions", _BOTH, _edges),
+    Row("every edge is there in both directions", _POTENTIAL, _edges),
     Row("every element has an embedding", _INTERACTIONS, _elements),
     Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _wanted),
     Row("the structure is small", _POTENTIAL, _size),

@@ -30,6 +30,13 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
 
+def is_barred(program: str, facts: Facts, request: Request) -> bool:
+    """Whether a program cannot be taken for a call; what :func:`choose` knows, found at the first reason."""
+    if any([program in bars for bars, _ in facts.found]):  # noqa: C419 - a list is faster
+        return True
+    return any(next(row.find(facts, request), None) is not None for row in CALL_ROWS if program in row.bars)
+
+
 def choose(facts: Facts, request: Request) -> Plan:
     """The plan for a call; a pure function of what is known of the model and of what is asked.
 

@@ -26,9 +26,9 @@ class AtomNetwork(nn.Module):
     Args:
         hidden_channels: Size F of the atom features; the layer between has half of it.
         out_channels: Values for each atom.
-        activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in the chapter and in PyTorch Geometric), ``"silu"``
+        activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in Schütt et al. (2020) and in PyTorch Geometric), ``"silu"``
             (SchNetPack's default) or ``"tanh"`` (deep tensor neural network).
-        dropout: Part of the features that is left out in training, drawn anew for each atom.
+        dropout: Part of the features that is left out in training, drawn for each atom.
 
     Raises:
         ValueError: If the activation is none of these, or the dropout is not at least 0 and below 1.
@@ -261,7 +261,7 @@ class MaxReadout(_PooledReadout):
 
     .. math:: P = \max_i \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
 
-    Not of the chapter, whose intensive properties are means. A high frequency is that of a few light or tightly bound
+    Schütt et al. (2020) take means for all intensive properties. A high frequency is that of a few light or tightly bound
     atoms; in a mean, it would get lost among the others. The derivative is that of the largest atom and jumps where
     another one becomes the largest, so this is no readout for forces.
 

@@ -144,7 +144,15 @@ class SplineFilter(nn.Module):
     and slope are zero at the cutoff.
 
     There are two grids. In training mode the table is computed in every step, on a coarser grid; in evaluation mode it
-    is kept until a weight changes, in whichever way.
+    is kept until a weight changes, in whichever way. Grid points G for 50 Gaussians up to 5 Å, and errors that random
+    and trained models stay below (``benchmarks/spline_error.py``):
+
+    ==========  ===  ========  =================================
+    mode        G    energies  forces, over the largest force
+    ==========  ===  ========  =================================
+    evaluation  892  1e-6      1e-5
+    training    415  1e-5      1e-4
+    ==========  ===  ========  =================================
 
     Args:
         network: Filter network, whose basis has a ``resolution`` unless ``num_grid_points`` is given.

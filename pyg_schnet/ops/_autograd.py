@@ -1,4 +1,4 @@
-"""What operators with derivatives by hand have in common.
+"""What operators with derivatives of their own have in common.
 
 Two private functions of torch are used here, since no public one does the same: whether autograd's engine is going to
 use a gradient, and the guard under which a kernel is called below autograd.
@@ -77,7 +77,7 @@ def gradients_of(
     inputs: Sequence[Tensor | None],
     grads: Tensor | Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    r"""Gradients of a function that autograd knows, for the backward pass of one that computes the same by hand.
+    r"""Gradients of a function that autograd knows, for the backward pass of one that computes the same by kernels.
 
     .. math:: \mathbf{g}_k = \Bigl(\frac{\partial f}{\partial \mathbf{x}_k}\Bigr)^{\mathrm{T}} \mathbf{g}
 

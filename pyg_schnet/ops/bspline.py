@@ -1,4 +1,4 @@
-"""Cubic B-splines on a uniform grid: where a point lies, the weights of its four coefficients, and the coefficients."""
+"""Cubic B-splines on a uniform grid: where a point lies, the basis functions there, and the table of a function."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from pyg_schnet.ops.dispatch import is_transformed
 
 SPAN = 4
-"""Coefficients that act on a point: a cubic B-spline is non-zero on four intervals."""
+"""Rows of a table that act on a point: a cubic B-spline is non-zero on four intervals."""
 
 OVERHANG = 3
-"""Samples needed before the first and after the last node: one coefficient and two for the prefilter on each side."""
+"""Samples needed before the first and after the last grid point: one row and two for the prefilter on each side."""
 
 TAPS = (1.5, -10.0 / 36.0, 1.0 / 36.0)
-"""The prefilter 1 - δ²/6 + δ⁴/36: factors of a sample and of its neighbours at one and two nodes."""
+"""The prefilter 1 - δ²/6 + δ⁴/36: factors of a sample and of its neighbours one and two grid points away."""
 
 _POLYNOMIALS = (  # of each of the four B-splines in the fraction t of the interval: factors of 1, t, t², t³, times 6
     (1.0, -3.0, 3.0, -1.0),
@@ -48,19 +48,19 @@ def locate(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Ten
 
 
 def bspline_basis(fraction: Tensor, inside: Tensor) -> Tensor:
-    r"""Weights of the four coefficients around each point.
+    r"""The four basis functions around each point, factors of four rows of the table.
 
     .. math:: h(t) = \tfrac{1}{6} \bigl( (1 - t)^3,\; 3 t^3 - 6 t^2 + 4,\; -3 t^3 + 3 t^2 + 3 t + 1,\; t^3 \bigr)
 
     `de Boor, A Practical Guide to Splines (2001) <https://doi.org/10.1007/978-1-4612-6333-3>`_, chapter IX, on a
-    uniform grid. The weights add up to one, and two continuous derivatives come with them.
+    uniform grid. They add up to one and have two continuous derivatives.
 
     Args:
         fraction: Fraction t of the interval, shape ``[E]``, differentiable.
-        inside: Which points count, shape ``[E]``; the weights of others are zero, as are their derivatives.
+        inside: Which points count, shape ``[E]``; the basis of others is zero, as are its derivatives.
 
     Returns:
-        Weights, shape ``[E, 4]``.
+        Basis, shape ``[E, 4]``.
 
     Example:
         >>> bspline_basis(torch.tensor([0.0, 0.5]), torch.tensor([True, True]))
@@ -80,7 +80,7 @@ def interpolate(table: Tensor, basis: Tensor, interval: Tensor) -> Tensor:
 
 
 def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
-    r"""Coefficients of the cubic spline through samples of a smooth function, by a local prefilter.
+    r"""Table of the cubic spline through samples of a smooth function, by a local prefilter.
 
     .. math:: c_i = \bigl( 1 - \tfrac{1}{6} \delta^2 + \tfrac{1}{36} \delta^4 \bigr)\, f_i
 
@@ -89,11 +89,11 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
     order in the spacing, while cubic splines err in the fourth.
 
     Args:
-        samples: Function at nodes that begin three before the grid and end three after it, shape ``[G + 6, F]``.
+        samples: Function at grid points that begin three before the grid and end three after it, shape ``[G + 6, F]``.
         vanishing: Whether value and slope at the end of the grid are made exactly zero.
 
     Returns:
-        Coefficients, shape ``[G + 2, F]``; number k to k + 3 act on interval k.
+        Table, shape ``[G + 2, F]``, G grid points; rows k to k + 3 act on interval k.
     """
     if not torch.compiler.is_compiling() and is_transformed():
         return _prefilter(samples, vanishing)

@@ -72,7 +72,7 @@ def filter_table(
         torch.Size([1, 12, 3])
     """
     refusal = other_types(*samples[:2], *weights)
-    kernels = kernels_for(backend, *samples[:2], *weights, known, needs="tabulate", unless=refusal)
+    kernels = kernels_for(backend, *samples[:2], *weights, known, needs="filter_table", unless=refusal)
     if kernels is None or samples.expansion.requires_grad or samples.window.requires_grad:
         inner: Backend = "reference" if backend == "reference" else "auto"
         return torch.stack([compose(activate, samples, *network, inner) for network in _by_network(weights)])
@@ -94,9 +94,8 @@ def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
 
 def _sample(kernels: ModuleType, samples: GridSamples, activate: bool, weights: Sequence[Tensor]) -> tuple[Tensor, Any]:
     """The tables, and what their gradient needs."""
-    stacks = kernels.Stacks(zip(*_by_network(weights), strict=True), turned=(0, 2))
-    networks = kernels.Networks.pack(*samples, activate, stacks)
-    tables, sampled = kernels.tabulate(networks)
+    networks = kernels.Networks.pack(*samples, activate, list(zip(*_by_network(weights), strict=True)))
+    tables, sampled = kernels.filter_table(networks)
     return tables, (networks, sampled)
 
 
@@ -125,5 +124,5 @@ class FilterTableFunction(torch.autograd.Function):
             each = zip(_by_network(weights), grad, strict=True)
             return None, None, None, None, *chain.from_iterable(gradients_of(composed, *one) for one in each)
         kept = _sample(kernels, samples, activate, weights)[1] if ctx.kept is None else ctx.kept
-        found = kernels.table_gradient(grad, *kept)
+        found = kernels.filter_table_backward(grad, *kept)
         return None, None, None, None, *chain.from_iterable(zip(*[value.unbind() for value in found], strict=True))

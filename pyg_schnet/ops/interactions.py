@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_schnet.ops._autograd import gradients_of, needs_any_grad, needs_grad
 from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.linear import linear
 from pyg_schnet.ops.softplus import shifted_softplus
 from pyg_schnet.ops.spline_conv import spline_conv
 
@@ -137,13 +137,55 @@ def compose(
         Features ``[N, F]``; the layers y of each block, ``[N, K]``; the layers u of each block, ``[N, F]``.
     """
     graph, both = half_list.in_both_directions(), torch.cat([basis, basis])
+    return _compose_directed(z, graph, n_neighbors, embedding, both, table, *weights, backend=backend)
+
+
+def directed_interactions(
+    z: Tensor,
+    embedding: Tensor,
+    table: Tensor,
+    basis: Tensor,
+    graph: SplineGraph,
+    weights: Sequence[Tensor],
+    n_neighbors: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """What :func:`interactions` gives, on directed edges, by one operator after the other.
+
+    Args:
+        z: Row of the embedding for each atom, not checked, shape ``[N]``.
+        embedding: Features of each element before the blocks, shape ``[Z, F]``.
+        table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
+        basis: Spline basis h of each edge, shape ``[E, 4]``.
+        graph: Edges, in all orders that derivatives are going to need.
+        weights: The five :class:`BlockWeights` of the first block, then those of the next one.
+        n_neighbors: What convolutions are divided by, shape ``[N]``; ``None`` for plain sums.
+        backend: How the operators are computed.
+
+    Returns:
+        Shape ``[N, F]``.
+    """
+    return _compose_directed(z, graph, n_neighbors, embedding, basis, table, *weights, backend=backend)[0]
+
+
+def _compose_directed(
+    z: Tensor,
+    graph: SplineGraph,
+    n_neighbors: Tensor | None,
+    embedding: Tensor,
+    basis: Tensor,
+    table: Tensor,
+    *weights: Tensor,
+    backend: Backend,
+) -> tuple[Tensor, ...]:
     x, hidden, inner = embedding.index_select(0, z), [], []
     for rows, block in zip(table, _by_block(weights), strict=True):
-        hidden.append(F.linear(x, block.w0))
-        summed = spline_conv(hidden[-1], rows, both, graph, backend=backend)
+        hidden.append(linear(x, block.w0))
+        summed = spline_conv(hidden[-1], rows, basis, graph, backend=backend)
         summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)
-        inner.append(F.linear(summed, block.w1, block.b1))
-        x = x + F.linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
+        inner.append(linear(summed, block.w1, block.b1))
+        x = x + linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
     return x, *hidden, *inner
 
 
@@ -154,8 +196,7 @@ def _by_block(weights: Sequence[Tensor]) -> list[BlockWeights]:
 
 def _pack(kernels: ModuleType, table: Tensor, weights: Sequence[Tensor], embedding: Tensor) -> Any:
     with torch.no_grad():
-        stacks = kernels.Stacks(zip(*_by_block(weights), strict=True), turned=(0, 1, 3))
-        return kernels.Weights.pack(table, stacks, embedding)
+        return kernels.Weights.pack(table, list(zip(*_by_block(weights), strict=True)), embedding)
 
 
 class _Call(NamedTuple):

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyg_schnet import SchNet
 from pyg_schnet.ops import spline_conv, spline_conv_coefficients, spline_conv_weights
-
 from tests.ops.graphs import LARGE, make_case
 
 

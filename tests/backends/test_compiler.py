@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import numba.core.caching as caching
+import numpy as np
 import pytest
 
 from pyg_schnet.backends.numba.lib import compiler
@@ -61,7 +62,7 @@ def test_compiled_code_is_found_again(path, log):
     assert log.text.count("compiling kernels for this processor") == 1
     assert len(kept(path)) == 2  # an index and one signature
     assert second.cube(3) == 27
-    assert sum(second.cube.stats.cache_hits.values()) == 1
+    assert sum(second.cube.kernel.stats.cache_hits.values()) == 1
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
@@ -84,7 +85,7 @@ def test_damaged_files_are_replaced(path, log, suffix, damage):
     assert load(path).cube(3) == 27
     again = load(path)
     assert again.cube(3) == 27
-    assert sum(again.cube.stats.cache_hits.values()) == 1
+    assert sum(again.cube.kernel.stats.cache_hits.values()) == 1
 
 
 @pytest.fixture
@@ -134,3 +135,25 @@ def test_a_full_disk_is_said_once(path, log, monkeypatch):
     assert module.cube(0.5) == 0.125
     assert log.text.count("compiled kernels cannot be kept on disk") == 1
     assert "No space left" in log.text
+
+
+def test_parts_and_parallel_twins(tmp_path):
+    path = tmp_path / "kernels.py"
+    path.write_text(
+        SOURCE
+        + """
+@njit(cache=True)
+def cubes(begin, end, x, pair):
+    for i in range(begin, end):
+        x[i] = cube(x[i]) + pair[0][i]
+"""
+    )
+    for hits in (0, 1):
+        module, x = load(path), np.arange(4.0)
+        module.cubes(1, 3, x, (x.copy(), x))
+        np.testing.assert_array_equal(x, [0, 2, 10, 3])
+        module.cubes.parallel(np.array([0, 2, 4]), x, (np.zeros(4), x))
+        np.testing.assert_array_equal(x, [0, 8, 1000, 27])
+        for kernel in (module.cubes.kernel, module.cubes.parallel):
+            assert sum(kernel.stats.cache_hits.values()) == hits
+    assert len(kept(path)) == 4  # nothing of the function that is a part of both

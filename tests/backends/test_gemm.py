@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_schnet.backends.numba import SERIAL_WORK, gemm, gemm_tn
+from pyg_schnet.backends import tuning
+from pyg_schnet.backends.numba import gemm, gemm_tn
 from pyg_schnet.backends.numba.lib import gemm as dense
-from pyg_schnet.backends.numba.lib.parallel import empties, empty, zeros
+from pyg_schnet.backends.numba.lib.buffers import empty, stacked, zeros
 from pyg_schnet.backends.numba.lib.transpose import transpose, transposes
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-14}
@@ -61,9 +62,9 @@ def test_some_rows_of_a_product_and_the_sums_of_columns(begin, end, first, last,
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_threads_change_nothing(dtype):
     a, b, w = draw(501, 100, dtype), draw(501, 90, dtype, seed=1), draw(100, 90, dtype, seed=2)
-    assert a.numel() * 90 > SERIAL_WORK
+    assert a.numel() * 90 > tuning.current.serial_work
     before, found = torch.get_num_threads(), []
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         found.append((gemm(a, w), gemm_tn(a, b)))
     torch.set_num_threads(before)
@@ -89,17 +90,26 @@ def test_arrays_begin_with_a_line_of_the_cache(shape, dtype):
         assert values.flags.c_contiguous
         assert values.nbytes < 64 or values.ctypes.data % 64 == 0
     assert (values == 0).all()
-    tile = dense.aligned_tile(5, np.zeros(1, dtype))
-    assert (tile.shape, tile.dtype, tile.ctypes.data % 64) == ((dense.TILE, 5), dtype, 0)
+    tile = dense.aligned(7, 5, np.zeros(1, dtype))
+    assert (tile.shape, tile.dtype, tile.ctypes.data % 64) == ((7, 5), dtype, 0)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_arrays_that_share_memory_do_not_overlap(dtype):
-    shapes = [(3, 16), (1,), (0, 5), (600, 600), (2, 7, 33), (5,)]
-    arrays = empties(shapes, np.dtype(dtype))
-    for k, values in enumerate(arrays):
-        assert values.ctypes.data % 64 == 0 or values.size == 0
-        values[...] = k
-    assert [values.shape for values in arrays] == shapes
-    assert all((values == k).all() and values.dtype == dtype for k, values in enumerate(arrays))
-    assert empties([], np.dtype(dtype)) == []
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_stacked(dtype):
+    tensors = [draw(3, 5, dtype, seed=t) for t in range(4)]
+    np.testing.assert_array_equal(stacked(tensors), torch.stack(tensors).numpy())
+    np.testing.assert_array_equal(stacked(torch.stack(tensors)), torch.stack(tensors).numpy())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("rows", [0, 1, 48, 101])
+def test_dense_softplus_dense(rows, dtype):
+    x, w1, w2 = draw(rows, 20, dtype), draw(20, 33, dtype, seed=1), draw(33, 7, dtype, seed=2)
+    b1, b2 = draw(1, 33, dtype, seed=3)[0], draw(1, 7, dtype, seed=4)[0]
+    hidden, slope, out = (torch.empty(rows, n, dtype=dtype) for n in (33, 33, 7))
+    dense.dense_softplus_dense(0, rows, *(v.numpy() for v in (x, w1, b1, w2, b2, hidden, slope, out)))
+    inner = (x @ w1 + b1).double()
+    expected = torch.nn.functional.softplus(inner) - np.log(2.0)
+    assert_equal(hidden, expected.numpy(), dtype, 20)
+    assert_equal(slope, inner.sigmoid().numpy(), dtype, 20)
+    assert_equal(out, (expected @ w2.double() + b2).numpy(), dtype, 99)

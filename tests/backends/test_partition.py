@@ -1,9 +1,10 @@
-"""Threads share all of the work, and the halves of a batch have nothing to do with each other."""
+"""Tasks share all of the work, and groups of structures have nothing to do with each other."""
 
 import numpy as np
 import pytest
 
-from pyg_schnet.backends.numba.lib.partition import middle, share
+from pyg_schnet.backends import tuning
+from pyg_schnet.backends.numba.lib.partition import divide, find_groups
 
 
 def batch(sizes, seed=0):
@@ -17,47 +18,54 @@ def batch(sizes, seed=0):
     return np.array(sources, np.int64), np.cumsum([0, *counts])
 
 
-@pytest.mark.parametrize("sizes", [[5, 5], [1] * 9, [3, 8, 2, 7, 6, 1, 9], [6, 4, 4, 6], [25, 30, 1]])
-def test_no_pair_lies_in_both_halves(sizes):
+@pytest.mark.parametrize("most", [2, 4, 8])
+@pytest.mark.parametrize("sizes", [[5, 5], [1] * 9, [3, 8, 2, 7, 6, 1, 9], [6, 4, 4, 6], [25, 30, 1], [9] * 40])
+def test_no_pair_lies_in_two_groups(sizes, most):
     source, ptr = batch(sizes)
-    cut = middle(source, ptr, 128)
+    with tuning.changed(most_groups=most, group_work=0):
+        groups = find_groups(source, ptr, 128, 128)
+    assert 2 <= len(groups) - 1 <= most
+    assert set(groups) <= {0, *np.cumsum(sizes)}
     target = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
-    assert cut in np.cumsum(sizes)[:-1]
-    assert ((source < cut) == (target < cut)).all()
-    work = np.array([ptr[i] + 16 * i for i in np.cumsum([0, *sizes])])  # 128 / 8 for each atom
-    assert abs(work[np.cumsum([0, *sizes]).tolist().index(cut)] - work[-1] / 2) == abs(work - work[-1] / 2).min()
+    np.testing.assert_array_equal(np.searchsorted(groups, source, "right"), np.searchsorted(groups, target, "right"))
+    work = np.array([ptr[i] + 16 * i for i in groups])  # 128 / 8 for each atom
+    assert np.diff(work).max() <= 1.2 * work[-1] / (len(groups) - 1)
 
 
 @pytest.mark.parametrize("sizes", [[12], [2, 40], [40, 2], [1, 1, 60, 1]])
-def test_batches_that_do_not_fall_into_halves(sizes):
-    assert middle(*batch(sizes), 128) == 0
+def test_batches_that_do_not_fall_into_groups(sizes):
+    with tuning.changed(group_work=0):
+        assert find_groups(*batch(sizes), 128, 128) == (0, sum(sizes))
 
 
-def test_a_pair_in_the_other_direction_is_not_cut():
+def test_small_batches_are_one_group():
+    assert find_groups(*batch([5] * 8), 128, 128) == (0, 40)
+
+
+def test_a_pair_in_the_other_direction_is_not_parted():
     # atoms 0 and 3 are bound by a pair whose source comes first
-    assert middle(np.array([0]), np.array([0, 0, 0, 0, 1, 1]), 8) == 0
+    with tuning.changed(group_work=0):
+        assert find_groups(np.array([0]), np.array([0, 0, 0, 0, 1, 1]), 8, 8) == (0, 5)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("sizes", [[30, 30, 30, 30], [50]])
-def test_shares_cover_everything_once(sizes, threads):
+def test_tasks_cover_everything_once(sizes, threads):
     source, ptr = batch(sizes)
     n_atoms, n_filters, n_features = len(ptr) - 1, 100, 70
-    cut = middle(source, ptr, n_features)
-    shares = share(threads, cut, ptr, n_filters, n_features, 16)
-    halves = 2 if cut > 0 else 1
-    assert len(shares.pieces) == max(threads // halves, 1) * halves
-    assert shares.apart == (threads <= halves or threads // halves == 1)
-    for bounds in (shares.rows, shares.pairs):
+    with tuning.changed(group_work=0):
+        groups = find_groups(source, ptr, n_filters, n_features)
+    partition = divide(threads, groups, ptr, n_filters, n_features, 16)
+    assert partition.independent == (len(groups) > 2 or threads == 1)
+    assert len(partition.parts) == (len(groups) - 1 if partition.independent else threads)
+    for bounds in (partition.rows, partition.pairs):
         assert (bounds[0], bounds[-1]) == (0, n_atoms)
-        assert len(bounds) == len(shares.pieces) + 1
+        assert len(bounds) == len(partition.parts) + 1
         assert (np.diff(bounds) >= 0).all()
-        assert cut in bounds
-    filters, features = np.zeros((2, n_atoms, n_filters)), np.zeros((2, n_atoms, n_features))
-    for half, first, last, f, f_end, g, g_end in shares.pieces:
-        filters[half, first:last, f:f_end] += 1
-        features[half, first:last, g:g_end] += 1
-    for counts in (filters, features):
-        assert (counts[0, : cut or None] == 1).all()
-        assert (counts[1, cut:] == (1 if cut > 0 else 0)).all()
-        assert counts.sum() == n_atoms * counts.shape[2]
+    filters, features = np.zeros((n_atoms, n_filters)), np.zeros((n_atoms, n_features))
+    for group, first, last, f, f_end, g, g_end in partition.parts:
+        assert groups[group : group + 2] == (first, last)
+        filters[first:last, f:f_end] += 1
+        features[first:last, g:g_end] += 1
+    assert (filters == 1).all()
+    assert (features == 1).all()

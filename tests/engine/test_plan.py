@@ -102,3 +102,14 @@ def test_backend_is_a_way_and_no_option(tmp_path):
     with pytest.raises(ValueError, match="backend must be one of auto, reference, numba, got 'cuda'"):
         model.backend = "cuda"
     assert load(model.save(tmp_path / "model.safetensors")).backend == "auto"
+
+
+def test_pyg_models_say_it_as_well():
+    torch.manual_seed(0)
+    model = SchNet.like_pyg(16, 12, 2, 20, 4.0)
+    plan = model.plan(Z, POS.float())
+    assert (plan.program, plan.filters) == ("interactions", "spline")
+    model.interactions[1].act = torch.nn.SiLU()
+    plan = model.plan(Z, POS.float())
+    assert (plan.program, plan.filters) == ("layers", "exact")
+    assert plan.reasons[0].startswith("PyTorch Geometric's own forward pass is taken: filters are 'exact', or a part")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.func import functional_call
 
 from pyg_schnet import SchNet, load, radius_graph
-from pyg_schnet.backends import numba as cpu
+from pyg_schnet.backends import tuning
 from pyg_schnet.data import to_data
 from pyg_schnet.derivatives import energy_forces_stress, hessian
 
@@ -314,7 +314,7 @@ def test_training_can_be_repeated_bit_by_bit(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     z, pos, batch = random_molecules(4, n=70)
-    assert radius_graph(pos, 5.0, batch).size(1) * SIZES["num_filters"] > cpu.SERIAL_WORK
+    assert radius_graph(pos, 5.0, batch).size(1) * SIZES["num_filters"] > tuning.current.serial_work
     try:
         results = []
         for _ in range(2):

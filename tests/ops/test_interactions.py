@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pyg_schnet import SchNet
+from pyg_schnet.backends import tuning
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.neighbors import radius_graph
 
@@ -47,14 +48,13 @@ def gradients(model, structures, with_forces):
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("in_halves", [False, True])
+@pytest.mark.parametrize("in_groups", [False, True])
 @pytest.mark.parametrize("with_forces", [False, True])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_gradients_are_those_of_the_blocks(options, with_forces, in_halves, molecules, monkeypatch):
-    if in_halves:
-        monkeypatch.setattr("pyg_schnet.backends.numba.lib.parallel.SERIAL_WORK", 0)
-        molecules = twice(molecules)
-    found = gradients(make(**options), molecules, with_forces)
+def test_gradients_are_those_of_the_blocks(options, with_forces, in_groups, molecules):
+    molecules = twice(molecules) if in_groups else molecules
+    with tuning.changed(serial_work=0, group_work=0) if in_groups else tuning.changed():
+        found = gradients(make(**options), molecules, with_forces)
     expected = gradients(block_by_block(make(**options)), molecules, with_forces)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10, msg=name)
@@ -161,7 +161,7 @@ def test_forces_ask_for_no_gradient_of_weights(training, molecules, monkeypatch)
         return backward(*args, **options)
 
     monkeypatch.setattr(cpu, "interactions_backward", spy)
-    for name in ("table_gradient", "filter_table_backward"):
+    for name in ("spline_conv_grad_table", "filter_table_backward"):
         monkeypatch.setattr(cpu, name, lambda *_: pytest.fail("gradient of weights computed"), raising=False)
     energy_forces_stress(model, **molecules, create_graph=True)
     energy_forces_stress(lambda *given, **options: model(*given, **options), **molecules)
@@ -169,20 +169,21 @@ def test_forces_ask_for_no_gradient_of_weights(training, molecules, monkeypatch)
 
 
 @pytest.mark.parametrize("with_forces", [False, True])
-def test_threads_change_nothing(with_forces, monkeypatch):
-    monkeypatch.setattr("pyg_schnet.backends.numba.lib.parallel.SERIAL_WORK", 0)  # threads for everything
+@pytest.mark.parametrize("apart", [4.0, 0.1], ids=["structures", "one structure"])
+def test_threads_change_nothing(with_forces, apart):
     random = torch.Generator().manual_seed(0)
     structures = {
         "z": torch.randint(1, 10, (200,), generator=random),
-        "pos": 3.0 * torch.rand(200, 3, generator=random) + 4.0 * torch.arange(20).repeat_interleave(10).unsqueeze(-1),
-        "batch": torch.arange(20).repeat_interleave(10),
+        "pos": 3.0 * torch.rand(200, 3, generator=random) + apart * torch.arange(20).repeat_interleave(10).unsqueeze(-1),
+        "batch": torch.arange(20).repeat_interleave(10) if apart > 1 else torch.zeros(200, dtype=torch.int64),
     }
     before, found = torch.get_num_threads(), []
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         model = SchNet(90, 100, num_interactions=2, filters="spline", cutoff=5.0, num_grid_points=150)
-        found.append(gradients(model, structures, with_forces))
+        with tuning.changed(serial_work=0, group_work=0):  # threads for everything
+            found.append(gradients(model, structures, with_forces))
     torch.set_num_threads(before)
     for other in found[1:]:
         # what is summed by torch itself may differ: readout and embedding

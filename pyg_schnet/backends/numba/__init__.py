@@ -6,20 +6,18 @@ from pyg_schnet.backends.numba.edge_lengths import (
     edge_lengths_double_backward,
     spline_basis,
 )
-from pyg_schnet.backends.numba.filter_table import Networks, table_gradient, tabulate
-from pyg_schnet.backends.numba.interactions import ascend as interactions_forward
-from pyg_schnet.backends.numba.interactions import descend as interactions_backward
+from pyg_schnet.backends.numba.filter_table import Networks, filter_table, filter_table_backward
+from pyg_schnet.backends.numba.interactions import interactions_backward, interactions_forward
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
 from pyg_schnet.backends.numba.lib.gemm import gemm, gemm_tn
-from pyg_schnet.backends.numba.lib.parallel import SERIAL_WORK, is_large
+from pyg_schnet.backends.numba.lib.parallel import is_large
 from pyg_schnet.backends.numba.lib.ragged import rows_of
 from pyg_schnet.backends.numba.lib.softplus import shifted_softplus
-from pyg_schnet.backends.numba.lib.stacks import Stacks, norm
 from pyg_schnet.backends.numba.lib.transpose import transpose
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
+from pyg_schnet.backends.numba.norm import norm
 from pyg_schnet.backends.numba.pooling import pool, sum_species, unpool
-from pyg_schnet.backends.numba.potential import Grid, Head
-from pyg_schnet.backends.numba.potential import energy_and_gradients as potential
+from pyg_schnet.backends.numba.potential import Grid, Head, potential
 from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once
 from pyg_schnet.backends.numba.records import Weights
 from pyg_schnet.backends.numba.sort_edges import half_list, pointer_of_sorted, sort_edges
@@ -29,16 +27,14 @@ __all__ = [
     "Grid",
     "Head",
     "Networks",
-    "SERIAL_WORK",
-    "Stacks",
     "Weights",
     "close_pairs",
     "close_pairs_once",
-    "descend",
     "edge_lengths",
     "edge_lengths_backward",
     "edge_lengths_double_backward",
-    "energy_and_gradients",
+    "filter_table",
+    "filter_table_backward",
     "gemm",
     "gemm_tn",
     "half_list",
@@ -60,8 +56,6 @@ __all__ = [
     "spline_conv_grad_basis",
     "spline_conv_grad_table",
     "sum_species",
-    "table_gradient",
-    "tabulate",
     "transpose",
     "unpool",
 ]

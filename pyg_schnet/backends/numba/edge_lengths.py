@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import OPTIONS, array, arrays_of
+from pyg_schnet.backends.numba.lib.buffers import array, arrays_of
+from pyg_schnet.backends.numba.lib.compiler import REASSOCIATED, njit
 
 Lattice = tuple[np.ndarray, np.ndarray, np.ndarray] | None
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def component(pos, i, j, lattice, e, d) -> float:
     """One component of the vector r_j - r_i + S H of edge e, from its target i to its source j."""
     part = pos[j, d] - pos[i, d]
@@ -27,7 +27,7 @@ def component(pos, i, j, lattice, e, d) -> float:
     return part
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def length(pos, i, j, lattice, e) -> float:
     """Length of that vector."""
     square = pos.dtype.type(0)
@@ -37,7 +37,7 @@ def length(pos, i, j, lattice, e) -> float:
     return np.sqrt(square)
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def measure_edges(pos, source, target, lattice, loop_length, out) -> bool:
     """See :func:`edge_lengths`; false where an edge names an atom, or an atom a cell, that is not there."""
     n_atoms = pos.shape[0]
@@ -54,7 +54,7 @@ def measure_edges(pos, source, target, lattice, loop_length, out) -> bool:
     return True
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def _push(value, i, j, lattice, e, d, grad_pos, grad_cell) -> None:
     """Add one component of the gradient with respect to the vector of edge e to those of what it is made of."""
     grad_pos[j, d] += value
@@ -65,7 +65,7 @@ def _push(value, i, j, lattice, e, d, grad_pos, grad_cell) -> None:
             grad_cell[batch[i], k, d] += shift[e, k] * value
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def push_edges(grad, pos, source, target, lattice, dist, grad_pos, grad_cell) -> None:
     """See :func:`edge_lengths_backward`."""
     for e in range(grad.shape[0]):
@@ -78,7 +78,7 @@ def push_edges(grad, pos, source, target, lattice, dist, grad_pos, grad_cell) ->
             _push(part, i, j, lattice, e, d, grad_pos, grad_cell)
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def _bend_edges(
     tangent_pos, tangent_lattice, grad, pos, source, target, lattice, dist, grad_grad, grad_pos, grad_cell
 ) -> None:
@@ -100,7 +100,7 @@ def _bend_edges(
             _push(slope * across, i, j, lattice, e, d, grad_pos, grad_cell)
 
 
-@njit(**OPTIONS)
+@njit(**REASSOCIATED)
 def weigh_edges(dist, cutoff, num_intervals, interval, basis, slopes) -> None:
     """See :func:`spline_basis`."""
     real = basis.dtype.type
@@ -125,7 +125,8 @@ def weigh_edges(dist, cutoff, num_intervals, interval, basis, slopes) -> None:
         basis[e, 2] = sixth * (three * s * s * (s - two) + real(4))
         basis[e, 3] = sixth * t * t * t
         if not inside:
-            basis[e] = real(0) if r >= cutoff else r  # keep what is not a number
+            for m in range(4):
+                basis[e, m] = real(0) if r >= cutoff else r  # keep what is not a number
         if slopes.shape[0] == 0:
             continue
         slopes[e, 0] = -half * s * s * scale
@@ -133,7 +134,8 @@ def weigh_edges(dist, cutoff, num_intervals, interval, basis, slopes) -> None:
         slopes[e, 2] = -half * s * (three * s - real(4)) * scale
         slopes[e, 3] = half * t * t * scale
         if not inside:
-            slopes[e] = 0
+            for m in range(4):
+                slopes[e, m] = 0
 
 
 def lattice_of(edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None) -> Lattice:

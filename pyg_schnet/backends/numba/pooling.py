@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import OPTIONS, arrays_of
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
+from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def pool_atoms(values, scale, shift, references, z, batch, out, counts) -> bool:
-    """See :func:`pool`; false if an atom is of no element or structure that is there."""
+    """See :func:`pool`; false if an atom is of no species or structure that is there."""
     for i in range(values.shape[0]):
         b, species = batch[i], z[i]
         if not (0 <= b < out.shape[0] and 0 <= species < references.shape[0]):
@@ -25,7 +25,7 @@ def pool_atoms(values, scale, shift, references, z, batch, out, counts) -> bool:
     return True
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def _sum_species(values, z, batch, sums, counts) -> bool:
     for i in range(z.shape[0]):
         b, species = batch[i], z[i]
@@ -38,7 +38,7 @@ def _sum_species(values, z, batch, sums, counts) -> bool:
     return True
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def unpool_atoms(grad, scale, z, batch, out) -> None:
     """See :func:`unpool`."""
     for i in range(out.shape[0]):
@@ -55,8 +55,8 @@ def pool(
         values: Values of atoms, shape ``[N, C]``.
         scale: Factor of each, shape ``[C]``.
         shift: What is added, shape ``[C]``.
-        references: What is added for each element, shape ``[Z, C]``.
-        z: Atomic number of each atom, shape ``[N]``.
+        references: What is added for each species of atom, shape ``[Z, C]``.
+        z: Kind of each atom, shape ``[N]``.
         batch: Structure of each atom, shape ``[N]``.
         size: Number of structures B.
 
@@ -64,7 +64,7 @@ def pool(
         Shapes ``[B, C]`` and ``[B]``.
 
     Raises:
-        IndexError: If an atom is of no element or structure that is there.
+        IndexError: If an atom is of no species or structure that is there.
     """
     out = torch.zeros(size, values.size(1), dtype=torch.float64)
     counts = torch.zeros(size, dtype=torch.float64)
@@ -74,11 +74,11 @@ def pool(
 
 
 def sum_species(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sums in float64 of what each atom has by its element, and the number of atoms; padding, ``z == 0``, is none.
+    """Sums in float64 of what each atom has by its species, and the number of atoms; padding, ``z == 0``, is none.
 
     Args:
-        values: Value of each element, shape ``[Z, C]``.
-        z: Atomic number of each atom, shape ``[N]``.
+        values: Value of each species, shape ``[Z, C]``.
+        z: Kind of each atom, shape ``[N]``.
         batch: Structure of each atom, shape ``[N]``.
         size: Number of structures B.
 
@@ -86,7 +86,7 @@ def sum_species(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Te
         Shapes ``[B, C]`` and ``[B]``.
 
     Raises:
-        IndexError: If an atom is of no element or structure that is there.
+        IndexError: If an atom is of no species or structure that is there.
     """
     sums = torch.zeros(size, values.size(1), dtype=torch.float64)
     counts = torch.zeros(size, dtype=torch.float64)
@@ -103,7 +103,7 @@ def _out_of_range(z: Tensor, batch: Tensor, n_species: int, size: int) -> IndexE
 
 
 def unpool(grad: Tensor, scale: Tensor, z: Tensor, batch: Tensor) -> Tensor:
-    """Gradient by the values, shape ``[N, C]``, from that by the sums, ``[B, C]``; indices are not checked."""
+    """Gradient with respect to the values, shape ``[N, C]``, from that of the sums, ``[B, C]``; indices are not checked."""
     out = torch.empty(z.size(0), grad.size(1), dtype=grad.dtype)
     unpool_atoms(*arrays_of(grad, scale, z, batch, out))
     return out

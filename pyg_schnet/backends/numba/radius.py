@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import prange
 from torch import Tensor
 
+from pyg_schnet.backends import tuning
 from pyg_schnet.backends.numba.edge_lengths import length
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import EXACT_OPTIONS, arrays_of, by_work, num_threads, several
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
+from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
+from pyg_schnet.backends.numba.lib.parallel import by_work, is_large, run
 
-_PRODUCTS = 8  # for each candidate, in units of those of a convolution
 
-
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _is_closer(source, target, limit) -> bool:
     """The formula of :func:`pyg_schnet.neighbors.criterion.squared_distances`, in the same order."""
     x, y, z = source[0] - target[0], source[1] - target[1], source[2] - target[2]
     return (x * x + y * y) + z * z < limit
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _count(begin, end, points, targets, start, count, row, omit, limit, found) -> None:
     for i in range(begin, end):
         n = 0
@@ -29,31 +28,31 @@ def _count(begin, end, points, targets, start, count, row, omit, limit, found) -
             first = start[row[i], k]
             for j in range(first, first + count[row[i], k]):
                 n += _is_closer(points[j], targets[i], limit)
-        if omit is not None:
+        if omit.shape[0] > 0:
             n -= _is_closer(points[omit[i]], targets[i], limit)
         found[i] = n
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _write(begin, end, points, targets, start, count, row, omit, limit, ptr, edges) -> None:
     for i in range(begin, end):
         e = ptr[i]
         for k in range(start.shape[1]):
             first = start[row[i], k]
             for j in range(first, first + count[row[i], k]):
-                if _is_closer(points[j], targets[i], limit) and (omit is None or j != omit[i]):
+                if _is_closer(points[j], targets[i], limit) and (omit.shape[0] == 0 or j != omit[i]):
                     edges[0, e], edges[1, e] = j, i
                     e += 1
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _accumulate(counts) -> None:
     """Replace counts by where they begin and end; the first entry is zero."""
     for i in range(1, counts.shape[0]):
         counts[i] += counts[i - 1]
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _candidates(count, row) -> np.ndarray:
     """Where the candidates of each target begin and end in a list of all."""
     ptr = np.zeros(row.shape[0] + 1, np.int64)
@@ -62,7 +61,7 @@ def _candidates(count, row) -> np.ndarray:
     return ptr
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _find(points, targets, start, count, row, omit, limit) -> np.ndarray:
     n_targets = row.shape[0]
     ptr = np.zeros(n_targets + 1, np.int64)
@@ -70,18 +69,6 @@ def _find(points, targets, start, count, row, omit, limit) -> np.ndarray:
     _accumulate(ptr)
     edges = np.empty((2, ptr[-1]), np.int64)
     _write(0, n_targets, points, targets, start, count, row, omit, limit, ptr, edges)
-    return edges
-
-
-@njit(parallel=True, **EXACT_OPTIONS)
-def _find_parallel(bounds, points, targets, start, count, row, omit, limit) -> np.ndarray:
-    ptr = np.zeros(row.shape[0] + 1, np.int64)
-    for part in prange(bounds.shape[0] - 1):
-        _count(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr[1:])
-    _accumulate(ptr)
-    edges = np.empty((2, ptr[-1]), np.int64)
-    for part in prange(bounds.shape[0] - 1):
-        _write(bounds[part], bounds[part + 1], points, targets, start, count, row, omit, limit, ptr, edges)
     return edges
 
 
@@ -104,19 +91,20 @@ def close_pairs(
     Returns:
         Points (row 0) and targets (row 1), int64, shape ``[2, E]``.
     """
-    arrays = arrays_of(points, targets, start, count, row, omit)
-    arguments = (*arrays, arrays[0].dtype.type(limit))
-    candidates = _candidates(arrays[3], arrays[4])
-    threads = num_threads(_PRODUCTS * int(candidates[-1]))
-    if threads == 1:
-        found = _find(*arguments)
-    else:
-        with several(threads):
-            found = _find_parallel(by_work(candidates)(threads), *arguments)
-    return torch.from_numpy(found)
+    arrays = arrays_of(points, targets, start, count, row, row[:0] if omit is None else omit)
+    arguments, candidates = (*arrays, arrays[0].dtype.type(limit)), _candidates(arrays[3], arrays[4])
+    work = tuning.current.search_work * int(candidates[-1])
+    if not is_large(work):
+        return torch.from_numpy(_find(*arguments))
+    ptr = np.zeros(len(candidates), np.int64)
+    run(_count, by_work(candidates), work, *arguments, ptr[1:])
+    _accumulate(ptr)
+    edges = np.empty((2, ptr[-1]), np.int64)
+    run(_write, by_work(candidates), work, *arguments, ptr, edges)
+    return torch.from_numpy(edges)
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _candidates_once(ptr) -> np.ndarray:
     """Where the pairs of atoms of each structure begin and end in a list of all."""
     found = np.zeros(ptr.shape[0], np.int64)
@@ -126,7 +114,7 @@ def _candidates_once(ptr) -> np.ndarray:
     return found
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _count_once(begin, end, points, ptr, limit, found) -> None:
     for s in range(begin, end):
         for i in range(ptr[s], ptr[s + 1]):
@@ -136,7 +124,7 @@ def _count_once(begin, end, points, ptr, limit, found) -> None:
             found[i] = n
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _write_once(begin, end, points, ptr, limit, pair_ptr, edges, dist) -> None:
     for s in range(begin, end):
         for i in range(ptr[s], ptr[s + 1]):
@@ -147,7 +135,7 @@ def _write_once(begin, end, points, ptr, limit, pair_ptr, edges, dist) -> None:
                     e += 1
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _find_once(points, ptr, limit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_points, n_structures = points.shape[0], ptr.shape[0] - 1
     pair_ptr = np.zeros(n_points + 1, np.int64)
@@ -155,18 +143,6 @@ def _find_once(points, ptr, limit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     _accumulate(pair_ptr)
     edges, dist = np.empty((2, pair_ptr[-1]), np.int64), np.empty(pair_ptr[-1], points.dtype)
     _write_once(0, n_structures, points, ptr, limit, pair_ptr, edges, dist)
-    return edges, pair_ptr, dist
-
-
-@njit(parallel=True, **EXACT_OPTIONS)
-def _find_once_parallel(bounds, points, ptr, limit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pair_ptr = np.zeros(points.shape[0] + 1, np.int64)
-    for part in prange(bounds.shape[0] - 1):
-        _count_once(bounds[part], bounds[part + 1], points, ptr, limit, pair_ptr[1:])
-    _accumulate(pair_ptr)
-    edges, dist = np.empty((2, pair_ptr[-1]), np.int64), np.empty(pair_ptr[-1], points.dtype)
-    for part in prange(bounds.shape[0] - 1):
-        _write_once(bounds[part], bounds[part + 1], points, ptr, limit, pair_ptr, edges, dist)
     return edges, pair_ptr, dist
 
 
@@ -188,10 +164,12 @@ def close_pairs_once(points: Tensor, ptr: Tensor, limit: float, most: int) -> tu
     if candidates[-1] > most:
         return None
     arguments = (*arrays, arrays[0].dtype.type(limit))
-    threads = num_threads(_PRODUCTS * int(candidates[-1]))
-    if threads == 1:
-        found = _find_once(*arguments)
-    else:
-        with several(threads):
-            found = _find_once_parallel(by_work(candidates)(threads), *arguments)
-    return tuple(map(torch.from_numpy, found))
+    work = tuning.current.search_work * int(candidates[-1])
+    if not is_large(work):
+        return tuple(map(torch.from_numpy, _find_once(*arguments)))
+    pair_ptr = np.zeros(len(arrays[0]) + 1, np.int64)
+    run(_count_once, by_work(candidates), work, *arguments, pair_ptr[1:])
+    _accumulate(pair_ptr)
+    edges, dist = np.empty((2, pair_ptr[-1]), np.int64), np.empty(pair_ptr[-1], arrays[0].dtype)
+    run(_write_once, by_work(candidates), work, *arguments, pair_ptr, edges, dist)
+    return tuple(map(torch.from_numpy, (edges, pair_ptr, dist)))

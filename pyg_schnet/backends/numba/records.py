@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_schnet.backends.numba.lib.buffers import array, empties, stacked
 from pyg_schnet.backends.numba.lib.gemm import gemm
-from pyg_schnet.backends.numba.lib.parallel import array, empties, empty
-from pyg_schnet.backends.numba.lib.stacks import Stacks
+from pyg_schnet.backends.numba.lib.transpose import transposes
 
 
 class Weights(NamedTuple):
     """Weights of T blocks, each in the order in which its rows are read, and the features that they start from.
 
     Attributes:
-        tables: Spline coefficients, shape ``[T, M, K]``.
+        tables: Tables of the splined filters, shape ``[T, M, K]``.
         w0: First dense layer, shape ``[T, K, F]``.
         w1: Second dense layer, shape ``[T, F, K]``.
         b1: Its bias, shape ``[T, F]``.
@@ -27,9 +27,9 @@ class Weights(NamedTuple):
         w0_t: Transpose of each, contiguous; likewise the next two.
         w1_t: Shape ``[T, K, F]``.
         w2_t: Shape ``[T, F, F]``.
-        elements: Features of each kind of atom before all blocks, shape ``[Z, F]``.
-        first: First dense layer of the first block of these, shape ``[Z, K]``: what depends on the element alone is
-            computed for elements, not for atoms.
+        embedding: Features of each species before all blocks, shape ``[Z, F]``.
+        hidden: First dense layer of the first block of these, shape ``[Z, K]``: what depends on the species alone is
+            computed for species, not for atoms.
     """
 
     tables: np.ndarray
@@ -41,24 +41,25 @@ class Weights(NamedTuple):
     w0_t: np.ndarray
     w1_t: np.ndarray
     w2_t: np.ndarray
-    elements: np.ndarray
-    first: np.ndarray
+    embedding: np.ndarray
+    hidden: np.ndarray
 
     @classmethod
-    def pack(cls, tables: Tensor, dense: Stacks, elements: Tensor) -> Weights:
-        """Copies of the dense layers of all blocks, w0, w1, b1, w2 and b2, beside their tables.
+    def pack(cls, tables: Tensor, dense: Sequence[Tensor | Sequence[Tensor]], embedding: Tensor) -> Weights:
+        """The dense layers of all blocks beside their tables.
 
         Args:
-            tables: Spline coefficients, shape ``[T, M, K]``.
-            dense: Gives the dense layers, and the transposes of w0, w1 and w2.
-            elements: Features of each kind of atom before all blocks, shape ``[Z, F]``.
+            tables: Tables of the splined filters, shape ``[T, M, K]``.
+            dense: w0, w1, b1, w2 and b2; each stacked, or one tensor for each block.
+            embedding: Features of each species before all blocks, shape ``[Z, F]``.
         """
-        stacked, transposed = dense()
-        first = gemm(elements.detach(), torch.from_numpy(transposed[0][0])).numpy()
-        return cls(array(tables), *stacked, *transposed, array(elements.detach().clone()), first)
+        w0, w1, b1, w2, b2 = map(stacked, dense)
+        w0_t, w1_t, w2_t = map(transposes, (w0, w1, w2))
+        hidden = gemm(embedding.detach(), torch.from_numpy(w0_t[0])).numpy()
+        return cls(array(tables), w0, w1, b1, w2, b2, w0_t, w1_t, w2_t, array(embedding.detach().clone()), hidden)
 
 
-class Steps(NamedTuple):
+class Activations(NamedTuple):
     """What the forward pass leaves to the backward pass, a layer for each block, or one for all that is written over.
 
     Attributes:
@@ -67,7 +68,7 @@ class Steps(NamedTuple):
         summed: Convolved, and divided where blocks do so, likewise.
         outer: Softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
         slope: Its slope, likewise.
-        cut: Where the second half of the batch begins, as found by :func:`pyg_schnet.backends.numba.interactions.cut_of`.
+        groups: Groups of structures, see :func:`pyg_schnet.backends.numba.lib.partition.find_groups`.
     """
 
     x: np.ndarray
@@ -75,11 +76,13 @@ class Steps(NamedTuple):
     summed: np.ndarray
     outer: np.ndarray
     slope: np.ndarray
-    cut: int
+    groups: tuple[int, ...]
 
     @classmethod
-    def empty(cls, n_atoms: int, weights: Weights, cut: int, for_edges: bool, for_weights: bool) -> Steps:
-        """Room for the steps that the gradients by edges, and by weights, need."""
+    def empty(
+        cls, n_atoms: int, weights: Weights, groups: tuple[int, ...], for_edges: bool, for_weights: bool
+    ) -> Activations:
+        """Room for what gradients with respect to edges, and to weights, need."""
         n_blocks, n_filters, n_features = weights.w0.shape
         kept, learned = n_blocks if for_edges or for_weights else 1, n_blocks if for_weights else 1
         shapes = [
@@ -89,25 +92,20 @@ class Steps(NamedTuple):
             (learned, n_atoms, n_features),
             (kept, n_atoms, n_features),
         ]
-        return cls(*(empty(shape, weights.w0.dtype) for shape in shapes), cut)
-
-    @property
-    def layers(self) -> tuple[np.ndarray, ...]:
-        """What kernels take."""
-        return self[:5]
+        return cls(*empties(shapes, weights.w0.dtype), groups)
 
 
-class Descent(NamedTuple):
+class Backward(NamedTuple):
     """What the backward pass goes through, a layer for each block where its own gradient is asked for.
 
     Attributes:
-        grads: Gradients by features, after all blocks and before each one, going down, ``[T + 1, N, F]``; or
-            ``[2, N, F]``, without the first one.
-        grad_outer: Gradients by the softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
-        grad_sum: Gradients by what was summed in convolutions, ``[T, N, K]`` or ``[1, N, K]``.
-        grad_hidden: Gradients by the layers y, likewise; there is none of the first block where nothing below is asked
-            for.
-        grad_inner: Gradients by the layers u of the block at hand, ``[N, F]``.
+        grads: Gradients with respect to features, after all blocks and before each one, from last to first,
+            ``[T + 1, N, F]``; or ``[2, N, F]``, without the first one.
+        grad_outer: Gradients with respect to the softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
+        grad_sum: With respect to what convolutions summed, ``[T, N, K]`` or ``[1, N, K]``.
+        grad_hidden: With respect to the layers y, likewise; there is none of the first block where nothing below is
+            asked for.
+        grad_inner: With respect to the layers u of the block at hand, ``[N, F]``.
     """
 
     grads: np.ndarray
@@ -117,25 +115,21 @@ class Descent(NamedTuple):
     grad_inner: np.ndarray
 
     @classmethod
-    def empty(cls, n_atoms: int, weights: Weights, keep: bool) -> Descent:
+    def empty(cls, n_atoms: int, weights: Weights, keep: bool) -> Backward:
         """Room for all layers, or for those that are needed at a time."""
         n_blocks, n_filters, n_features = weights.w0.shape
-        kept, real = n_blocks if keep else 1, weights.w0.dtype
-        return cls(
-            empty((kept + 1, n_atoms, n_features), real),
-            empty((kept, n_atoms, n_features), real),
-            empty((kept, n_atoms, n_filters), real),
-            empty((kept, n_atoms, n_filters), real),
-            empty((n_atoms, n_features), real),
-        )
+        kept = n_blocks if keep else 1
+        layers = [(kept + 1, n_features), (kept, n_features), (kept, n_filters), (kept, n_filters)]
+        shapes = [*((n, n_atoms, width) for n, width in layers), (n_atoms, n_features)]
+        return cls(*empties(shapes, weights.w0.dtype))
 
 
 class Gradients(NamedTuple):
-    """Gradients of a sum over features; those by weights are stacked as in :class:`Weights`, or ``None``.
+    """Gradients of a sum over features; those with respect to weights are stacked as in :class:`Weights`, or ``None``.
 
     Attributes:
-        elements: By the features of each kind of atom before all blocks, shape ``[Z, F]``, or ``None``.
-        edges: By the weights h of the edges, shape ``[P, 4]``, or ``None``.
+        embedding: With respect to the features of each species before all blocks, shape ``[Z, F]``, or ``None``.
+        basis: With respect to the basis of the pairs, shape ``[P, 4]``, or ``None``.
         tables: Shape ``[T, M, K]``.
         w0: Shape ``[T, K, F]``.
         w1: Shape ``[T, F, K]``.
@@ -144,8 +138,8 @@ class Gradients(NamedTuple):
         b2: Shape ``[T, F]``.
     """
 
-    elements: np.ndarray | None
-    edges: np.ndarray | None
+    embedding: np.ndarray | None
+    basis: np.ndarray | None
     tables: np.ndarray | None = None
     w0: np.ndarray | None = None
     w1: np.ndarray | None = None
@@ -154,18 +148,17 @@ class Gradients(NamedTuple):
     b2: np.ndarray | None = None
 
     @staticmethod
-    def empty(weights: Weights, cut: int, wanted: bool = True) -> tuple[np.ndarray, ...]:
-        """Room for the gradients by weights, each half of the atoms on its own; none if they are not wanted.
-
-        Args:
-            weights: The weights.
-            cut: Where the second half begins; 0 for a batch that does not fall into halves.
-            wanted: Whether they are.
-        """
-        halves = 2 if cut > 0 else 1
-        return tuple(empties([(halves, *(w if wanted else w[:0]).shape) for w in weights[:6]], weights.w0.dtype))
+    def empty(weights: Weights, n_groups: int, needed: bool = True) -> list[np.ndarray]:
+        """Room for the gradients with respect to weights, ``[G, T, ...]``, each group of structures on its own."""
+        shapes = [(n_groups, *(values.shape if needed else values[:0].shape)) for values in weights[:6]]
+        found = empties(shapes, weights.w0.dtype)
+        found[1][:, :1] = 0  # the first dense layer of the first block learns from the sums over species
+        return found
 
     @staticmethod
-    def total(halves: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Sum of the halves."""
-        return tuple(np.add(*value, out=value[0]) if len(value) == 2 else value[0] for value in halves)
+    def total(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Sums over the groups, in their order."""
+        for values in groups:
+            for group in values[1:]:
+                values[0] += group
+        return [values[0] for values in groups]

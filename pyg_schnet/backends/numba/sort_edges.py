@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
 from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import arrays_of
 
 
 @njit(cache=True)

@@ -20,6 +20,9 @@ from torch import Tensor
 from torch_geometric.nn.models import SchNet as PyGSchNet
 from torch_geometric.nn.models.schnet import CFConv, RadiusInteractionGraph
 
+from pyg_schnet.engine.cache import Facts
+from pyg_schnet.engine.eligibility import Request
+from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.base import NO_SCRIPT
 from pyg_schnet.models.convert.pyg import from_pyg
 from pyg_schnet.models.convert.pyg_twin import Twin
@@ -219,6 +222,34 @@ class SchNet(PyGSchNet):
                 distance_expansion=lambda dist: None,
             )
         return _padded(PyGSchNet.forward(view, z, pos, batch), batch_size)
+
+    def plan(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        *,
+        edge_shift: Tensor | None = None,
+        cell: Tensor | None = None,
+        pbc: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> Plan:
+        """How a call is computed; see :meth:`pyg_schnet.models.AtomisticModel.plan`.
+
+        Example:
+            >>> z, pos = torch.tensor([8, 1]), torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0]])
+            >>> SchNet(16, 16, 2, 20, 5.0).plan(z, pos).program
+            'interactions'
+        """
+        given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
+        own_graph = type(self.interaction_graph) is CompleteGraph and not _is_changed(self.interaction_graph)
+        edges = self._edges(pos, batch, given, batch_size) if own_graph else self._within_quota(pos, batch)
+        twin = None if edges is None else self._find_twin(z, pos)
+        if twin is None:
+            why = "the graph is another one" if edges is None else "filters are 'exact', or a part is not as it was built"
+            return Plan("layers", "exact", "reference", (f"PyTorch Geometric's own forward pass is taken: {why}",))
+        return choose(Facts.of(twin), Request(z, pos, half_list=edges.half_list is not None))
 
     def _edges(
         self, pos: Tensor, batch: Tensor | None, given: dict[str, Tensor | None], batch_size: int | None

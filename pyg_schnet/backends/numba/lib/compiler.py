@@ -1,4 +1,9 @@
-"""Compilation of the kernels by numba: where compiled code is kept, and what happens where it cannot be.
+"""Compilation of the kernels by numba: what is compiled, where compiled code is kept, what happens where it cannot be.
+
+A function decorated with :func:`njit` has three forms, each compiled when it is first needed: a part of the kernels that
+call it; a kernel of its own when it is called from Python; and, for functions of a range of rows, its parallel twin, which
+runs several ranges at a time. Parts are optimised together with the kernel that they end up in and never by
+themselves, which halves the time of compilation. Only kernels are kept on disk.
 
 Numba keeps compiled code in ``__pycache__`` beside the sources, in the user's cache folder, or in ``NUMBA_CACHE_DIR``.
 Where none of these can be written to, a private temporary folder serves for the life of the process. A damaged file is
@@ -16,33 +21,159 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import LoweringPass, register_pass
+from numba.core.registry import CPUDispatcher
 from numba.core.serialize import dumps
+from numba.core.typed_passes import NativeLowering
 
 _logger = logging.getLogger(__name__)
 
 
-def njit(function: Callable | None = None, *, cache: bool = False, **options: Any) -> Callable:
-    """Numba's ``njit``, with a cache on disk that never stands in the way.
+REASSOCIATED = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
+"""Options of kernels whose sums may be reordered and fused; nothing is assumed of NaN and infinity."""
+
+ORDERED = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
+"""Sums keep their order, and fuse with products: what is compiled into several kernels must give the same numbers."""
+
+INLINED = {**ORDERED, "forceinline": True}
+"""Likewise for what is called once for each pair, which takes as long as the call."""
+
+EXACT = {"error_model": "numpy", "cache": True}
+"""Likewise where a sum of two products leaves open which of them is fused."""
+
+
+class Routine(CPUDispatcher):
+    """A function that kernels call; called from Python it is a kernel itself."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.kernel(*arguments)
+
+    @cached_property
+    def kernel(self) -> Callable:
+        """The function by itself."""
+        return kernel_of(self.py_func, self.kernel_options)
+
+    @cached_property
+    def parallel(self) -> Callable:
+        """Twin of ``f(begin, end, ...)`` that takes bounds of several ranges, shape ``[ranges + 1]``, in their place."""
+        function = self.py_func
+        names = ", ".join(function.__code__.co_varnames[2 : function.__code__.co_argcount])
+        lines = [
+            f"def {function.__name__}_parallel(bounds, {names}):",
+            "    for part in prange(bounds.shape[0] - 1):",
+            f"        routine(bounds[part], bounds[part + 1], {names})",
+        ]
+        return kernel_of(generate(lines, function, routine=self), {**self.kernel_options, "parallel": True})
+
+
+def njit(function: Callable | None = None, **options: Any) -> Callable:
+    """Numba's ``njit`` for the functions that kernels are made of, and for kernels.
 
     Args:
         function: Function to compile, where the decorator has no options.
-        cache: Whether compiled code is kept on disk.
-        **options: Other options of :func:`numba.njit`.
+        **options: Options of :func:`numba.njit`; ``cache`` keeps the kernel that it is by itself on disk.
 
     Returns:
-        The dispatcher, or a decorator that makes it.
+        The :class:`Routine`, or a decorator that makes it.
     """
     if function is None:
-        return lambda decorated: njit(decorated, cache=cache, **options)
-    dispatcher = numba.njit(**options)(function)
-    if cache:
+        return lambda decorated: njit(decorated, **options)
+    part = {name: value for name, value in options.items() if name != "cache"}
+    routine = numba.njit(pipeline_class=_PartCompiler, no_cpython_wrapper=True, no_cfunc_wrapper=True, **part)(function)
+    routine.__class__, routine.kernel_options = Routine, options
+    return routine
+
+
+def generate(lines: list[str], beside: Callable, **names: Any) -> Callable:
+    """Function made from its source, which calls others by name: closures could not be found again on disk.
+
+    Args:
+        lines: Its source.
+        beside: Function of the module that it belongs to, and beside which compiled code is kept.
+        **names: What it calls, besides ``range`` and ``prange``.
+    """
+    [code] = [
+        each
+        for each in compile("\n".join(lines), beside.__code__.co_filename, "exec").co_consts
+        if isinstance(each, CodeType)
+    ]
+    function = FunctionType(code, {"prange": numba.prange, "__name__": beside.__module__, **names}, code.co_name)
+    function.__module__ = beside.__module__
+    return function
+
+
+def kernel_of(function: Callable, options: dict[str, Any]) -> Callable:
+    """The function as a kernel that Python calls, kept on disk if ``options["cache"]``."""
+    chosen = {name: value for name, value in options.items() if name != "cache"}
+    dispatcher = numba.njit(no_cfunc_wrapper=True, **chosen)(function)
+    if options.get("cache"):
         _keep_on_disk(dispatcher)
     return dispatcher
+
+
+class _Unlinked:
+    """Code generator for functions that have no address yet, so that nothing can be written there."""
+
+    def __init__(self, codegen: Any) -> None:
+        self._codegen = codegen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._codegen, name)
+
+    def set_env(self, name: str, env: Any) -> None:
+        """Nothing to set: the kernel that the function is linked into does so."""
+
+
+class _PartLibrary(JITCodeLibrary):
+    """Code that is neither optimised nor turned into machine code before it is linked into a kernel."""
+
+    @property
+    def codegen(self) -> _Unlinked:
+        return _Unlinked(self._codegen)
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _MakePart(LoweringPass):
+    _name = "pyg_schnet_make_part"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        return True
+
+
+class _PartCompiler(CompilerBase):
+    """Numba's passes, with another library."""
+
+    def define_pipelines(self) -> list[Any]:
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        [place] = [k for k, (one, _) in enumerate(pipeline.passes) if one is NativeLowering]
+        pipeline.passes.insert(place, (_MakePart, "code of a part of kernels"))
+        pipeline._finalized = False
+        pipeline.finalize()
+        return [pipeline]
 
 
 def _keep_on_disk(dispatcher: Any) -> None:
@@ -90,6 +221,13 @@ def _say_that_nothing_is_kept(reason: str) -> None:
     _logger.warning("compiled kernels cannot be kept on disk: %s", reason)
 
 
+@cache
+def _stamp_of_sources() -> tuple[tuple[float, int], ...]:
+    """Time and size of the files of this backend."""
+    found = [path.stat() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
+    return tuple((status.st_mtime, status.st_size) for status in found)
+
+
 class _CheckedResult(CompileResultCacheImpl):
     """Compiled code with its checksum, since damaged machine code ends the process."""
 
@@ -108,6 +246,11 @@ class _Cache(FunctionCache):
     """Numba's cache of one function: what cannot be read is compiled, what cannot be written is not kept."""
 
     _impl_class = _CheckedResult
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__(function)
+        stamps = self._cache_file._source_stamp, _stamp_of_sources()
+        self._cache_file._source_stamp = stamps  # a kernel consists of functions of many files
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = None

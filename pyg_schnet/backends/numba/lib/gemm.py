@@ -1,58 +1,44 @@
-"""Matrix products in tiles that stay in registers, for kernels that have more to do with rows than to multiply them.
+"""Matrix products in tiles that stay in registers, and two dense layers with a softplus between them.
 
-A tile is some rows and as many columns as a wide vector has. Products are summed in the order of the summands, the same
-for all shapes and threads.
+Kernels have more to do with rows than to multiply them, which libraries for matrices cannot do. A tile is some rows and as
+many columns as a wide vector has. Products are summed in the order of the summands, the same for all shapes and threads.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import PRODUCT_OPTIONS, arrays_of, evenly, run
-from pyg_schnet.backends.numba.lib.simd import NARROW, WIDE, add, fill, fma, load, narrow, one, prefetch, store, wide
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
+from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
+from pyg_schnet.backends.numba.lib.parallel import evenly, run
+from pyg_schnet.backends.numba.lib.simd import NARROW, ZERO, add, address, columns, fill, fma, load, prefetch, store
+from pyg_schnet.backends.numba.lib.softplus import softplus_rows
+from pyg_schnet.backends.tuning import compiled
 
-TILE = 48
-"""Rows that are multiplied before the next thing is done with them; a multiple of the rows of a tile."""
-
-ZERO = np.intp(0)
-"""For arguments of kernels, which would be compiled once more for a 0 that is written out."""
-
-
-@njit(**PRODUCT_OPTIONS)
-def aligned(size, like) -> np.ndarray:
-    """Room for some numbers that begins where a line of the cache does, of the type of another array."""
-    memory = np.empty(size + 64 // like.itemsize, like.dtype)
-    begin = (-memory.ctypes.data % 64) // like.itemsize
-    return memory[begin : begin + size]
+TILE, _SUMMED_ROWS = compiled.tile_rows, compiled.summed_rows
+_ROWS = 6
+assert compiled.gemm_rows == _ROWS, "the loop over the rows of a tile is written out"
 
 
-@njit(**PRODUCT_OPTIONS)
-def aligned_tile(n_columns, like) -> np.ndarray:
-    """Likewise for a tile of rows."""
-    return aligned(TILE * n_columns, like).reshape(TILE, n_columns)
+@njit(**ORDERED)
+def aligned(n_rows, n_columns, like) -> np.ndarray:
+    """Room for a matrix that begins where a line of the cache does, of the type of another array."""
+    memory = np.empty(n_rows * n_columns + 64 // like.itemsize, like.dtype)
+    begin = (-address(memory) % 64) // like.itemsize
+    return memory[begin : begin + n_rows * n_columns].reshape(n_rows, n_columns)
 
 
-_SUMMED_ROWS = 32  # of products that sum over rows, at a time, so that both factors stay in the first cache
-
-
-_ROWS = 6  # of a product at a time, so that their sums stay in registers
-
-
-@njit(**PRODUCT_OPTIONS)
-def _panel(zero, n, rows, a, i, w, out, o, soon, s) -> None:
-    """Columns of a product from n on, as many as ``zero`` has elements."""
+@njit(**ORDERED)
+def _panel(zero, n, rows, a, i, w, out, o) -> None:
     n_summands, n_columns = w.shape
     full = rows - rows % _ROWS
     for r in range(0, full, _ROWS):
         p, q = (i + r) * n_summands, (o + r) * n_columns + n
         s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
         for k in range(n_summands):
-            prefetch(a, p + _ROWS * (n_summands + k))  # the next rows, a little at a time
-            for matrix in soon:
-                prefetch(matrix, (s + r) * n_columns + n + _ROWS * k)
+            prefetch(a, p + _ROWS * (n_summands + k))  # the next rows, a little at a time: memory is slow
+            prefetch(out, q + _ROWS * (n_columns + k))
             v = load(zero, w, k * n_columns + n)
             s0 = fma(fill(zero, a, p + k), v, s0)
             s1 = fma(fill(zero, a, p + n_summands + k), v, s1)
@@ -73,115 +59,124 @@ def _panel(zero, n, rows, a, i, w, out, o, soon, s) -> None:
         store(out, (o + r) * n_columns + n, s0)
 
 
-@njit(**PRODUCT_OPTIONS)
+_panels = columns(_panel)
+
+
+@njit(**ORDERED)
 def product(rows, a, i, w, out, o) -> None:
     """``out[o : o + rows] = a[i : i + rows] @ w``."""
-    product_before(rows, a, i, w, out, o, (out,), o + _ROWS)
+    _panels(ZERO, w.shape[1], w, rows, a, i, w, out, o)
 
 
-@njit(**PRODUCT_OPTIONS)
-def product_before(rows, a, i, w, out, o, soon, s) -> None:
-    """A product as above; meanwhile, the caches get rows from s on of the matrices ``soon``, which are needed next.
+@njit(**ORDERED)
+def dense_softplus_dense(begin, end, x, w1_t, b1, w2_t, b2, hidden, slope, out) -> None:
+    r"""Some rows of :math:`\mathrm{W}_2\, \mathrm{ssp}(\mathrm{W}_1 \mathbf{x} + \mathbf{b}_1) + \mathbf{b}_2`.
 
-    These, a tuple, have as many columns as ``out``. Memory is slow, and has nothing to do while products are summed.
+    Args:
+        begin: First row.
+        end: Last row and one.
+        x: Inputs, shape ``[N, F]``.
+        w1_t: Transposed weights of the first layer, shape ``[F, H]``.
+        b1: Its bias, shape ``[H]``.
+        w2_t: Transposed weights of the second layer, shape ``[H, C]``.
+        b2: Its bias, shape ``[C]``.
+        hidden: Gets the softplus, shape ``[N, H]``.
+        slope: Gets its slope, likewise.
+        out: Gets the outputs, shape ``[N, C]``.
     """
-    n, n_columns = ZERO, w.shape[1]
-    while n + WIDE // w.itemsize <= n_columns:
-        _panel(wide(w), n, rows, a, i, w, out, o, soon, s)
-        n += WIDE // w.itemsize
-    while n + NARROW // w.itemsize <= n_columns:
-        _panel(narrow(w), n, rows, a, i, w, out, o, soon, s)
-        n += NARROW // w.itemsize
-    while n < n_columns:
-        _panel(one(w), n, rows, a, i, w, out, o, soon, s)
-        n += 1
+    inner = aligned(TILE, w1_t.shape[1], x)
+    for i in range(begin, end, TILE):
+        rows = min(TILE, end - i)
+        product(rows, x, i, w1_t, inner, ZERO)
+        softplus_rows(rows, inner, b1, i, hidden, slope)
+        product(rows, hidden, i, w2_t, out, i)
+        for r in range(i, i + rows):
+            for c in range(out.shape[1]):
+                out[r, c] += b2[c]
 
 
-@njit(**PRODUCT_OPTIONS)
-def _outer_panel(zero, n, begin, end, first, last, fresh, a, b, out) -> None:
-    """Add rows ``first`` to ``last`` to rows ``begin`` to ``end`` and some columns of ``a.T @ b``, or to zero."""
+@njit(**ORDERED)
+def dense_softplus_dense_backward(begin, end, grad, w2, slope, extra, w1, grad_hidden, grad_inner, grad_x) -> None:
+    """Gradients of the above with respect to softplus, first layer and, where there is room for it, inputs.
+
+    Args:
+        begin: First row.
+        end: Last row and one.
+        grad: With respect to the outputs, shape ``[N, C]``.
+        w2: Weights of the second layer, shape ``[C, H]``.
+        slope: Slope of the softplus, shape ``[N, H]``.
+        extra: More gradient with respect to the first layer before its softplus, shape ``[N, H]`` or ``[0, H]``.
+        w1: Weights of the first layer, shape ``[H, F]``.
+        grad_hidden: Gets the gradient with respect to the softplus, shape ``[N, H]``.
+        grad_inner: Gets that with respect to the first layer before it, likewise.
+        grad_x: Gets that with respect to the inputs, shape ``[N, F]`` or ``[0, F]``.
+    """
+    n_hidden = slope.shape[1]
+    for i in range(begin, end, TILE):
+        rows = min(TILE, end - i)
+        product(rows, grad, i, w2, grad_hidden, i)
+        for r in range(i, i + rows):
+            for f in range(n_hidden):
+                grad_inner[r, f] = grad_hidden[r, f] * slope[r, f]
+        if extra.shape[0] > 0:
+            for r in range(i, i + rows):
+                for f in range(n_hidden):
+                    grad_inner[r, f] += extra[r, f]
+        if grad_x.shape[0] > 0:
+            product(rows, grad_inner, i, w1, grad_x, i)
+
+
+@njit(**ORDERED)
+def _outer_panel(zero, n, begin, end, first, last, a, b, out) -> None:
+    """Some columns of rows ``begin`` to ``end`` of ``a.T @ b``, summed over rows ``first`` to ``last``."""
     n_rows, n_columns = a.shape[1], b.shape[1]
-    full, following = end - (end - begin) % 4, last
-    for m in range(begin, full, 4):
-        q = m * n_columns + n
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        if not fresh:
-            s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
-            s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
-        for f in range(begin, end, 16):  # a row that comes next, a line of the cache at a time
-            prefetch(a, following * n_rows + f)
-        for f in range(0, n_columns, 16):
-            prefetch(b, following * n_columns + f)
-        following += 1
-        for k in range(first, last):
-            v, p = load(zero, b, k * n_columns + n), k * n_rows + m
-            s0 = fma(fill(zero, a, p), v, s0)
-            s1 = fma(fill(zero, a, p + 1), v, s1)
-            s2 = fma(fill(zero, a, p + 2), v, s2)
-            s3 = fma(fill(zero, a, p + 3), v, s3)
-        store(out, q, s0)
-        store(out, q + n_columns, s1)
-        store(out, q + 2 * n_columns, s2)
-        store(out, q + 3 * n_columns, s3)
-    for m in range(full, end):
-        q = m * n_columns + n
-        s0 = zero if fresh else load(zero, out, q)
-        for k in range(first, last):
-            s0 = fma(fill(zero, a, k * n_rows + m), load(zero, b, k * n_columns + n), s0)
-        store(out, q, s0)
+    full = end - (end - begin) % 4
+    for top in range(first, max(last, first + 1), _SUMMED_ROWS):
+        stop, fresh = min(top + _SUMMED_ROWS, last), top == first
+        for m in range(begin, full, 4):
+            q = m * n_columns + n
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            if not fresh:
+                s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
+                s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
+            for k in range(top, stop):
+                v, p = load(zero, b, k * n_columns + n), k * n_rows + m
+                s0 = fma(fill(zero, a, p), v, s0)
+                s1 = fma(fill(zero, a, p + 1), v, s1)
+                s2 = fma(fill(zero, a, p + 2), v, s2)
+                s3 = fma(fill(zero, a, p + 3), v, s3)
+            store(out, q, s0)
+            store(out, q + n_columns, s1)
+            store(out, q + 2 * n_columns, s2)
+            store(out, q + 3 * n_columns, s3)
+        for m in range(full, end):
+            q = m * n_columns + n
+            s0 = zero if fresh else load(zero, out, q)
+            for k in range(top, stop):
+                s0 = fma(fill(zero, a, k * n_rows + m), load(zero, b, k * n_columns + n), s0)
+            store(out, q, s0)
 
 
-@njit(**PRODUCT_OPTIONS)
-def _sum_of_columns(zero, m, first, last, a, out) -> None:
+@njit(**ORDERED)
+def _sum_of_columns(zero, m, first, last, a, sums) -> None:
     n_columns, s0 = a.shape[1], zero
     for k in range(first, last):
         s0 = add(load(zero, a, k * n_columns + m), s0)
-    store(out, m, s0)
+    store(sums, m, s0)
 
 
-@njit(**PRODUCT_OPTIONS)
-def sums_of_columns(begin, end, first, last, a, sums) -> None:
-    """Sums of some columns of a matrix, over the rows ``first`` to ``last``."""
-    m = begin
-    while m + WIDE // a.itemsize <= end:
-        _sum_of_columns(wide(a), m, first, last, a, sums)
-        m += WIDE // a.itemsize
-    while m + NARROW // a.itemsize <= end:
-        _sum_of_columns(narrow(a), m, first, last, a, sums)
-        m += NARROW // a.itemsize
-    while m < end:
-        _sum_of_columns(one(a), m, first, last, a, sums)
-        m += 1
+_outer_panels, _sums_of_columns = columns(_outer_panel), columns(_sum_of_columns)
 
 
-@njit(**PRODUCT_OPTIONS)
+@njit(**ORDERED)
 def gemm_tn_rows(begin, end, first, last, a, b, out, sums) -> None:
     """Rows of ``a.T @ b``, and of the sums of the columns of a where ``sums`` has room for them.
 
     Summed over the rows ``first`` to ``last`` of both.
     """
-    n_columns = b.shape[1]
-    if first == last:
-        out[begin:end] = 0
-    for k in range(first, last, _SUMMED_ROWS):
-        stop, n, fresh = min(k + _SUMMED_ROWS, last), ZERO, k == first
-        while n + WIDE // b.itemsize <= n_columns:
-            _outer_panel(wide(b), n, begin, end, k, stop, fresh, a, b, out)
-            n += WIDE // b.itemsize
-        while n + NARROW // b.itemsize <= n_columns:
-            _outer_panel(narrow(b), n, begin, end, k, stop, fresh, a, b, out)
-            n += NARROW // b.itemsize
-        while n < n_columns:
-            _outer_panel(one(b), n, begin, end, k, stop, fresh, a, b, out)
-            n += 1
+    _outer_panels(ZERO, b.shape[1], b, begin, end, first, last, a, b, out)
     if sums.shape[0] > 0:
-        sums_of_columns(begin, end, first, last, a, sums)
-
-
-@njit(parallel=True, **PRODUCT_OPTIONS)
-def _outer_parallel(bounds, first, last, a, b, out, sums) -> None:
-    for part in prange(bounds.shape[0] - 1):
-        gemm_tn_rows(bounds[part], bounds[part + 1], first, last, a, b, out, sums)
+        _sums_of_columns(begin, end, a, first, last, a, sums)
 
 
 def gemm_tn(a: Tensor, b: Tensor) -> Tensor:
@@ -189,23 +184,17 @@ def gemm_tn(a: Tensor, b: Tensor) -> Tensor:
     out = a.new_empty(a.size(1), b.size(1))
     cut = evenly(a.size(1), NARROW // a.element_size())
     arrays = arrays_of(a, b, out, a.new_empty(0))
-    run(gemm_tn_rows, _outer_parallel, cut, a.numel() * b.size(1), 0, a.size(0), *arrays)
+    run(gemm_tn_rows, cut, a.numel() * b.size(1), 0, a.size(0), *arrays)
     return out
 
 
-@njit(**PRODUCT_OPTIONS)
-def _product_of_tiles(begin, end, a, w, out) -> None:
+@njit(**ORDERED)
+def _gemm_rows(begin, end, a, w, out) -> None:
     product(end - begin, a, begin, w, out, begin)
-
-
-@njit(parallel=True, **PRODUCT_OPTIONS)
-def _product_parallel(bounds, a, w, out) -> None:
-    for part in prange(bounds.shape[0] - 1):
-        _product_of_tiles(bounds[part], bounds[part + 1], a, w, out)
 
 
 def gemm(a: Tensor, w: Tensor) -> Tensor:
     """``a @ w``, ``[N, K]`` by ``[K, M]``."""
     out = a.new_empty(a.size(0), w.size(1))
-    run(_product_of_tiles, _product_parallel, evenly(a.size(0), TILE), a.numel() * w.size(1), *arrays_of(a, w, out))
+    run(_gemm_rows, evenly(a.size(0), TILE), a.numel() * w.size(1), *arrays_of(a, w, out))
     return out

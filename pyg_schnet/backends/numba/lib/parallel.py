@@ -1,4 +1,4 @@
-"""How kernels are compiled, and by how many threads they are run.
+"""By how many threads kernels are run, and which rows each of them takes.
 
 The number of threads follows torch's. A process that was forked off runs the serial functions, since OpenMP does not
 survive a fork.
@@ -11,33 +11,17 @@ steps took twice as long. So nothing here is multiplied by numpy.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from torch import Tensor
 
-OPTIONS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
-"""Sums may be reordered and fused; nothing is assumed of NaN and infinity."""
-
-PRODUCT_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
-"""Sums keep their order, and fuse with products. For what several kernels are made of, such as those for one thread and
-for more: where a function is compiled into must not change its numbers."""
-
-EXACT_OPTIONS = {"error_model": "numpy", "cache": True}
-"""Likewise where a sum of two products leaves open which of them is fused."""
-
-SERIAL_WORK = 200_000
-"""Products of edges and features below which threads cost more than they bring."""
-
-# glibc gives freed memory back to the system above a limit that grows with the largest block freed so far, up to twice
-# 32 MiB; until then every step takes its memory anew, page by page. One free of a block that nobody touched sets it.
-torch.empty(31 << 20, dtype=torch.uint8)
+from pyg_schnet.backends import tuning
+from pyg_schnet.backends.numba.lib.compiler import Routine
 
 _forked = False
 _one_at_a_time = threading.Lock()  # one of numba's threading layers ends the process if two threads call it
@@ -68,42 +52,36 @@ def by_work(ptr: np.ndarray) -> Cut:
     Args:
         ptr: Where the work of each row begins and ends, shape ``[rows + 1]``.
     """
-    return within(ptr, 0, ptr.shape[0] - 1)
-
-
-def within(ptr: np.ndarray, first: int, last: int) -> Cut:
-    """Ranges of as much work each, of the rows from ``first`` to ``last``."""
 
     def cut(threads: int) -> np.ndarray:
-        begin, end = int(ptr[first]), int(ptr[last])
+        begin, end = int(ptr[0]), int(ptr[-1])
         bounds = np.searchsorted(ptr, begin + np.arange(threads + 1) * (end - begin) // threads)
-        bounds[0], bounds[-1] = first, last
-        return bounds.clip(first, last)
+        bounds[0], bounds[-1] = 0, len(ptr) - 1
+        return bounds
 
     return cut
 
 
-def run(serial: Callable, parallel: Callable, cut: Cut, work: int, *arguments: Any) -> None:
-    """Call a kernel for all rows, by as many threads as torch has.
+def run(routine: Routine, cut: Cut, work: int, *arguments: Any) -> None:
+    """Call a function of a range of rows for all rows, by as many threads as torch has.
 
     Args:
-        serial: Kernel for a range of rows.
-        parallel: The same for several ranges at a time.
+        routine: Function ``f(begin, end, ...)``.
         cut: Of the rows.
         work: Number of products, from which to tell whether threads are worth it.
         *arguments: Arrays.
     """
     threads = num_threads(work)
     if threads == 1:
-        serial(*cut(1), *arguments)
+        routine.kernel(*cut(1), *arguments)
         return
     with several(threads):
-        parallel(cut(threads), *arguments)
+        routine.parallel(cut(threads), *arguments)
 
 
 def is_large(work: int) -> bool:
     """Whether a number of products is worth threads."""
-    return work >= SERIAL_WORK
+    return work >= tuning.current.serial_work
 
 
 def num_threads(work: int) -> int:
@@ -119,58 +97,3 @@ def several(threads: int) -> Iterator[None]:
     numba.set_num_threads(threads)
     with _one_at_a_time:
         yield
-
-
-def array(x: Tensor | None) -> np.ndarray | None:
-    """The memory of a tensor, in rows.
-
-    Raises:
-        ValueError: If the tensor stands for several, as gradients do that autograd takes all at once.
-    """
-    if x is None:
-        return None
-    if torch._C._functorch.is_legacy_batchedtensor(x):
-        raise ValueError(
-            "several gradients at once (is_grads_batched=True, vectorize=True) cannot go through compiled kernels; "
-            "take one after the other, or all at once by torch.func.jacrev or torch.func.hessian"
-        )
-    values = (x.detach() if x.requires_grad else x).numpy()
-    return values if values.flags.c_contiguous else np.ascontiguousarray(values)
-
-
-def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
-    """The memory of several tensors."""
-    return [array(x) for x in tensors]
-
-
-_CPU = torch.device("cpu")
-_SHARED = 1 << 20  # bytes
-_TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
-
-
-def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of real numbers that begins where a line of the cache does, as torch's do.
-
-    Numpy's begin anywhere in a line, and most vectors then lie in two of them: convolutions took 1.6 times as long.
-    """
-    return torch.empty(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
-
-
-def empties(shapes: Sequence[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarray]:
-    """Several such arrays; small ones share their memory, since asking for it takes longer than filling them."""
-    line, most = 64 // dtype.itemsize, _SHARED // dtype.itemsize
-    ends, sizes = [], [math.prod(shape) for shape in shapes]
-    for size in sizes:
-        ends.append((ends[-1] if ends else 0) + (-(-size // line) * line if size <= most else 0))
-    memory = empty((ends[-1] if ends else 0,), dtype)
-    found = []
-    for begin, size, shape in zip([0, *ends], sizes, shapes, strict=False):
-        found.append(memory[begin : begin + size].reshape(shape) if size <= most else empty(shape, dtype))
-    return found
-
-
-def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Likewise, full of zeros."""
-    values = empty(shape, dtype)
-    values.fill(0)
-    return values

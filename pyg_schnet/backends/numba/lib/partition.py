@@ -1,4 +1,8 @@
-"""How threads share a batch of structures: by atoms where it falls into halves, by features where it does not."""
+"""How tasks share a batch: by structures where it falls into groups of them, by features where it does not.
+
+Groups depend on the batch alone. Sums over pairs and atoms are made for each group and then added in order, so they do
+not depend on the number of threads.
+"""
 
 from __future__ import annotations
 
@@ -7,97 +11,99 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pyg_schnet.backends import tuning
 from pyg_schnet.backends.numba.lib.compiler import njit
 from pyg_schnet.backends.numba.lib.gemm import TILE
-from pyg_schnet.backends.numba.lib.parallel import evenly, within
-
-_WORK_OF_AN_ATOM = 8  # its dense layers take as long as a pair for each so many features
-_LARGEST_HALF = 0.6  # of the work; halves that differ more are not worth it
+from pyg_schnet.backends.numba.lib.parallel import by_work, evenly
 
 
-class Shares(NamedTuple):
-    """What each of S threads does.
+class Partition(NamedTuple):
+    """What each of S tasks does.
 
     Attributes:
-        rows: Atoms where each is on its own, shape ``[S + 1]``.
-        pairs: Atoms whose pairs are evaluated one by one, shape ``[S + 1]``.
-        pieces: Half, first and last atom, first and last filter, first and last feature of what is summed over pairs
+        rows: Atoms whose dense layers it computes, shape ``[S + 1]``.
+        pairs: Atoms whose pairs it evaluates one by one, shape ``[S + 1]``.
+        parts: Group, first and last atom, first and last filter, first and last feature of what it sums over pairs
             or atoms, shape ``[S, 7]``.
-        apart: Whether each thread has halves of its own, so that none has to wait for what others do.
+        independent: Whether each task is a group of structures, so that none has to wait for what others do.
     """
 
     rows: np.ndarray
     pairs: np.ndarray
-    pieces: np.ndarray
-    apart: bool
+    parts: np.ndarray
+    independent: bool
 
 
 @njit(cache=True)
-def _middle(source, ptr, per_atom) -> int:
-    """Where to cut atoms into halves of about the same work, but no pair; 0 or N if there is no such place."""
+def _mark_borders(source, ptr, free) -> None:
+    """Before which atoms a batch can be divided without parting a pair; the last one is behind all atoms."""
     n_atoms = ptr.shape[0] - 1
     crossing = np.zeros(n_atoms + 2, np.int64)  # pairs that begin minus pairs that end, before each atom
     for i in range(n_atoms):
         for p in range(ptr[i], ptr[i + 1]):
             crossing[min(i, source[p]) + 1] += 1
             crossing[max(i, source[p]) + 1] -= 1
-    half, best, total = (ptr[n_atoms] + per_atom * n_atoms) / 2, 0, 0
+    total = 0
     for i in range(n_atoms + 1):
         total += crossing[i]
-        if total == 0 and abs(ptr[i] + per_atom * i - half) < abs(ptr[best] + per_atom * best - half):
-            best = i
-    return best
+        free[i] = total == 0
 
 
-def middle(source: np.ndarray, ptr: np.ndarray, n_features: int) -> int:
-    """Atom at which the second half of a batch begins; 0 for a batch that does not fall into halves.
+def find_groups(source: np.ndarray, ptr: np.ndarray, n_filters: int, n_features: int) -> tuple[int, ...]:
+    """Atoms between which groups of structures lie that have no pair with each other, of about the same work.
 
     Args:
         source: Source of each pair, shape ``[P]``.
         ptr: Where the pairs of each target begin and end, shape ``[N + 1]``.
+        n_filters: Number of filters, which each pair is evaluated for.
         n_features: Number of features, by which to weigh what is done for atoms against what is done for pairs.
+
+    Returns:
+        ``0, ..., N``; these two only for a batch that is not divided.
     """
-    per_atom = max(n_features // _WORK_OF_AN_ATOM, 1)
-    cut, n_atoms = _middle(source, ptr, per_atom), len(ptr) - 1
-    first, total = ptr[cut] + per_atom * cut, ptr[-1] + per_atom * n_atoms
-    return cut if max(first, total - first) <= _LARGEST_HALF * total else 0
+    n_atoms, values = len(ptr) - 1, tuning.current
+    work = ptr + max(n_features // values.features_per_pair, 1) * np.arange(n_atoms + 1)
+    n_groups = 1
+    while 2 * n_groups <= values.most_groups and 2 * n_groups * values.group_work <= len(source) * n_filters:
+        n_groups *= 2
+    if n_groups > 1:
+        free = np.empty(n_atoms + 1, np.bool_)
+        _mark_borders(source, ptr, free)
+        places = np.flatnonzero(free)
+    while n_groups > 1:
+        wanted = work[-1] * np.arange(n_groups + 1) / n_groups
+        after = np.searchsorted(work[places], wanted).clip(1, len(places) - 1)
+        nearer = wanted - work[places[after - 1]] < work[places[after]] - wanted
+        bounds = places[after - nearer]
+        if np.diff(work[bounds]).max() * n_groups <= values.largest_group * work[-1]:
+            return tuple(bounds.tolist())
+        n_groups //= 2
+    return 0, n_atoms
 
 
-def share(threads: int, cut: int, ptr: np.ndarray, n_filters: int, n_features: int, unit: int) -> Shares:
-    """Shares of some threads, or of as many as there are halves if these are more.
+def divide(
+    threads: int, groups: tuple[int, ...], ptr: np.ndarray, n_filters: int, n_features: int, unit: int
+) -> Partition:
+    """Tasks of some threads, or one for each group.
 
     Args:
         threads: Number of threads.
-        cut: Where the second half begins, see :func:`middle`.
+        groups: See :func:`find_groups`.
         ptr: Where the pairs of each target begin and end, shape ``[N + 1]``.
         n_filters: Number of filters.
         n_features: Number of features.
         unit: Features and filters that stay together.
     """
-    groups = max(threads // (2 if cut > 0 else 1), 1)
-    if groups == 1:
-        return _wholes(cut, len(ptr) - 1, n_filters, n_features)
-    filters, features = evenly(n_filters, unit)(groups), evenly(n_features, unit)(groups)
-    rows, pairs, pieces = [0], [0], []
-    for half, first, last in _halves(cut, len(ptr) - 1):
-        rows.extend(first + evenly(last - first, TILE)(groups)[1:])
-        pairs.extend(within(ptr, first, last)(groups)[1:])
-        pieces.extend((half, first, last, *filters[g : g + 2], *features[g : g + 2]) for g in range(groups))
-    return _shares(rows, pairs, pieces, apart=False)
+    if len(groups) > 2 or threads == 1:
+        return by_groups(groups, n_filters, n_features)
+    filters, features = evenly(n_filters, unit)(threads), evenly(n_features, unit)(threads)
+    parts = [(0, *groups, *filters[k : k + 2], *features[k : k + 2]) for k in range(threads)]
+    return Partition(evenly(groups[-1], TILE)(threads), by_work(ptr)(threads), np.array(parts, np.int64), False)
 
 
 @lru_cache(maxsize=64)
-def _wholes(cut: int, n_atoms: int, n_filters: int, n_features: int) -> Shares:
-    """Shares of one thread for each half; kept, since one small structure is evaluated again and again."""
-    halves = _halves(cut, n_atoms)
-    bounds = [0, *(last for _, _, last in halves)]
-    return _shares(bounds, bounds, [(*half, 0, n_filters, 0, n_features) for half in halves], apart=True)
-
-
-def _halves(cut: int, n_atoms: int) -> list[tuple[int, int, int]]:
-    """Number, first and last atom of each half."""
-    return [(0, 0, cut), (1, cut, n_atoms)] if cut > 0 else [(0, 0, n_atoms)]
-
-
-def _shares(rows: list[int], pairs: list[int], pieces: list[tuple[int, ...]], apart: bool) -> Shares:
-    return Shares(*(np.array(values, np.int64) for values in (rows, pairs, pieces)), apart)
+def by_groups(groups: tuple[int, ...], n_filters: int, n_features: int) -> Partition:
+    """One task for each group; remembered, since one small structure is evaluated again and again."""
+    bounds, pairs = np.array(groups, np.int64), zip(groups, groups[1:], strict=False)
+    parts = [(k, first, last, 0, n_filters, 0, n_features) for k, (first, last) in enumerate(pairs)]
+    return Partition(bounds, bounds, np.array(parts, np.int64), True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import EXACT_OPTIONS
+from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def filter_rows(samples, window, taps, vanishing, out) -> None:
     """Coefficients of ``window * samples``, from shape ``[G + 6, F]`` to ``[G + 2, F]``."""
     n_rows, n_features = out.shape
@@ -32,7 +31,7 @@ def filter_rows(samples, window, taps, vanishing, out) -> None:
             )
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def filter_rows_transposed(grad, window, taps, vanishing, out) -> None:
     """Transpose of :func:`filter_rows`, from shape ``[G + 2, F]`` to ``[G + 6, F]``."""
     n_features = grad.shape[1]

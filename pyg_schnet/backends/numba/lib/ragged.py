@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import EXACT_OPTIONS, arrays_of
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
+from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
 
 
-@njit(**EXACT_OPTIONS)
+@njit(**EXACT)
 def _rows(bounds, index, ptr) -> tuple[np.ndarray, np.ndarray]:
     for b in range(index.shape[0]):
         ptr[b + 1] = ptr[b] + bounds[index[b] + 1] - bounds[index[b]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
@@ -19,12 +20,17 @@ from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic
 
+from pyg_schnet.backends.numba.lib.compiler import ORDERED, Routine, njit
+
 
 def _has_avx512() -> bool:
     """Whether numba compiles for 32 registers of 64 bytes; what it compiles for can be set by its environment."""
     features = config.CPU_FEATURES
     return "+avx512f" in (get_host_cpu_features().flatten() if features is None else features)
 
+
+ZERO = np.intp(0)
+"""For arguments of kernels, which would be compiled once more for a 0 that is written out."""
 
 NARROW = 64
 """Bytes of a vector; kernels take wide vectors as often as they can, then narrow ones, then single numbers."""
@@ -103,6 +109,17 @@ def store(typing: Any, array: types.Array, position: Any, value: Vector) -> tupl
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), build
+
+
+@intrinsic
+def address(typing: Any, array: types.Array) -> tuple[Any, Callable]:
+    """Where an array begins in memory."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = context.make_array(array)(context, builder, args[0]).data
+        return builder.ptrtoint(pointer, context.get_value_type(types.intp))
+
+    return types.intp(array), build
 
 
 @intrinsic
@@ -186,3 +203,32 @@ def total(typing: Any, a: Vector) -> tuple[Any, Callable]:
 
 def _lanes(numbers: Sequence[int]) -> ir.Constant:
     return ir.Constant(ir.VectorType(_Index, len(numbers)), list(numbers))
+
+
+def columns(kernel: Routine, wide_too: bool = True) -> Routine:
+    """Loop over columns, as many at a time as a wide vector has, then a narrow one, then one by one.
+
+    Args:
+        kernel: Function ``f(zero, f, ...)`` of as many columns as ``zero`` has elements, from column ``f`` on.
+        wide_too: Whether wide vectors are used; those of many operands would not stay in registers.
+
+    Returns:
+        Function ``f(begin, end, like, ...)`` of the columns from ``begin`` to ``end``, of the type of the array ``like``.
+    """
+    first = wide if wide_too else narrow
+    n_bytes = WIDE if wide_too else NARROW
+
+    @njit(**ORDERED)
+    def loop(begin, end, like, *arguments) -> None:
+        f = begin
+        while f + n_bytes // like.itemsize <= end:
+            kernel(first(like), f, *arguments)
+            f += n_bytes // like.itemsize
+        while f + NARROW // like.itemsize <= end:
+            kernel(narrow(like), f, *arguments)
+            f += NARROW // like.itemsize
+        while f < end:
+            kernel(one(like), f, *arguments)
+            f += 1
+
+    return loop

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numba import prange, types
+from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.compiler import njit
-from pyg_schnet.backends.numba.lib.parallel import PRODUCT_OPTIONS, array, evenly, run
-
-_WORK = 8  # products that cost as much as one softplus
+from pyg_schnet.backends import tuning
+from pyg_schnet.backends.numba.lib.buffers import arrays_of
+from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
+from pyg_schnet.backends.numba.lib.parallel import evenly, run
 
 
 def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, log_terms: int) -> Callable:
@@ -38,7 +38,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
     low = real(math.log(2.0) - 355.0 / 512.0)
     shift, offset = integer(mantissa), integer(bias)
 
-    @njit(**PRODUCT_OPTIONS)
+    @njit(**ORDERED)
     def decay(x: float) -> float:
         y = -abs(x)
         n = max(np.floor(y * log2e + half), lowest)
@@ -50,7 +50,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
         q = p * bits.view(real)  # 2^n by its exponent
         return q if n > lowest else zero
 
-    @njit(**PRODUCT_OPTIONS)
+    @njit(**ORDERED)
     def value(x: float, q: float) -> float:
         s = (q - one) / (q + three)
         s2 = s * s
@@ -59,7 +59,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
             series = odd[k] + s2 * series
         return max(x, zero) + two * s * series
 
-    @njit(**PRODUCT_OPTIONS)
+    @njit(**ORDERED)
     def softplus(x: np.ndarray, out: np.ndarray, slope: np.ndarray) -> None:
         for i in range(x.shape[0]):  # two loops, since compilers vectorise short ones only
             slope[i] = decay(x[i])
@@ -72,59 +72,43 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
     return softplus
 
 
-softplus32 = _make(np.float32, np.int32, 23, 127, 8, 8)
-softplus64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
+_softplus32 = _make(np.float32, np.int32, 23, 127, 8, 8)
+_softplus64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
 
 
-@njit(**PRODUCT_OPTIONS)
+def softplus(x, out, slope) -> None:
+    """Shifted softplus and its slope of a row of numbers, for kernels."""
+
+
+@overload(softplus)
+def _choose_softplus(x, out, slope) -> Callable:
+    chosen = _softplus64 if x.dtype == types.float64 else _softplus32
+    return lambda x, out, slope: chosen(x, out, slope)
+
+
+@njit(**ORDERED)
 def _flat(begin, end, x) -> np.ndarray:
     """Rows of a matrix, one after the other."""
     return x.reshape(-1)[begin * x.shape[1] : end * x.shape[1]]
 
 
+@njit(**ORDERED)
 def softplus_rows(rows, x, bias, i, out, slope) -> None:
-    """Add a bias to the first rows of a matrix; their shifted softplus and its slope to rows from i on, for kernels."""
+    """Add a bias to the first rows of a matrix; their shifted softplus and its slope to rows from i on."""
+    for r in range(rows):
+        for f in range(x.shape[1]):
+            x[r, f] += bias[f]
+    softplus(_flat(0, rows, x), _flat(i, i + rows, out), _flat(i, i + rows, slope))
 
 
-@overload(softplus_rows)
-def _choose_softplus(rows, x, bias, i, out, slope) -> Callable:
-    softplus = softplus64 if x.dtype == types.float64 else softplus32
-
-    def add_and_apply(rows, x, bias, i, out, slope) -> None:
-        for r in range(rows):
-            for f in range(x.shape[1]):
-                x[r, f] += bias[f]
-        softplus(_flat(0, rows, x), _flat(i, i + rows, out), _flat(i, i + rows, slope))
-
-    return add_and_apply
-
-
-@njit(**PRODUCT_OPTIONS)
-def _softplus32(begin, end, x, out, slope) -> None:
-    softplus32(x[begin:end], out[begin:end], slope[begin:end])
-
-
-@njit(parallel=True, **PRODUCT_OPTIONS)
-def _softplus32_parallel(bounds, x, out, slope) -> None:
-    for part in prange(bounds.shape[0] - 1):
-        _softplus32(bounds[part], bounds[part + 1], x, out, slope)
-
-
-@njit(**PRODUCT_OPTIONS)
-def _softplus64(begin, end, x, out, slope) -> None:
-    softplus64(x[begin:end], out[begin:end], slope[begin:end])
-
-
-@njit(parallel=True, **PRODUCT_OPTIONS)
-def _softplus64_parallel(bounds, x, out, slope) -> None:
-    for part in prange(bounds.shape[0] - 1):
-        _softplus64(bounds[part], bounds[part + 1], x, out, slope)
+@njit(**ORDERED)
+def _softplus_range(begin, end, x, out, slope) -> None:
+    softplus(x[begin:end], out[begin:end], slope[begin:end])
 
 
 def shifted_softplus(x: Tensor) -> tuple[Tensor, Tensor]:
     """Shifted softplus and its slope, both of the shape of ``x``."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    slope = torch.empty_like(out)
-    kernels = (_softplus64, _softplus64_parallel) if x.dtype == torch.float64 else (_softplus32, _softplus32_parallel)
-    run(*kernels, evenly(x.numel()), _WORK * x.numel(), *(array(value).reshape(-1) for value in (x, out, slope)))
+    slope, work = torch.empty_like(out), tuning.current.softplus_work * x.numel()
+    run(_softplus_range, evenly(x.numel()), work, *(value.reshape(-1) for value in arrays_of(x, out, slope)))
     return out, slope

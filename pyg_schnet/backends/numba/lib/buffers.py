@@ -1,0 +1,61 @@
+"""Memory of kernels: tensors as arrays, and new arrays that begin with a line of the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CPU = torch.device("cpu")
+_TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+
+
+def array(x: Tensor | None) -> np.ndarray | None:
+    """The memory of a tensor, in rows."""
+    if x is None:
+        return None
+    values = (x.detach() if x.requires_grad else x).numpy()
+    return values if values.flags.c_contiguous else np.ascontiguousarray(values)
+
+
+def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
+    """The memory of several tensors."""
+    return [array(x) for x in tensors]
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array of real numbers that begins where a line of the cache does, as torch's do.
+
+    Numpy's begin anywhere in a line, and most vectors then lie in two of them: convolutions took 1.6 times as long.
+    """
+    _keep_freed_memory()
+    return torch.empty(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have the process keep the memory that it frees.
+
+    glibc gives freed memory back to the system above a limit that grows with the largest block freed so far, up to twice
+    32 MiB; until then every step takes its memory again, page by page. One free of a block that is never written to,
+    and so takes no memory, sets it.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def empties(shapes: Iterable[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarray]:
+    """Several such arrays."""
+    return [empty(shape, dtype) for shape in shapes]
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Likewise, full of zeros."""
+    return torch.zeros(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
+
+
+def stacked(tensors: Tensor | Sequence[Tensor]) -> np.ndarray:
+    """Tensors of one shape in one array ``[T, ...]``; a copy, unless they are stacked already."""
+    return array((tensors if isinstance(tensors, Tensor) else torch.stack(list(tensors))).detach())
