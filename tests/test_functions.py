@@ -26,6 +26,7 @@ from pyg_schnet.ops import (
     spline_conv_grad_table,
     spline_graph,
 )
+from pyg_schnet.ops.linear import _Linear
 
 sums = importlib.import_module("pyg_schnet.ops.segment_sum")  # the package has a function of that name
 
@@ -103,6 +104,7 @@ CASES = {  # of each function of autograd: a function in which it acts, and what
         lambda g, x, c: spline_conv_grad_basis(g, x, c, graph()),
         draw((3, 2), (3, 2), (8, 2)),
     ),
+    "ops.linear._Linear": lambda: (_Linear.apply, draw((3, 2), (4, 2), (4,))),
     "ops.softplus._ShiftedSoftplus": lambda: (shifted_softplus, draw((5,))),
     "ops.softplus._Logistic": lambda: (
         lambda x: softplus._Logistic.apply(x, torch.sigmoid(x).detach()),

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_schnet.ops._autograd import gradients_of, needs_any_grad, needs_grad
 from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.linear import linear
 from pyg_schnet.ops.softplus import shifted_softplus
 from pyg_schnet.ops.spline_conv import spline_conv
 
@@ -181,11 +181,11 @@ def _compose_directed(
 ) -> tuple[Tensor, ...]:
     x, hidden, inner = embedding.index_select(0, z), [], []
     for rows, block in zip(table, _by_block(weights), strict=True):
-        hidden.append(F.linear(x, block.w0))
+        hidden.append(linear(x, block.w0))
         summed = spline_conv(hidden[-1], rows, basis, graph, backend=backend)
         summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)
-        inner.append(F.linear(summed, block.w1, block.b1))
-        x = x + F.linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
+        inner.append(linear(summed, block.w1, block.b1))
+        x = x + linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
     return x, *hidden, *inner
 
 
