@@ -11,12 +11,10 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from pyg_schnet.neighbors import radius_graph
-from pyg_schnet.neighbors.radius import radius_pairs
 from pyg_schnet.nn import MAX_Z
 from pyg_schnet.nn._inputs import as_edge_index
-from pyg_schnet.ops import edge_lengths, half_list
+from pyg_schnet.ops import close_pairs_once, edge_lengths, half_list
 from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for
-from pyg_schnet.ops.half_list import is_crowded_half_list
 
 
 class Graph(NamedTuple):
@@ -172,8 +170,8 @@ def find_edges(
         graph = Graph(edge_index, None, edge_shift)
     elif (cell is None and pbc is None) or (wanted and is_open(cell, pbc, batch_size)):
         search = partial(_search, pos, batch, cutoff, batch_size)
-        found = radius_pairs(pos, cutoff, batch, batch_size=batch_size) if wanted else None
-        if found is not None and not is_crowded_half_list(*found[:2]):
+        found = close_pairs_once(pos, cutoff, batch, batch_size, backend=backend) if wanted else None
+        if found is not None:
             index, ptr, dist = found
             return Graph(index, ptr, None, dist), search
         graph = search()

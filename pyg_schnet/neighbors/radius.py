@@ -12,7 +12,7 @@ from pyg_schnet.neighbors._checks import check_batch, check_cutoff, check_positi
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.cluster_backend import cluster_open
 from pyg_schnet.neighbors.periodic import periodic_radius_graph
-from pyg_schnet.neighbors.search import arange_like, pairs_once, pairs_within
+from pyg_schnet.neighbors.search import arange_like, pairs_within
 from pyg_schnet.neighbors.vesin_backend import vesin_open
 from pyg_schnet.ops.dispatch import is_transformed, numbers_of
 
@@ -122,37 +122,6 @@ def radius_graph(
         return cluster_open(structures, cutoff)
     pos, batch, ptr = structures
     return pairs_within(pos, ptr, pos, batch, cutoff, point_batch=batch, omit=arange_like(pos))
-
-
-@torch.no_grad()
-def radius_pairs(
-    pos: Tensor, cutoff: float, batch: Tensor | None = None, *, batch_size: int | None = None
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """One edge for both directions of :func:`radius_graph` with open boundaries, from the later to the earlier atom.
-
-    Args:
-        pos: Positions in Å, shape ``[N, 3]``.
-        cutoff: Cutoff in Å; an atom exactly there is no neighbour.
-        batch: Structure of each atom in ascending order, shape ``[N]``; ``None`` for one structure.
-        batch_size: Number of structures, if empty ones may follow the last atom.
-
-    Returns:
-        ``edge_index``, int64, shape ``[2, P]``, sorted by target and source; where the edges of each target begin and
-        end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` where all edges are found faster: on other
-        devices than CPUs, and for large structures.
-
-    Raises:
-        ValueError: If an argument has a wrong shape, dtype or value, or ``batch`` is not sorted.
-
-    Example:
-        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5], [0.0, 0.0, 3.5]])
-        >>> radius_pairs(pos, cutoff=2.0)[0]
-        tensor([[1],
-                [0]])
-    """
-    cutoff = check_cutoff(cutoff)
-    structures = check_batch(check_positions(pos), batch, batch_size)
-    return pairs_once(structures.pos, structures.ptr, cutoff)
 
 
 @torch.no_grad()

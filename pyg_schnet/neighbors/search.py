@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.ops.dispatch import wide_dtype
-from pyg_schnet.ops.radius import Ranges, close_pairs, close_pairs_once
+from pyg_schnet.ops.radius import MOST_CANDIDATES, Ranges, close_pairs
 
-DENSE_PAIRS = 400  # all pairs are faster than bins up to this many candidates for each point and target
+DENSE_PAIRS = MOST_CANDIDATES  # all pairs are faster than bins up to this many for each point and target
 REACH = (2, 2, 4)  # bins per cutoff along x, y and z; bins along z are consecutive, so many of them cost nothing
 MAX_BINS = 2**16  # bins along one axis, so that bin numbers fit in 64 bits for atoms at any distance
 
@@ -66,28 +66,6 @@ def pairs_within(
     if ranges.order is not None:
         edges[0] = ranges.order.index_select(0, edges[0])
     return edges
-
-
-def pairs_once(pos: Tensor, ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Each pair of atoms of the same structure closer than the cutoff once, with the second one as the source.
-
-    Args:
-        pos: Positions in Å, shape ``[N, 3]``.
-        ptr: First atom of each structure and ``N``, shape ``[B + 1]``.
-        cutoff: Cutoff in Å.
-
-    Returns:
-        Sources (row 0) and targets (row 1), int64, shape ``[2, P]``, sorted by target and source; where those of each
-        target begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` for structures so large that
-        bins are faster, and for other devices than CPUs, where all edges serve as well.
-
-    Example:
-        >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 5.0]])
-        >>> pairs_once(pos, torch.tensor([0, 3]), cutoff=2.0)
-        (tensor([[1],
-                [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
-    """
-    return close_pairs_once(pos, ptr, cutoff, DENSE_PAIRS * pos.size(0))
 
 
 def bin_ranges(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyg_schnet.ops.dispatch import Backend, kernels_for, list_of, other_types
+from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
+
+MOST_CANDIDATES = 400
+"""Atoms of its structure for each atom up to which all pairs are looked at; bins are faster beyond."""
 
 
 class Ranges(NamedTuple):
@@ -62,7 +67,7 @@ def close_pairs(
 
 
 def close_pairs_once(
-    pos: Tensor, ptr: Tensor, cutoff: float, most: int, *, backend: Backend = "auto"
+    pos: Tensor, cutoff: float, batch: Tensor, batch_size: int, *, backend: Backend = "auto"
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Each pair of atoms of the same structure closer than the cutoff once, with the second one as the source.
 
@@ -70,24 +75,35 @@ def close_pairs_once(
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
-        ptr: First atom of each structure and N, shape ``[B + 1]``.
-        cutoff: Cutoff in Å.
-        most: Number of candidates up to which all are looked at.
+        cutoff: Cutoff in Å; an atom exactly there is no neighbour.
+        batch: Structure of each atom in ascending order, int64, shape ``[N]``.
+        batch_size: Number of structures B.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Sources (row 0) and targets (row 1), shape ``[2, P]``, sorted by target and source; where those of each target
-        begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` if there are more candidates, or no
-        backend makes half lists.
+        begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` where directed edges serve: where no
+        backend makes half lists, for structures so large that bins are faster, for atoms with more than
+        :data:`~pyg_schnet.ops.segment_sum.MANY_EDGES` edges, and for input that
+        :func:`pyg_schnet.neighbors.radius_graph` refuses.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 5.0]])
-        >>> close_pairs_once(pos, torch.tensor([0, 3]), cutoff=2.0, most=10)[0]
-        tensor([[1],
-                [0]])
+        >>> close_pairs_once(pos, 2.0, torch.zeros(3, dtype=torch.int64), 1)
+        (tensor([[1],
+                [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
     """
-    kernels = kernels_for(backend, pos, ptr, needs="close_pairs_once", unless=other_types(pos))
-    return None if kernels is None else kernels.close_pairs_once(pos, ptr, cutoff * cutoff, most)
+    kernels = kernels_for(backend, pos, batch, needs="close_pairs_once", unless=other_types(pos))
+    if kernels is None or not cutoff > 0 or batch.dtype != torch.int64 or batch.shape != pos.shape[:1]:
+        return None
+    pos = pos.detach()
+    ptr = kernels.pointer_of_sorted(batch, batch_size)
+    if ptr is None or not math.isfinite(float(pos.sum())):
+        return None
+    found = kernels.close_pairs_once(pos, ptr, cutoff * cutoff, MOST_CANDIDATES * pos.size(0))
+    if found is None or (2 * found[0].size(1) > MANY_EDGES and is_crowded(found[1], found[0][0])):
+        return None
+    return found
 
 
 def squared_distances(

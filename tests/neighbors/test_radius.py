@@ -4,7 +4,7 @@ import torch
 
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.neighbors import brute_radius_graph, edge_tuples, radius, radius_graph, search
-from pyg_schnet.neighbors.radius import radius_pairs
+from pyg_schnet.ops import close_pairs_once
 from pyg_schnet.ops import radius as ops_radius
 
 from .structures import random_molecules
@@ -141,23 +141,30 @@ def test_pairs_are_the_edges_in_one_direction(dtype):
     for _ in range(60):
         pos, batch, n_structures = random_molecules(rng, dtype)
         cutoff = float(rng.uniform(0.1, 10.0))
-        pairs, ptr, dist = radius_pairs(pos, cutoff, batch, batch_size=n_structures)
+        pairs, ptr, dist = close_pairs_once(pos, cutoff, batch, n_structures)
         expected = sorted((i, j) for j, i in edge_tuples(brute_radius_graph(pos, cutoff, batch)[0]) if i < j)
         assert list(zip(*pairs.flip(0).tolist(), strict=True)) == expected
         assert ptr.tolist() == [sum(i < atom for i, _ in expected) for atom in range(len(pos) + 1)]
         torch.testing.assert_close(dist, edge_distances(pos, pairs))
 
 
+def one_structure(pos):
+    return torch.zeros(len(pos), dtype=torch.int64), 1
+
+
 def test_pairs_are_left_to_bins_where_these_are_faster(monkeypatch):
     pos = torch.rand(30, 3, generator=torch.Generator().manual_seed(0))
-    assert radius_pairs(pos, 0.5) is not None
-    monkeypatch.setattr(search, "DENSE_PAIRS", 3)
-    assert radius_pairs(pos, 0.5) is None
-    assert radius_pairs(torch.empty(0, 3), 0.5)[0].shape == (2, 0)
+    assert close_pairs_once(pos, 0.5, *one_structure(pos)) is not None
+    monkeypatch.setattr("pyg_schnet.ops.radius.MOST_CANDIDATES", 3)
+    assert close_pairs_once(pos, 0.5, *one_structure(pos)) is None
+    assert close_pairs_once(torch.empty(0, 3), 0.5, *one_structure([]))[0].shape == (2, 0)
 
 
-def test_pairs_of_what_is_no_batch():
-    with pytest.raises(ValueError, match="sorted in ascending order"):
-        radius_pairs(torch.zeros(3, 3), 5.0, torch.tensor([0, 1, 0]))
-    with pytest.raises(ValueError, match="must be finite"):
-        radius_pairs(torch.full((3, 3), torch.nan), 5.0)
+def test_pairs_of_what_is_no_batch_are_left_to_the_search_that_says_why():
+    pos = torch.rand(3, 3)
+    assert close_pairs_once(pos, 5.0, torch.tensor([0, 1, 0]), 2) is None
+    assert close_pairs_once(pos, 5.0, torch.tensor([0, 0, 2]), 2) is None
+    assert close_pairs_once(pos, 5.0, torch.tensor([-1, 0, 0]), 2) is None
+    assert close_pairs_once(pos, 5.0, torch.tensor([0, 0]), 1) is None
+    assert close_pairs_once(pos, -5.0, *one_structure(pos)) is None
+    assert close_pairs_once(torch.full((3, 3), torch.nan), 5.0, *one_structure(pos)) is None

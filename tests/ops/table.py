@@ -290,7 +290,7 @@ def pairs(n=40, once=False):
 
         def call(points, backend="auto"):
             if once:
-                return ops.close_pairs_once(points, ptr, 1.5, 10**6, backend=backend)[:2]
+                return ops.close_pairs_once(points, 1.5, batch, len(ptr) - 1, backend=backend)[:2]
             ranges = Ranges(ptr[:-1, None], ptr.diff()[:, None], batch, None)
             return ops.close_pairs(points, points, ranges, 1.5, torch.arange(n), backend=backend)
 

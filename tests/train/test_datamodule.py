@@ -189,7 +189,7 @@ def test_graphs_of_molecules_are_kept_when_asked_for(water, searches, monkeypatc
         atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=0.1 * atoms.positions)
         structures.append(atoms)
     pairs = []
-    monkeypatch.setattr(graph, "radius_pairs", lambda *a, **k: pairs.append(a))
+    monkeypatch.setattr(graph, "close_pairs_once", lambda *a, **k: pairs.append(a))
     expected = fitted(AtomsDataset(structures), tmp_path)
     assert pairs
     pairs.clear()
