@@ -221,7 +221,8 @@ def _without_padding(graph: MeasuredGraph, z: Tensor, cutoff: float) -> Measured
     """Edges that start from padding are moved to the cutoff."""
     if not _has_padding(z):
         return graph
-    return graph._replace(dist=torch.where(z.index_select(0, graph.index[0]) == 0, cutoff, graph.dist))
+    dist = torch.where(z.index_select(0, graph.index[0]) == 0, cutoff, graph.dist)
+    return MeasuredGraph(graph.index, dist, graph.ptr)  # torch 2.8 compiles no _replace
 
 
 def _has_padding(z: Tensor) -> bool:

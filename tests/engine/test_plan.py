@@ -112,4 +112,4 @@ def test_pyg_models_say_it_as_well():
     model.interactions[1].act = torch.nn.SiLU()
     plan = model.plan(Z, POS.float())
     assert (plan.program, plan.filters) == ("layers", "exact")
-    assert plan.reasons[0].startswith("PyTorch Geometric's own forward pass is taken: filters are 'exact', or a part")
+    assert plan.reasons[0].startswith("PyTorch Geometric's own forward pass is taken: filters='exact', or a part")

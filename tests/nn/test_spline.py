@@ -206,7 +206,9 @@ def test_number_of_nodes():
     network = make_network()
     training, evaluating = SplineFilter(network).num_grid_points, SplineFilter(network.eval()).num_grid_points
     assert evaluating - 1 == pytest.approx(10 ** (1 / 3) * (training - 1), rel=0.01)
-    assert SplineFilter(network.train(), 101).num_grid_points == SplineFilter(network.eval(), 101).num_grid_points == 101
+    assert (
+        SplineFilter(network.train(), 101).num_grid_points == SplineFilter(network.eval(), 101).num_grid_points == 101
+    )
     coarse = [SplineFilter(network.train(mode), tolerance=1e-3).num_grid_points for mode in (False, True)]
     assert coarse[0] == coarse[1] < training
     finer = SplineFilter(make_network().eval(), tolerance=1e-7)

@@ -192,16 +192,18 @@ def test_threads_change_nothing(with_forces, apart):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_one_step_is_taken_for_undirected_graphs_only(training, molecules, monkeypatch):
+def test_half_lists_are_taken_where_all_edges_have_both_directions(training, molecules, monkeypatch):
+    from pyg_schnet.engine import cache
+
     model, calls = make().train(training), []
-    run = type(model._engine).represent
-    monkeypatch.setattr(type(model._engine), "represent", lambda *args: (calls.append(run(*args)), calls[-1])[1])
+    for name in ("interactions", "directed_interactions"):
+        run = getattr(cache, name)
+        monkeypatch.setattr(cache, name, lambda *a, _run=run, _name=name, **k: calls.append(_name) or _run(*a, **k))
     expected = model(**molecules)
-    assert calls.pop() is not None
     pos, batch = molecules["pos"], molecules["batch"]
     edge_index = radius_graph(pos, model.cutoff, batch, batch_size=int(batch.max()) + 1).flip(1)
     torch.testing.assert_close(model(**molecules, edge_index=edge_index), expected, rtol=1e-11, atol=1e-11)
-    assert calls.pop() is None
+    assert calls == ["interactions", "directed_interactions"]
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -247,7 +247,7 @@ class SchNet(PyGSchNet):
         edges = self._edges(pos, batch, given, batch_size) if own_graph else self._within_quota(pos, batch)
         twin = None if edges is None else self._find_twin(z, pos)
         if twin is None:
-            why = "the graph is another one" if edges is None else "filters are 'exact', or a part is not as it was built"
+            why = "the graph is another one" if edges is None else "filters='exact', or a part is not as it was built"
             return Plan("layers", "exact", "reference", (f"PyTorch Geometric's own forward pass is taken: {why}",))
         return choose(Facts.of(twin), Request(z, pos, half_list=edges.half_list is not None))
 
