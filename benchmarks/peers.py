@@ -14,7 +14,6 @@ from pyg_schnet import SchNet
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.geometry import edge_vectors
-from pyg_schnet.optim import FusedAdamW
 
 
 def pyg_model(cutoff, features=128, interaction_graph=None, seed=0):
@@ -148,7 +147,7 @@ class Ours(Peer):
 
     @override
     def optimizer(self):
-        return FusedAdamW(self.model.parameters(), weight_decay=0.0)
+        return torch.optim.AdamW(self.model.parameters(), weight_decay=0.0, fused=True)
 
     @override
     def gradients(self):

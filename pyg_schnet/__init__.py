@@ -25,7 +25,7 @@ _HOMES = {
     "radius_graph": "neighbors",
 }
 _ROOMS = ("analysis", "data", "derivatives", "engine", "geometry", "interfaces", "models", "neighbors", "nn", "ops",
-          "optim", "plotting", "potential", "testing", "train", "units")  # fmt: skip
+          "plotting", "potential", "testing", "train", "units")  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

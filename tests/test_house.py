@@ -16,7 +16,7 @@ FLOORS = (
     ("backends",),
     ("nn", "neighbors"),
     ("engine",),
-    ("models", "optim"),
+    ("models",),
     ("derivatives", "potential", "data"),
     ("train",),
     ("interfaces", "analysis"),
@@ -33,7 +33,7 @@ OTHERS = ("torch", "torch_geometric", "lightning")
 PRIVATE_ATTRIBUTES = ("_slice_dict", "_inc_dict", "_num_graphs", "_average_model")
 """Of batches and averaged models, which no import shows."""
 
-ROOMS_OF_CHOICE = ("ops", "backends", "nn", "neighbors", "engine", "models", "derivatives", "potential", "optim")
+ROOMS_OF_CHOICE = ("ops", "backends", "nn", "neighbors", "engine", "models", "derivatives", "potential")
 
 
 class File:

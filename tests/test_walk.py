@@ -16,7 +16,6 @@ from pyg_schnet import SchNet
 from pyg_schnet.data import StructureLoader
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.optim import FusedAdamW
 
 PACKAGE = Path(pyg_schnet.__file__).parent
 GUIDE = Path(__file__).parents[1] / "examples" / "guides" / "house.md"
@@ -71,7 +70,7 @@ def training_walk():
     dataset, network = StructureDataset(), model()
     pos = torch.tensor(WATER.positions, dtype=torch.float32).repeat(4, 1)
     dataset.set_store(torch.tensor([3] * 4), {"z": torch.tensor([8, 1, 1] * 4), "pos": pos}, {"energy": torch.zeros(4)})
-    optimizer = FusedAdamW(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     for _ in range(2):
         for batch in StructureLoader(dataset, batch_size=2):
             with walk() as seen:

@@ -18,7 +18,6 @@ from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.nn import MAX_Z, sum_references
 from pyg_schnet.ops import total_norm
-from pyg_schnet.optim import FusedAdamW
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
@@ -373,8 +372,7 @@ class PropertyTask(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (AdamW with weight decay) and the schedule, set again before every step."""
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
-        adam = FusedAdamW if fused else torch.optim.AdamW
-        optimizer = adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
         self._scheduler = scheduler
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -96,9 +96,9 @@ MODELS_AND_DATA = [
     Mutant("pyg-gamma", "models/pyg.py", "gamma=-model.distance_expansion.coeff", "gamma=-2 * model.distance_expansion.coeff"),
     Mutant("pyg-std", "models/pyg.py", "readout.shift.fill_(scale * model.mean)", "readout.shift.fill_(model.mean)"),
     Mutant("schnetpack-width", "models/schnetpack.py", "gamma=0.5 / float(widths[0]) ** 2", "gamma=1.0 / float(widths[0]) ** 2"),
-    Mutant("merged-scale", "models/merge.py", "model.readout.scale / len(models)", "model.readout.scale"),
-    Mutant("merged-shift", "models/merge.py", 'for name in ("shift", "atomref"):', 'for name in ("atomref",):'),
-    Mutant("merged-elements", "models/merge.py", 'if all(symbol in one["elements"] for one in cards)', 'if any(symbol in one["elements"] for one in cards)'),
+    Mutant("merged-scale", "models/ensemble.py", "model.readout.scale / len(models)", "model.readout.scale"),
+    Mutant("merged-shift", "models/ensemble.py", 'for name in ("shift", "atomref"):', 'for name in ("atomref",):'),
+    Mutant("merged-elements", "models/ensemble.py", 'if all(symbol in one["elements"] for one in cards)', 'if any(symbol in one["elements"] for one in cards)'),
     Mutant("file-not-evaluated", "models/checkpoint.py", "return model.eval()", "return model"),
     Mutant("file-of-the-future", "models/checkpoint.py", 'if header["format"] > FORMAT:', 'if header["format"] > FORMAT + 1:'),
     Mutant("references-kept", "models/references.py", "readout.atomref.zero_()", "pass"),
@@ -147,8 +147,6 @@ TRAINING_AND_USE = [
     Mutant("surface-hand", "analysis/surface.py", "faces = faces[:, ::-1]  # a left-handed cell is a mirror", "pass"),
     Mutant("silhouette-own", "analysis/embedding.py", "np.maximum(counts[inverse] - 1, 1)", "np.maximum(counts[inverse], 1)"),
     Mutant("potential-per-atom", "analysis/_model.py", "energy = energy * n_atoms.view", "energy = energy / n_atoms.view"),
-    Mutant("adam-step", "optim.py", 'beta2=group["betas"][1]', 'beta2=group["betas"][0]'),
-    Mutant("adam-decay", "optim.py", 'weight_decay=group["weight_decay"]', "weight_decay=0.0"),
 ]  # fmt: skip
 
 KERNELS = [
