@@ -157,3 +157,22 @@ def cubes(begin, end, x, pair):
         for kernel in (module.cubes.kernel, module.cubes.parallel):
             assert sum(kernel.stats.cache_hits.values()) == hits
     assert len(kept(path)) == 4  # nothing of the function that is a part of both
+
+
+def test_a_numba_that_has_no_parts(path, log, monkeypatch):
+    class Changed(compiler._LinkingCompiler):
+        def define_pipelines(self):
+            raise AttributeError("no such pass")
+
+    compiler._parts_are_possible.cache_clear()
+    monkeypatch.setattr(compiler, "_LinkingCompiler", Changed)
+    path.write_text(SOURCE + "\n@njit\ndef both(x):\n    return twice(x) + cube(x)\n")
+    assert load(path).both(2) == 12
+    assert log.text.count("no such pass") == 1
+    compiler._parts_are_possible.cache_clear()
+
+
+def test_parts_are_possible_with_this_numba(log):
+    compiler._parts_are_possible.cache_clear()
+    assert compiler._parts_are_possible()
+    assert log.text == ""

@@ -140,11 +140,11 @@ def _backward_atoms(step, task, partition, pairs, weights, kept, more, passed, f
 
 @njit(**ORDERED)
 def _backward_pairs(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
-    """Through the convolution: to the pairs, to the layer that is convolved and to the table."""
-    t, (_, evaluated, parts) = weights[0].shape[0] - 1 - step, partition
+    """Through the convolution: to the pairs, and to the layer that is convolved."""
+    t, (_, evaluated, _) = weights[0].shape[0] - 1 - step, partition
     basis, interval, source, ptr, _ = pairs
-    group, (first, last, f, stop) = parts[task, 0], part_of_filters(partition, task)
-    by_species, _, by_basis, by_tables, _, _, _, _, _ = found
+    first, last, f, stop = part_of_filters(partition, task)
+    by_species, _, by_basis, _, _, _, _, _, _ = found
     table, y, grad_sum, grad_y = (
         weights[0][t],
         kept[2][t],
@@ -155,8 +155,6 @@ def _backward_pairs(step, task, partition, pairs, weights, kept, more, passed, f
         grad_basis(evaluated[task], evaluated[task + 1], grad_sum, y, table, interval, source, ptr, by_basis)
     if t > 0 or by_species.shape[1] > 0:
         convolve(f, stop, y, first, last, grad_sum, table, basis, interval, source, ptr, grad_y)
-    if by_tables.shape[1] > 0:
-        grad_table(f, stop, y, first, last, grad_sum, y, basis, interval, source, ptr, by_tables[group, t])
 
 
 @njit(**ORDERED)
@@ -175,15 +173,18 @@ def _backward_features(step, task, partition, pairs, weights, kept, more, passed
 
 @njit(**ORDERED)
 def _backward_weights(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
-    """To the dense layers, or the species below the first block."""
+    """To the table and the dense layers, or the species below the first block."""
     t = weights[0].shape[0] - 1 - step
-    z, x, _, summed, outer, _ = kept
-    grads, _, _, all_y, grad_inner = passed
+    z, x, hidden, summed, outer, _ = kept
+    basis, interval, source, ptr, _ = pairs
+    grads, _, all_sum, all_y, grad_inner = passed
     grad, grad_y = grads[step % grads.shape[0]], all_y[t % all_y.shape[0]]
-    by_first, by_embedding, _, _, by_w0, by_w1, by_b1, by_w2, by_b2 = found
+    by_first, by_embedding, _, by_tables, by_w0, by_w1, by_b1, by_w2, by_b2 = found
     group, begin, end = partition[2][task, 0], partition[2][task, 5], partition[2][task, 6]
     first, last, f, stop = part_of_filters(partition, task)
     if by_w1.shape[1] > 0:
+        y, grad_sum = hidden[t], all_sum[t % all_sum.shape[0]]
+        grad_table(f, stop, y, first, last, grad_sum, y, basis, interval, source, ptr, by_tables[group, t])
         gemm_tn_rows(begin, end, first, last, grad_inner, summed[t], by_w1[group, t], by_b1[group, t])
         gemm_tn_rows(begin, end, first, last, grad, outer[t], by_w2[group, t], by_b2[group, t])
         if t > 0:
@@ -194,6 +195,7 @@ def _backward_weights(step, task, partition, pairs, weights, kept, more, passed,
 
 
 BACKWARD = BlockProgram("backward", _backward_atoms, _backward_pairs, _backward_features, _backward_weights)
+BACKWARD_TO_PAIRS = BlockProgram("backward_to_pairs", _backward_atoms, _backward_pairs, _backward_features)
 
 
 def interactions_forward(

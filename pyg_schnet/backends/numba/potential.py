@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.backends.numba.edge_lengths import component, lattice_of, measure_edges, push_edges, weigh_edges
-from pyg_schnet.backends.numba.interactions import BACKWARD, FORWARD
+from pyg_schnet.backends.numba.interactions import BACKWARD_TO_PAIRS, FORWARD
 from pyg_schnet.backends.numba.lib.buffers import arrays_of
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
 from pyg_schnet.backends.numba.lib.gemm import aligned, dense_softplus_dense, dense_softplus_dense_backward
@@ -31,7 +31,7 @@ from pyg_schnet.backends.numba.lib.transpose import transposes
 from pyg_schnet.backends.numba.pooling import pool_atoms, unpool_atoms
 from pyg_schnet.backends.numba.records import Weights
 
-_forward, _backward = FORWARD.tasks, BACKWARD.tasks
+_forward, _backward = FORWARD.tasks, BACKWARD_TO_PAIRS.tasks
 
 
 class Head(NamedTuple):

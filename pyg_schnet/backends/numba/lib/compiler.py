@@ -1,9 +1,11 @@
 """Compilation of the kernels by numba: what is compiled, where compiled code is kept, what happens where it cannot be.
 
-A function decorated with :func:`njit` has three forms, each compiled when it is first needed: a part of the kernels that
-call it; a kernel of its own when it is called from Python; and, for functions of a range of rows, its parallel twin, which
-runs several ranges at a time. Parts are optimised together with the kernel that they end up in and never by
-themselves, which halves the time of compilation. Only kernels are kept on disk.
+A function decorated with :func:`njit` has three forms, each compiled when it is first needed: a part of the kernels
+that call it; a kernel of its own when it is called from Python; and, for functions of a range of rows, its parallel
+twin, which runs several ranges at a time. Only kernels are kept on disk.
+
+Parts are optimised together with the kernel that they end up in and never by themselves, which halves the time of
+compilation. This reaches into numba; where a version of it does not allow that, parts are compiled as numba does.
 
 Numba keeps compiled code in ``__pycache__`` beside the sources, in the user's cache folder, or in ``NUMBA_CACHE_DIR``.
 Where none of these can be written to, a private temporary folder serves for the life of the process. A damaged file is
@@ -55,6 +57,7 @@ class Routine(CPUDispatcher):
     """A function that kernels call; called from Python it is a kernel itself."""
 
     def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
         return self.kernel(*arguments)
 
     @cached_property
@@ -164,16 +167,42 @@ class _MakePart(LoweringPass):
         return True
 
 
-class _PartCompiler(CompilerBase):
+class _LinkingCompiler(CompilerBase):
     """Numba's passes, with another library."""
 
     def define_pipelines(self) -> list[Any]:
+        """The passes, one more before the code of the function is made."""
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
         [place] = [k for k, (one, _) in enumerate(pipeline.passes) if one is NativeLowering]
         pipeline.passes.insert(place, (_MakePart, "code of a part of kernels"))
         pipeline._finalized = False
         pipeline.finalize()
         return [pipeline]
+
+
+class _PartCompiler(_LinkingCompiler):
+    """The same where numba allows it, and numba's own passes where it does not."""
+
+    def define_pipelines(self) -> list[Any]:
+        """The passes."""
+        if _parts_are_possible():
+            return super().define_pipelines()
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+@cache
+def _parts_are_possible() -> bool:
+    """Whether a kernel with a part gives what it should; tried once in a process that compiles."""
+    try:
+        part = numba.njit(pipeline_class=_LinkingCompiler, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_add_one)
+        return numba.njit(generate(["def trial(x):", "    return part(x) + part(x)"], _add_one, part=part))(1) == 4
+    except Exception as error:  # names and their meaning may change with every version of numba
+        _logger.warning("numba %s compiles kernels slowly, since it takes them apart: %r", numba.__version__, error)
+        return False
+
+
+def _add_one(x: int) -> int:
+    return x + 1
 
 
 def _keep_on_disk(dispatcher: Any) -> None:
