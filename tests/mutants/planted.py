@@ -16,7 +16,7 @@ ONCE_UNNOTICED = [
     Mutant("other-devices-chunk", "ops/radius.py", 'rounding_mode="floor")) + chunk.start', 'rounding_mode="floor"))'),
     Mutant("other-devices-cutoff", "ops/radius.py", "source, target) < cutoff * cutoff", "source, target) <= cutoff * cutoff"),
     Mutant("differentiable-mean", "ops/interactions.py", "summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)", "summed = summed"),
-    Mutant("differentiable-residual", "ops/interactions.py", "x = x + F.linear(shifted_softplus(", "x = F.linear(shifted_softplus("),
+    Mutant("differentiable-residual", "ops/interactions.py", "x = x + linear(shifted_softplus(", "x = linear(shifted_softplus("),
     Mutant("split-overlaps", "data/split.py", "together = np.concatenate([self.train, self.val, self.test])", "together = np.concatenate([np.unique(part) for part in (self.train, self.val)] + [self.test[:0]])"),
     Mutant("split-twice-in-test", "data/split.py", "together = np.concatenate([self.train, self.val, self.test])", "together = np.concatenate([self.train, self.val, np.unique(self.test)])"),
     Mutant("rmse-is-mse", "train/sums.py", "(square / count) ** 0.5", "square / count"),
