@@ -39,7 +39,7 @@ class Tuning:
     softplus_work: int = 8
     search_work: int = 8
     features_per_pair: int = 8
-    group_work: int = 100_000
+    group_work: int = 500_000
     most_groups: int = 4
     largest_group: float = 1.2
     mlp_group_rows: int = 128
