@@ -1,1 +1,1 @@
-"""How the operators are computed: one package for each kind of device, imported by the registry of :mod:`pyg_schnet.ops`."""
+"""How the operators are computed: a package for each kind of device, imported by :mod:`pyg_schnet.ops.dispatch`."""

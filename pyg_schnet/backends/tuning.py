@@ -39,7 +39,7 @@ class Tuning:
     softplus_work: int = 8
     search_work: int = 8
     features_per_pair: int = 8
-    group_work: int = 100_000
+    group_work: int = 500_000
     most_groups: int = 4
     largest_group: float = 1.2
     mlp_group_rows: int = 128
@@ -56,12 +56,14 @@ class Compiled:
             multiple of ``gemm_rows``.
         gemm_rows: Rows of a product at a time, so that their sums stay in registers.
         summed_rows: Rows of a product that sums over rows at a time, so that both factors stay in the first cache.
+        atoms_ahead: Atoms by which sums over pairs ask for features before they need them; memory is slow.
         transposed_rows: Rows of a matrix that are transposed at a time, a line of the cache.
     """
 
     tile_rows: int = 48
     gemm_rows: int = 6
     summed_rows: int = 32
+    atoms_ahead: int = 24
     transposed_rows: int = 16
 
 

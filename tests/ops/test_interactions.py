@@ -174,9 +174,8 @@ def test_threads_change_nothing(with_forces, apart):
     random = torch.Generator().manual_seed(0)
     structures = {
         "z": torch.randint(1, 10, (200,), generator=random),
-        "pos": 3.0 * torch.rand(200, 3, generator=random)
-        + apart * torch.arange(20).repeat_interleave(10).unsqueeze(-1),
-        "batch": torch.arange(20).repeat_interleave(10) if apart > 1 else torch.zeros(200, dtype=torch.int64),
+        "pos": 3.0 * torch.rand(200, 3, generator=random) + apart * torch.arange(20).repeat_interleave(10)[:, None],
+        "batch": (torch.arange(20) * (apart > 1)).repeat_interleave(10),
     }
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 4):

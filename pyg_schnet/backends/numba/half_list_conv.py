@@ -13,8 +13,23 @@ number of threads.
 from __future__ import annotations
 
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
-from pyg_schnet.backends.numba.lib.simd import add, at, columns, fill, fma, load, multiply, store
+from pyg_schnet.backends.numba.lib.simd import (
+    NARROW,
+    add,
+    at,
+    columns,
+    fill,
+    fma,
+    lanes,
+    load,
+    multiply,
+    prefetch,
+    store,
+)
 from pyg_schnet.backends.numba.spline_conv import dots_with_table
+from pyg_schnet.backends.tuning import compiled
+
+AHEAD = compiled.atoms_ahead
 
 
 @njit(**ORDERED)
@@ -37,12 +52,22 @@ def _convolve(zero, f, first, last, x, table, basis, interval, source, ptr, out)
 
 
 @njit(**ORDERED)
+def fetch_ahead(zero, values, place) -> None:
+    """Ask for the columns of an atom that comes later; those of a small molecule come one after the other."""
+    place += AHEAD * values.shape[1]
+    for f in range(0, lanes(zero), NARROW // values.itemsize):
+        prefetch(values, place + f)
+
+
+@njit(**ORDERED)
 def _grad_table(zero, f, first, last, g, x, basis, interval, source, ptr, out) -> None:
     n_features = x.shape[1]
     for k in range(out.shape[0]):
         store(out, k * n_features + f, zero)
     for i in range(first, last):
         g_i, x_i = load(zero, g, i * n_features + f), load(zero, x, i * n_features + f)
+        fetch_ahead(zero, g, i * n_features + f)
+        fetch_ahead(zero, x, i * n_features + f)
         for p in range(at(ptr, i), at(ptr, i + 1)):
             j, k = at(source, p) * n_features + f, at(interval, p) * n_features + f
             product = fma(g_i, load(zero, x, j), multiply(load(zero, g, j), x_i))

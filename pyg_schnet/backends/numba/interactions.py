@@ -9,9 +9,9 @@ A block is, with its table C and the basis h of the pairs,
 
 The first features are those of the species: there, what follows is computed for species, and gradients are summed over
 their atoms. Between two convolutions every atom is on its own: dense layers, softplus and residual run through tiles of
-atoms that stay in the cache. A batch is divided into groups of structures, each of which goes through all blocks by itself.
-A single large structure is not: there, threads share atoms in dense layers and features in convolutions, and wait for
-each other in between. See :mod:`pyg_schnet.backends.numba.lib.partition`.
+atoms that stay in the cache. A batch is divided into groups of structures, each of which goes through all blocks by
+itself. A single large structure is not: there, threads share atoms in dense layers and features in convolutions, and
+wait for each other in between. See :mod:`pyg_schnet.backends.numba.lib.partition`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from pyg_schnet.backends.numba.half_list_conv import fetch_ahead
 from pyg_schnet.backends.numba.half_list_conv import grad_basis as add_grad_basis
 from pyg_schnet.backends.numba.interactions import add_rows, normalize, part_of_filters, run_blocks
 from pyg_schnet.backends.numba.lib.blocks import BlockProgram
@@ -70,6 +71,8 @@ def _differentiate(
     for i in range(first, last):
         row = i * n_columns + f
         s_i, y_i, r_i = load(zero, s, row), load(zero, y, row), load(zero, r, row)
+        fetch_ahead(zero, s, row)
+        fetch_ahead(zero, y, row)
         grad_s_i, grad_y_i = zero, zero
         for p in range(at(ptr, i), at(ptr, i + 1)):
             j, k = at(source, p) * n_columns + f, at(interval, p) * n_columns + f

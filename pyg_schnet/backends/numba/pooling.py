@@ -103,7 +103,7 @@ def _out_of_range(z: Tensor, batch: Tensor, n_species: int, size: int) -> IndexE
 
 
 def unpool(grad: Tensor, scale: Tensor, z: Tensor, batch: Tensor) -> Tensor:
-    """Gradient with respect to the values, shape ``[N, C]``, from that of the sums, ``[B, C]``; indices are not checked."""
+    """Gradient with respect to the values, ``[N, C]``, from that of the sums, ``[B, C]``; indices are not checked."""
     out = torch.empty(z.size(0), grad.size(1), dtype=grad.dtype)
     unpool_atoms(*arrays_of(grad, scale, z, batch, out))
     return out

@@ -104,8 +104,8 @@ def dots_with_table(product: Routine) -> Routine:
     """Derivative of a form with respect to h at one edge.
 
     Args:
-        product: Function ``f(zero, g, x, i, j)`` of the columns of g and x that the four rows of the table are multiplied
-            by, from the places i and j of the atoms of the edge on.
+        product: Function ``f(zero, g, x, i, j)`` of the columns of g and x, from the places i and j of the two atoms
+            on, that the four rows of the table are multiplied by.
 
     Returns:
         Function ``f(i, p, g, x, table, interval, source, out)`` that adds to row p of ``out``.

@@ -39,9 +39,9 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def _keep_freed_memory() -> None:
     """Have the process keep the memory that it frees.
 
-    glibc gives freed memory back to the system above a limit that grows with the largest block freed so far, up to twice
-    32 MiB; until then every step takes its memory again, page by page. One free of a block that is never written to,
-    and so takes no memory, sets it.
+    glibc gives freed memory back to the system above a limit that grows with the largest block freed so far, up to
+    twice 32 MiB; until then every step takes its memory again, page by page. One free of a block that is never written
+    to, and so takes no memory, sets it.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 

@@ -1,7 +1,8 @@
 """Matrix products in tiles that stay in registers, and two dense layers with a softplus between them.
 
-Kernels have more to do with rows than to multiply them, which libraries for matrices cannot do. A tile is some rows and as
-many columns as a wide vector has. Products are summed in the order of the summands, the same for all shapes and threads.
+Kernels have more to do with rows than to multiply them, which libraries for matrices cannot do. A tile is some rows and
+as many columns as a wide vector has. Products are summed in the order of the summands, the same for all shapes and
+threads.
 """
 
 from __future__ import annotations
@@ -139,6 +140,10 @@ def _outer_panel(zero, n, begin, end, first, last, a, b, out) -> None:
             if not fresh:
                 s0, s1 = load(zero, out, q), load(zero, out, q + n_columns)
                 s2, s3 = load(zero, out, q + 2 * n_columns), load(zero, out, q + 3 * n_columns)
+            for f in range(begin, end, 16):  # a row of each that comes next, a line of the cache at a time
+                prefetch(a, (stop + (m - begin) // 4) * n_rows + f)
+            for f in range(0, n_columns, 16):
+                prefetch(b, (stop + (m - begin) // 4) * n_columns + f)
             for k in range(top, stop):
                 v, p = load(zero, b, k * n_columns + n), k * n_rows + m
                 s0 = fma(fill(zero, a, p), v, s0)

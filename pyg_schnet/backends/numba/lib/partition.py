@@ -7,6 +7,7 @@ not depend on the number of threads.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +105,6 @@ def divide(
 @lru_cache(maxsize=64)
 def by_groups(groups: tuple[int, ...], n_filters: int, n_features: int) -> Partition:
     """One task for each group; remembered, since one small structure is evaluated again and again."""
-    bounds, pairs = np.array(groups, np.int64), zip(groups, groups[1:], strict=False)
+    bounds, pairs = np.array(groups, np.int64), pairwise(groups)
     parts = [(k, first, last, 0, n_filters, 0, n_features) for k, (first, last) in enumerate(pairs)]
     return Partition(bounds, bounds, np.array(parts, np.int64), True)

@@ -213,7 +213,7 @@ def columns(kernel: Routine, wide_too: bool = True) -> Routine:
         wide_too: Whether wide vectors are used; those of many operands would not stay in registers.
 
     Returns:
-        Function ``f(begin, end, like, ...)`` of the columns from ``begin`` to ``end``, of the type of the array ``like``.
+        Function ``f(begin, end, like, ...)`` of the columns from ``begin`` to ``end``, of the type of an array.
     """
     first = wide if wide_too else narrow
     n_bytes = WIDE if wide_too else NARROW

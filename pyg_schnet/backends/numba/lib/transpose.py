@@ -16,7 +16,7 @@ _TILE = compiled.transposed_rows
 
 @njit(**ORDERED)
 def _transpose(begin, end, x, out) -> None:
-    """Write the transpose of some tiles of the rows of all matrices, the last tile of each of which may be cut short."""
+    """Write the transpose of some tiles of the rows of all matrices; the last tile of each may be cut short."""
     n_rows, n_columns = x.shape[1:]
     n_tiles = (n_rows + _TILE - 1) // _TILE
     for number in range(begin, end):
