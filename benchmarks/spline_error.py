@@ -1,4 +1,4 @@
-"""How far are splined filters from exact ones, in energies and forces, and how does that fall with the number of nodes?
+"""How far are splined filters from exact ones, in energies and forces, and how does that fall with the grid points?
 
 Over random models, and over trained ones given as files: the largest deviation of energies (without element
 references) over the largest energy, and of forces over the largest force.
@@ -24,9 +24,10 @@ from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.models import load
 from pyg_schnet.nn import num_gaussians_for_spacing
 
-NODES = (65, 129, 257, 513, 1025, 2049)
+GRID_POINTS = (65, 129, 257, 513, 1025, 2049)
 DTYPES = {torch.float64: "float64", torch.float32: "float32"}
-_LABELS = [f"{nodes} nodes" for nodes in NODES]
+_LABELS = [f"{number} points" for number in GRID_POINTS]
+_GRIDS = ("evaluation grid", "training grid")
 _MEASURES = ("energy", "forces", "energy_float64", "forces_float64", "at_width", "energy_at_width")
 _ROUNDING = 1e-13  # errors in float64 below are not those of the spline
 
@@ -62,21 +63,22 @@ def evaluate(model, system):
 
 
 def study(name, model, system):
-    """Deviations of one model for all numbers of nodes in both precisions, one row for each."""
+    """Deviations of one model for all numbers of grid points in both precisions, one row for each."""
     widths = model.cutoff / model.interactions[0].conv.filter_network.basis.resolution
     true = evaluate(rebuilt(model, torch.float64, filters="exact"), system.to(torch.float64))
     for dtype in DTYPES:
         given = system.to(dtype)
         exact = evaluate(rebuilt(model, dtype, filters="exact"), given)
         yield {"model": name, "dtype": DTYPES[dtype], "filters": "exact", **deviations(exact, exact, true)}
-        for nodes in (*NODES, None):
-            splined = rebuilt(model, dtype, filters="spline", num_grid_points=nodes)
+        grids = model.interactions[0].conv.spline.grid_sizes()
+        for label, number in zip((*_LABELS, *_GRIDS), (*GRID_POINTS, *grids), strict=True):
+            splined = rebuilt(model, dtype, filters="spline", num_grid_points=number)
             per_width = (splined.interactions[0].conv.spline.num_grid_points - 1) / widths
             found = deviations(evaluate(splined, given), exact, true)
             yield {
                 "model": name,
                 "dtype": DTYPES[dtype],
-                "filters": "default" if nodes is None else f"{nodes} nodes",
+                "filters": label,
                 "per_width": per_width,
                 **found,
                 "at_width": found["forces"] * per_width**3,
@@ -97,7 +99,7 @@ def deviations(found, exact, true):
 def exponent(rows):
     """Power of the spacing with which the energies of one model err, in float64.
 
-    Fitted where there are at least two nodes for each width of the Gaussians: below, the spline does not see them.
+    Fitted where there are at least two points for each width of the Gaussians: below, the spline does not see them.
     """
     points = [
         (row["per_width"], row["energy"])
@@ -120,18 +122,18 @@ def largest(rows, filters):
 
 
 def draw(rows, ax):
-    """Errors of all models, and their median, against the number of nodes."""
+    """Errors of all models, and their median, against the number of grid points."""
 
-    def values(dtype, key):  # [nodes, models]
+    def values(dtype, key):  # [grid points, models]
         return np.array([[r[key] for r in rows if r["dtype"] == dtype and r["filters"] == label] for label in _LABELS])
 
     for dtype, key, color in (("float64", "energy", "C0"), ("float64", "forces", "C1"), ("float32", "energy", "C2")):
         errors = values(dtype, key)
-        ax.loglog(NODES, errors, color=color, alpha=0.15, linewidth=0.7)
-        ax.loglog(NODES, np.median(errors, 1), "o-", color=color, label=f"{key}, {dtype}")
-    guide = np.array(NODES[1:], dtype=float)
-    ax.loglog(guide, np.median(values("float64", "energy")[1]) * (guide / guide[0]) ** -4, "k--", label="nodes$^{-4}$")
-    ax.set(xlabel="nodes", ylabel="deviation from exact filters, relative")
+        ax.loglog(GRID_POINTS, errors, color=color, alpha=0.15, linewidth=0.7)
+        ax.loglog(GRID_POINTS, np.median(errors, 1), "o-", color=color, label=f"{key}, {dtype}")
+    guide = np.array(GRID_POINTS[1:], dtype=float)
+    ax.loglog(guide, np.median(values("float64", "energy")[1]) * (guide / guide[0]) ** -4, "k--", label="points$^{-4}$")
+    ax.set(xlabel="grid points", ylabel="deviation from exact filters, relative")
     ax.legend(fontsize="small")
 
 
@@ -165,18 +167,18 @@ def main():
     print(f"Largest deviations of energies E and forces F over {len(studies)} models, on {options.count} structures")
     table = Table(
         {
-            "filters": "{filters:10}",
+            "filters": "{filters:15}",
             "E, float64": "{float64[energy]:.1e}",
             "F, float64": "{float64[forces]:.1e}",
-            "F at one node per width": "{float64[at_width]:.4f}",
-            "E at one node per width": "{float64[energy_at_width]:.4f}",
+            "F at one point per width": "{float64[at_width]:.4f}",
+            "E at one point per width": "{float64[energy_at_width]:.4f}",
             "E, float32": "{float32[energy]:.1e}",
             "F, float32": "{float32[forces]:.1e}",
             "E, float32 from exact float64": "{float32[energy_float64]:.1e}",
             "F, float32 from exact float64": "{float32[forces_float64]:.1e}",
         }
     )
-    for filters in (*_LABELS, "default", "exact"):
+    for filters in (*_LABELS, *_GRIDS, "exact"):
         table.add(largest(rows, filters))
     print(
         f"\nEnergies err by the power {np.median(exponents):.2f} of the spacing "
