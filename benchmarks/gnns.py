@@ -71,10 +71,10 @@ class DimeNetPlusPlus(PyGDimeNetPlusPlus):
 
         rbf, sbf = self.rbf(dist), self.sbf(dist, angle, kj)
         x = self.emb(z, rbf, i, j)  # [E, F]
-        atoms = self.output_blocks[0](x, rbf, i, num_grid_points=z.numel())
+        atoms = self.output_blocks[0](x, rbf, i, num_nodes=z.numel())
         for interaction, output in zip(self.interaction_blocks, self.output_blocks[1:], strict=True):
             x = interaction(x, rbf, sbf, kj, ji)
-            atoms = atoms + output(x, rbf, i, num_grid_points=z.numel())
+            atoms = atoms + output(x, rbf, i, num_nodes=z.numel())
         return scatter(atoms, batch, dim=0, dim_size=batch_size, reduce="sum")
 
 
