@@ -1,4 +1,4 @@
-"""Mistakes picked by hand: those that once went unnoticed, and some of the physics and the contract of every module.
+"""Selected mistakes: those that once went unnoticed, and some of the physics and the contract of every module.
 
 To refresh the list after the code has changed, run ``pytest tests/test_mutants.py``: it names every entry whose old
 text no longer occurs exactly once.
@@ -44,7 +44,7 @@ NEIGHBORS = [
     Mutant("criterion-shift", "neighbors/criterion.py", "total += s[2] * a[2]", "total -= s[2] * a[2]"),
     Mutant("images-margin", "neighbors/lattice.py", "margin = cutoff / lattice.height", "margin = 0.9 * cutoff / lattice.height"),
     Mutant("wrap-sign", "neighbors/lattice.py", "wrap = torch.where(periodic, -frac.floor(), 0.0)", "wrap = torch.where(periodic, frac.floor(), 0.0)"),
-    Mutant("bins-reach", "neighbors/search.py", "begin + 2 * REACH[2], right=True", "begin + 2 * REACH[2]"),
+    Mutant("grid-reach", "neighbors/search.py", "begin + 2 * REACH[2], right=True", "begin + 2 * REACH[2]"),
     Mutant("cell-of-another", "neighbors/periodic.py", "images.shift.index_select(0, image) - images.wrap.index_select(0, target)", "images.shift.index_select(0, image) + images.wrap.index_select(0, target)"),
     Mutant("interaction-batch", "neighbors/interaction.py", "radius_graph(pos, self.cutoff, batch, backend", "radius_graph(pos, self.cutoff, backend"),
 ]  # fmt: skip
@@ -76,32 +76,60 @@ LAYERS = [
     Mutant("max-of-padding", "nn/readout.py", "values = torch.where(real.unsqueeze(-1), values, lowest)", "values = torch.where(real.unsqueeze(-1), values, 0.0)"),
     Mutant("references-mean", "nn/atomref.py", "total / counts.clamp(min=1.0).unsqueeze(-1) if mean else total", "total"),
     Mutant("references-padding", "nn/atomref.py", "ones = (z > 0).to(", "ones = (z >= 0).to("),
-    Mutant("forces-sign", "nn/response.py", "-gradients[0] if forces else None", "gradients[0] if forces else None"),
-    Mutant("forces-by-hand", "nn/response.py", "-found.grad_pos if forces else None", "found.grad_pos if forces else None"),
-    Mutant("stress-volume", "nn/response.py", "gradients[1] / volume(cell)[:, None, None] if stress else None", "gradients[1] if stress else None"),
-    Mutant("stress-half", "nn/response.py", "0.5 * (strain + strain.mT)", "(strain + strain.mT)"),
-    Mutant("virial-sign", "nn/response.py", "return -self.stress * volume(cell)", "return self.stress * volume(cell)"),
-    Mutant("spline-nodes", "nn/spline.py", "dist = cutoff / (num_grid_points - 1) * steps", "dist = cutoff / num_grid_points * steps"),
+    Mutant("forces-sign", "derivatives.py", "-found.grad_pos if forces else None", "found.grad_pos if forces else None"),
+    Mutant("forces-of-programs", "ops/potential.py", "EnergyGradients(energy.detach(), grads[0], grads[1]", "EnergyGradients(energy.detach(), -grads[0], grads[1]"),
+    Mutant("stress-volume", "derivatives.py", "found.grad_strain / volume(cell)[:, None, None] if stress else None", "found.grad_strain if stress else None"),
+    Mutant("stress-half", "derivatives.py", "0.5 * (strain + strain.mT)", "(strain + strain.mT)"),
+    Mutant("virial-sign", "derivatives.py", "return -self.stress * volume(cell)", "return self.stress * volume(cell)"),
+    Mutant("spline-grid-points", "nn/spline.py", "dist = cutoff / (num_grid_points - 1) * steps", "dist = cutoff / num_grid_points * steps"),
     Mutant("spline-mirror", "nn/spline.py", "2.0 * cutoff - inside, inside)", "cutoff, inside)"),
-    Mutant("spline-weights", "ops/bspline.py", "(4.0, 0.0, -6.0, 3.0)", "(4.0, 0.0, -6.0, 3.1)"),
+    Mutant("spline-basis", "ops/bspline.py", "(4.0, 0.0, -6.0, 3.0)", "(4.0, 0.0, -6.0, 3.1)"),
     Mutant("spline-prefilter", "ops/bspline.py", "TAPS = (1.5, -10.0 / 36.0, 1.0 / 36.0)", "TAPS = (1.0, 0.0, 0.0)"),
     Mutant("spline-end", "ops/bspline.py", "out[-2] = -0.5 * out[-3]", "out[-2] = 0.5 * out[-3]"),
     Mutant("transposed-graph", "ops/graph.py", "target_order=self.source_order,", "target_order=self.target_order,"),
 ]  # fmt: skip
 
+OPERATORS_AND_ENGINE = [
+    Mutant("lengths-gradient-of-cell", "ops/edge_lengths.py", "grad_pos if needs_pos else None, grad_cell if needs_cell else None", "grad_pos if needs_pos else None, None"),
+    Mutant("conv-backward-transposed", "ops/spline_conv.py", "graph.with_sources(num_sources).transposed()", "graph.with_sources(num_sources)"),
+    Mutant("conv-backward-table", "ops/spline_conv.py", "spline_conv_grad_table(grad, x, basis, table.size(0), graph, **how)", "spline_conv_grad_table(x, grad, basis, table.size(0), graph, **how)"),
+    Mutant("table-backward-basis", "ops/spline_conv.py", "spline_conv_grad_basis(g, x, grad, graph, **how)", "spline_conv_grad_basis(x, g, grad, graph, **how)"),
+    Mutant("basis-backward-features", "ops/spline_conv.py", "_grad_features(g, table, grad, graph, x.size(0), **how)", "_grad_features(x, table, grad, graph, x.size(0), **how)"),
+    Mutant("mlp-backward-slope", "ops/mlp.py", "return (grad @ weight2 * slope) @ weight1", "return (grad @ weight2) @ weight1"),
+    Mutant("interactions-recomputed", "ops/interactions.py", "if of_weights and not call.for_weights:", "if False:"),
+    Mutant("interactions-gradient-of-basis", "ops/interactions.py", "if of_features and of_basis and not of_weights and not of_embedding:", "if of_features and of_basis:"),
+    Mutant("interactions-same-array", "ops/interactions.py", "if places == [whole.storage_offset() + k * layers[0].numel() for k in range(len(layers))]:", "if True:"),
+    Mutant("eligible-blocks", "engine/eligibility.py", "if type(block) is not SchNetInteraction:", "if not isinstance(block, SchNetInteraction):"),
+    Mutant("eligible-embedding", "engine/eligibility.py", 'options = ("max_norm", "scale_grad_by_freq", "sparse", "padding_idx")', "options = ()"),
+    Mutant("eligible-bias", "engine/eligibility.py", "if block.lin_in.bias is not None:", "if False:"),
+    Mutant("eligible-sizes", "engine/eligibility.py", "if len(dtypes | {parts.embedding.weight.dtype}) > 1:", "if len(dtypes) > 1:"),
+    Mutant("eligible-mode", "engine/eligibility.py", "if parts.model.training or any(", "if any("),
+    Mutant("eligible-readout", "engine/eligibility.py", "if readout.out_channels != 1:", "if False:"),
+    Mutant("eligible-cast", "engine/eligibility.py", 'if torch.is_autocast_enabled("cpu"):', "if False:"),
+    Mutant("eligible-differentiable", "engine/eligibility.py", "elif request.differentiable:", "elif False:"),
+    Mutant("eligible-elements", "engine/eligibility.py", "if int(low) < 0 or int(high) >= blocks.embedding.size(0):", "if int(high) > blocks.embedding.size(0):"),
+    Mutant("plan-barred", "engine/plan.py", "if program not in barred)", "if program not in facts.found)"),
+    Mutant("plan-reasons", "engine/plan.py", "for bars, reason in found if bars & faster))", "for bars, reason in found))"),
+    Mutant("plan-backend", "engine/plan.py", '"reference" if kernels is None else "numba"', '"reference" if kernels is not None else "numba"'),
+    Mutant("frozen-precision", "engine/freeze.py", "if {value.dtype for value in self.model.parameters()} != dtypes:", "if False:"),
+    Mutant("frozen-elements", "engine/freeze.py", "readout.atomref = references.to(torch.float64)", "readout.atomref = references"),
+    Mutant("frozen-is-a-copy", "engine/freeze.py", "self.model = copy_of(model).eval().requires_grad_(False)", "self.model = model.eval().requires_grad_(False)"),
+    Mutant("frozen-mode", "engine/freeze.py", "self.model.train(False)", "self.model.train(mode)"),
+]  # fmt: skip
+
 MODELS_AND_DATA = [
     Mutant("blocks-cycle", "models/base.py", "blocks * self.num_interactions if len(blocks) == 1 else blocks", "blocks[:1] * self.num_interactions"),
     Mutant("config-window", "models/schnet.py", '"window": self.window,', '"window": "cosine",'),
-    Mutant("padding-edges", "models/edges.py", "torch.where(z.index_select(0, index[0]) == 0, cutoff, dist)", "dist"),
-    Mutant("pyg-gamma", "models/pyg.py", "gamma=-model.distance_expansion.coeff", "gamma=-2 * model.distance_expansion.coeff"),
-    Mutant("pyg-std", "models/pyg.py", "readout.shift.fill_(scale * model.mean)", "readout.shift.fill_(model.mean)"),
-    Mutant("schnetpack-width", "models/schnetpack.py", "gamma=0.5 / float(widths[0]) ** 2", "gamma=1.0 / float(widths[0]) ** 2"),
+    Mutant("padding-edges", "models/graph.py", "torch.where(z.index_select(0, graph.index[0]) == 0, cutoff, graph.dist)", "graph.dist"),
+    Mutant("pyg-gamma", "models/convert/pyg.py", "gamma=-model.distance_expansion.coeff", "gamma=-2 * model.distance_expansion.coeff"),
+    Mutant("pyg-std", "models/convert/pyg.py", "readout.shift.fill_(scale * model.mean)", "readout.shift.fill_(model.mean)"),
+    Mutant("schnetpack-width", "models/convert/schnetpack.py", "gamma=0.5 / float(widths[0]) ** 2", "gamma=1.0 / float(widths[0]) ** 2"),
     Mutant("merged-scale", "models/ensemble.py", "model.readout.scale / len(models)", "model.readout.scale"),
     Mutant("merged-shift", "models/ensemble.py", 'for name in ("shift", "atomref"):', 'for name in ("atomref",):'),
     Mutant("merged-elements", "models/ensemble.py", 'if all(symbol in one["elements"] for one in cards)', 'if any(symbol in one["elements"] for one in cards)'),
     Mutant("file-not-evaluated", "models/checkpoint.py", "return model.eval()", "return model"),
     Mutant("file-of-the-future", "models/checkpoint.py", 'if header["format"] > FORMAT:', 'if header["format"] > FORMAT + 1:'),
-    Mutant("references-kept", "models/references.py", "readout.atomref.zero_()", "pass"),
+    Mutant("references-kept", "models/atomref.py", "readout.atomref.zero_()", "pass"),
     Mutant("voigt-order", "data/labels.py", "array.reshape(6)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]", "array.reshape(6)[[[0, 3, 4], [3, 1, 5], [4, 5, 2]]]"),
     Mutant("label-unit", "data/labels.py", "array * factor(label.unit, stored)", "array / factor(label.unit, stored)"),
     Mutant("old-results", "data/labels.py", "and calc.check_state(atoms)):", "and not calc):"),
@@ -135,8 +163,10 @@ TRAINING_AND_USE = [
     Mutant("units-of-errors", "train/report.py", "value * factor(unit, target)", "value / factor(unit, target)"),
     Mutant("seconds-of-a-resumed-run", "train/record.py", "return self.seconds + (0.0", "return (0.0"),
     Mutant("start-from-readout", "train/transfer.py", 'for part in ("embedding", "interactions"):', 'for part in ("embedding",):'),
-    Mutant("calculator-per-atom", "interfaces/ase.py", "self.factor * (len(z) if self.per_atom else 1)", "self.factor"),
-    Mutant("calculator-offset", "interfaces/ase.py", "factor * (energy.to(torch.float64) + offset)", "factor * energy.to(torch.float64)"),
+    Mutant("potential-energy-per-atom", "potential.py", "self._with_elements(scale * found.energy.to(wide), z, batch)", "self._with_elements(self.factor * found.energy.to(wide), z, batch)"),
+    Mutant("potential-elements", "potential.py", "return energy.index_add(0, _owner(z, batch), self.element_energies[z, 0])", "return energy"),
+    Mutant("potential-unit-of-elements", "potential.py", "self.element_energies = self.factor * pop_atomref(own)", "self.element_energies = pop_atomref(own)"),
+    Mutant("potential-stress-unit", "potential.py", "(scale if n_atoms is None else scale.view(-1, 1, 1)) * found.stress.to(wide)", "found.stress.to(wide)"),
     Mutant("calculator-spread", "interfaces/ase.py", "values.std(0)", "values.std(0, ddof=1)"),
     Mutant("modes-mass", "analysis/vibration.py", "displacements = (vectors / root.unsqueeze(1)).mT", "displacements = vectors.mT"),
     Mutant("modes-linear", "analysis/vibration.py", "exists = (size > _LINEAR * extent) & (size > 1e-6)", "exists = size > -1.0"),
@@ -146,19 +176,20 @@ TRAINING_AND_USE = [
     Mutant("probe-reference", "analysis/probe.py", "return self.energies - self.reference", "return self.energies"),
     Mutant("surface-hand", "analysis/surface.py", "faces = faces[:, ::-1]  # a left-handed cell is a mirror", "pass"),
     Mutant("silhouette-own", "analysis/embedding.py", "np.maximum(counts[inverse] - 1, 1)", "np.maximum(counts[inverse], 1)"),
-    Mutant("potential-per-atom", "analysis/_model.py", "energy = energy * n_atoms.view", "energy = energy / n_atoms.view"),
+    Mutant("potential-forces-per-atom", "potential.py", "scale if n_atoms is None or not forces else scale[_owner(z, batch)].unsqueeze(1)", "self.factor"),
+    Mutant("potential-padding", "potential.py", "(z > 0).to(wide))", "(z >= 0).to(wide))"),
 ]  # fmt: skip
 
 KERNELS = [
     Mutant("kernel-measure", "backends/numba/edge_lengths.py", "part = pos[j, d] - pos[i, d]", "part = pos[j, d] - pos[i, 0]", tests=("ops/test_contract.py",)),
     Mutant("kernel-push", "backends/numba/edge_lengths.py", "grad_pos[i, d] -= value", "grad_pos[i, d] += value", tests=("ops/test_contract.py",)),
-    Mutant("kernel-candidates", "kernels/cpu/candidates.py", "and (omit is None or j != omit[i])", "", tests=("neighbors/test_radius.py",)),
-    Mutant("kernel-directed", "kernels/cpu/convolution.py", "_add_row(k + 3, begin, end, s3, out)", "_add_row(k + 3, begin, end, s2, out)", tests=("kernels/test_operator.py",)),
-    Mutant("kernel-undirected", "kernels/cpu/pairs.py", "store(out, j, fma(x_i, w, load(zero, out, j)))", "pass", tests=("kernels/test_operator.py",)),
-    Mutant("kernel-softplus", "kernels/cpu/softplus.py", "slope[i] = large if x[i] >= zero else q * large", "slope[i] = large", tests=("nn/test_activation.py",)),
-    Mutant("kernel-second", "kernels/cpu/second.py", "v - v * slope[n, f]  # σ' = σ (1 - σ)", "v", tests=("nn/test_learn.py",)),
+    Mutant("kernel-candidates", "backends/numba/radius.py", "and (omit.shape[0] == 0 or j != omit[i])", "", tests=("neighbors/test_radius.py",)),
+    Mutant("kernel-directed", "backends/numba/spline_conv.py", "add(load(zero, out, place + 3 * n_features), s3)", "add(load(zero, out, place + 3 * n_features), s2)", tests=("ops/test_contract.py",)),
+    Mutant("kernel-half-list", "backends/numba/half_list_conv.py", "store(out, j, fma(x_i, w, load(zero, out, j)))", "pass", tests=("ops/test_contract.py",)),
+    Mutant("kernel-softplus", "backends/numba/lib/softplus.py", "slope[i] = large if x[i] >= zero else q * large", "slope[i] = large", tests=("nn/test_activation.py",)),
+    Mutant("kernel-double-backward", "backends/numba/interactions_double_backward.py", "v - v * slope[n, f]  # σ' = σ (1 - σ)", "v", tests=("ops/test_contract.py", "ops/test_interactions.py")),
     Mutant("kernel-pairs", "backends/numba/sort_edges.py", "if shift[e, d] != -shift[f, d]:", "if shift[e, d] != shift[f, d]:", tests=("ops/test_half_list.py",)),
 ]  # fmt: skip
 """Few, since all kernels are compiled again for each."""
 
-PLANTED = [*ONCE_UNNOTICED, *NEIGHBORS, *LAYERS, *MODELS_AND_DATA, *TRAINING_AND_USE, *KERNELS]
+PLANTED = [*ONCE_UNNOTICED, *NEIGHBORS, *LAYERS, *OPERATORS_AND_ENGINE, *MODELS_AND_DATA, *TRAINING_AND_USE, *KERNELS]
