@@ -20,11 +20,11 @@ from pyg_schnet.ops import (
     shifted_softplus,
     softplus,
     spline_basis,
-    spline_coefficients,
     spline_conv,
     spline_conv_grad_basis,
     spline_conv_grad_table,
     spline_graph,
+    spline_table,
 )
 from pyg_schnet.ops.linear import _Linear
 
@@ -87,7 +87,7 @@ def by_index(kernel, *tensors):
 
 PTR, INDEX = torch.tensor([0, 2, 2, 5]), torch.tensor([0, 0, 2, 2, 2])
 CASES = {  # of each function of autograd: a function in which it acts, and what that is a function of
-    "ops.bspline._Prefilter": lambda: (lambda s: spline_coefficients(s, True), draw((9, 2))),
+    "ops.bspline._Prefilter": lambda: (lambda s: spline_table(s, True), draw((9, 2))),
     "ops.bspline._PrefilterTransposed": lambda: (
         lambda grad: bspline._PrefilterTransposed.apply(grad, True),
         draw((7, 2)),

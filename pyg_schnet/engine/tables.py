@@ -18,7 +18,7 @@ class FilterTables:
 
     Networks that differ in their weights only and are evaluated at the same samples are one call of
     :func:`~pyg_schnet.ops.filter_table.filter_table`, and the samples are kept. What the convolutions consist of is
-    looked up once; whoever keeps this sees to it that it stays the same.
+    looked up once, so the networks must stay the same.
 
     Args:
         convs: The convolutions, with standard parts and splined filters.

@@ -202,7 +202,7 @@ def common_domain(cards: Sequence[Mapping[str, Any]]) -> Domain | None:
 
 
 def renew(card: dict[str, Any], domain: Domain) -> None:
-    """Note what a model has now been trained on, in place of what its card says of an earlier training.
+    """Note what a model has now been trained on, instead of what its card says of an earlier training.
 
     Args:
         card: Card of the model; changed in place.

@@ -42,11 +42,11 @@ class SchNet(Conversions, AtomisticModel):
             ``"spatial_extent"`` or a readout of :mod:`pyg_schnet.nn`.
         out_channels: Number of properties, for sums, means and maxima given by name.
         gamma: Inverse squared width of the Gaussians in Å⁻²; ``None`` takes :math:`1 / (2 \Delta\mu^2)`, the width of
-            PyTorch Geometric and SchNetPack. The chapter's is 10 Å⁻², see :meth:`from_paper`.
+            PyTorch Geometric and SchNetPack. Schütt et al. (2020) take 10 Å⁻², see :meth:`from_paper`.
         trainable_gaussians: Whether centres and widths of the Gaussians are learned.
         window: Cutoff window, ``"cosine"`` (eq. 15) or ``"hard"``.
         normalize: Whether convolutions are divided by the number of neighbours, eq. (18).
-        activate_filters: Whether the filter network ends with a softplus, as in the chapter. PyTorch Geometric and
+        activate_filters: Whether the filter network ends with a softplus, as in the paper. PyTorch Geometric and
             SchNetPack leave it off.
         shared_weights: Whether all interaction blocks are one and the same.
         filters: Which filters are computed: ``"exact"`` ones by the network on every edge, ``"spline"`` ones from a
@@ -208,10 +208,10 @@ class SchNet(Conversions, AtomisticModel):
 
     @classmethod
     def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
-        """SchNet with the chapter's settings: 256 features, 6 blocks, Gaussians every 0.1 Å with γ = 10 Å⁻².
+        """SchNet as in Schütt et al. (2020): 256 features, 6 blocks, Gaussians every 0.1 Å with γ = 10 Å⁻².
 
         Args:
-            cutoff: Cutoff in Å, a multiple of 0.1; for the chapter's models without cutoff take one larger than every
+            cutoff: Cutoff in Å, a multiple of 0.1; for the paper's models without cutoff take one larger than every
                 molecule, with ``window="hard"``.
             **kwargs: Any other argument of :class:`SchNet`; the settings above can be overridden.
 

@@ -61,19 +61,19 @@ def _differences_of_part(name: str, part: nn.Module, built: nn.Module) -> Iterat
         names = (
             names if names[0] != names[1] else [f"{one.__module__}.{one.__name__}" for one in map(type, (part, built))]
         )
-        yield f"{name} is a {names[0]} in the place of a {names[1]}"
+        yield f"{name} is a {names[0]} instead of a {names[1]}"
         return
     shapes, expected = _shapes(part), _shapes(built)
     for key in expected | shapes:
         if shapes.get(key) != expected.get(key):
-            yield f"{name}.{key} is {_shape(shapes.get(key))} in the place of {_shape(expected.get(key))}"
+            yield f"{name}.{key} is {_shape(shapes.get(key))} instead of {_shape(expected.get(key))}"
     options, own = vars(built), vars(part)
     for key in own:
         if key not in options and callable(getattr(type(part), key, None)):
             yield f"{name}.{key} was overridden"
     for key, value in options.items():
         if _is_option(key, value) and key in own and own[key] != value:
-            yield f"{name}.{key.lstrip('_')} is {own[key]!r} in the place of {value!r}"
+            yield f"{name}.{key.lstrip('_')} is {own[key]!r} instead of {value!r}"
 
 
 def _is_option(name: str, value: Any) -> bool:

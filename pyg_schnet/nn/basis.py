@@ -32,11 +32,11 @@ def gaussian_basis(dist: Tensor, centers: Tensor, gamma: float | Tensor) -> Tens
 
 @registered()
 class GaussianBasis(nn.Module):
-    r"""Evenly spaced Gaussians from zero to the cutoff, eq. (14) of the chapter; see :func:`gaussian_basis`.
+    r"""Evenly spaced Gaussians from zero to the cutoff, eq. (14) of Schütt et al. (2020); see :func:`gaussian_basis`.
 
     Three conventions for the width are in use, all of them reachable:
 
-    - the chapter: spacing :math:`\Delta\mu = 0.1` Å and :math:`\gamma = 10` Å⁻² (:meth:`from_spacing`);
+    - Schütt et al. (2020): spacing :math:`\Delta\mu = 0.1` Å and :math:`\gamma = 10` Å⁻² (:meth:`from_spacing`);
     - PyTorch Geometric and SchNetPack: :math:`\gamma = 1 / (2 \Delta\mu^2)`, the default here;
     - anything else by ``gamma``.
 
@@ -92,7 +92,7 @@ class GaussianBasis(nn.Module):
     def from_spacing(
         cls, spacing: float = 0.1, cutoff: float = 5.0, *, gamma: float = 10.0, trainable: bool = False
     ) -> GaussianBasis:
-        r"""Basis with Gaussians every ``spacing`` Å from zero to ``cutoff`` Å, by default the chapter's.
+        r"""Basis with Gaussians every ``spacing`` Å from zero to ``cutoff`` Å, by default those of the paper.
 
         Raises:
             ValueError: If ``cutoff`` is no multiple of ``spacing``.

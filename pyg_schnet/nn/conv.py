@@ -60,7 +60,7 @@ def exclude_self_loops(edge_index: Tensor, edge_dist: Tensor, cutoff: float) -> 
 
 
 def neighbor_counts(edge_index: Tensor, edge_dist: Tensor, cutoff: float, num_targets: int) -> Tensor:
-    """Number of neighbours within the cutoff of each target, at least 1: the n_nbh of eq. (18) of the chapter.
+    """Number of neighbours within the cutoff of each target, at least 1: the n_nbh of eq. (18) of Schütt et al. (2020).
 
     Args:
         edge_index: ``(j, i)``, shape ``[2, E]``.
@@ -85,7 +85,7 @@ class CFConv(MessagePassing):
 
     .. math:: \mathbf{x}'_i = \sum_{j \ne i} \mathbf{x}_j \circ W(\lVert \mathbf{r}_j - \mathbf{r}_i \rVert)
 
-    With ``normalize`` the sum is divided by the number of neighbours within the cutoff, eq. (18), which the chapter
+    With ``normalize`` the sum is divided by the number of neighbours within the cutoff, eq. (18), which the paper
     uses with the hard cutoff on crystals:
 
     .. math:: \mathbf{x}'_i = \frac{1}{n_i} \sum_{j \ne i} \mathbf{x}_j \circ W(r_{ij})
@@ -257,7 +257,7 @@ class CFConv(MessagePassing):
     def is_splined(self) -> bool:
         """Whether filters come from a table: nothing is exchanged, overridden or hooked, and they are not exact."""
         if self.table is not None and torch.compiler.is_compiling():
-            return True  # known when it was fixed; exporters put modules of other classes in the place of these
+            return True  # known when it was fixed; exporters replace modules by those of other classes
         return may_fuse(self, FUSED_HOOKS) and self.spline is not None
 
     def _splined(self, edge_dist: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
-    r"""Atom-wise layer :math:`\mathbf{x}_i \mathbf{W} + \mathbf{b}`, eq. (10) of the chapter.
+    r"""Atom-wise layer :math:`\mathbf{x}_i \mathbf{W} + \mathbf{b}`, eq. (10) of Schütt et al. (2020).
 
     A ``torch.nn.Linear``, so that what looks for such layers (pruning, LoRA, quantisation, counters of operations)
     finds it, with Glorot-uniform weights and zero biases, as in the SchNet of PyTorch Geometric. Its own

@@ -26,8 +26,8 @@ class AtomNetwork(nn.Module):
     Args:
         hidden_channels: Size F of the atom features; the layer between has half of it.
         out_channels: Values for each atom.
-        activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in Schütt et al. (2020) and in PyTorch Geometric), ``"silu"``
-            (SchNetPack's default) or ``"tanh"`` (deep tensor neural network).
+        activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in Schütt et al. (2020) and in PyTorch Geometric),
+            ``"silu"`` (SchNetPack's default) or ``"tanh"`` (deep tensor neural network).
         dropout: Part of the features that is left out in training, drawn for each atom.
 
     Raises:
@@ -261,9 +261,9 @@ class MaxReadout(_PooledReadout):
 
     .. math:: P = \max_i \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
 
-    Schütt et al. (2020) take means for all intensive properties. A high frequency is that of a few light or tightly bound
-    atoms; in a mean, it would get lost among the others. The derivative is that of the largest atom and jumps where
-    another one becomes the largest, so this is no readout for forces.
+    Schütt et al. (2020) use means for all intensive properties. A high frequency belongs to a few light or tightly
+    bound atoms and would be averaged out. The derivative is that of the largest atom and jumps where another one
+    becomes the largest, so do not use this readout for forces.
 
     Arguments as in :class:`SumReadout`.
 

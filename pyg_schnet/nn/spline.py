@@ -14,7 +14,7 @@ from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
-from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_coefficients
+from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_table
 from pyg_schnet.ops.dispatch import Backend, may_fuse
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
 from pyg_schnet.ops.spline_basis import spline_basis
@@ -135,7 +135,7 @@ class SplineFilter(nn.Module):
     r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, :func:`filters_from_table`.
 
     The network is evaluated at the G grid points and no longer on every edge; its weights receive gradients through the
-    table (:func:`pyg_schnet.ops.spline_coefficients`). Two derivatives are continuous, and distances
+    table (:func:`pyg_schnet.ops.spline_table`). Two derivatives are continuous, and distances
     receive the exact derivative of the spline, so forces are the exact gradient of the energy. Where the window ends
     smoothly, value and slope at the cutoff are exactly zero. Values err by the fourth power of the spacing.
 
@@ -306,7 +306,7 @@ def tabulate(
     if not torch.compiler.is_compiling() and may_fuse(network):
         known = None if known is None else known.unsqueeze(0)
         return filter_table(samples, weights_of(network), network.activate_filters, known=known, backend=backend)[0]
-    return spline_coefficients(network.amplitude(samples.expansion) * samples.window, samples.vanishing)
+    return spline_table(network.amplitude(samples.expansion) * samples.window, samples.vanishing)
 
 
 def weights_of(network: FilterNetwork) -> list[Tensor]:

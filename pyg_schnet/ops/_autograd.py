@@ -110,7 +110,7 @@ def gradients_of(
 
 
 def _alias(value: Tensor, again: bool) -> Tensor:
-    """The same tensor in the place of a leaf; with its history behind it if that is to be differentiated."""
+    """An alias of the tensor that acts as a leaf; with its history behind it if that is to be differentiated."""
     if not value.requires_grad:
         return value
     return value.view_as(value) if again else value.detach().requires_grad_(True)

@@ -79,10 +79,10 @@ def interpolate(table: Tensor, basis: Tensor, interval: Tensor) -> Tensor:
     return sum(basis[:, m : m + 1] * table.index_select(0, interval + m) for m in range(SPAN))
 
 
-def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
+def spline_table(samples: Tensor, vanishing: bool) -> Tensor:
     r"""Table of the cubic spline through samples of a smooth function, by a local prefilter.
 
-    .. math:: c_i = \bigl( 1 - \tfrac{1}{6} \delta^2 + \tfrac{1}{36} \delta^4 \bigr)\, f_i
+    .. math:: C_i = \bigl( 1 - \tfrac{1}{6} \delta^2 + \tfrac{1}{36} \delta^4 \bigr)\, f_i
 
     with the central difference δ. These are the first terms of the inverse of :math:`1 + \delta^2 / 6`, which
     interpolation would need (`Unser (1999) <https://doi.org/10.1109/79.799930>`_, eq. 14). What is left out is of sixth
@@ -94,6 +94,13 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
 
     Returns:
         Table, shape ``[G + 2, F]``, G grid points; rows k to k + 3 act on interval k.
+
+    Example:
+        >>> squares = torch.arange(-3.0, 8.0).square().unsqueeze(1)  # at -3 to 7, for a grid from 0 to 4
+        >>> table = spline_table(squares, vanishing=False)
+        >>> interval, fraction = locate(torch.tensor([1.5]), cutoff=4.0, num_intervals=4)
+        >>> interpolate(table, bspline_basis(fraction, torch.tensor([True])), interval)
+        tensor([[2.2500]])
     """
     if not torch.compiler.is_compiling() and is_transformed():
         return _prefilter(samples, vanishing)
@@ -101,7 +108,7 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
 
 
 def _prefilter(samples: Tensor, vanishing: bool) -> Tensor:
-    """What :func:`spline_coefficients` does, without derivative."""
+    """What :func:`spline_table` does, without derivative."""
     center, near, far = TAPS
     out = samples[2:-2] * center
     out.add_(samples[1:-3], alpha=near).add_(samples[3:-1], alpha=near)
@@ -120,7 +127,7 @@ def _transposed(grad: Tensor, vanishing: bool) -> Tensor:
     n = rows.size(0)
     for offset, factor in enumerate((far, near, center, near, far)):
         out[offset : offset + n].add_(rows, alpha=factor)
-    if vanishing:  # the last two coefficients were made from the one before
+    if vanishing:  # the last two rows were made from the one before
         rest = grad[-1] - 0.5 * grad[-2]
         taps = torch.tensor((far, near, center, near, far), dtype=grad.dtype, device=grad.device)
         out[n - 1 : n + 4].add_(rest * taps.unsqueeze(-1))

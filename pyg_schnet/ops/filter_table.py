@@ -4,7 +4,7 @@ r"""Spline tables of filter networks that are alike, as one operator.
           + \mathbf{b}_{1, t}) + \mathbf{b}_{2, t}) \bigr)
 
 with the expansion **e** and the window f at the samples of a grid, the same for all networks, and the prefilter P of
-:func:`pyg_schnet.ops.spline_coefficients`. Without ``activate``, the outer softplus is left out.
+:func:`pyg_schnet.ops.spline_table`. Without ``activate``, the outer softplus is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_schnet.ops._autograd import gradients_of
-from pyg_schnet.ops.bspline import spline_coefficients
+from pyg_schnet.ops.bspline import spline_table
 from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.softplus import shifted_softplus
 
@@ -85,7 +85,7 @@ def compose(
     """The table of one network in operations of torch, shape ``[M - 4, K]``."""
     filters = F.linear(shifted_softplus(F.linear(samples.expansion, w1, b1), backend=backend), w2, b2)
     filters = (shifted_softplus(filters, backend=backend) if activate else filters) * samples.window
-    return spline_coefficients(filters, samples.vanishing)
+    return spline_table(filters, samples.vanishing)
 
 
 def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
@@ -100,7 +100,7 @@ def _sample(kernels: ModuleType, samples: GridSamples, activate: bool, weights: 
 
 
 class FilterTableFunction(torch.autograd.Function):
-    """Tables with their gradient with respect to weights by hand; thirty small operations are as many calls."""
+    """Tables, with one kernel for the gradient with respect to weights instead of thirty small operations."""
 
     @staticmethod
     def forward(

@@ -247,7 +247,7 @@ class InteractionsFunction(torch.autograd.Function):
     """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there.
 
     Those are gradients of the gradient of the basis (:class:`GradBasisFunction`), so y and u are returned only where
-    the basis requires one. What is returned in the place of u are the slopes of its softplus: u itself is never read.
+    the basis requires one. The slopes of the softplus are returned instead of u, which is never read.
     """
 
     @staticmethod

@@ -37,7 +37,7 @@ PYG_MAX_NUM_NEIGHBORS = 32
 
 
 class CompleteGraph(InteractionGraph):
-    """Complete radius graph in place of one that keeps ``max_num_neighbors`` of an atom's neighbours.
+    """Complete radius graph instead of one that keeps ``max_num_neighbors`` of an atom's neighbours.
 
     Args:
         cutoff: Cutoff in Å.

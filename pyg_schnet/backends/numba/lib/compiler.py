@@ -67,7 +67,7 @@ class Routine(CPUDispatcher):
 
     @cached_property
     def parallel(self) -> Callable:
-        """Twin of ``f(begin, end, ...)``, with bounds of several ranges ``[ranges + 1]`` in the place of these two."""
+        """Twin of ``f(begin, end, ...)``, with bounds of several ranges ``[ranges + 1]`` instead of these two."""
         function = self.py_func
         names = ", ".join(function.__code__.co_varnames[2 : function.__code__.co_argcount])
         lines = [

@@ -1,4 +1,4 @@
-"""The prefilter of splines with the window in one pass; see :func:`pyg_schnet.ops.spline_coefficients`."""
+"""The prefilter of splines with the window in one pass; see :func:`pyg_schnet.ops.spline_table`."""
 
 from __future__ import annotations
 
