@@ -1,7 +1,7 @@
-"""What keeps a model, or a call of it, from being computed by a program that does not call the model's parts.
+"""Conditions under which a model, or a call of it, can be computed by a program that does not call its parts.
 
-Two tables of rows, condition and reason: :data:`MODEL_ROWS` asks the parts of a model, once until one of them changes;
-:data:`CALL_ROWS` asks each call. A row that finds a reason bars programs, and the part is then called.
+There are two tables of rows: :data:`MODEL_ROWS` examines the parts of a model, and again only after one of them has
+changed; :data:`CALL_ROWS` examines each call. A row that finds a reason bars programs, and parts are called instead.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("potential", "interactions", "layers")
 """Programs, the fastest first: energy and gradients of a small structure in one call; all interaction blocks in one
-call; each layer called by itself, which is barred by nothing."""
+call; each layer called separately, which nothing bars."""
 
 _BOTH, _POTENTIAL, _INTERACTIONS = frozenset(PROGRAMS[:2]), frozenset(PROGRAMS[:1]), frozenset(PROGRAMS[1:2])
 
 
 class Parts(NamedTuple):
-    """What the engine asks of a model: its parts, in the order they act.
+    """Parts of a model that the engine examines, in the order they act.
 
     Attributes:
         model: The model.
-        embedding: From atomic numbers to features.
+        embedding: Maps atomic numbers to features.
         blocks: Interaction blocks, each as often as it acts.
-        readout: From features to the property.
+        readout: Maps features to the property.
     """
 
     model: nn.Module
@@ -57,17 +57,17 @@ class Parts(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked of a model in a call.
+    """A call of a model.
 
     Attributes:
         z: Atomic numbers, shape ``[N]``.
-        real: Positions or distances, in the precision that is asked for; ``None`` where they are not at hand.
-        backend: How it is to be computed.
-        gradients: Whether energies and gradients are asked for at once, as forces or stress.
+        real: Positions or distances; ``None`` if they are not available.
+        backend: How operators are computed.
+        gradients: Whether forces or stress are requested together with the energy.
         differentiable: Whether these are to be differentiated again.
-        half_list: Whether all edges are known to have both directions; ``None`` where that is still to be found out.
+        half_list: Whether all edges are known to have both directions; ``None`` if not known yet.
         periodic_search: Whether the edges of periodic structures are to be searched.
-        num_edges: Largest possible number of edges, one for both directions.
+        num_edges: Upper bound of the number of edges of a half list.
     """
 
     z: Tensor
@@ -81,12 +81,12 @@ class Request(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One condition.
+    """One condition of the table.
 
     Attributes:
-        condition: What is asked, in words.
-        bars: Programs that cannot be taken where it finds a reason.
-        find: Finds the reasons.
+        condition: The condition in words.
+        bars: Programs that cannot be used where the condition does not hold.
+        find: Yields the reasons why it does not hold.
     """
 
     condition: str
@@ -100,7 +100,7 @@ def weights_of(block: SchNetInteraction) -> BlockWeights:
 
 
 def tensors_of(block: SchNetInteraction) -> dict[str, Tensor | None]:
-    """All numbers that a block computes with, by name; ``named_parameters()`` takes as long as a matrix product."""
+    """Parameters and buffers of a block by name; ``named_parameters()`` is much slower."""
     network, names = block.conv.filter_network, BlockWeights._fields
     found = dict(zip(names, weights_of(block), strict=True))
     for name in ("lin1", "lin2"):
@@ -111,7 +111,7 @@ def tensors_of(block: SchNetInteraction) -> dict[str, Tensor | None]:
 
 
 def readout_tensors(readout: SumReadout | MeanReadout) -> list[Tensor]:
-    """Numbers of a readout in the order of :class:`~pyg_schnet.ops.potential.PotentialWeights`."""
+    """Parameters and buffers of a readout in the order of :class:`~pyg_schnet.ops.potential.PotentialWeights`."""
     lin1, lin2 = readout.network.lin1, readout.network.lin2
     return [lin1.weight, lin1.bias, lin2.weight, lin2.bias, readout.scale, readout.shift, readout.atomref]
 
@@ -204,7 +204,7 @@ def _of_readout(parts: Parts) -> Iterator[str]:
             yield "readout has weights that differ in precision"
 
 
-MODEL_ROWS = (  # later rows rely on what earlier ones found to be so
+MODEL_ROWS = (  # later rows rely on the earlier ones
     Row("the embedding gives rows of its weights", _BOTH, _of_embedding),
     Row("blocks and all of their parts are of this package and unmodified", _BOTH, _of_blocks),
     Row("filters of all blocks are splined", _BOTH, _of_filters),
@@ -253,7 +253,7 @@ def _elements(facts: Facts, request: Request) -> Iterator[str]:
             yield "an atomic number has no embedding"
 
 
-def _wanted(_: Facts, request: Request) -> Iterator[str]:
+def _gradients(_: Facts, request: Request) -> Iterator[str]:
     if not request.gradients:
         yield "neither forces nor stress are asked for with the energy"
     elif request.differentiable:
@@ -277,7 +277,7 @@ CALL_ROWS = (
     Row("atoms are in the memory of the CPU, in the precision of the weights", _BOTH, _atoms),
     Row("every edge is there in both directions", _POTENTIAL, _edges),
     Row("every element has an embedding", _INTERACTIONS, _elements),
-    Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _wanted),
+    Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _gradients),
     Row("the structure is small", _POTENTIAL, _size),
     Row("edges of periodic structures are given", _POTENTIAL, _search),
 )

@@ -17,8 +17,8 @@ class FilterTables:
     """Tables of several convolutions in one tensor, ``[T, num_intervals + 3, K]``.
 
     Networks that differ in their weights only and are evaluated at the same samples are one call of
-    :func:`~pyg_schnet.ops.filter_table.filter_table`, and the samples are kept. What the convolutions consist of is
-    looked up once, so the networks must stay the same.
+    :func:`~pyg_schnet.ops.filter_table.filter_table`, with cached samples. Parts of the convolutions are looked up
+    once, so the networks must stay the same.
 
     Args:
         convs: The convolutions, with standard parts and splined filters.
@@ -30,14 +30,14 @@ class FilterTables:
         networks = [spline.network for spline in self._splines]
         self._weights = [weight for network in networks for weight in weights_of(network)]
         self._buffers = [buffer for network in networks for buffer in network.basis.buffers()]
-        kinds = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
+        shapes = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
         learned = any(list(network.basis.parameters()) for network in networks)
-        self._alike = len(kinds) == 1 and not learned
+        self._alike = len(shapes) == 1 and not learned
         self._activate = networks[0].activate_filters
         self._samples = VersionedCache()
 
     def compute(self, first: int = 0, count: int | None = None) -> Tensor:
-        """The tables for ``count`` intervals from ``first`` on, differentiable in the weights of the networks."""
+        """The tables for ``count`` intervals from ``first`` on, differentiable with respect to the weights."""
         samples = self._common_samples()
         if samples is None:
             return torch.stack([spline.table(first, count) for spline in self._splines])
@@ -45,19 +45,19 @@ class FilterTables:
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """The tables for evaluation, without gradients; those that are fixed are taken as they are."""
+        """The tables for evaluation, without gradients; fixed tables are used unchanged."""
         pairs = zip(self._splines, self._fixed, strict=True)
         return torch.stack([spline.compute_precisely() if table is None else table for spline, table in pairs])
 
     def with_gradient(self, known: Tensor) -> Tensor:
-        """Tables that :meth:`evaluate` gave, differentiable in the weights of the networks."""
+        """The result of :meth:`evaluate`, differentiable with respect to the weights."""
         if not any(weight.requires_grad for weight in self._weights):
             return known if self._alike else self.compute()
         samples = self._common_samples()
         return self.compute() if samples is None else filter_table(samples, self._weights, self._activate, known=known)
 
     def _common_samples(self) -> GridSamples | None:
-        """The samples of all networks in their mode; ``None`` where they differ, or networks do."""
+        """The samples of all networks in their mode; ``None`` if they differ, or the networks do."""
         if not self._alike:
             return None
         spline = self._splines[0]

@@ -1,4 +1,4 @@
-"""Continuous filters: networks that turn a distance into one weight for each feature."""
+"""Continuous filters: networks that map a distance to one factor for each feature."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Operators: what is computed. One a file, with its formula, its composition of torch operations, its derivatives.
+"""Operators, one in each file, with formula, composition of plain torch operations, and derivatives.
 
-The public functions take ``backend``, see :func:`kernels_for`. How a backend computes them stands in
+The public functions take ``backend``, see :func:`kernels_for`. The kernels of a backend are in
 :mod:`pyg_schnet.backends`, which is imported when it is first used.
 """
 

@@ -1,4 +1,4 @@
-r"""Spline tables of filter networks that are alike, as one operator.
+r"""Spline tables of filter networks of the same shape, as one operator.
 
 .. math:: \mathbf{C}_t = P \bigl( f \circ \mathrm{ssp}(\mathrm{W}_{2, t}\, \mathrm{ssp}(\mathrm{W}_{1, t} \mathbf{e}
           + \mathbf{b}_{1, t}) + \mathbf{b}_{2, t}) \bigr)
@@ -28,7 +28,7 @@ _PER_NETWORK = 4
 
 
 class GridSamples(NamedTuple):
-    """What filter networks are evaluated at, for M consecutive samples of a grid.
+    """Inputs of filter networks at M consecutive samples of a grid.
 
     Attributes:
         expansion: Radial expansion of the distances, shape ``[M, num_gaussians]``.
@@ -52,18 +52,18 @@ def filter_table(
     """Spline tables of T networks; differentiable in the weights any number of times.
 
     Args:
-        samples: What the networks are evaluated at.
+        samples: Inputs of the networks.
         weights: Weights ``[K, num_gaussians]``, bias ``[K]``, weights ``[K, K]`` and bias ``[K]`` of the first network,
             then those of the next one.
         activate: Whether the networks end with a softplus.
-        known: The tables, where they are known and only their gradient is wanted.
+        known: The tables, where they are known and only their gradient is needed.
         backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
 
     Returns:
-        Shape ``[T, M - 4, K]``.
+        Tables, shape ``[T, M - 4, K]``.
 
     Raises:
-        ValueError: If the kernels are asked for by ``backend`` and cannot be used.
+        ValueError: If ``backend="numba"`` and the kernels cannot be used.
 
     Example:
         >>> samples = GridSamples(torch.zeros(16, 5), torch.ones(16, 1), True)
@@ -93,7 +93,7 @@ def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
 
 
 def _sample(kernels: ModuleType, samples: GridSamples, activate: bool, weights: Sequence[Tensor]) -> tuple[Tensor, Any]:
-    """The tables, and what their gradient needs."""
+    """The tables, and the intermediate results for their gradient."""
     networks = kernels.Networks.pack(*samples, activate, list(zip(*_by_network(weights), strict=True)))
     tables, sampled = kernels.filter_table(networks)
     return tables, (networks, sampled)
@@ -106,7 +106,7 @@ class FilterTableFunction(torch.autograd.Function):
     def forward(
         ctx: Any, kernels: ModuleType, samples: GridSamples, activate: bool, known: Tensor | None, *weights: Tensor
     ) -> Tensor:
-        """The tables; what is ``known`` is not computed again."""
+        """The tables, computed unless they are ``known``."""
         ctx.save_for_backward(*weights)
         ctx.arguments, ctx.kept = (kernels, samples, activate), None
         if known is not None:

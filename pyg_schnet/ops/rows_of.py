@@ -1,4 +1,4 @@
-"""Which rows of concatenated structures belong to some of them, as loaders ask for every batch."""
+"""Rows of selected structures in concatenated ones, as loaders need them for every batch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pyg_schnet.ops.dispatch import Backend, kernels_for
 
 
 def rows_of(bounds: Tensor, index: Tensor, *, backend: Backend = "auto") -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of some structures, one structure after the other.
+    """Rows of selected structures, one structure after the other.
 
     Args:
         bounds: Where the rows of each structure begin and end, shape ``[M + 1]``.
-        index: Structures, from 0 to M - 1, which is not checked; shape ``[B]``.
+        index: Structures from 0 to M - 1 (not checked), shape ``[B]``.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:

@@ -19,9 +19,8 @@ def shifted_softplus(x: Tensor, *, backend: Backend = "auto") -> Tensor:
 
     .. math:: \mathrm{ssp}(x) = \ln\left(\tfrac{1}{2} e^x + \tfrac{1}{2}\right)
 
-    Infinitely often differentiable, so that energies built from it have smooth forces, and without overflow. The
-    composition takes torch's softplus, which is the linear asymptote :math:`x - \ln 2` above 20; that differs by less
-    than 2.1e-9.
+    Infinitely differentiable, so forces are smooth, and without overflow. The composition uses torch's softplus, which
+    is the linear asymptote :math:`x - \ln 2` above 20; that differs by less than 2.1e-9.
 
     Args:
         x: Dimensionless pre-activations, any shape.
@@ -57,7 +56,7 @@ class _ShiftedSoftplus(torch.autograd.Function):
 
 
 class _Logistic(torch.autograd.Function):
-    """The slope, known already, as a function of x: σ' = σ (1 - σ)."""
+    """The precomputed slope as a function of x, with σ' = σ (1 - σ)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:

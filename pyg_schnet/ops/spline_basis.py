@@ -1,4 +1,4 @@
-"""Operator 2: where distances lie on the grid of a spline, and the basis functions there."""
+"""Operator 2: intervals of distances on the grid of a spline, and the basis functions there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def spline_basis(
 
 
 def _composition(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
-    """The same as plain operations of torch."""
+    """The same by plain operations of torch."""
     inside = dist < cutoff
     interval, fraction = locate(dist.clamp(max=cutoff), cutoff, num_intervals)  # infinity times zero is no number
     return torch.where(inside, interval, 0), bspline_basis(fraction, inside)
@@ -63,7 +63,7 @@ def _composition(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tenso
 def _computed(
     dist: Tensor, cutoff: float, num_intervals: int, with_slopes: bool, backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The registered operator itself, not differentiable: basis, interval, and the derivative of the basis."""
+    """Kernel of the registered operator, not differentiable: basis, interval, and derivative of the basis."""
     kernels = kernels_for(backend, dist)
     if kernels is not None:
         interval, basis, slopes = kernels.spline_basis(dist, cutoff, num_intervals, with_slopes=with_slopes)

@@ -1,6 +1,6 @@
 r"""Operators 3 to 5: the convolution with splined filters and its gradients, differentiable any number of times.
 
-All of it is one form, linear in each of its four arguments:
+They are derivatives of one form, linear in each of its four arguments:
 
 .. math::
     L(g, x, C, h) = \sum_e \sum_f g_{i(e), f}\; x_{j(e), f} \sum_{m=0}^{3} h_{e, m}\, C_{k(e) + m, f}
@@ -47,21 +47,21 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
 
     .. math:: y_{i, f} = \sum_{e:\, i(e) = i} x_{j(e), f} \sum_m h_{e, m}\, C_{k(e) + m, f}
 
-    Nothing of shape ``[E, F]`` is kept for derivatives, and sums are made in the same order in every run. Transforms of
-    ``torch.func``, forward mode and compilers are served by operations that they know.
+    Nothing of shape ``[E, F]`` is saved for backward, and sums are deterministic. Transforms of ``torch.func``, forward
+    mode and compilers see plain operations of torch.
 
     Args:
         x: Features of the sources, shape ``[N_src, F]``.
         table: Table C of the spline, shape ``[num_intervals + 3, F]``.
         basis: Basis h of each edge, see :func:`pyg_schnet.ops.spline_basis`, shape ``[E, 4]``.
-        graph: Edges.
+        graph: Directed edges.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[N_dst, F]``.
+        Convolved features, shape ``[N_dst, F]``.
 
     Raises:
-        ValueError: If shapes do not fit. Sources and intervals are not looked at; see
+        ValueError: If shapes do not fit. The values of sources and intervals are not checked; see
             :func:`pyg_schnet.ops.check_sources`.
 
     Example:
@@ -92,11 +92,11 @@ def spline_conv_grad_table(
         x: Features of the sources, shape ``[N_src, F]``.
         basis: Basis h of each edge, shape ``[E, 4]``.
         num_rows: Rows of the table, ``num_intervals + 3``.
-        graph: Edges.
+        graph: Directed edges.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[num_rows, F]``.
+        Gradient, shape ``[num_rows, F]``.
 
     Example:
         >>> from pyg_schnet.ops import spline_graph
@@ -124,11 +124,11 @@ def spline_conv_grad_basis(
         g: Factors of the targets, such as the gradient with respect to the convolution, shape ``[N_dst, F]``.
         x: Features of the sources, shape ``[N_src, F]``.
         table: Table C of the spline, shape ``[num_intervals + 3, F]``.
-        graph: Edges.
+        graph: Directed edges.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[E, 4]``.
+        Gradient, shape ``[E, 4]``.
 
     Example:
         >>> from pyg_schnet.ops import spline_graph
@@ -146,7 +146,7 @@ def spline_conv_grad_basis(
 
 
 def _check(graph: SplineGraph, basis: Tensor | None = None, **features: Tensor) -> None:
-    """Raise unless shapes fit: kernels would read the memory of others."""
+    """Raise unless shapes fit, since kernels do not check bounds."""
     n_edges = graph.interval.size(0)
     if basis is not None and basis.shape != (n_edges, SPAN):
         raise ValueError(f"basis must have one row for each of the {n_edges} edges, [E, 4]; got {list(basis.shape)}")
@@ -162,7 +162,7 @@ def _check(graph: SplineGraph, basis: Tensor | None = None, **features: Tensor) 
 
 
 def _kernels(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType | None:
-    """Module of the kernels; ``None`` for the reference, also where types differ, which torch promotes."""
+    """Module of the kernels; ``None`` for the reference, also where dtypes differ."""
     return kernels_for(backend, *tensors, *graph, unless=other_types(*tensors))
 
 
@@ -173,7 +173,7 @@ def _module(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -
 def _grad_features(
     g: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, num_sources: int, backend: Backend
 ) -> Tensor:
-    """Derivative of the form with respect to x: the convolution on the edges turned round, shape ``[N_src, F]``."""
+    """Derivative of the form with respect to x: the convolution on the reversed edges, shape ``[N_src, F]``."""
     return spline_conv(g, table, basis, graph.with_sources(num_sources).transposed(), backend=backend)
 
 
@@ -196,7 +196,7 @@ def _grad_basis(g: Tensor, x: Tensor, table: Tensor, *rest: Any) -> Tensor:
 
 
 def _run(name: str, reference: Callable, *arguments: Any) -> Tensor:
-    """The registered operator below autograd, or the reference."""
+    """Call the registered operator below autograd, or the reference."""
     if arguments[-1] == "reference":
         return reference(*arguments)
     with below_autograd():
@@ -209,7 +209,7 @@ def _save(ctx: Any, rest: tuple, *arguments: Tensor) -> None:
 
 
 def _saved(ctx: Any) -> tuple[tuple[Tensor, ...], SplineGraph, dict[str, Backend]]:
-    """What :func:`_save` was given."""
+    """The arguments of :func:`_save`."""
     saved = ctx.saved_tensors  # once: checkpoints compute them again when they are asked for
     return saved[:3], SplineGraph(*saved[3:]), {"backend": ctx.backend}
 
