@@ -19,15 +19,15 @@ from pyg_schnet.engine.eligibility import (
     tensors_of,
     weights_of,
 )
-from pyg_schnet.engine.plan import is_barred
+from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched
+from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched, kernels_for
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, potential
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
 _POTENTIAL, _INTERACTIONS, _ = PROGRAMS
 
@@ -97,6 +97,7 @@ class Facts(NamedTuple):
         filters: Whether filters come from tables.
         blocks: Parts that the programs compute with; ``None`` where both are barred.
         kept: Cached packed weights for evaluation.
+        plans: Plans by request; see :meth:`plan`.
     """
 
     parts: Parts
@@ -105,6 +106,7 @@ class Facts(NamedTuple):
     filters: Literal["spline", "exact", "mixed"]
     blocks: Blocks | None
     kept: VersionedCache
+    plans: dict[Request, Plan]
 
     @classmethod
     def of(cls, model: Any) -> Facts:
@@ -119,11 +121,63 @@ class Facts(NamedTuple):
         blocks = None if _INTERACTIONS in barred else Blocks(parts, _POTENTIAL not in barred)
         filters = _filters_of(parts)
         snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
-        return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache())
+        return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache(), {})
 
     def is_true_of(self, model: Any) -> bool:
         """Whether the model is unchanged."""
         return self.parts[0] is model and self.parts == Parts.of(model) and self.snapshot.is_unchanged()
+
+    def request(
+        self,
+        z: Tensor,
+        real: Tensor,
+        backend: Backend = "auto",
+        *,
+        gradients: bool = False,
+        num_edges: int = 0,
+        half_list: bool | None = None,
+        **asked: bool,
+    ) -> Request:
+        """What is asked in a call.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``.
+            real: Positions or distances.
+            backend: How it is to be computed.
+            gradients: As in :class:`Request`, as the next ones are.
+            num_edges: Largest possible number of edges, one for both directions.
+            half_list: Whether edges have both directions.
+            **asked: Other fields of the request.
+        """
+        blocks, in_memory = self.blocks, kernels_for("auto", z, real) is not None
+        empty, same_precision, known_elements, large = z.numel() == 0, True, True, False
+        if blocks is not None:
+            same_precision = real.dtype == blocks.embedding.dtype
+            if gradients:
+                large = not is_small(num_edges, blocks.weights[0].size(0))
+            elif half_list is not None and in_memory and not empty:
+                low, high = torch.aminmax(z)
+                known_elements = int(low) >= 0 and int(high) < blocks.embedding.size(0)
+        return Request(
+            backend,
+            is_followed(),
+            torch.is_autocast_enabled("cpu"),
+            in_memory,
+            empty,
+            same_precision,
+            known_elements,
+            gradients,
+            half_list=half_list,
+            large=large,
+            **asked,
+        )
+
+    def plan(self, request: Request) -> Plan:
+        """The plan for a call, chosen once."""
+        found = self.plans.get(request)
+        if found is None:
+            found = self.plans[request] = choose(self, request)
+        return found
 
 
 def _filters_of(parts: Parts) -> Literal["spline", "exact", "mixed"]:
@@ -266,18 +320,25 @@ class ModelCache:
             return None
         half_list, facts = edges.half_list, self.facts(model)
         dist = (edges.directed if half_list is None else half_list).dist
-        request = Request(z, dist, backend, half_list=half_list is not None)
-        if is_barred(_INTERACTIONS, facts, request):
+        plan = facts.plan(facts.request(z, dist, backend, half_list=half_list is not None))
+        if plan.program != _INTERACTIONS:
             return None
         numbers = None if facts.blocks.training else self.packed(facts)
         return facts.blocks.represent(z, edges, numbers)
 
-    def prepare_potential(self, model: Any, request: Request) -> PotentialWeights | None:
-        """Weights for the program ``"potential"``; ``None`` if the call is to be computed otherwise."""
+    def prepare_potential(self, model: Any, z: Tensor, pos: Tensor, **asked: Any) -> PotentialWeights | None:
+        """Weights for the program ``"potential"``; ``None`` if the call is to be computed otherwise.
+
+        Args:
+            model: The model.
+            z: Atomic numbers, shape ``[N]``.
+            pos: Positions in Å, shape ``[N, 3]``.
+            **asked: What else is asked, see :meth:`Facts.request`.
+        """
         if is_followed():
             return None
         facts = self.facts(model)
-        if is_barred(_POTENTIAL, facts, request):
+        if facts.plan(facts.request(z, pos, gradients=True, **asked)).program != _POTENTIAL:
             return None
         return self.packed(facts)
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.readout import MeanReadout, SumReadout
-from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_followed, is_unmodified, modifications
+from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_unmodified, modifications
 from pyg_schnet.ops.interactions import BlockWeights
-from pyg_schnet.ops.potential import is_small
 
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
@@ -57,27 +55,35 @@ class Parts(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A call of a model.
+    """Properties of a call that programs depend on, without tensors, so that plans can be cached by them.
 
     Attributes:
-        z: Atomic numbers, shape ``[N]``.
-        real: Positions or distances; ``None`` if they are not available.
         backend: How operators are computed.
+        followed: Whether anything but autograd records the computation.
+        autocast: Whether autocast is enabled.
+        in_memory: Whether atomic numbers and positions are in the memory of the CPU.
+        empty: Whether there are no atoms.
+        same_precision: Whether positions, or distances, have the precision of the weights.
+        known_elements: Whether every atomic number has an embedding, if that was checked.
         gradients: Whether forces or stress are requested together with the energy.
         differentiable: Whether these are to be differentiated again.
         half_list: Whether all edges are known to have both directions; ``None`` if not known yet.
         periodic_search: Whether the edges of periodic structures are to be searched.
-        num_edges: Upper bound of the number of edges of a half list.
+        large: Whether several threads are faster than one.
     """
 
-    z: Tensor
-    real: Tensor | None
     backend: Backend = "auto"
+    followed: bool = False
+    autocast: bool = False
+    in_memory: bool = True
+    empty: bool = False
+    same_precision: bool = True
+    known_elements: bool = True
     gradients: bool = False
     differentiable: bool = False
     half_list: bool | None = None
     periodic_search: bool = False
-    num_edges: int = 0
+    large: bool = False
 
 
 class Row(NamedTuple):
@@ -222,22 +228,21 @@ def _backend(_: Facts, request: Request) -> Iterator[str]:
         yield "backend is 'reference'"
 
 
-def _followed(_: Facts, __: Request) -> Iterator[str]:
-    if is_followed():
+def _followed(_: Facts, request: Request) -> Iterator[str]:
+    if request.followed:
         yield "torch.func, forward-mode differentiation, torch.jit.trace or torch.compile follows what is computed"
 
 
-def _autocast(_: Facts, __: Request) -> Iterator[str]:
-    if torch.is_autocast_enabled("cpu"):
+def _autocast(_: Facts, request: Request) -> Iterator[str]:
+    if request.autocast:
         yield "autocast is enabled"
 
 
 def _atoms(facts: Facts, request: Request) -> Iterator[str]:
-    if not is_dense_cpu(request.z, (torch.int64,)) or request.z.numel() == 0:
+    if request.empty or not request.in_memory:
         yield "there are no atoms in the memory of the CPU"
-    blocks = facts.blocks
-    if blocks is not None and request.real is not None and not is_dense_cpu(request.real, (blocks.embedding.dtype,)):
-        yield f"positions are not {blocks.embedding.dtype} in the memory of the CPU, as the weights are"
+    if not request.same_precision:
+        yield f"positions are not {facts.blocks.embedding.dtype}, as the weights are"
 
 
 def _edges(_: Facts, request: Request) -> Iterator[str]:
@@ -245,12 +250,9 @@ def _edges(_: Facts, request: Request) -> Iterator[str]:
         yield "edges are not a sorted list with both directions of each, or an atom is padding or has very many"
 
 
-def _elements(facts: Facts, request: Request) -> Iterator[str]:
-    blocks = facts.blocks
-    if blocks is not None and request.half_list is not None and not request.gradients and request.z.numel() > 0:
-        low, high = torch.aminmax(request.z)
-        if int(low) < 0 or int(high) >= blocks.embedding.size(0):
-            yield "an atomic number has no embedding"
+def _elements(_: Facts, request: Request) -> Iterator[str]:
+    if not request.known_elements:
+        yield "an atomic number has no embedding"
 
 
 def _gradients(_: Facts, request: Request) -> Iterator[str]:
@@ -260,8 +262,8 @@ def _gradients(_: Facts, request: Request) -> Iterator[str]:
         yield "forces or stress are to be differentiated again"
 
 
-def _size(facts: Facts, request: Request) -> Iterator[str]:
-    if facts.blocks is not None and not is_small(request.num_edges, facts.blocks.weights[0].size(0)):
+def _size(_: Facts, request: Request) -> Iterator[str]:
+    if request.large:
         yield "the structure is large, so that several threads are faster"
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pyg_schnet.engine.eligibility import CALL_ROWS, PROGRAMS, Request
-from pyg_schnet.ops.dispatch import kernels_for
 
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
@@ -30,13 +29,6 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
 
-def is_barred(program: str, facts: Facts, request: Request) -> bool:
-    """Whether a program is barred for a call; like :func:`choose`, but stops at the first reason."""
-    if any([program in bars for bars, _ in facts.found]):  # noqa: C419 - a list is faster
-        return True
-    return any(next(row.find(facts, request), None) is not None for row in CALL_ROWS if program in row.bars)
-
-
 def choose(facts: Facts, request: Request) -> Plan:
     """Choose the plan of a call; a pure function of the facts about the model and the request.
 
@@ -54,5 +46,5 @@ def choose(facts: Facts, request: Request) -> Plan:
     place = next(k for k, program in enumerate(PROGRAMS) if program not in barred)
     faster = frozenset(PROGRAMS[:place])
     reasons = tuple(dict.fromkeys(reason for bars, reason in found if bars & faster))
-    kernels = kernels_for("reference" if request.backend == "reference" else "auto", request.z, request.real)
-    return Plan(PROGRAMS[place], facts.filters, "reference" if kernels is None else "numba", reasons)
+    by_kernels = request.backend != "reference" and request.in_memory and not request.followed
+    return Plan(PROGRAMS[place], facts.filters, "numba" if by_kernels else "reference", reasons)

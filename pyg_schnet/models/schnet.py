@@ -194,8 +194,8 @@ class SchNet(Conversions, AtomisticModel):
             >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
-        request = self._request(z, pos, edge_index, cell, pbc, batch_size)._replace(gradients=True)
-        weights = self._engine.prepare_potential(self, request)
+        asked = self._asked(z, edge_index, cell, pbc, batch_size)
+        weights = self._engine.prepare_potential(self, z, pos, **asked)
         if weights is None:
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
