@@ -15,9 +15,10 @@ from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.spline import SplineFilter, can_be_splined, check_num_grid_points, filters_from_table
-from pyg_schnet.ops import check_sources, spline_basis, spline_conv, spline_graph
+from pyg_schnet.ops import check_sources, spline_basis, spline_graph
 from pyg_schnet.ops.dispatch import FUSED_HOOKS, Backend, constant_in_programs, is_followed, may_fuse, registered
 from pyg_schnet.ops.graph import SplineGraph, spanned
+from pyg_schnet.ops.spline_conv import convolve
 
 Features = Tensor | tuple[Tensor, Tensor]
 Filters = Literal["auto", "exact", "spline"]
@@ -310,7 +311,7 @@ class CFConv(MessagePassing):
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
         graph, basis, table = edges
         x_src = x_src.to(table.dtype)  # under autocast it comes in half precision
-        return spline_conv(x_src, table, basis, graph, backend=self.backend)
+        return convolve(x_src, table, basis, graph, backend=self.backend)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.filter_network}, normalize={self.normalize})"

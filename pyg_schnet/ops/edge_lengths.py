@@ -72,6 +72,8 @@ def _lattice(
     pos: Tensor, edge_index: Tensor, edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Cells, ``[B, 3, 3]``, and the structure of each atom; raises unless shapes fit, which kernels do not check."""
+    if pos.dim() != 2 or pos.size(1) != 3:
+        raise ValueError(f"pos must hold positions in Å, shape [N, 3]; got {list(pos.shape)}")
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(f"edge_index must hold (j, i) of each edge, shape [2, E]; got {list(edge_index.shape)}")
     if edge_shift is None:

@@ -29,7 +29,7 @@ from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.linear import linear
 from pyg_schnet.ops.softplus import shifted_softplus
-from pyg_schnet.ops.spline_conv import spline_conv
+from pyg_schnet.ops.spline_conv import convolve
 
 
 class BlockWeights(NamedTuple):
@@ -182,7 +182,7 @@ def _compose_directed(
     x, hidden, inner = embedding.index_select(0, z), [], []
     for rows, block in zip(table, _by_block(weights), strict=True):
         hidden.append(linear(x, block.w0))
-        summed = spline_conv(hidden[-1], rows, basis, graph, backend=backend)
+        summed = convolve(hidden[-1], rows, basis, graph, backend=backend)
         summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)
         inner.append(linear(summed, block.w1, block.b1))
         x = x + linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)

@@ -94,7 +94,7 @@ def close_pairs_once(
                 [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
     """
     kernels = kernels_for(backend, pos, batch, needs="close_pairs_once", unless=other_types(pos))
-    if kernels is None or not cutoff > 0 or batch.dtype != torch.int64 or batch.shape != pos.shape[:1]:
+    if kernels is None or not cutoff > 0 or batch.dtype != torch.int64 or pos.shape != (*batch.shape, 3):
         return None
     pos = pos.detach()
     ptr = kernels.pointer_of_sorted(batch, batch_size)

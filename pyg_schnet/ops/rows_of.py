@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.ops.dispatch import Backend, kernels_for
+from pyg_schnet.ops.sort_edges import check_keys
 
 
 def rows_of(bounds: Tensor, index: Tensor, *, backend: Backend = "auto") -> tuple[Tensor, Tensor, Tensor]:
@@ -13,12 +14,15 @@ def rows_of(bounds: Tensor, index: Tensor, *, backend: Backend = "auto") -> tupl
 
     Args:
         bounds: Where the rows of each structure begin and end, shape ``[M + 1]``.
-        index: Structures from 0 to M - 1 (not checked), shape ``[B]``.
+        index: Structures from 0 to M - 1, shape ``[B]``.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         The rows and the place in ``index`` that each belongs to, shape ``[N]``; where those of each place begin and
         end, shape ``[B + 1]``.
+
+    Raises:
+        IndexError: If a structure is not there; on CPUs, where looking is cheap.
 
     Example:
         >>> rows_of(torch.tensor([0, 2, 3, 5]), torch.tensor([2, 0]))
@@ -26,6 +30,7 @@ def rows_of(bounds: Tensor, index: Tensor, *, backend: Backend = "auto") -> tupl
     """
     kernels = kernels_for(backend, bounds, index, needs="rows_of")
     if kernels is not None:
+        check_keys(index, bounds.size(0) - 1, "index names structures")
         return kernels.rows_of(bounds, index)
     first = bounds.index_select(0, index)
     n_rows = bounds.index_select(0, index + 1) - first

@@ -63,9 +63,9 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
     return index2ptr(key, size)
 
 
-def check_keys(key: Tensor, size: int) -> None:
+def check_keys(key: Tensor, size: int, what: str = "edges name atoms") -> None:
     """Raise an IndexError unless keys lie between 0 and ``size - 1``; checked on CPUs only."""
     if is_at_hand(key) and key.numel() > 0:
         low, high = torch.aminmax(key)
         if low < 0 or high >= size:
-            raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {size}")
+            raise IndexError(f"{what} {int(low)} to {int(high)}, but there are {size}")

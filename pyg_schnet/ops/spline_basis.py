@@ -38,11 +38,18 @@ def spline_basis(
     Returns:
         Interval, int64, shape ``[E]``, and basis, shape ``[E, 4]``.
 
+    Raises:
+        ValueError: If distances are no list, or there is no interval or no length to divide.
+
     Example:
         >>> spline_basis(torch.tensor([0.5, 5.0]), cutoff=5.0, num_intervals=5)
         (tensor([0, 0]), tensor([[0.0208, 0.4792, 0.4792, 0.0208],
                 [0.0000, 0.0000, 0.0000, 0.0000]]))
     """
+    if dist.dim() != 1:
+        raise ValueError(f"dist must hold a distance for each edge, shape [E]; got {list(dist.shape)}")
+    if num_intervals < 1 or not cutoff > 0:
+        raise ValueError(f"a grid needs one interval or more and a cutoff above 0, got {num_intervals} and {cutoff}")
     unless = None if dist.is_floating_point() else f"distances must be floating-point numbers, got {dist.dtype}"
     kernels = kernels_for(backend, dist, unless=unless)
     if kernels is None:
