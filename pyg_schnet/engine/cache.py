@@ -138,15 +138,15 @@ class Facts(NamedTuple):
         half_list: bool | None = None,
         **asked: bool,
     ) -> Request:
-        """What is asked in a call.
+        """The request of a call.
 
         Args:
             z: Atomic numbers, shape ``[N]``.
             real: Positions or distances.
-            backend: How it is to be computed.
-            gradients: As in :class:`Request`, as the next ones are.
-            num_edges: Largest possible number of edges, one for both directions.
-            half_list: Whether edges have both directions.
+            backend: How operators are computed.
+            gradients: Whether forces or stress are requested.
+            num_edges: Upper bound of the number of edges of a half list.
+            half_list: Whether all edges have both directions; ``None`` if not known.
             **asked: Other fields of the request.
         """
         blocks, in_memory = self.blocks, kernels_for("auto", z, real) is not None
@@ -173,7 +173,7 @@ class Facts(NamedTuple):
         )
 
     def plan(self, request: Request) -> Plan:
-        """The plan for a call, chosen once."""
+        """The plan of a call, cached by request."""
         found = self.plans.get(request)
         if found is None:
             found = self.plans[request] = choose(self, request)

@@ -1,4 +1,4 @@
-"""Whether a model is still what its ``config`` builds."""
+"""Comparison of a model with what its ``config`` builds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _REMEDY = "save model.state_dict() and build the model in your own code"
 
 
 def check_described(model: Any, purpose: str = "stored in a model file") -> None:
-    """Raise unless a model is what its class builds from its ``config``, but for the values of weights.
+    """Raise unless a model has the structure that its class builds from ``config``; values of weights may differ.
 
     Classes of all parts, their options, the names and shapes of weights and overridden methods are compared; hooks are
     not.
 
     Args:
         model: The model.
-        purpose: What it cannot be otherwise, for the message.
+        purpose: What the check is for, for the message.
 
     Raises:
         ValueError: If a part differs; the message names it.
@@ -43,7 +43,7 @@ def check_described(model: Any, purpose: str = "stored in a model file") -> None
 
 
 def _differences(model: nn.Module, built: nn.Module) -> Iterator[str]:
-    """What differs, in sentences."""
+    """Descriptions of the differences."""
     found, expected = (dict(one.named_modules(remove_duplicate=False)) for one in (model, built))
     for name in expected:
         if name not in found:

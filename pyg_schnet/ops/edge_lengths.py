@@ -51,7 +51,7 @@ def edge_lengths(
 
     Raises:
         ValueError: If the shape of an argument does not fit, or one is missing.
-        IndexError: If an edge names an atom, or an atom a structure, that is not there.
+        IndexError: If an index of an atom or structure is out of range.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]])

@@ -22,7 +22,7 @@ def rows_of(bounds: Tensor, index: Tensor, *, backend: Backend = "auto") -> tupl
         end, shape ``[B + 1]``.
 
     Raises:
-        IndexError: If a structure is not there; on CPUs, where looking is cheap.
+        IndexError: If a structure is out of range; checked on CPUs only.
 
     Example:
         >>> rows_of(torch.tensor([0, 2, 3, 5]), torch.tensor([2, 0]))

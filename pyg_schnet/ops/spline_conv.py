@@ -59,7 +59,7 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[N_dst, F]``.
+        Convolved features, shape ``[N_dst, F]``.
 
     Raises:
         ValueError: If shapes do not fit.
@@ -78,7 +78,7 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
 
 
 def convolve(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, backend: Backend = "auto") -> Tensor:
-    """As :func:`spline_conv`, for edges that were looked at before, as those of a layer or of other derivatives are."""
+    """Like :func:`spline_conv`, without checks, for edges that were checked before."""
     if _kernels(backend, (x, table, basis), graph) is not None:
         return _ops.spline_conv.default(x, table, basis, *graph, backend)
     if is_followed():
