@@ -25,6 +25,7 @@ from pyg_schnet.backends.numba.lib.gemm import (
     dense_softplus_dense,
     dense_softplus_dense_backward,
     gemm_tn_rows,
+    sum_columns,
 )
 from pyg_schnet.backends.numba.lib.parallel import evenly, run
 from pyg_schnet.backends.numba.lib.prefilter import filter_rows, filter_rows_transposed
@@ -68,7 +69,7 @@ def _backward(
     grad_outer,
     grad_hidden,
     grad_inner,
-    grad_w1,
+    grad_w1_t,
     grad_b1,
     grad_w2,
     grad_b2,
@@ -84,7 +85,8 @@ def _backward(
         dense_softplus_dense_backward(
             ZERO, n_samples, by_outer, w2[t], slope, none, w1[t], grad_hidden[t], grad_inner[t], expansion[:0]
         )
-        gemm_tn_rows(ZERO, n_filters, ZERO, n_samples, grad_inner[t], expansion, grad_w1[t], grad_b1[t])
+        gemm_tn_rows(ZERO, expansion.shape[1], ZERO, n_samples, expansion, grad_inner[t], grad_w1_t[t], grad_b1[t][:0])
+        sum_columns(ZERO, n_filters, hidden, ZERO, n_samples, grad_inner[t], grad_b1[t])
         gemm_tn_rows(ZERO, n_filters, ZERO, n_samples, by_outer, hidden[t], grad_w2[t], grad_b2[t])
 
 
@@ -156,11 +158,12 @@ def filter_table(networks: Networks) -> tuple[Tensor, Sampled]:
 def filter_table_backward(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[Tensor, ...]:
     """Gradients with respect to the weights of all networks, from that of their tables, shape ``[T, M - 4, F]``."""
     expansion, window, vanishing, _, w1, b1, w2, b2 = networks
-    found = empties([values.shape for values in (w1, b1, w2, b2)], expansion.dtype)
+    shapes = (len(w1), w1.shape[2], w1.shape[1]), b1.shape, w2.shape, b2.shape  # few Gaussians would not fill vectors
+    found = empties(shapes, expansion.dtype)
     passed = empties([sampled.filters.shape] * 3, expansion.dtype)
     samples = expansion, window, np.array(TAPS, expansion.dtype), vanishing
     run(_backward, evenly(len(w1)), _work(sampled), array(grad), *samples, w1, w2, *sampled[1:], *passed, *found)
-    return tuple(map(torch.from_numpy, found))
+    return tuple(map(torch.from_numpy, (transposes(found[0]), *found[1:])))
 
 
 def _work(sampled: Sampled) -> int:

@@ -163,14 +163,14 @@ def _outer_panel(zero, n, begin, end, first, last, a, b, out) -> None:
 
 
 @njit(**ORDERED)
-def _sum_of_columns(zero, m, first, last, a, sums) -> None:
+def _sum_column(zero, m, first, last, a, sums) -> None:
     n_columns, s0 = a.shape[1], zero
     for k in range(first, last):
         s0 = add(load(zero, a, k * n_columns + m), s0)
     store(sums, m, s0)
 
 
-_outer_panels, _sums_of_columns = columns(_outer_panel), columns(_sum_of_columns)
+_outer_panels, sum_columns = columns(_outer_panel), columns(_sum_column)
 
 
 @njit(**ORDERED)
@@ -181,7 +181,7 @@ def gemm_tn_rows(begin, end, first, last, a, b, out, sums) -> None:
     """
     _outer_panels(ZERO, b.shape[1], b, begin, end, first, last, a, b, out)
     if sums.shape[0] > 0:
-        _sums_of_columns(begin, end, a, first, last, a, sums)
+        sum_columns(begin, end, a, first, last, a, sums)
 
 
 def gemm_tn(a: Tensor, b: Tensor) -> Tensor:
