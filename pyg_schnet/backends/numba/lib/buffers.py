@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_SMALL = 1 << 20  # bytes
 _CPU = torch.device("cpu")
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
@@ -47,8 +49,17 @@ def _keep_freed_memory() -> None:
 
 
 def empties(shapes: Iterable[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarray]:
-    """Several such arrays."""
-    return [empty(shape, dtype) for shape in shapes]
+    """Several such arrays, the small ones of one memory: asking for it takes longer than filling them."""
+    shapes, line, most, size = list(shapes), 64 // dtype.itemsize, _SMALL // dtype.itemsize, 0
+    places = []
+    for count in map(math.prod, shapes):
+        places.append((size, size + count) if count <= most else None)
+        size += -(-count // line) * line if count <= most else 0
+    memory = empty((size,), dtype)
+    return [
+        memory[slice(*place)].reshape(shape) if place else empty(shape, dtype)
+        for place, shape in zip(places, shapes, strict=True)
+    ]
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
