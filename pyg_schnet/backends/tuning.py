@@ -57,14 +57,12 @@ class Compiled:
         gemm_rows: Rows of a matrix product at a time, so that their sums stay in registers.
         summed_rows: Rows of a transposed matrix product at a time, so that both factors stay in the first cache.
         atoms_ahead: Atoms by which sums over pairs ask for features before they need them; memory is slow.
-        transposed_rows: Rows of a matrix that are transposed at a time, a line of the cache.
     """
 
     tile_rows: int = 48
     gemm_rows: int = 6
     summed_rows: int = 32
     atoms_ahead: int = 24
-    transposed_rows: int = 16
 
 
 compiled = Compiled()

@@ -201,6 +201,34 @@ def total(typing: Any, a: Vector) -> tuple[Any, Callable]:
     return a.element(a), build
 
 
+@intrinsic
+def transpose_square(typing: Any, like: Vector, a: types.Array, i: Any, n: Any, out: Any, o: Any, m: Any) -> Any:
+    """Rows of ``like``, n apart from i on, to columns: rows that are m apart from o on; as many as it has elements."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        _, from_array, i, n, to_array, o, m = args
+        vector, width = context.get_value_type(like), like.width
+        whole, aligned = ir.PointerType(vector), {"align": a.dtype.bitwidth // 8}
+        source, target = (context.make_array(a)(context, builder, x).data for x in (from_array, to_array))
+        rows = []
+        for _ in range(width):
+            rows.append(builder.load(builder.bitcast(builder.gep(source, [i]), whole), **aligned))
+            i = builder.add(i, n)
+        low = _lanes([k // 2 + k % 2 * width for k in range(width)])
+        high = _lanes([(k + width) // 2 + k % 2 * width for k in range(width)])
+        half = width // 2
+        for _ in range(width.bit_length() - 1):  # each round moves one bit of the row's number to the column's
+            rows = [
+                builder.shuffle_vector(rows[k], rows[k + half], lanes) for k in range(half) for lanes in (low, high)
+            ]
+        for row in rows:
+            builder.store(row, builder.bitcast(builder.gep(target, [o]), whole), **aligned)
+            o = builder.add(o, m)
+        return context.get_dummy_value()
+
+    return types.void(like, a, types.intp, types.intp, a, types.intp, types.intp), build
+
+
 def _lanes(numbers: Sequence[int]) -> ir.Constant:
     return ir.Constant(ir.VectorType(_Index, len(numbers)), list(numbers))
 
