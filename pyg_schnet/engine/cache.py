@@ -120,7 +120,8 @@ class Facts(NamedTuple):
         barred = frozenset().union(*(bars for bars, _ in found))
         blocks = None if _INTERACTIONS in barred else Blocks(parts, _POTENTIAL not in barred)
         filters = _filters_of(parts)
-        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
+        grids = () if blocks is None else blocks.tables.splines
+        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model, *grids])
         return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache(), {})
 
     def is_true_of(self, model: Any) -> bool:

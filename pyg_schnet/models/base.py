@@ -245,11 +245,14 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     def _check_differentiable(self) -> None:
         """Raise for quantised layers, through which forces would be zero."""
-        if any(type(module).__module__.startswith(_QUANTIZED) for module in self.modules()):
-            raise ValueError(
-                "quantised layers cannot be differentiated with respect to positions; take forces and stress from the "
-                "model as it was before quantize_dynamic"
-            )
+        left: list[nn.Module] = [self]
+        for module in left:  # modules() takes ten times as long
+            if type(module).__module__.startswith(_QUANTIZED):
+                raise ValueError(
+                    "quantised layers cannot be differentiated with respect to positions; take forces and stress from "
+                    "the model as it was before quantize_dynamic"
+                )
+            left += [part for part in module._modules.values() if part is not None]
 
     def _dtype(self) -> torch.dtype:
         """Precision of the embedding, or of the first parameter if the embedding was replaced."""

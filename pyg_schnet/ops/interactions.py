@@ -92,8 +92,9 @@ def interactions(
         torch.Size([2, 2])
     """
     tensors = z, embedding, table, basis, half_list.interval, half_list.source, half_list.target_ptr, n_neighbors
-    refusal = other_types(embedding, table, basis, *weights)
-    kernels = kernels_for(backend, *tensors, *weights, needs="interactions_forward", unless=refusal)
+    others = weights if packed is None or torch.is_grad_enabled() else ()  # those that are packed were looked at
+    refusal = other_types(embedding, table, basis, *others)
+    kernels = kernels_for(backend, *tensors, *others, needs="interactions_forward", unless=refusal)
     if kernels is None:
         inner: Backend = "reference" if backend == "reference" else "auto"
         return compose(z, half_list, n_neighbors, embedding, basis, table, *weights, backend=inner)[0]

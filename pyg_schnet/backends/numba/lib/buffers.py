@@ -1,4 +1,4 @@
-"""Memory of kernels: tensors as arrays, and new arrays that begin with a line of the cache."""
+"""Memory of kernels: tensors as arrays, and new arrays that are aligned to cache lines."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of real numbers that begins where a line of the cache does, as torch's do.
+    """An array of real numbers aligned to cache lines, like torch's.
 
-    Numpy's begin anywhere in a line, and most vectors then lie in two of them: convolutions took 1.6 times as long.
+    Numpy's arrays are not aligned, so most vectors cross two cache lines: convolutions took 1.6 times as long.
     """
     _keep_freed_memory()
     return torch.empty(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
@@ -39,7 +39,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Have the process keep the memory that it frees.
+    """Keep freed memory in the process.
 
     glibc gives freed memory back to the system above a limit that grows with the largest block freed so far, up to
     twice 32 MiB; until then every step takes its memory again, page by page. One free of a block that is never written
@@ -63,7 +63,7 @@ def empties(shapes: Iterable[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarr
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Likewise, full of zeros."""
+    """Several aligned arrays of zeros."""
     return torch.zeros(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
 
 
