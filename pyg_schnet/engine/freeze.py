@@ -50,7 +50,8 @@ class FrozenModel(nn.Module):
     ``.to``, ``.double`` and ``.float`` compute tables again in the new precision from its own weights; element energies
     (``readout.atomref``) stay in float64. It can be pickled, copied, compiled by ``torch.compile`` and exported by
     ``torch.export``, with the same splined filters. Attributes that it does not have itself are those of the copy. It
-    stays in evaluation mode; ``train()`` and ``eval()`` make it look at its own weights once.
+    stays in evaluation mode; ``train()``, ``eval()`` and ``load_state_dict()`` make it look at its own weights once.
+    Those that ``torch.func.functional_call`` puts in their place are not seen.
 
     Args:
         model: The model.
@@ -61,6 +62,7 @@ class FrozenModel(nn.Module):
 
     def __init__(self, model: Callable[..., Tensor]) -> None:
         super().__init__()
+        self.register_load_state_dict_post_hook(_fix_again)
         self._take(model)
         super().train(False)
 
@@ -108,9 +110,17 @@ class FrozenModel(nn.Module):
 
     def energy_and_gradients(self, *args: Any, **kwargs: Any) -> EnergyGradients | None:
         """As :meth:`pyg_schnet.SchNet.energy_and_gradients`; ``None`` for models without such a method."""
-        if not hasattr(type(self.model), "energy_and_gradients"):  # of the class: wrappers pass on attributes
-            return None
+        if not hasattr(type(self.model), "energy_and_gradients") or self._is_changed():
+            return None  # asked of the class: wrappers pass on attributes
         return self.model.energy_and_gradients(*args, **kwargs)
+
+    def _is_changed(self) -> bool:
+        """Whether the call of this module itself does more than to call the model."""
+        own = vars(self)
+        hooks = (
+            own["_forward_pre_hooks"] or own["_forward_hooks"] or own["_backward_pre_hooks"] or own["_backward_hooks"]
+        )
+        return bool(hooks) or "forward" in own or type(self).forward is not FrozenModel.forward
 
     def train(self, mode: bool = True) -> FrozenModel:
         """Stay in evaluation mode, and compute again what was computed from weights."""
@@ -122,6 +132,8 @@ class FrozenModel(nn.Module):
     @torch.no_grad()
     def _fix(self) -> None:
         """Compute the tables of splined filters from the weights."""
+        if isinstance(getattr(self.model, "_engine", None), ModelCache):
+            self.model._engine.forget()
         for conv in self.model.modules():
             if isinstance(conv, CFConv):
                 conv.table = None
@@ -140,7 +152,7 @@ class FrozenModel(nn.Module):
         references = getattr(getattr(self.model, "readout", None), "atomref", None)
         dtypes = {value.dtype for value in self.model.parameters()}
         super()._apply(function, recurse)
-        if isinstance(references, Tensor) and references.device.type != "mps":
+        if isinstance(references, Tensor) and references.device.type not in ("mps", "meta"):
             kept = self.model.readout.atomref
             self.model.readout.atomref = references.to(kept.device)
             self._keep_references()
@@ -163,6 +175,12 @@ class FrozenModel(nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model})"
+
+
+def _fix_again(frozen: FrozenModel, _: Any) -> None:
+    """What is to be done after ``load_state_dict``, also by a module that the frozen one is a part of."""
+    if isinstance(frozen.model, nn.Module):
+        frozen._fix()
 
 
 def copy_of(model: Model) -> Model:

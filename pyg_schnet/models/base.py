@@ -76,7 +76,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         """How operators are computed: ``"auto"``, ``"reference"`` (plain torch) or ``"numba"``.
 
         It is no part of what the model computes, and so neither of ``config`` nor of files. Set it again where parts
-        were exchanged.
+        were exchanged. Edges are searched and sorted in one way with all of them, which has no rounding.
         """
         return self._backend
 
