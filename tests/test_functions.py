@@ -5,13 +5,14 @@ positions do that were moved along forces, and third derivatives are compared wi
 """
 
 import importlib
+import math
 import pkgutil
 
 import pytest
 import torch
 
 import pyg_schnet
-from pyg_schnet import SchNet
+from pyg_schnet import SchNet, ops
 from pyg_schnet.ops import (
     bspline,
     edge_lengths,
@@ -227,3 +228,10 @@ def test_all_elements_of_first_and_second_derivatives(name):
     function, inputs = CASES[name]()
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_softplus_of_large_numbers_is_right_to_rounding(backend):
+    x = torch.linspace(15.0, 45.0, 61, dtype=torch.float64)
+    exact = torch.logaddexp(x, torch.zeros_like(x)) - math.log(2.0)
+    torch.testing.assert_close(ops.shifted_softplus(x, backend=backend), exact, rtol=1e-15, atol=0)

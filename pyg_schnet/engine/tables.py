@@ -33,15 +33,15 @@ class FilterTables:
         networks = [spline.network for spline in self.splines]
         self._weights = [weight for network in networks for weight in weights_of(network)]
         self._buffers = [buffer for network in networks for buffer in network.basis.buffers()]
-        kinds = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
+        shapes = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
         learned = any(list(network.basis.parameters()) for network in networks)
-        self._alike = len(kinds) == 1 and not learned
+        self._alike = len(shapes) == 1 and not learned
         self._activate = networks[0].activate_filters
         self._num_grid_points = self.splines[0].num_grid_points
         self._samples = VersionedCache()
 
     def compute(self, first: int = 0, count: int | None = None) -> Tensor:
-        """The tables for ``count`` intervals from ``first`` on, differentiable in the weights of the networks."""
+        """The tables for ``count`` intervals from ``first`` on, differentiable with respect to the weights."""
         samples = self._common_samples()
         if samples is None:
             return torch.stack([spline.table(first, count) for spline in self.splines])
@@ -49,19 +49,19 @@ class FilterTables:
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """The tables for evaluation, without gradients; those that are fixed are taken as they are."""
+        """The tables for evaluation, without gradients; fixed tables are used unchanged."""
         pairs = zip(self.splines, self._fixed, strict=True)
         return torch.stack([spline.compute_precisely() if table is None else table for spline, table in pairs])
 
     def with_gradient(self, known: Tensor) -> Tensor:
-        """Tables that :meth:`evaluate` gave, differentiable in the weights of the networks."""
+        """The result of :meth:`evaluate`, differentiable with respect to the weights."""
         if not any(weight.requires_grad for weight in self._weights):
             return known if self._alike else self.compute()
         samples = self._common_samples()
         return self.compute() if samples is None else filter_table(samples, self._weights, self._activate, known=known)
 
     def _common_samples(self) -> GridSamples | None:
-        """The samples of all networks in their mode; ``None`` where they differ, or networks do."""
+        """The samples of all networks in their mode; ``None`` if they differ, or the networks do."""
         if not self._alike:
             return None
         weight = self._weights[0]

@@ -235,7 +235,7 @@ _GLOBAL_HOOKS = (
     "_global_backward_pre_hooks",
 )
 _as_written: list[tuple[type, str, Any]] = [
-    *((cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding)),
+    *((cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding, SumAggregation)),
     *((nn.Module, name, getattr(nn.Module, name)) for name in ("__call__", "_call_impl")),
     (MessagePassing, "propagate", MessagePassing.propagate),
 ]
