@@ -89,15 +89,6 @@ def spline_graph(
     Returns:
         Graph with the order by target.
 
-    Returns:
-        Graph with the order by target.
-
-    Returns:
-        Graph with the order by target.
-
-    Returns:
-        Graph with the order by target.
-
     Example:
         >>> graph = spline_graph(torch.tensor([3, 5]), torch.tensor([[0, 1], [1, 0]]), 2)
         >>> graph.target_order

@@ -57,7 +57,7 @@ class _ShiftedSoftplus(torch.autograd.Function):
 
 
 class _Logistic(torch.autograd.Function):
-    """The slope, known already, as a function of x: σ' = σ (1 - σ)."""
+    """The precomputed slope as a function of x, with σ' = σ (1 - σ)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:

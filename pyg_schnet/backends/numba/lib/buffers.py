@@ -63,7 +63,7 @@ def empties(shapes: Iterable[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarr
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Several aligned arrays of zeros."""
+    """An aligned array of zeros."""
     return torch.zeros(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
 
 
