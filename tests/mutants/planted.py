@@ -60,7 +60,7 @@ LAYERS = [
     Mutant("cosine-height", "nn/cutoff.py", "window = 0.5 * (torch.cos", "window = 1.0 * (torch.cos"),
     Mutant("gaussian-width", "nn/basis.py", "0.5 / (self.cutoff / (num_gaussians - 1)) ** 2", "0.5 / (self.cutoff / num_gaussians) ** 2"),
     Mutant("gaussian-centres", "nn/basis.py", "torch.linspace(0.0, self.cutoff, self.num_gaussians)", "torch.linspace(0.1, self.cutoff, self.num_gaussians)"),
-    Mutant("softplus-shift", "ops/softplus.py", "return F.softplus(x) - _LN2", "return F.softplus(x)"),
+    Mutant("softplus-shift", "ops/softplus.py", "return F.softplus(x, threshold=_LINEAR) - _LN2", "return F.softplus(x, threshold=_LINEAR)"),
     Mutant("filter-activation", "nn/filters.py", "return self.act(filters) if self.activate_filters else filters", "return filters"),
     Mutant("filter-window", "nn/filters.py", "self.amplitude(self.basis(dist)) * self.window(dist).unsqueeze(-1)", "self.amplitude(self.basis(dist))"),
     Mutant("conv-mean", "nn/conv.py", "out = out / neighbor_counts(", "out = out * neighbor_counts("),
