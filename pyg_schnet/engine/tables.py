@@ -17,8 +17,8 @@ class FilterTables:
     """Tables of several convolutions in one tensor, ``[T, num_intervals + 3, K]``.
 
     Networks that differ in their weights only and are evaluated at the same samples are one call of
-    :func:`~pyg_schnet.ops.filter_table.filter_table`, and the samples are kept. What the convolutions consist of is
-    looked up once; whoever keeps this sees to it that it stays the same.
+    :func:`~pyg_schnet.ops.filter_table.filter_table`, with cached samples. Parts of the convolutions are looked up
+    once, so the networks must stay the same.
 
     Args:
         convs: The convolutions, with standard parts and splined filters.

@@ -23,7 +23,7 @@ _QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized")  # modules of torch
 
 
 class AtomisticModel(CheckpointMixin, nn.Module):
-    r"""Embeddings refined by interactions and read out, Fig. 1 of the chapter; the classes below say which ones.
+    r"""Embeddings refined by interactions and read out, Fig. 1 of Schütt et al. (2020); subclasses define which ones.
 
     .. math::
         \mathbf{x}_i^0 = \mathbf{A}_{Z_i}, \qquad
