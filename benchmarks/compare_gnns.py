@@ -284,7 +284,7 @@ def main():
     )
     parser.add_argument("--target", default="U0", help="a property of QM9 that is a sum over atoms")
     parser.add_argument("--minutes", type=float, default=5.0, help="time of training for each model")
-    parser.add_argument("--steps", type=int, help="steps of training for each model, in place of a time")
+    parser.add_argument("--steps", type=int, help="steps of training for each model, instead of a time")
     parser.add_argument("--num-train", type=int, default=110_000, help="training molecules")
     parser.add_argument("--num-val", type=int, default=1_000, help="validation molecules")
     parser.add_argument("--num-test", type=int, help="test molecules; default: all that are left")

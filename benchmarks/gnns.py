@@ -79,7 +79,7 @@ class DimeNetPlusPlus(PyGDimeNetPlusPlus):
 
 
 class LoopedGraph(nn.Module):
-    """The complete graph, with every atom as a neighbour of itself too, in place of ViSNet's ``Distance``.
+    """The complete graph, with every atom as a neighbour of itself too, instead of ViSNet's ``Distance``.
 
     Args:
         cutoff: Cutoff in Å.

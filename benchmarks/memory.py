@@ -28,13 +28,13 @@ def measure(kind, cells, threads):
     structures, model = Structures(), pyg_model(CUTOFF)
     outcome(FORCES, kind(model, structures.silicon(_SMALL, CUTOFF)))
     peer = kind(model, structures.silicon(cells, CUTOFF))
-    _begin_anew()
+    _reset_peak()
     before = _status("VmRSS")
     result = outcome(FORCES, peer)
     return _status("VmHWM") - before, peer.system.sizes(), result
 
 
-def _begin_anew():
+def _reset_peak():
     """Give freed memory back to the system, and let its count of the peak begin at the present level."""
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)

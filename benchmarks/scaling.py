@@ -1,4 +1,4 @@
-"""How does the time of a training step grow with edges, features and nodes, for PyG's SchNet and both our filters?
+"""How does the time of a training step grow with edges, features and grid points, for PyG's SchNet and both filters?
 
 Run: python benchmarks/scaling.py --json scaling.json --plot scaling.png
 """
@@ -16,14 +16,14 @@ CUTOFF = 5.0  # Å
 SWEEPS = {
     "molecules": (1, 4, 16, 64, 256),
     "features": (32, 64, 128, 256),
-    "nodes": (128, 256, 512, 1024, 2048),
+    "grid_points": (128, 256, 512, 1024, 2048),
 }
 _AXES = {
     "molecules": ("edges", "edges"),
     "features": ("features", "features"),
-    "nodes": ("nodes", "nodes of the spline"),
+    "grid_points": ("grid_points", "grid points of the spline"),
 }
-_FEW_NODES = dict.fromkeys(TOLERANCES, 0.1)  # the error of few nodes is the subject of spline_error.py
+_FEW_POINTS = dict.fromkeys(TOLERANCES, 0.1)  # the error of few grid points is the subject of spline_error.py
 
 
 class Point(NamedTuple):
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
     molecules: int = 100
     features: int = 128
-    nodes: int | None = None  # default
+    grid_points: int | None = None  # default
 
 
 def measure(sweep, value, options):
@@ -39,13 +39,13 @@ def measure(sweep, value, options):
     point = Point(**{sweep: value})
     model, system = pyg_model(CUTOFF, point.features), Structures().qm9(point.molecules, CUTOFF)
     exact = Ours(model, system, "exact", filters="exact")
-    spline = Ours(model, system, "spline", filters="spline", num_grid_points=point.nodes)
+    spline = Ours(model, system, "spline", filters="spline", num_grid_points=point.grid_points)
     peers = [PyG(model, system), exact, spline]
-    deviations = check(TRAIN, peers, _FEW_NODES if sweep == "nodes" else TOLERANCES)
+    deviations = check(TRAIN, peers, _FEW_POINTS if sweep == "grid_points" else TOLERANCES)
     steps = {peer.name: make_step(TRAIN, peer) for peer in peers}
     times = time_in_turn(steps, options.repeats, seconds=options.seconds, burst=BURST)
     shared = {"sweep": sweep, **point._asdict(), **system.sizes(), "deviations": deviations}
-    shared["nodes"] = spline.model.interactions[0].conv.spline.num_grid_points
+    shared["grid_points"] = spline.model.interactions[0].conv.spline.num_grid_points
     return [{**shared, "way": name, "time_ms": summary(values)} for name, values in times.items()]
 
 
@@ -72,10 +72,10 @@ def main():
     options = parse(parser)
 
     columns = {
-        "sweep": "{sweep:9}",
+        "sweep": "{sweep:11}",
         "edges": "{edges:5}",
         "features": "{features}",
-        "nodes": "{nodes}",
+        "grid points": "{grid_points}",
         "way": "{way:6}",
     }
     table = Table({**columns, "step [ms] (10 to 90 %)": spread("time_ms")})

@@ -43,13 +43,13 @@ def main():
     conv = nn.CFConv(filters)
     ptr = index2ptr(edge_index[1], data.num_nodes)  # begin and end of each target's edges
     convolved = conv(x, edge_index, edge_dist, ptr)
-    by_hand = torch.stack(
+    expected = torch.stack(
         [
             sum(x[j] * filters(torch.linalg.norm(data.pos[j] - data.pos[i]).view(1))[0] for j in range(6) if j != i)
             for i in range(6)
         ]
     )
-    print(f"cfconv: {tuple(convolved.shape)}, differs from the double loop by {(convolved - by_hand).abs().max():.1e}")
+    print(f"cfconv: {tuple(convolved.shape)}, differs from the double loop by {(convolved - expected).abs().max():.1e}")
 
     # 4. The same convolution at points in space where no atom is (eq. 8).
     points = torch.randn(1000, 3) + data.pos.mean(0)

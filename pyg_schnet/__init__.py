@@ -29,10 +29,10 @@ _ROOMS = ("analysis", "data", "derivatives", "engine", "geometry", "interfaces",
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name, or a room of the package, when it is first asked for.
+    """Import a public name or a subpackage on first access.
 
-    Importing torch and PyTorch Geometric takes seconds, which ``pyg-schnet --help`` and ``import pyg_schnet.units`` can
-    do without.
+    Importing torch and PyTorch Geometric takes seconds, which ``pyg-schnet --help`` and ``import pyg_schnet.units`` do
+    not need.
     """
     if name in _ROOMS:
         return import_module(f"{__name__}.{name}")

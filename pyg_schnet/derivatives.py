@@ -66,14 +66,13 @@ def energy_forces_stress(
 
     for a symmetric strain ε on positions and cell together (`Knuth et al. (2015)
     <https://doi.org/10.1016/j.cpc.2015.01.003>`_, eq. 9). A strain does not change which lattice images are
-    neighbours, so ``edge_index`` and ``edge_shift`` stay what they are.
+    neighbours, so ``edge_index`` and ``edge_shift`` do not change.
 
-    Inside of ``torch.inference_mode`` and with tensors made there, and inside of ``torch.autocast``, the results are
-    the same: derivatives are computed outside of the first, and in the precision of the model.
+    Results are the same under ``torch.inference_mode``, with tensors made there, and under ``torch.autocast``:
+    derivatives are computed outside of both, in the precision of the model.
 
-    Without ``create_graph``, a model whose class has a method ``energy_and_gradients``
-    (:meth:`pyg_schnet.SchNet.energy_and_gradients`) is asked for both at once; autograd is used where that gives
-    ``None``.
+    Without ``create_graph``, the method ``energy_and_gradients`` is called where the model's class has one
+    (:meth:`pyg_schnet.SchNet.energy_and_gradients`); where it returns ``None``, autograd is used.
 
     Args:
         model: Energy model, see :data:`EnergyModel`; it has to be differentiable in ``pos`` (and ``cell`` for stress).
@@ -87,15 +86,15 @@ def energy_forces_stress(
         batch_size: Number of structures B.
         forces: Whether to compute forces.
         stress: Whether to compute the stress.
-        create_graph: Whether the results can be differentiated again, with respect to weights for training or to
+        create_graph: Whether the results can be differentiated again, with respect to weights (for training) or
             positions.
 
     Returns:
         Energy and what was asked for. Without ``create_graph`` they are detached.
 
     Raises:
-        ValueError: If the stress is asked for and a structure is not periodic in three directions, for which it is not
-            defined: there is no volume to divide by.
+        ValueError: If the stress of a structure that is not periodic in three directions is requested, which has no
+            volume to divide by.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
@@ -241,19 +240,19 @@ def _is_limited(*given: Tensor | None) -> bool:
 
 @contextlib.contextmanager
 def _no_limits(device_type: str) -> Iterator[None]:
-    """Neither inference mode nor autocast."""
+    """Switch inference mode and autocast off."""
     kind = "cpu" if device_type == "meta" else device_type
     with torch.inference_mode(False), torch.autocast(kind, enabled=False):
         yield
 
 
 def _ordinary(*given: Tensor | None) -> list[Tensor | None]:
-    """The same tensors; copies of those made in inference mode, which autograd does not take."""
+    """The same tensors, with copies of those made in inference mode, which autograd refuses."""
     return [x.clone() if x is not None and x.is_inference() else x for x in given]
 
 
 def _with_ordinary_weights(model: EnergyModel) -> EnergyModel:
-    """The same model; one that calls it with copies of its weights where these were made in inference mode."""
+    """The model, called with copies of its weights where these were made in inference mode."""
     if not isinstance(model, nn.Module):
         return model
     state = dict(chain(model.named_parameters(), model.named_buffers()))

@@ -133,7 +133,12 @@ def apply_strain(pos: Tensor, cell: Tensor, strain: Tensor, batch: Tensor) -> tu
         batch: Structure of each atom, shape ``[N]``.
 
     Returns:
-        Deformed positions and cells.
+        Deformed positions in Å, shape ``[N, 3]``, and lattice vectors in Å, shape ``[B, 3, 3]``.
+
+    Example:
+        >>> pos, cell = torch.ones(1, 3), 4.0 * torch.eye(3).unsqueeze(0)
+        >>> apply_strain(pos, cell, 0.5 * torch.eye(3).unsqueeze(0), torch.tensor([0]))[0]
+        tensor([[1.5000, 1.5000, 1.5000]])
     """
     pos = pos + torch.einsum("nd,nde->ne", pos, strain.index_select(0, batch))
     return pos, cell + cell @ strain

@@ -1,4 +1,4 @@
-"""Energies, forces and stress in eV and Å from any energy model: what simulations and analyses own of it."""
+"""Energies, forces and stress in eV and Å from any energy model, for simulations and analyses."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ EnergySource = Source | EnergyModel
 
 
 class Potential:
-    r"""Energies and their derivatives in eV and Å, in float64, of a frozen copy of a model.
+    r"""Energies and their derivatives in eV and Å, as float64, from a frozen copy of a model.
 
     .. math::
         E = c\, \Bigl( n f(\mathbf{r}) + \sum_i a_{Z_i} \Bigr), \qquad
         \mathbf{F}_i = -c\, n\, \frac{\partial f}{\partial \mathbf{r}_i}, \qquad
         \boldsymbol\sigma = \frac{c\, n}{V} \frac{\partial f}{\partial \boldsymbol\varepsilon}
 
-    with the output f of the network without element energies a (references and shift of its readout), which are added
-    in float64, the factor c from its unit, and n = 1, or the number of atoms for models of energies per atom
-    (``MeanReadout`` in ``"eV/atom"``). Of total energies in float32 the last digits would be lost in this sum.
+    where f is the output of the network without the element energies a (``atomref`` and shift of its readout), c is
+    the factor from its unit to eV, and n = 1, or the number of atoms for models of energies per atom (``MeanReadout``
+    in ``"eV/atom"``). Element energies are added in float64, since a float32 sum would lose the last digits.
 
-    The method :meth:`energy` is the differentiable :data:`~pyg_schnet.derivatives.EnergyModel`, for Hessians and other
-    derivatives.
+    The method :meth:`energy` is differentiable and can be used as an :data:`~pyg_schnet.derivatives.EnergyModel`, for
+    example for Hessians.
 
     Args:
         model: Model, its file, the name of a pretrained one, any module with the same call, or a function of
@@ -57,9 +57,9 @@ class Potential:
         element_energies: Energy of each element in eV, shape ``[MAX_Z + 1, 1]``; ``None`` where the model adds them.
 
     Raises:
-        TypeError: If the model is nothing that can be called.
-        ValueError: If the unit is missing, contradicts the model's own, or is not one of an energy, or the precision is
-            neither of the two.
+        TypeError: If the model cannot be called.
+        ValueError: If the unit is missing, contradicts the model's own, or is no unit of energy, or if ``dtype`` is
+            neither float64 nor float32.
 
     Example:
         >>> from pyg_schnet import SchNet
@@ -120,7 +120,7 @@ class Potential:
         forces: bool = True,
         stress: bool = False,
     ) -> EnergyForcesStress:
-        """Energies of structures, and what is asked for of their derivatives.
+        """Energies of structures, with forces and stress where requested.
 
         Args:
             z: Atomic numbers, shape ``[N]``.
@@ -139,8 +139,8 @@ class Potential:
             where the device has it.
 
         Raises:
-            ValueError: If derivatives are asked of a model that was not trained on forces, a stress where a structure
-                is not periodic in three directions, or an input does not fit.
+            ValueError: If forces of a model that was not trained on them, or the stress of a structure that is not
+                periodic in three directions are requested, or if an input does not fit.
         """
         if forces or stress:
             self.check.derivatives("forces and stress")
@@ -157,7 +157,7 @@ class Potential:
         )
 
     def energy(self, z: Tensor, pos: Tensor, batch: Tensor | None = None, **graph: Any) -> Tensor:
-        """Energies in eV, shape ``[B]``, differentiable in positions and cell; arguments of the call.
+        """Energies in eV, shape ``[B]``, differentiable with respect to positions and cell; arguments as in the call.
 
         Example:
             >>> from pyg_schnet.derivatives import hessian
@@ -174,7 +174,7 @@ class Potential:
 
     @torch.no_grad()
     def atom_energies(self, z: Tensor, pos: Tensor, batch: Tensor | None = None, **graph: Any) -> Tensor:
-        """Contribution of each atom in eV, shape ``[N]``, in float64; they add up to the energies.
+        """Contribution of each atom to the energy in eV, shape ``[N]``, as float64.
 
         Raises:
             TypeError: If the model is not one of this package.
@@ -201,7 +201,7 @@ class Potential:
         edge_shift: Tensor | None = None,
         batch_size: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]:
-        """What the model is called with, on its device and in its precision; without what is ``None``."""
+        """Inputs of the model, on its device and in its precision, without those that are ``None``."""
         given = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
         given = {name: value.to(self.device) for name, value in given.items() if value is not None}
         if cell is not None:
@@ -212,14 +212,14 @@ class Potential:
         return z.to(self.device), pos.to(self.device, self.dtype), batch, given
 
     def _num_atoms(self, z: Tensor, batch: Tensor | None, batch_size: int) -> Tensor | None:
-        """Atoms of each structure, padding left out, for energies per atom; ``None`` for others."""
+        """Number of atoms of each structure without padding, for energies per atom; ``None`` otherwise."""
         if not self.per_atom:
             return None
         wide = wide_dtype(torch.empty(0, device=z.device))
         return torch.zeros(batch_size, dtype=wide, device=z.device).index_add(0, _owner(z, batch), (z > 0).to(wide))
 
     def _with_elements(self, energy: Tensor, z: Tensor, batch: Tensor | None) -> Tensor:
-        """Energies ``[B]`` in eV with those of the elements."""
+        """Energies ``[B]`` in eV with element energies added."""
         if self.element_energies is None:
             return energy
         return energy.index_add(0, _owner(z, batch), self.element_energies[z, 0])
@@ -229,13 +229,13 @@ class Potential:
 
 
 def source_of(model: Any) -> Any:
-    """The model itself of a file, the name of a pretrained one, or a frozen model; others as they are."""
+    """Load a model from a file or the name of a pretrained one, and unwrap frozen models; return others unchanged."""
     model = load(model) if isinstance(model, (str, os.PathLike)) else model
     return model.model if isinstance(model, FrozenModel) else model
 
 
 def place_of(model: EnergyModel, device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype]:
-    """Device of a model, or the given one, and the widest floating point numbers there; the CPU for functions."""
+    """The given device or that of a model (the CPU for functions), and its widest floating point type."""
     if device is None:
         tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
         device = tensors[0].device if tensors else "cpu"
@@ -247,7 +247,7 @@ def predicts_energy(model: EnergyModel, unit: str) -> bool:
     """Whether a model predicts energies by sums over atoms, or energies per atom by means.
 
     Args:
-        model: Model; of those of other packages, and of functions, only the unit is known.
+        model: Model; for models of other packages and functions only the unit counts.
         unit: Unit of its output.
     """
     quantity = dimension(unit)
@@ -258,10 +258,10 @@ def predicts_energy(model: EnergyModel, unit: str) -> bool:
 
 
 def check_energy(model: EnergyModel, unit: str) -> None:
-    """Raise unless :func:`predicts_energy`.
+    """Check that :func:`predicts_energy` holds.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the model does not predict energies.
     """
     if predicts_energy(model, unit):
         return
@@ -277,7 +277,7 @@ def _has_energy_readout(model: Any) -> bool:
 
 
 def _is_sum_of_references(model: nn.Module) -> bool:
-    """Whether the output of a model is what it would be without references and shift, plus these."""
+    """Whether the output of a model is a sum of element energies, shift and the rest."""
     return (
         isinstance(model, AtomisticModel)
         and type(model.readout) in (SumReadout, MeanReadout)

@@ -1,4 +1,4 @@
-r"""The physics a model has to respect, as checks that raise ``AssertionError`` and say what differs by how much.
+r"""Checks of the physics that a model has to respect; they raise ``AssertionError`` and say what differs by how much.
 
 They serve every model that is called as ``model(z, pos, batch)``, or ``model(z, pos, batch, cell=cell, pbc=pbc)`` for
 crystals, and returns one row for each structure, shape ``[B, C]``; for vectors such as dipoles, ``vector=True``, shape
@@ -166,8 +166,8 @@ def check_smoothness(
 ) -> None:
     """The output of two atoms has neither a jump nor a kink at the cutoff.
 
-    Compared are values ``step`` Å before and behind the cutoff, and the slope before it, with the steepest slope on the
-    outer half of the way there, so the unit of the output does not matter.
+    Values ``step`` Å before and behind the cutoff, and the slope before it, are compared with the steepest slope
+    between half the cutoff and the cutoff, so the unit of the output does not matter.
 
     Args:
         model: Model, see above; weights in float64.
@@ -205,7 +205,7 @@ def check_finite_gradients(
 ) -> None:
     """Outputs, and their first and second derivatives with respect to positions and weights, are finite.
 
-    Meant for awkward input: coincident or lonely atoms, padding, vanishing dipoles. Arguments as in
+    Meant for degenerate input: coincident or isolated atoms, padding, vanishing dipoles. Arguments as in
     :func:`check_rotation`.
 
     Raises:

@@ -1,15 +1,18 @@
 """Forces, stress and Hessian against finite differences, and what they must obey."""
 
+import inspect
 import math
 
 import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import InteractionGraph, SchNet
+from pyg_schnet.backends import numba as kernels
 from pyg_schnet.data import to_data
 from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.testing import random_rotation
@@ -247,16 +250,64 @@ def test_given_edges_are_used(triclinic):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
+class Products(TorchDispatchMode):
+    """Shapes of all matrix products of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
+            self.shapes.add(tuple(out.shape[-2:]))
+        return out
+
+
+@pytest.fixture
+def weight_gradients(monkeypatch):
+    """Kernels that were asked for gradients with respect to weights or tables, whether these were used or not."""
+    seen = []
+    for name in ("interactions_backward", "mlp_backward", "filter_table_backward", "spline_conv_grad_table"):
+        kernel = getattr(kernels, name)
+        asked = inspect.signature(kernel).parameters.get("grad_weights")
+
+        def counted(*args, name=name, kernel=kernel, asked=asked, **options):
+            if asked is None or options.get("grad_weights", asked.default) or options.get("grad_embedding"):
+                seen.append(name)
+            return kernel(*args, **options)
+
+        monkeypatch.setattr(kernels, name, counted)
+    return seen
+
+
 @pytest.mark.parametrize("mode", [False, True])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("filters", ["exact", "auto"])
-def test_forces_alone_compute_no_gradients_with_respect_to_weights(filters, mode, molecules):
-    model, seen = schnet(filters=filters).train(mode), []
-    for weight in model.parameters():
-        weight.register_hook(lambda grad: seen.append(grad.shape))
-    energy_forces_stress(model, **molecules)
-    assert seen == []
-    energy_forces_stress(model, **molecules, create_graph=True).forces.square().sum().backward()
-    assert seen
+def test_forces_alone_compute_no_gradients_with_respect_to_weights(filters, backend, mode, molecules, weight_gradients):
+    torch.manual_seed(0)
+    model = SchNet(17, 19, 2, 12, 4.0, filters=filters).double().train(mode)
+    model.backend = backend
+    if mode is False:  # large structures go by autograd also in evaluation
+        model.readout.register_forward_hook(lambda *_: None)
+    rows = {
+        (17, 19),
+        (19, 17),
+        (17, 17),
+        (19, 12),
+        (12, 19),
+        (19, 19),
+        (8, 17),
+        (17, 8),
+    }  # of weights, and turned round
+    assert not {n for shape in rows for n in shape} & {len(molecules["z"])}
+    with Products() as products:
+        energy_forces_stress(model, **molecules)
+    assert weight_gradients == []
+    assert not products.shapes & rows
+    with Products() as products:
+        energy_forces_stress(model, **molecules, create_graph=True).forces.square().sum().backward()
+    assert weight_gradients or products.shapes & rows  # where they are needed, these are what is seen
 
 
 def test_gradients_with_respect_to_weights_after_forces_alone(molecules):

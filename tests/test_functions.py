@@ -5,13 +5,14 @@ positions do that were moved along forces, and third derivatives are compared wi
 """
 
 import importlib
+import math
 import pkgutil
 
 import pytest
 import torch
 
 import pyg_schnet
-from pyg_schnet import SchNet
+from pyg_schnet import SchNet, ops
 from pyg_schnet.ops import (
     bspline,
     edge_lengths,
@@ -20,11 +21,11 @@ from pyg_schnet.ops import (
     shifted_softplus,
     softplus,
     spline_basis,
-    spline_coefficients,
     spline_conv,
     spline_conv_grad_basis,
     spline_conv_grad_table,
     spline_graph,
+    spline_table,
 )
 from pyg_schnet.ops.linear import _Linear
 
@@ -87,7 +88,7 @@ def by_index(kernel, *tensors):
 
 PTR, INDEX = torch.tensor([0, 2, 2, 5]), torch.tensor([0, 0, 2, 2, 2])
 CASES = {  # of each function of autograd: a function in which it acts, and what that is a function of
-    "ops.bspline._Prefilter": lambda: (lambda s: spline_coefficients(s, True), draw((9, 2))),
+    "ops.bspline._Prefilter": lambda: (lambda s: spline_table(s, True), draw((9, 2))),
     "ops.bspline._PrefilterTransposed": lambda: (
         lambda grad: bspline._PrefilterTransposed.apply(grad, True),
         draw((7, 2)),
@@ -227,3 +228,10 @@ def test_all_elements_of_first_and_second_derivatives(name):
     function, inputs = CASES[name]()
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_softplus_of_large_numbers_is_right_to_rounding(backend):
+    x = torch.linspace(15.0, 45.0, 61, dtype=torch.float64)
+    exact = torch.logaddexp(x, torch.zeros_like(x)) - math.log(2.0)
+    torch.testing.assert_close(ops.shifted_softplus(x, backend=backend), exact, rtol=1e-15, atol=0)

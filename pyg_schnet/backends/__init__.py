@@ -1,1 +1,1 @@
-"""How the operators are computed: a package for each kind of device, imported by :mod:`pyg_schnet.ops.dispatch`."""
+"""Kernels of the operators, one package for each kind of device; imported by :mod:`pyg_schnet.ops.dispatch`."""

@@ -1,4 +1,4 @@
-"""Sizes and thresholds of the backends: what was found by timing, in one place.
+"""Sizes and thresholds of the backends, found by timing.
 
 Example:
     >>> from pyg_schnet.backends import tuning
@@ -16,22 +16,22 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Tuning:
-    """Thresholds that are looked up at every call.
+    """Thresholds that are read in every call.
 
-    Work is counted in products of the half-list convolution, one for each pair of atoms and feature.
+    The unit of work is one multiplication of the half-list convolution, for one pair of atoms and one feature.
 
     Attributes:
-        serial_work: Work below which threads cost more than they bring.
-        gemm_speed: Products of a matrix product in the time of one of a convolution.
-        softplus_work: Products that take as long as one softplus.
-        search_work: Products that take as long as one candidate of the radius search.
-        features_per_pair: Features of an atom whose dense layers take as long as one pair.
-        group_work: Least work of each group of structures whose gradients are summed on their own.
-        most_groups: Greatest number of such groups, so the greatest number of threads that share a batch by structures.
-        largest_group: Work of the largest group over the mean; batches whose groups differ more are not divided.
-        mlp_group_rows: Least rows of each group whose gradients with respect to weights are summed on their own.
-        mlp_most_groups: Greatest number of such groups.
-        piece_edges: Edges at one atom that are summed in float32 one after the other, where it has very many.
+        serial_work: Work below which one thread is faster than several.
+        gemm_speed: Multiplications of a matrix product in the time of one of the convolution.
+        softplus_work: Work of one softplus.
+        search_work: Work of one candidate of the radius search.
+        features_per_pair: Number of features whose dense layers for one atom take as long as one pair.
+        group_work: Smallest work of a group of structures with its own sums of gradients.
+        most_groups: Largest number of such groups, and so of threads that share a batch by structures.
+        largest_group: Largest ratio of the work of the largest group to the mean; other batches are not divided.
+        mlp_group_rows: Smallest number of rows of a group with its own sums of gradients with respect to weights.
+        mlp_most_groups: Largest number of such groups.
+        piece_edges: Number of edges of one atom that are summed sequentially in float32, if it has very many.
     """
 
     serial_work: int = 200_000
@@ -49,22 +49,20 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Sizes that are compiled into the kernels, so they cannot be changed while a process runs.
+    """Sizes that are compiled into the kernels and cannot be changed in a process.
 
     Attributes:
-        tile_rows: Rows that go through a product and what follows it at a time, so that they stay in the first cache; a
-            multiple of ``gemm_rows``.
-        gemm_rows: Rows of a product at a time, so that their sums stay in registers.
-        summed_rows: Rows of a product that sums over rows at a time, so that both factors stay in the first cache.
+        tile_rows: Rows of a tile of dense layers, so that it stays in the first cache; a multiple of
+            ``gemm_rows``.
+        gemm_rows: Rows of a matrix product at a time, so that their sums stay in registers.
+        summed_rows: Rows of a transposed matrix product at a time, so that both factors stay in the first cache.
         atoms_ahead: Atoms by which sums over pairs ask for features before they need them; memory is slow.
-        transposed_rows: Rows of a matrix that are transposed at a time, a line of the cache.
     """
 
     tile_rows: int = 48
     gemm_rows: int = 6
     summed_rows: int = 32
     atoms_ahead: int = 24
-    transposed_rows: int = 16
 
 
 compiled = Compiled()
@@ -73,13 +71,13 @@ current = Tuning()
 
 @contextlib.contextmanager
 def changed(**values: float) -> Iterator[Tuning]:
-    """Other thresholds for a while, in all threads.
+    """Context manager that changes thresholds, in all threads.
 
     Args:
         **values: Fields of :class:`Tuning`.
 
     Raises:
-        TypeError: For a name that is none of them.
+        TypeError: For an unknown name.
     """
     global current
     before, current = current, replace(current, **values)

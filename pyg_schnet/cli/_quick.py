@@ -35,7 +35,7 @@ def import_quickly() -> None:
 
 @contextmanager
 def _left_out() -> Iterator[None]:
-    """Empty modules in the place of :data:`UNUSED`."""
+    """Replace :data:`UNUSED` by empty modules."""
     names = [f"{package}.{name}" for package, name in UNUSED]
     added = [name for name in names if name not in sys.modules]
     sys.modules.update({name: ModuleType(name) for name in added})

@@ -26,7 +26,7 @@ class Slices(NamedTuple):
 
 
 def slices_of(batch: Batch) -> Slices | None:
-    """Copies of the notes of a batch; ``None`` where it has none, as one that was put together by hand."""
+    """Copies of the notes of a batch; ``None`` where it has none, as one that was not made by a loader."""
     if not hasattr(batch, "_slice_dict"):
         return None
     return Slices(dict(batch._slice_dict), dict(batch._inc_dict))

@@ -119,7 +119,7 @@ def properties_of(dataset: Any) -> dict[str, Property]:
     raise ValueError(
         f"the targets of a {type(dataset).__name__} are not known; give it an attribute `properties`, "
         "a dict of name to pyg_schnet.data.Property, or name the target by one: "
-        'Property("y", "eV", column=0) in place of its name'
+        'Property("y", "eV", column=0) instead of its name'
     )
 
 

@@ -1,1 +1,1 @@
-"""The one place of choice: what may be computed how (eligibility, plan), and what is kept for it (cache, freeze)."""
+"""Choice of the program that computes a model (eligibility, plan), and cached or frozen data for it (cache, freeze)."""

@@ -1,4 +1,4 @@
-"""What the programs need of a model, kept until a part or a weight of it changes."""
+"""Cached data of a model for the programs, valid until a part or a weight changes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from pyg_schnet.engine.eligibility import (
     tensors_of,
     weights_of,
 )
-from pyg_schnet.engine.plan import is_barred
+from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched
+from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched, kernels_for
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, potential
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
 _POTENTIAL, _INTERACTIONS, _ = PROGRAMS
 
 
 class ModuleSnapshot:
-    """Parts, weights, options and hooks of modules, as they were; values of weights are not looked at.
+    """Snapshot of parts, weights, options and hooks of modules; values of weights are not compared.
 
-    It is asked in every evaluation, so it touches as few objects as it can: a kernel has emptied the caches before.
+    It is checked in every evaluation, so it touches as few objects as possible.
 
     Args:
         wholes: Modules with all their parts.
-        alone: Modules that are looked at without their parts.
+        alone: Modules that are compared without their parts.
     """
 
     def __init__(self, wholes: Iterable[nn.Module], alone: Iterable[nn.Module] = ()) -> None:
@@ -64,7 +64,7 @@ class ModuleSnapshot:
         return [get(own) for get, own in zip(self._options, self._own, strict=True)]
 
     def is_unchanged(self) -> bool:
-        """Whether everything is still in its place, and hooked as it was."""
+        """Whether nothing was replaced, and hooks are the same."""
         try:
             same = list(map(len, self._own)) == self._sizes and self._now() == self._chosen
         except (KeyError, RuntimeError, TypeError, ValueError):  # gone, or values that are compared one by one
@@ -83,20 +83,21 @@ _OF_ALL_MODULES = frozenset(vars(nn.Module())) | {"inspector"}
 
 
 def _options(own: dict[str, Any]) -> list[str]:
-    """Attributes that a module has of its own; tables of parts, weights and hooks are looked at by themselves."""
+    """Attributes of a module, except for parts, weights and hooks, which are compared separately."""
     return [name for name in own if name not in _OF_ALL_MODULES and not is_of_calls(name)]
 
 
 class Facts(NamedTuple):
-    """What is known of a model until a part of it changes.
+    """Facts about a model, valid until a part changes.
 
     Attributes:
         parts: The parts.
-        snapshot: The parts as they were.
-        found: Programs that are barred, with the reason.
+        snapshot: Snapshot of the parts.
+        found: Sets of programs that are barred, each with a reason.
         filters: Whether filters come from tables.
-        blocks: What the programs compute with; ``None`` where both are barred.
-        kept: Packed weights of evaluation.
+        blocks: Parts that the programs compute with; ``None`` where both are barred.
+        kept: Cached packed weights for evaluation.
+        plans: Plans by request; see :meth:`plan`.
     """
 
     parts: Parts
@@ -105,10 +106,11 @@ class Facts(NamedTuple):
     filters: Literal["spline", "exact", "mixed"]
     blocks: Blocks | None
     kept: VersionedCache
+    plans: dict[Request, Plan]
 
     @classmethod
     def of(cls, model: Any) -> Facts:
-        """Find out what there is to know of a model."""
+        """Evaluate the rows of the table for a model."""
         parts = Parts.of(model)
         found = []
         for row in MODEL_ROWS:
@@ -118,18 +120,71 @@ class Facts(NamedTuple):
         barred = frozenset().union(*(bars for bars, _ in found))
         blocks = None if _INTERACTIONS in barred else Blocks(parts, _POTENTIAL not in barred)
         filters = _filters_of(parts)
-        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model])
-        return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache())
+        grids = () if blocks is None else blocks.tables.splines
+        snapshot = ModuleSnapshot([parts.embedding, *parts.different_blocks(), parts.readout], [model, *grids])
+        return cls(parts, snapshot, tuple(found), filters, blocks, VersionedCache(), {})
 
     def is_true_of(self, model: Any) -> bool:
-        """Whether the model is still as it was."""
+        """Whether the model is unchanged."""
         return self.parts[0] is model and self.parts == Parts.of(model) and self.snapshot.is_unchanged()
+
+    def request(
+        self,
+        z: Tensor,
+        real: Tensor,
+        backend: Backend = "auto",
+        *,
+        gradients: bool = False,
+        num_edges: int = 0,
+        half_list: bool | None = None,
+        **asked: bool,
+    ) -> Request:
+        """The request of a call.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``.
+            real: Positions or distances.
+            backend: How operators are computed.
+            gradients: Whether forces or stress are requested.
+            num_edges: Upper bound of the number of edges of a half list.
+            half_list: Whether all edges have both directions; ``None`` if not known.
+            **asked: Other fields of the request.
+        """
+        blocks, in_memory = self.blocks, kernels_for("auto", z, real) is not None
+        empty, same_precision, known_elements, large = z.numel() == 0, True, True, False
+        if blocks is not None:
+            same_precision = real.dtype == blocks.embedding.dtype
+            if gradients:
+                large = not is_small(num_edges, blocks.weights[0].size(0))
+            elif half_list is not None and in_memory and not empty:
+                low, high = torch.aminmax(z)
+                known_elements = int(low) >= 0 and int(high) < blocks.embedding.size(0)
+        return Request(
+            backend,
+            is_followed(),
+            torch.is_autocast_enabled("cpu"),
+            in_memory,
+            empty,
+            same_precision,
+            known_elements,
+            gradients,
+            half_list=half_list,
+            large=large,
+            **asked,
+        )
+
+    def plan(self, request: Request) -> Plan:
+        """The plan of a call, cached by request."""
+        found = self.plans.get(request)
+        if found is None:
+            found = self.plans[request] = choose(self, request)
+        return found
 
 
 def _filters_of(parts: Parts) -> Literal["spline", "exact", "mixed"]:
     convs = [getattr(block, "conv", None) for block in parts.blocks]
-    kinds = {isinstance(conv, CFConv) and conv.is_splined() for conv in convs}
-    return "mixed" if len(kinds) > 1 else "spline" if kinds == {True} else "exact"
+    splined = {isinstance(conv, CFConv) and conv.is_splined() for conv in convs}
+    return "mixed" if len(splined) > 1 else "spline" if splined == {True} else "exact"
 
 
 class Blocks:
@@ -156,7 +211,7 @@ class Blocks:
 
     @torch.no_grad()
     def pack(self) -> PotentialWeights:
-        """All numbers in evaluation, packed for the kernels."""
+        """Weights and tables for evaluation, packed for the kernels."""
         table = self.tables.evaluate()
         numbers = PotentialWeights(
             self.cutoff, self.normalize, self.mean, self.embedding, table, self.weights, self.readout
@@ -170,7 +225,7 @@ class Blocks:
         Args:
             z: Atomic numbers, shape ``[N]``.
             edges: Edges with ``half_list``, which may be ``None``, and ``directed``.
-            numbers: What :meth:`pack` gave; ``None`` in training.
+            numbers: Result of :meth:`pack`; ``None`` in training.
         """
         directed = edges.half_list is None
         edges = edges.directed if directed else edges.half_list
@@ -219,34 +274,34 @@ class Blocks:
 
 
 class ModelCache:
-    """Runs the programs for one model, with what is known of it. Copies start empty.
+    """Runs the programs for one model, with cached facts and weights. Copies start empty.
 
     Args:
-        watch: Whether changes of parts and weights are looked for; see :func:`pyg_schnet.engine.freeze.freeze`.
+        detect_changes: Whether parts and weights are checked for changes in every call; frozen models do not need it.
     """
 
-    def __init__(self, watch: bool = True) -> None:
-        self.watch = watch
+    def __init__(self, detect_changes: bool = True) -> None:
+        self.detect_changes = detect_changes
         self._facts: Facts | None = None
         self._packed: PotentialWeights | None = None
 
     def __reduce__(self) -> tuple[type[ModelCache], tuple[bool]]:
-        return ModelCache, (self.watch,)
+        return ModelCache, (self.detect_changes,)
 
     def forget(self) -> None:
-        """Find out again what there is to know when it is needed next."""
+        """Discard cached facts and weights."""
         self._facts = self._packed = None
 
     def facts(self, model: Any) -> Facts:
-        """What is known of the model, found out again where a part of it has changed."""
+        """Facts about the model, evaluated again if a part has changed."""
         known = self._facts
-        if known is None or (self.watch and not known.is_true_of(model)):
+        if known is None or (self.detect_changes and not known.is_true_of(model)):
             known = self._facts = Facts.of(model)
         return known
 
     def packed(self, facts: Facts) -> PotentialWeights:
-        """All numbers in evaluation, packed again where a weight has changed."""
-        if self.watch:
+        """Packed weights for evaluation, packed again if a weight has changed."""
+        if self.detect_changes:
             kept = facts.kept.get(facts.blocks.tensors, None, facts.blocks.pack)
             return facts.blocks.pack() if kept is None else kept
         if self._packed is None:
@@ -254,7 +309,7 @@ class ModelCache:
         return self._packed
 
     def represent(self, model: Any, z: Tensor, edges: Any, backend: Backend = "auto") -> Tensor | None:
-        """Features after all blocks by the program ``"interactions"``; ``None`` where layers are to be called.
+        """Features after all blocks by the program ``"interactions"``; ``None`` if layers are to be called.
 
         Args:
             model: The model.
@@ -266,18 +321,25 @@ class ModelCache:
             return None
         half_list, facts = edges.half_list, self.facts(model)
         dist = (edges.directed if half_list is None else half_list).dist
-        request = Request(z, dist, backend, half_list=half_list is not None)
-        if is_barred(_INTERACTIONS, facts, request):
+        plan = facts.plan(facts.request(z, dist, backend, half_list=half_list is not None))
+        if plan.program != _INTERACTIONS:
             return None
         numbers = None if facts.blocks.training else self.packed(facts)
         return facts.blocks.represent(z, edges, numbers)
 
-    def prepare_potential(self, model: Any, request: Request) -> PotentialWeights | None:
-        """Numbers for the program ``"potential"``; ``None`` where a call is to be computed otherwise."""
+    def prepare_potential(self, model: Any, z: Tensor, pos: Tensor, **asked: Any) -> PotentialWeights | None:
+        """Weights for the program ``"potential"``; ``None`` if the call is to be computed otherwise.
+
+        Args:
+            model: The model.
+            z: Atomic numbers, shape ``[N]``.
+            pos: Positions in Å, shape ``[N, 3]``.
+            **asked: What else is asked, see :meth:`Facts.request`.
+        """
         if is_followed():
             return None
         facts = self.facts(model)
-        if is_barred(_POTENTIAL, facts, request):
+        if facts.plan(facts.request(z, pos, gradients=True, **asked)).program != _POTENTIAL:
             return None
         return self.packed(facts)
 

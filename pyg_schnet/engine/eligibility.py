@@ -1,7 +1,7 @@
-"""What keeps a model, or a call of it, from being computed by a program that does not call the model's parts.
+"""Conditions under which a model, or a call of it, can be computed by a program that does not call its parts.
 
-Two tables of rows, condition and reason: :data:`MODEL_ROWS` asks the parts of a model, once until one of them changes;
-:data:`CALL_ROWS` asks each call. A row that finds a reason bars programs, and the part is then called.
+There are two tables of rows: :data:`MODEL_ROWS` examines the parts of a model, and again only after one of them has
+changed; :data:`CALL_ROWS` examines each call. A row that finds a reason bars programs, and parts are called instead.
 """
 
 from __future__ import annotations
@@ -9,33 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.readout import MeanReadout, SumReadout
-from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_followed, is_unmodified, modifications
+from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_unmodified, modifications
 from pyg_schnet.ops.interactions import BlockWeights
-from pyg_schnet.ops.potential import is_small
 
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
 
 PROGRAMS = ("potential", "interactions", "layers")
 """Programs, the fastest first: energy and gradients of a small structure in one call; all interaction blocks in one
-call; each layer called by itself, which is barred by nothing."""
+call; each layer called separately, which nothing bars."""
 
 _BOTH, _POTENTIAL, _INTERACTIONS = frozenset(PROGRAMS[:2]), frozenset(PROGRAMS[:1]), frozenset(PROGRAMS[1:2])
 
 
 class Parts(NamedTuple):
-    """What the engine asks of a model: its parts, in the order they act.
+    """Parts of a model that the engine examines, in the order they act.
 
     Attributes:
         model: The model.
-        embedding: From atomic numbers to features.
+        embedding: Maps atomic numbers to features.
         blocks: Interaction blocks, each as often as it acts.
-        readout: From features to the property.
+        readout: Maps features to the property.
     """
 
     model: nn.Module
@@ -57,36 +55,44 @@ class Parts(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked of a model in a call.
+    """Properties of a call that programs depend on, without tensors, so that plans can be cached by them.
 
     Attributes:
-        z: Atomic numbers, shape ``[N]``.
-        real: Positions or distances, in the precision that is asked for; ``None`` where they are not at hand.
-        backend: How it is to be computed.
-        gradients: Whether energies and gradients are asked for at once, as forces or stress.
+        backend: How operators are computed.
+        followed: Whether anything but autograd records the computation.
+        autocast: Whether autocast is enabled.
+        in_memory: Whether atomic numbers and positions are in the memory of the CPU.
+        empty: Whether there are no atoms.
+        same_precision: Whether positions, or distances, have the precision of the weights.
+        known_elements: Whether every atomic number has an embedding, if that was checked.
+        gradients: Whether forces or stress are requested together with the energy.
         differentiable: Whether these are to be differentiated again.
-        half_list: Whether all edges are known to have both directions; ``None`` where that is still to be found out.
+        half_list: Whether all edges are known to have both directions; ``None`` if not known yet.
         periodic_search: Whether the edges of periodic structures are to be searched.
-        num_edges: Largest possible number of edges, one for both directions.
+        large: Whether several threads are faster than one.
     """
 
-    z: Tensor
-    real: Tensor | None
     backend: Backend = "auto"
+    followed: bool = False
+    autocast: bool = False
+    in_memory: bool = True
+    empty: bool = False
+    same_precision: bool = True
+    known_elements: bool = True
     gradients: bool = False
     differentiable: bool = False
     half_list: bool | None = None
     periodic_search: bool = False
-    num_edges: int = 0
+    large: bool = False
 
 
 class Row(NamedTuple):
-    """One condition.
+    """One condition of the table.
 
     Attributes:
-        condition: What is asked, in words.
-        bars: Programs that cannot be taken where it finds a reason.
-        find: Finds the reasons.
+        condition: The condition in words.
+        bars: Programs that cannot be used where the condition does not hold.
+        find: Yields the reasons why it does not hold.
     """
 
     condition: str
@@ -100,7 +106,7 @@ def weights_of(block: SchNetInteraction) -> BlockWeights:
 
 
 def tensors_of(block: SchNetInteraction) -> dict[str, Tensor | None]:
-    """All numbers that a block computes with, by name; ``named_parameters()`` takes as long as a matrix product."""
+    """Parameters and buffers of a block by name; ``named_parameters()`` is much slower."""
     network, names = block.conv.filter_network, BlockWeights._fields
     found = dict(zip(names, weights_of(block), strict=True))
     for name in ("lin1", "lin2"):
@@ -111,7 +117,7 @@ def tensors_of(block: SchNetInteraction) -> dict[str, Tensor | None]:
 
 
 def readout_tensors(readout: SumReadout | MeanReadout) -> list[Tensor]:
-    """Numbers of a readout in the order of :class:`~pyg_schnet.ops.potential.PotentialWeights`."""
+    """Parameters and buffers of a readout in the order of :class:`~pyg_schnet.ops.potential.PotentialWeights`."""
     lin1, lin2 = readout.network.lin1, readout.network.lin2
     return [lin1.weight, lin1.bias, lin2.weight, lin2.bias, readout.scale, readout.shift, readout.atomref]
 
@@ -204,7 +210,7 @@ def _of_readout(parts: Parts) -> Iterator[str]:
             yield "readout has weights that differ in precision"
 
 
-MODEL_ROWS = (  # later rows rely on what earlier ones found to be so
+MODEL_ROWS = (  # later rows rely on the earlier ones
     Row("the embedding gives rows of its weights", _BOTH, _of_embedding),
     Row("blocks and all of their parts are of this package and unmodified", _BOTH, _of_blocks),
     Row("filters of all blocks are splined", _BOTH, _of_filters),
@@ -222,22 +228,21 @@ def _backend(_: Facts, request: Request) -> Iterator[str]:
         yield "backend is 'reference'"
 
 
-def _followed(_: Facts, __: Request) -> Iterator[str]:
-    if is_followed():
+def _followed(_: Facts, request: Request) -> Iterator[str]:
+    if request.followed:
         yield "torch.func, forward-mode differentiation, torch.jit.trace or torch.compile follows what is computed"
 
 
-def _autocast(_: Facts, __: Request) -> Iterator[str]:
-    if torch.is_autocast_enabled("cpu"):
+def _autocast(_: Facts, request: Request) -> Iterator[str]:
+    if request.autocast:
         yield "autocast is enabled"
 
 
 def _atoms(facts: Facts, request: Request) -> Iterator[str]:
-    if not is_dense_cpu(request.z, (torch.int64,)) or request.z.numel() == 0:
+    if request.empty or not request.in_memory:
         yield "there are no atoms in the memory of the CPU"
-    blocks = facts.blocks
-    if blocks is not None and request.real is not None and not is_dense_cpu(request.real, (blocks.embedding.dtype,)):
-        yield f"positions are not {blocks.embedding.dtype} in the memory of the CPU, as the weights are"
+    if not request.same_precision:
+        yield f"positions are not {facts.blocks.embedding.dtype}, as the weights are"
 
 
 def _edges(_: Facts, request: Request) -> Iterator[str]:
@@ -245,23 +250,20 @@ def _edges(_: Facts, request: Request) -> Iterator[str]:
         yield "edges are not a sorted list with both directions of each, or an atom is padding or has very many"
 
 
-def _elements(facts: Facts, request: Request) -> Iterator[str]:
-    blocks = facts.blocks
-    if blocks is not None and request.half_list is not None and not request.gradients and request.z.numel() > 0:
-        low, high = torch.aminmax(request.z)
-        if int(low) < 0 or int(high) >= blocks.embedding.size(0):
-            yield "an atomic number has no embedding"
+def _elements(_: Facts, request: Request) -> Iterator[str]:
+    if not request.known_elements:
+        yield "an atomic number has no embedding"
 
 
-def _wanted(_: Facts, request: Request) -> Iterator[str]:
+def _gradients(_: Facts, request: Request) -> Iterator[str]:
     if not request.gradients:
         yield "neither forces nor stress are asked for with the energy"
     elif request.differentiable:
         yield "forces or stress are to be differentiated again"
 
 
-def _size(facts: Facts, request: Request) -> Iterator[str]:
-    if facts.blocks is not None and not is_small(request.num_edges, facts.blocks.weights[0].size(0)):
+def _size(_: Facts, request: Request) -> Iterator[str]:
+    if request.large:
         yield "the structure is large, so that several threads are faster"
 
 
@@ -277,7 +279,7 @@ CALL_ROWS = (
     Row("atoms are in the memory of the CPU, in the precision of the weights", _BOTH, _atoms),
     Row("every edge is there in both directions", _POTENTIAL, _edges),
     Row("every element has an embedding", _INTERACTIONS, _elements),
-    Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _wanted),
+    Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _gradients),
     Row("the structure is small", _POTENTIAL, _size),
     Row("edges of periodic structures are given", _POTENTIAL, _search),
 )

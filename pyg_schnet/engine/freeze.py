@@ -20,17 +20,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def freeze(model: Callable[..., Tensor]) -> FrozenModel:
-    """A copy of a model in evaluation mode that computes what it needs of its weights once.
+    """Copy a model for evaluation, with everything that depends only on weights computed once.
 
-    Every evaluation of a live model sees every change of its weights and parts, which takes some 100 µs. The copy does
-    not look: tables of splined filters are its buffers, its weights require no gradient, and later edits of the given
-    model are not seen until :meth:`FrozenModel.refresh`.
+    A live model checks its weights and parts for changes in every evaluation, which takes about 100 µs. The copy does
+    not: tables of splined filters are buffers, weights require no gradient, and later changes of the given model have
+    no effect until :meth:`FrozenModel.refresh`.
 
     Args:
-        model: Any module, or a function; modules of other packages are copied, functions taken as they are.
+        model: Any module, or a function; modules of other packages are copied, functions are not.
 
     Returns:
-        The copy, with the call of the model.
+        The copy, called like the model.
 
     Example:
         >>> import torch
@@ -45,12 +45,13 @@ def freeze(model: Callable[..., Tensor]) -> FrozenModel:
 
 
 class FrozenModel(nn.Module):
-    """What :func:`freeze` gives: its own copy of a model, with tables and element energies as buffers.
+    """Frozen copy of a model, with tables and element energies as buffers; see :func:`freeze`.
 
     ``.to``, ``.double`` and ``.float`` compute tables again in the new precision from its own weights; element energies
     (``readout.atomref``) stay in float64. It can be pickled, copied, compiled by ``torch.compile`` and exported by
     ``torch.export``, with the same splined filters. Attributes that it does not have itself are those of the copy. It
-    stays in evaluation mode; ``train()`` and ``eval()`` make it look at its own weights once.
+    stays in evaluation mode; ``train()``, ``eval()`` and ``load_state_dict()`` make it look at its own weights once.
+    Those that ``torch.func.functional_call`` puts in their place are not seen.
 
     Args:
         model: The model.
@@ -61,11 +62,12 @@ class FrozenModel(nn.Module):
 
     def __init__(self, model: Callable[..., Tensor]) -> None:
         super().__init__()
+        self.register_load_state_dict_post_hook(_fix_again)
         self._take(model)
         super().train(False)
 
     def _take(self, model: Callable[..., Tensor]) -> None:
-        """Copy a model, and fix what is computed from its weights."""
+        """Copy a model, and compute the tables."""
         vars(self)["_source"] = weakref.ref(model) if isinstance(model, nn.Module) else None
         if not isinstance(model, nn.Module):
             self.model = model
@@ -73,15 +75,15 @@ class FrozenModel(nn.Module):
         model = model.model if isinstance(model, FrozenModel) else model
         self.model = copy_of(model).eval().requires_grad_(False)
         if isinstance(getattr(self.model, "_engine", None), ModelCache):
-            self.model._engine = ModelCache(watch=False)
+            self.model._engine = ModelCache(detect_changes=False)
         self._keep_references()
         self._fix()
 
     def refresh(self) -> FrozenModel:
-        """Take over what was changed in the model that was given, in the precision and on the device of this copy.
+        """Copy the source model again, in the precision and on the device of this copy.
 
         Raises:
-            ValueError: If that model is gone, as it is for copies that were pickled or copied.
+            ValueError: If the source is gone, as for pickled or copied instances.
         """
         source = self._source and self._source()
         if source is None:
@@ -95,7 +97,7 @@ class FrozenModel(nn.Module):
 
     @property
     def backend(self) -> str:
-        """How the model is computed; see :attr:`pyg_schnet.models.AtomisticModel.backend`."""
+        """How operators are computed; see :attr:`pyg_schnet.models.AtomisticModel.backend`."""
         return self.model.backend
 
     @backend.setter
@@ -103,17 +105,25 @@ class FrozenModel(nn.Module):
         self.model.backend = value
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What the model gives; arguments as those of the model."""
+        """Output of the model; arguments as for the model."""
         return self.model(*args, **kwargs)
 
     def energy_and_gradients(self, *args: Any, **kwargs: Any) -> EnergyGradients | None:
         """As :meth:`pyg_schnet.SchNet.energy_and_gradients`; ``None`` for models without such a method."""
-        if not hasattr(type(self.model), "energy_and_gradients"):  # of the class: wrappers pass on attributes
-            return None
+        if not hasattr(type(self.model), "energy_and_gradients") or self._is_changed():
+            return None  # asked of the class: wrappers pass on attributes
         return self.model.energy_and_gradients(*args, **kwargs)
 
+    def _is_changed(self) -> bool:
+        """Whether the call of this module itself does more than to call the model."""
+        own = vars(self)
+        hooks = (
+            own["_forward_pre_hooks"] or own["_forward_hooks"] or own["_backward_pre_hooks"] or own["_backward_hooks"]
+        )
+        return bool(hooks) or "forward" in own or type(self).forward is not FrozenModel.forward
+
     def train(self, mode: bool = True) -> FrozenModel:
-        """Stay in evaluation mode, and compute again what was computed from weights."""
+        """Stay in evaluation mode, and recompute the tables."""
         if isinstance(self.model, nn.Module):
             self.model.train(False)
             self._fix()
@@ -122,13 +132,15 @@ class FrozenModel(nn.Module):
     @torch.no_grad()
     def _fix(self) -> None:
         """Compute the tables of splined filters from the weights."""
+        if isinstance(getattr(self.model, "_engine", None), ModelCache):
+            self.model._engine.forget()
         for conv in self.model.modules():
             if isinstance(conv, CFConv):
                 conv.table = None
                 conv.table = conv.spline.compute_precisely() if conv.is_splined() else None
 
     def _keep_references(self) -> None:
-        """Put element energies into float64, and keep them so."""
+        """Convert element energies to float64."""
         readout = getattr(self.model, "readout", None)
         references = getattr(readout, "atomref", None)
         if isinstance(references, Tensor) and references.device.type != "mps":
@@ -140,7 +152,7 @@ class FrozenModel(nn.Module):
         references = getattr(getattr(self.model, "readout", None), "atomref", None)
         dtypes = {value.dtype for value in self.model.parameters()}
         super()._apply(function, recurse)
-        if isinstance(references, Tensor) and references.device.type != "mps":
+        if isinstance(references, Tensor) and references.device.type not in ("mps", "meta"):
             kept = self.model.readout.atomref
             self.model.readout.atomref = references.to(kept.device)
             self._keep_references()
@@ -165,11 +177,17 @@ class FrozenModel(nn.Module):
         return f"{type(self).__name__}({self.model})"
 
 
-def copy_of(model: Model) -> Model:
-    """A deep copy, in which methods that were set on an object act on the copy, too.
+def _fix_again(frozen: FrozenModel, _: Any) -> None:
+    """What is to be done after ``load_state_dict``, also by a module that the frozen one is a part of."""
+    if isinstance(frozen.model, nn.Module):
+        frozen._fix()
 
-    ``copy.deepcopy`` leaves functions as they are, so that ``part.forward = lambda x: 2 * before(x)`` with the
-    ``part.forward`` of before would go on to call the part that was copied, with its weights and in its mode.
+
+def copy_of(model: Model) -> Model:
+    """A deep copy in which methods that were set on an object refer to the copy.
+
+    ``copy.deepcopy`` does not copy functions: after ``part.forward = lambda x: 2 * before(x)``, where ``before`` is the
+    original ``part.forward``, the copy would call the original part, with its weights and mode.
 
     Args:
         model: Any module.
@@ -184,7 +202,7 @@ def copy_of(model: Model) -> Model:
 
 
 def _rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
-    """The function with the copies of those modules, and of their methods, that it refers to."""
+    """The function with copies of the modules, and methods of modules, that it refers to."""
 
     def copied(value: Any) -> Any:
         owner = value.__self__ if isinstance(value, MethodType) else value

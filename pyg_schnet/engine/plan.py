@@ -1,4 +1,4 @@
-"""Which program computes a call, and why not a faster one."""
+"""The plan of a call: its program, and why not a faster one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pyg_schnet.engine.eligibility import CALL_ROWS, PROGRAMS, Request
-from pyg_schnet.ops.dispatch import kernels_for
 
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
@@ -19,9 +18,9 @@ class Plan:
     Attributes:
         program: ``"potential"``, energies and gradients of small structures in one call; ``"interactions"``, all
             interaction blocks in one call; ``"layers"``, every layer by itself.
-        filters: Whether filters come from tables; ``"mixed"`` where blocks differ in that.
+        filters: Whether filters come from tables; ``"mixed"`` if blocks differ.
         backend: How the operators of the program are computed.
-        reasons: Why not by a faster program.
+        reasons: Why faster programs cannot be used.
     """
 
     program: Literal["potential", "interactions", "layers"]
@@ -30,19 +29,15 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
 
-def is_barred(program: str, facts: Facts, request: Request) -> bool:
-    """Whether a program cannot be taken for a call; what :func:`choose` knows, found at the first reason."""
-    if any([program in bars for bars, _ in facts.found]):  # noqa: C419 - a list is faster
-        return True
-    return any(next(row.find(facts, request), None) is not None for row in CALL_ROWS if program in row.bars)
-
-
 def choose(facts: Facts, request: Request) -> Plan:
-    """The plan for a call; a pure function of what is known of the model and of what is asked.
+    """Choose the plan of a call; a pure function of the facts about the model and the request.
 
     Args:
-        facts: What :data:`~pyg_schnet.engine.eligibility.MODEL_ROWS` found of the model.
-        request: What is asked of it.
+        facts: What :data:`~pyg_schnet.engine.eligibility.MODEL_ROWS` found about the model.
+        request: The call.
+
+    Returns:
+        The fastest program that nothing bars, and what barred the faster ones.
     """
     found = [*facts.found]
     for row in CALL_ROWS:
@@ -51,5 +46,5 @@ def choose(facts: Facts, request: Request) -> Plan:
     place = next(k for k, program in enumerate(PROGRAMS) if program not in barred)
     faster = frozenset(PROGRAMS[:place])
     reasons = tuple(dict.fromkeys(reason for bars, reason in found if bars & faster))
-    kernels = kernels_for("reference" if request.backend == "reference" else "auto", request.z, request.real)
-    return Plan(PROGRAMS[place], facts.filters, "reference" if kernels is None else "numba", reasons)
+    by_kernels = request.backend != "reference" and request.in_memory and not request.followed
+    return Plan(PROGRAMS[place], facts.filters, "numba" if by_kernels else "reference", reasons)

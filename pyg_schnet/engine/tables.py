@@ -17,57 +17,59 @@ class FilterTables:
     """Tables of several convolutions in one tensor, ``[T, num_intervals + 3, K]``.
 
     Networks that differ in their weights only and are evaluated at the same samples are one call of
-    :func:`~pyg_schnet.ops.filter_table.filter_table`, and the samples are kept. What the convolutions consist of is
-    looked up once; whoever keeps this sees to it that it stays the same.
+    :func:`~pyg_schnet.ops.filter_table.filter_table`, with cached samples. Parts of the convolutions are looked up
+    once, so the networks must stay the same.
 
     Args:
         convs: The convolutions, with standard parts and splined filters.
+
+    Attributes:
+        splines: Their splined filters.
     """
 
     def __init__(self, convs: Sequence[CFConv]) -> None:
-        self._splines: list[SplineFilter] = [conv.spline for conv in convs]
+        self.splines: list[SplineFilter] = [conv.spline for conv in convs]
         self._fixed = [conv.table for conv in convs]
-        networks = [spline.network for spline in self._splines]
+        networks = [spline.network for spline in self.splines]
         self._weights = [weight for network in networks for weight in weights_of(network)]
         self._buffers = [buffer for network in networks for buffer in network.basis.buffers()]
-        kinds = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
+        shapes = {(one.activate_filters, one.lin1.weight.shape, one.lin2.weight.shape) for one in networks}
         learned = any(list(network.basis.parameters()) for network in networks)
-        self._alike = len(kinds) == 1 and not learned
+        self._alike = len(shapes) == 1 and not learned
         self._activate = networks[0].activate_filters
+        self._num_grid_points = self.splines[0].num_grid_points
         self._samples = VersionedCache()
 
     def compute(self, first: int = 0, count: int | None = None) -> Tensor:
-        """The tables for ``count`` intervals from ``first`` on, differentiable in the weights of the networks."""
+        """The tables for ``count`` intervals from ``first`` on, differentiable with respect to the weights."""
         samples = self._common_samples()
         if samples is None:
-            return torch.stack([spline.table(first, count) for spline in self._splines])
+            return torch.stack([spline.table(first, count) for spline in self.splines])
         return filter_table(rows_of(samples, first, count), self._weights, self._activate)
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """The tables for evaluation, without gradients; those that are fixed are taken as they are."""
-        pairs = zip(self._splines, self._fixed, strict=True)
+        """The tables for evaluation, without gradients; fixed tables are used unchanged."""
+        pairs = zip(self.splines, self._fixed, strict=True)
         return torch.stack([spline.compute_precisely() if table is None else table for spline, table in pairs])
 
     def with_gradient(self, known: Tensor) -> Tensor:
-        """Tables that :meth:`evaluate` gave, differentiable in the weights of the networks."""
+        """The result of :meth:`evaluate`, differentiable with respect to the weights."""
         if not any(weight.requires_grad for weight in self._weights):
             return known if self._alike else self.compute()
         samples = self._common_samples()
         return self.compute() if samples is None else filter_table(samples, self._weights, self._activate, known=known)
 
     def _common_samples(self) -> GridSamples | None:
-        """The samples of all networks in their mode; ``None`` where they differ, or networks do."""
+        """The samples of all networks in their mode; ``None`` if they differ, or the networks do."""
         if not self._alike:
             return None
-        spline = self._splines[0]
-        weight, num_grid_points = spline.network.lin1.weight, spline.num_grid_points
-        key = num_grid_points, weight.dtype, weight.device
-        kept = self._samples.get(self._buffers, key, lambda: self._compare_samples(num_grid_points))
+        weight = self._weights[0]
+        kept = self._samples.get(self._buffers, (weight.dtype, weight.device), self._compare_samples)
         return None if kept is None else kept[0]
 
-    def _compare_samples(self, num_grid_points: int) -> tuple[GridSamples | None]:
-        first, *others = (grid_samples(spline.network, num_grid_points) for spline in self._splines)
+    def _compare_samples(self) -> tuple[GridSamples | None]:
+        first, *others = (grid_samples(spline.network, self._num_grid_points) for spline in self.splines)
         same = all(
             torch.equal(first.expansion, other.expansion)
             and torch.equal(first.window, other.window)

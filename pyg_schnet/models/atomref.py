@@ -1,4 +1,4 @@
-"""Taking what does not depend on positions out of a model, so that it can be added in float64."""
+"""Removal of element energies from a model, to add them in float64."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from pyg_schnet.ops.dispatch import wide_dtype
 
 @torch.no_grad()
 def pop_atomref(model: nn.Module) -> Tensor | None:
-    """Take element references and shift out of a model of this package, so that it gives the difference from them.
+    """Remove element references and shift from a model of this package, so that it returns the difference from them.
 
-    Total energies of float32 models are rounded to their own precision, 0.5 meV at 6,000 eV. Where more is needed
-    (potentials, ``predict``, errors of tests), these are taken out, what is left is evaluated, and
-    :func:`pyg_schnet.nn.sum_references` is added in float64.
+    Total energies in float32 are rounded, by 0.5 meV at 6,000 eV. For higher precision (potentials, ``predict``, test
+    errors), they are removed, and :func:`pyg_schnet.nn.sum_references` is added to the output in float64.
 
     Args:
         model: Model; changed in place.
 
     Returns:
-        What was taken out for each atom, in float64 where the device has it, shape ``[MAX_Z + 1, out_channels]``;
-        ``None`` where the readout has no references.
+        The removed values for each atomic number, in float64 where the device has it, shape
+        ``[MAX_Z + 1, out_channels]``; ``None`` if the readout has no references.
 
     Example:
         >>> from pyg_schnet import SchNet

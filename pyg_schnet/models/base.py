@@ -1,4 +1,4 @@
-"""What SchNet and DTNN share: embed, interact T times, read out."""
+"""Base class of SchNet and DTNN: embed, interact T times, read out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.engine.cache import Facts
-from pyg_schnet.engine.eligibility import Request
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
@@ -24,7 +23,7 @@ _QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized")  # modules of torch
 
 
 class AtomisticModel(CheckpointMixin, nn.Module):
-    r"""Embeddings refined by interactions and read out, Fig. 1 of the chapter; the classes below say which ones.
+    r"""Embeddings refined by interactions and read out, Fig. 1 of Schütt et al. (2020); subclasses define which ones.
 
     .. math::
         \mathbf{x}_i^0 = \mathbf{A}_{Z_i}, \qquad
@@ -38,7 +37,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         interactions: The interaction blocks, residual included; one block serves all T interactions. They act in the
             order of the list ``model.interactions``, which may be changed: blocks need only the call
             ``block(x, edge_index, edge_dist, edge_ptr)``.
-        readout: From atom features to the property.
+        readout: Maps atom features to the property.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         return self._num_interactions if self.shared_weights and n_blocks == 1 else n_blocks
 
     def blocks(self) -> list[nn.Module]:
-        """Interaction blocks in the order they act, each as often as it does."""
+        """Interaction blocks in the order they act, repeated where they are shared."""
         blocks = list(self.interactions)
         return blocks * self.num_interactions if len(blocks) == 1 else blocks
 
@@ -75,8 +74,8 @@ class AtomisticModel(CheckpointMixin, nn.Module):
     def backend(self) -> Backend:
         """How operators are computed: ``"auto"``, ``"reference"`` (plain torch) or ``"numba"``.
 
-        It is no part of what the model computes, and so neither of ``config`` nor of files. Set it again where parts
-        were exchanged.
+        It does not change the function of the model, so it is neither in ``config`` nor in files. Set it again after
+        replacing parts. Edges are searched and sorted in one way with all of them, which has no rounding.
         """
         return self._backend
 
@@ -104,10 +103,10 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         stress: bool = False,
         create_graph: bool = False,
     ) -> Plan:
-        """How a call of the model, or of :func:`pyg_schnet.derivatives.energy_forces_stress`, is computed, and why.
+        """How a call of the model or of :func:`pyg_schnet.derivatives.energy_forces_stress` is computed, and why.
 
         Args:
-            z: Atomic numbers, shape ``[N]``; as all of the next ones in :meth:`forward`.
+            z: Atomic numbers, shape ``[N]``.
             pos: Positions in Å, shape ``[N, 3]``.
             batch: Structure of each atom, shape ``[N]``.
             edge_index: Edges ``(j, i)``, shape ``[2, E]``.
@@ -115,12 +114,12 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
             pbc: Periodic directions, shape ``[B, 3]``.
             batch_size: Number of structures B.
-            forces: Whether forces are asked for.
-            stress: Whether the stress is asked for.
+            forces: Whether forces are requested.
+            stress: Whether the stress is requested.
             create_graph: Whether they are to be differentiated again.
 
         Returns:
-            Program, filters, backend, and why not a faster program.
+            Program, filters, backend, and the reasons against faster programs.
 
         Raises:
             ValueError: If the input does not fit, as in :meth:`forward`.
@@ -139,34 +138,32 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
         graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
-        request = self._request(z, pos, edge_index, cell, pbc, batch_size)._replace(
+        facts = Facts.of(self)
+        request = facts.request(
+            z,
+            pos,
             gradients=forces or stress,
             differentiable=create_graph,
             half_list=None if self.backend == "reference" else graph is not None,
+            **self._asked(z, edge_index, cell, pbc, batch_size),
         )
-        return choose(Facts.of(self), request)
+        return choose(facts, request)
 
-    def _request(
-        self,
-        z: Tensor,
-        pos: Tensor,
-        edge_index: Tensor | None,
-        cell: Tensor | None,
-        pbc: Tensor | None,
-        batch_size: int | None,
-    ) -> Request:
-        """What the engine has to know of a call before edges are searched."""
+    def _asked(
+        self, z: Tensor, edge_index: Tensor | None, cell: Tensor | None, pbc: Tensor | None, batch_size: int | None
+    ) -> dict[str, Any]:
+        """The request to the engine, before edges are searched."""
         search = edge_index is None and not (cell is None and pbc is None)
         search = search and not is_open(cell, pbc, 1 if batch_size is None else batch_size)
         most = z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2
-        return Request(z, pos, self.backend, periodic_search=search, num_edges=most)
+        return {"backend": self.backend, "periodic_search": search, "num_edges": most}
 
     def reset_parameters(self) -> None:
-        """Draw new weights; statistics of the data in the readout (scale, shift, references) stay."""
+        """Draw new weights; statistics of the data in the readout (scale, shift, references) are kept."""
         reset_parameters(self.embedding, *self.interactions, self.readout)
 
     def __prepare_scriptable__(self) -> AtomisticModel:
-        """What ``torch.jit.script`` asks for first.
+        """Called by ``torch.jit.script``, which is not supported.
 
         Raises:
             ValueError: Always.
@@ -188,7 +185,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         """Property of each structure.
 
         Args:
-            z: Atomic numbers, shape ``[N]``; 0 is padding, which acts on nothing and adds nothing.
+            z: Atomic numbers, shape ``[N]``; 0 is padding, which has no effect.
             pos: Positions in Å, shape ``[N, 3]``.
             batch: Structure of each atom, shape ``[N]``; ``None`` for a single structure.
             edge_index: Edges ``(j, i)``, shape ``[2, E]``; ``None`` builds the complete radius graph. Edges beyond the
@@ -248,14 +245,17 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     def _check_differentiable(self) -> None:
         """Raise for quantised layers, through which forces would be zero."""
-        if any(type(module).__module__.startswith(_QUANTIZED) for module in self.modules()):
-            raise ValueError(
-                "quantised layers cannot be differentiated with respect to positions; take forces and stress from the "
-                "model as it was before quantize_dynamic"
-            )
+        left: list[nn.Module] = [self]
+        for module in left:  # modules() takes ten times as long
+            if type(module).__module__.startswith(_QUANTIZED):
+                raise ValueError(
+                    "quantised layers cannot be differentiated with respect to positions; take forces and stress from "
+                    "the model as it was before quantize_dynamic"
+                )
+            left += [part for part in module._modules.values() if part is not None]
 
     def _dtype(self) -> torch.dtype:
-        """Precision of the weights; that of the first ones where the embedding is another module."""
+        """Precision of the embedding, or of the first parameter if the embedding was replaced."""
         weight = getattr(self.embedding, "weight", None)
         if not isinstance(weight, Tensor):  # quantised ones, for example, have a method of that name
             weight = next((value for value in self.parameters() if value.is_floating_point()), self.readout.scale)

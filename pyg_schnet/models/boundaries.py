@@ -1,4 +1,4 @@
-"""Readouts of charges at positions: what they need of boundaries and origin."""
+"""Checks of boundaries and origin for readouts of charges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
 
 
 def check_boundaries(readout: nn.Module, pbc: Tensor) -> None:
-    """Raise for a dipole or spatial extent of periodic structures: it depends on which images of the atoms are taken.
+    """Raise for a dipole or spatial extent of periodic structures: it depends on the choice of periodic images.
 
     Args:
         readout: Readout of the model.
@@ -33,14 +33,14 @@ def check_boundaries(readout: nn.Module, pbc: Tensor) -> None:
 
 
 def check_origin(readout: nn.Module, origin: Tensor) -> None:
-    """Raise for dipoles about the origin of the coordinates where positions count from another one.
+    """Raise for dipoles about the origin of the coordinates if positions are relative to another one.
 
     Args:
         readout: Readout of the model.
-        origin: What positions count from in Å, shape ``[B, 3]``, see :func:`~pyg_schnet.data.to_data`.
+        origin: Origin of the positions in Å, shape ``[B, 3]``, see :func:`~pyg_schnet.data.to_data`.
 
     Raises:
-        ValueError: If a structure far out has been moved, and the dipole depends on where it is.
+        ValueError: If a structure was moved and its dipole depends on the position.
     """
     if not isinstance(readout, DipoleReadout) or readout.origin != "zero":
         return

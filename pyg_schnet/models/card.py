@@ -1,4 +1,4 @@
-"""What the card of a model says of its use: elements and unit."""
+"""Elements and unit in the card of a model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ase.data import chemical_symbols
 
 
 def check_elements(card: dict[str, Any], numbers: Iterable[int]) -> None:
-    """Raise for elements that a model has not seen in training: their embeddings are random numbers.
+    """Raise for elements that a model was not trained on, whose embeddings are random.
 
     Args:
-        card: Card of the model; without the entry ``elements`` nothing is known and nothing is checked.
+        card: Card of the model; without the entry ``elements`` nothing is checked.
         numbers: Atomic numbers; 0 is padding.
 
     Raises:
@@ -30,14 +30,14 @@ def check_elements(card: dict[str, Any], numbers: Iterable[int]) -> None:
 
 
 def unit_of(card: dict[str, Any], stated: str | None) -> str:
-    """Unit of a model's output, from its card or as stated.
+    """Unit of the output of a model, from its card or the caller.
 
     Args:
         card: Card of the model.
-        stated: Unit that the caller states; ``None`` where it is left out.
+        stated: Unit given by the caller; ``None`` if it is left out.
 
     Raises:
-        ValueError: If there is neither, or both and they differ.
+        ValueError: If there is neither, or they differ.
 
     Example:
         >>> unit_of({"unit": "eV"}, None), unit_of({}, "kcal/mol")

@@ -15,7 +15,7 @@ from pyg_schnet import pretrained
 from pyg_schnet.models.structure import check_described
 
 FORMAT = 1
-"""Version of the layout of the header; raised when older readers would misread it."""
+"""Version of the header format; increased when older versions could misread it."""
 
 _KEY = "pyg_schnet"
 
@@ -26,8 +26,8 @@ class CheckpointMixin:
     """``save`` and ``load`` for models that can be built from their ``config``.
 
     Attributes:
-        card: What is known of the model beyond its shape: ``target``, ``unit`` and whatever JSON can hold (data, split,
-            errors). Saved and loaded with it.
+        card: Metadata of the model: ``target``, ``unit`` and anything that JSON can hold (data, split, errors). Saved
+            and loaded with the model.
     """
 
     card: dict[str, Any]
@@ -35,7 +35,7 @@ class CheckpointMixin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "config" in cls.__dict__:  # classes that share code only cannot be built from a file
+        if "config" in cls.__dict__:  # base classes cannot be built from a file
             CheckpointMixin._classes[cls.__name__] = cls
 
     @property
@@ -46,7 +46,7 @@ class CheckpointMixin:
     def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
         """Write the model to one file without pickle.
 
-        The file is written beside its place and then moved there, so an interruption leaves the old file whole.
+        The file is written to a temporary name and then moved, so an interruption leaves the old file intact.
 
         Args:
             path: File to write, by convention ``*.safetensors``.
@@ -56,8 +56,8 @@ class CheckpointMixin:
             The path.
 
         Raises:
-            ValueError: If a part of the model cannot be described in the header, because it was exchanged, added or
-                changed after the model was built; the message names it.
+            ValueError: If a part of the model cannot be described in the header, because it was replaced, added or
+                changed after construction; the message names it.
         """
         path = Path(path)
         name = type(self).__name__
@@ -96,7 +96,7 @@ class CheckpointMixin:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is cut off, is not one of ours, is newer than this version, or holds another class.
+            ValueError: If the file is truncated, not a model file, newer than this version, or holds another class.
         """
         path = pretrained.find(path)
         header = read_header(path)
@@ -121,7 +121,7 @@ class CheckpointMixin:
 
     @classmethod
     def from_pretrained(cls, name: str, device: str | torch.device = "cpu") -> Any:
-        """One of the trained models that come with the package; :attr:`card` says on what and how well.
+        """Load one of the trained models of the package; :attr:`card` has its training data and errors.
 
         Args:
             name: One of :func:`pyg_schnet.pretrained.available`.
@@ -141,7 +141,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is cut off, is not one of ours, or is newer than this version of the library.
+        ValueError: If the file is truncated, not a model file, or newer than this version of the library.
     """
     path = pretrained.find(path)
     try:

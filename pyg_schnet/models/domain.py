@@ -1,4 +1,4 @@
-"""What a model was trained on, as its card says it, and whether a structure is of that kind."""
+"""Training data of a model, as described in its card, and comparison of structures with it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ENTRY = "trained_on"
 """Entry of a model's card that holds its :class:`Domain`."""
 
 SYSTEMS = ("molecule", "chain", "slab", "crystal")
-"""What a structure is called that is periodic in none, one, two or three directions."""
+"""Names of structures that are periodic in zero, one, two or three directions."""
 
 REACH = 4.0
-"""Distance in Å up to which the shortest distances of pairs of elements are noted."""
+"""Distance in Å up to which the shortest distances of pairs of elements are recorded."""
 
 SLACK = 0.05
-"""Part by which a distance may be shorter than any in training before that is said."""
+"""Fraction by which a distance may be shorter than any in training without a warning."""
 
 MAX_COMPOSITIONS = 20
-"""So many compositions are listed; of more, the range of each element is noted."""
+"""Largest number of compositions that are listed; otherwise the range of each element is recorded."""
 
 _OF_A_TRAINING = ("run", "split", "training", "test", "merged", "started_from")
 _MAX_PAIRS = 100  # of elements, that are written one by one; more are packed
@@ -39,7 +39,7 @@ class Coverage:
     """Structures of one kind of system in the training data.
 
     Attributes:
-        structures: How many.
+        structures: Number of structures.
         atoms: Fewest and most atoms of a structure, of periodic ones in the cell.
         compositions: Chemical formulas, where there are few; those of periodic structures in lowest terms. ``None``
             where there are many.
@@ -55,11 +55,11 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Domain:
-    """What a model was trained on; made by training, kept in the card of the model as JSON.
+    """Training data of a model; written by training, kept in the card of the model as JSON.
 
     Attributes:
-        gradients: ``"forces"`` for a model that was trained on forces, ``"relaxed"`` for one that was told only that
-            gradients vanish at relaxed structures, ``"none"`` for one that has seen no gradients.
+        gradients: ``"forces"`` for a model that was trained on forces, ``"relaxed"`` for one that learned only that
+            gradients vanish at relaxed structures, ``"none"`` for one trained without gradients.
         stress: Whether it was trained on stress.
         systems: What is known of each kind of system, one of :data:`SYSTEMS`.
         shortest: Shortest distance in Å of each pair of elements in the training data, by atomic numbers in ascending
@@ -83,10 +83,10 @@ class Domain:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> Domain | None:
-        """What the card of a model says; ``None`` where it says nothing, as those of older files.
+        """Domain in the card of a model; ``None`` if there is none, as in older files.
 
         Raises:
-            ValueError: If the entry is not as training writes it.
+            ValueError: If the entry is malformed.
         """
         given = card.get(ENTRY)
         if not isinstance(given, Mapping):
@@ -109,7 +109,7 @@ class Domain:
             ) from error
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON can hold it, less than 10 kB."""
+        """The domain as JSON, less than 10 kB."""
         systems = {}
         for name, found in self.systems.items():
             systems[name] = {"structures": found.structures, "atoms": list(found.atoms)}
@@ -131,15 +131,15 @@ class Domain:
         return sorted(found, key=atomic_numbers.__getitem__)
 
     def outside(self, numbers: Sequence[int] | np.ndarray, pbc: Sequence[bool] | np.ndarray) -> list[tuple[str, str]]:
-        """In what a structure differs from the training data, distances apart.
+        """Differences of a structure from the training data, except for distances.
 
         Args:
             numbers: Atomic numbers, shape ``[N]``.
             pbc: Periodic axes, shape ``[3]``.
 
         Returns:
-            Kind of each difference (``"boundary"``, ``"composition"`` or ``"size"``) and what it is in words. The size
-            of periodic structures is none, since a larger cell may be the same crystal.
+            Kind of each difference (``"boundary"``, ``"composition"`` or ``"size"``) and its description. The size
+            of periodic structures is not compared, since a larger cell may be the same crystal.
         """
         n_periodic = int(np.count_nonzero(pbc))
         entry = self.systems.get(SYSTEMS[n_periodic])
@@ -166,7 +166,7 @@ class Domain:
     def limits(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
         """Distance in Å below which each pair of atoms is closer than any such pair in training, shape ``[N, N]``.
 
-        A twentieth shorter than what training has seen, so that vibrations about it are not meant.
+        This is 5 % shorter than the shortest one in training, to allow for vibrations.
         """
         species, inverse = np.unique(np.asarray(numbers), return_inverse=True)
         table = np.array([[self.shortest_of(a, b) for b in species.tolist()] for a in species.tolist()])
@@ -179,7 +179,7 @@ class Domain:
         return self.shortest.get((min(first, second), max(first, second)), self.reach)
 
     def shared_with(self, other: Domain) -> Domain:
-        """What holds for the mean of two models: what both of them were trained on."""
+        """Domain of the mean of two models: what both were trained on."""
         order: tuple[Gradients, ...] = ("none", "relaxed", "forces")
         gradients = order[min(order.index(self.gradients), order.index(other.gradients))]
         systems = {
@@ -191,7 +191,7 @@ class Domain:
 
 
 def common_domain(cards: Sequence[Mapping[str, Any]]) -> Domain | None:
-    """What holds for the mean of models with these cards; ``None`` where one of them says nothing."""
+    """Domain of the mean of models with these cards; ``None`` if one of them has none."""
     domains = [Domain.of(card) for card in cards]
     if not domains or any(domain is None for domain in domains):
         return None
@@ -202,11 +202,11 @@ def common_domain(cards: Sequence[Mapping[str, Any]]) -> Domain | None:
 
 
 def renew(card: dict[str, Any], domain: Domain) -> None:
-    """Note what a model has now been trained on, in place of what its card says of an earlier training.
+    """Replace the domain in a card after another training.
 
     Args:
         card: Card of the model; changed in place.
-        domain: Of the structures it was trained on.
+        domain: Domain of the training structures.
     """
     for name in _OF_A_TRAINING:
         card.pop(name, None)
@@ -242,7 +242,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _unusual(counts: Mapping[str, int], known: Mapping[str, tuple[float, float]], *, periodic: bool) -> str | None:
-    """Element whose number, in periodic structures its part, is beyond what training has seen, in words."""
+    """Describe the first element whose number, or fraction in crystals, is out of the range of training."""
     n_atoms = sum(counts.values()) if periodic else 1
     for symbol in dict.fromkeys([*counts, *known]):
         low, high = known.get(symbol, (0, 0))
@@ -257,7 +257,7 @@ def _unusual(counts: Mapping[str, int], known: Mapping[str, tuple[float, float]]
 
 
 def _both(first: Coverage, second: Coverage) -> Coverage:
-    """Structures as both of two models have seen them."""
+    """Coverage shared by two models."""
     compositions = None
     if first.compositions is not None and second.compositions is not None:
         compositions = tuple(name for name in first.compositions if name in second.compositions)
@@ -275,7 +275,7 @@ def _overlap(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]
 
 
 def _written_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, Any]:
-    """Distances as JSON: one by one, or of many pairs a triangle of bytes in steps of 0.02 Å, as base64."""
+    """Distances as JSON: a list, or for many pairs a triangle of bytes in steps of 0.02 Å, as base64."""
     if len(shortest) <= _MAX_PAIRS:
         names = {f"{chemical_symbols[a]}-{chemical_symbols[b]}": dist for (a, b), dist in shortest.items()}
         return {"pairs": {name: math.floor(1e3 * dist + 1e-6) / 1e3 for name, dist in names.items()}}

@@ -13,8 +13,8 @@ class DTNN(AtomisticModel):
     r"""Deep tensor neural network of `Schütt et al., Nat. Commun. 8, 13890 (2017) <https://doi.org/10.1038/ncomms13890>`_.
 
     Embeddings are refined by the interactions of :class:`pyg_schnet.nn.DTNNConv`, and atom energies come from a
-    network with one tanh layer. Defaults are the paper's: 30 features, 60 factors, three passes through one and the
-    same interaction, Gaussians 0.2 Å apart and as wide, and no window. The paper's grid starts at -1 Å and its graph
+    network with one tanh layer. Defaults are the paper's: 30 features, 60 factors, three passes through one shared
+    interaction, Gaussians 0.2 Å apart and as wide, and no window. The paper's grid starts at -1 Å and its graph
     has no cutoff; here the grid starts at zero, and the cutoff should exceed the largest molecule to have the same.
 
     Args:
@@ -23,12 +23,12 @@ class DTNN(AtomisticModel):
         num_interactions: Number T of interactions.
         num_gaussians: Number of Gaussians in the radial expansion.
         cutoff: Cutoff in Å.
-        readout: From atom features to the property; as in :class:`pyg_schnet.models.SchNet`. ``"sum"`` is the paper's,
+        readout: Maps atom features to the property; as in :class:`pyg_schnet.models.SchNet`. ``"sum"`` is the paper's,
             with tanh.
         out_channels: Number of properties, for sums and means given by name.
         gamma: Inverse squared width of the Gaussians in Å⁻²; ``None`` takes :math:`1 / (2 \Delta\mu^2)`, the paper's.
         window: Cutoff window on the messages, ``"hard"`` or ``"cosine"``.
-        shared_weights: Whether all interactions are one and the same, as in the paper.
+        shared_weights: Whether all interactions share one block, as in the paper.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-r"""Several SchNets as one: a wider SchNet whose output is their mean.
+r"""Joining several SchNets into a wider one whose output is their mean.
 
-Networks that start from other weights make other errors, and their mean smaller ones. Side by side, with dense layers
-that connect no network with another, they are a SchNet again, which is evaluated and saved as any other:
+Models trained from different initial weights make different errors, and their mean makes smaller ones. With
+block-diagonal dense layers they form one SchNet, which is evaluated and saved like any other:
 
 .. math::
     \mathbf{x} = \mathbf{x}_1 \oplus \dots \oplus \mathbf{x}_K, \qquad
@@ -26,19 +26,18 @@ _WIDTHS = ("hidden_channels", "num_filters", "readout", "filters", "num_grid_poi
 
 @torch.no_grad()
 def join_ensemble(models: Sequence[SchNet]) -> SchNet:
-    """One SchNet whose output is the mean of those of several.
+    """Join models into one SchNet whose output is their mean.
 
     Args:
-        models: Models that differ in their weights, and in the number of features and filters at most, with a sum or a
-            mean as readout.
+        models: Models that differ only in weights and numbers of features and filters, with a sum or a mean as readout.
 
     Returns:
         Model with the features and filters of all together, in the precision of the first one and in evaluation mode.
-        Its card has what the cards of all have in common, the elements that all of them know, and what all of them
-        were trained on.
+        Its card has the common entries of their cards, the elements that all of them know, and the domain that all
+        of them were trained on.
 
     Raises:
-        ValueError: If there are no models, or they differ in more than that; the message says in what.
+        ValueError: If there are no models, or they differ in anything else, which the message names.
 
     Example:
         >>> models = [SchNet(16, 16, 2, cutoff=5.0).eval() for _ in range(3)]
@@ -126,7 +125,7 @@ def _set(
     layer_of: Callable[[SchNet], nn.Module],
     join: Callable[[Sequence[Tensor]], Tensor],
 ) -> None:
-    """Put the weights of a layer of all models together, and its biases one after the other."""
+    """Join the weights of a layer of all models, and concatenate its biases."""
     layer, layers = layer_of(merged), [layer_of(model) for model in models]
     layer.weight.copy_(join([one.weight for one in layers]))
     if getattr(layer, "bias", None) is not None:

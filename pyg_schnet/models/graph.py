@@ -1,4 +1,4 @@
-"""From what the caller gives to what the layers need: the edges of a batch and their lengths."""
+"""Edges of a batch and their lengths, built from the inputs of a model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for
 
 
 class Graph(NamedTuple):
-    """Edges that are not yet measured; all of them, or of each pair of directions one (a half list).
+    """Edges without lengths; all of them, or one of each pair of directions (a half list).
 
     Attributes:
         index: ``(j, i)``, shape ``[2, E]``; of a half list sorted by i.
-        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` if edges are not known to be sorted.
         edge_shift: Lattice images crossed by each edge, shape ``[E, 3]``; ``None`` for open boundaries.
-        dist: Distances in Å as the search found them, not differentiable, shape ``[E]``; ``None`` where not known.
+        dist: Distances in Å from the search, not differentiable, shape ``[E]``; ``None`` if not known.
     """
 
     index: Tensor
@@ -39,7 +39,7 @@ class MeasuredGraph(NamedTuple):
     Attributes:
         index: ``(j, i)``, shape ``[2, E]``.
         dist: Distances in Å, differentiable in positions and cell, shape ``[E]``.
-        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` if edges are not known to be sorted.
     """
 
     index: Tensor
@@ -53,11 +53,11 @@ class Edges:
     Args:
         index: ``(j, i)``, shape ``[2, E]``.
         dist: Distances in Å, differentiable in positions and cell, shape ``[E]``.
-        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` where the order of edges is not known.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` if edges are not known to be sorted.
 
     Attributes:
-        half_list: One edge of each pair of directions, for programs that take these; ``None`` where they were not
-            looked for, or an edge has no other direction.
+        half_list: One edge of each pair of directions, for programs that use half lists; ``None`` if it was not
+            built, or an edge has no opposite one.
     """
 
     def __init__(self, index: Tensor, dist: Tensor, ptr: Tensor | None = None) -> None:
@@ -71,7 +71,7 @@ class Edges:
 
         Args:
             half_list: One of each pair.
-            measure: Gives all of them, when they are asked for.
+            measure: Returns all of them; called when they are needed.
         """
         edges = cls.__new__(cls)
         edges.half_list, edges._directed, edges._measure = half_list, None, measure
@@ -113,10 +113,10 @@ def prepare_edges(
     batch_size: int,
     backend: Backend = "auto",
 ) -> Edges:
-    """Edges of a batch, built where they are not given.
+    """Edges of a batch, built unless given.
 
     Edges that start at padding (``z == 0``), and those from an atom to itself, are moved to the cutoff, where windows
-    are zero: padding never acts on real atoms, and j ≠ i in the sums.
+    are zero, so that padding has no effect and sums run over j ≠ i.
 
     Args:
         z: Atomic numbers, shape ``[N]``.
@@ -128,13 +128,13 @@ def prepare_edges(
         cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
         pbc: Periodic directions, shape ``[B, 3]``; needed to build the graph of periodic structures.
         batch_size: Number of structures B.
-        backend: How lengths are computed, and whether a half list is looked for: not with ``"reference"``.
+        backend: How lengths are computed; ``"reference"`` uses no half lists.
 
     Returns:
         The edges; graphs built here are sorted by target and have ``ptr``.
 
     Raises:
-        ValueError: If a graph cannot be built from what is given, see :func:`pyg_schnet.neighbors.radius_graph`, or
+        ValueError: If a graph cannot be built, see :func:`pyg_schnet.neighbors.radius_graph`, or
             edges of periodic structures come without ``edge_shift``.
     """
     given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
@@ -158,31 +158,31 @@ def find_edges(
     batch_size: int,
     backend: Backend = "auto",
 ) -> tuple[Graph | None, Callable[[], Graph]]:
-    """Edges of a batch, not yet measured; arguments and errors of :func:`prepare_edges`.
+    """Edges of a batch without lengths; arguments and errors as for :func:`prepare_edges`.
 
     Returns:
-        A half list, ``None`` where it is not wanted or an edge has no other direction; and a function that gives all
-        edges.
+        A half list, or ``None`` if kernels do not use one or an edge has no opposite one; and a function that returns
+        all edges.
     """
     edge_index, edge_shift = _check_given(pos, edge_index, edge_shift, cell, pbc)
-    wanted = kernels_for(backend, z, pos) is not None and not _has_padding(z)
+    use_half_list = kernels_for(backend, z, pos) is not None and not _has_padding(z)
     if edge_index is not None:
         graph = Graph(edge_index, None, edge_shift)
-    elif (cell is None and pbc is None) or (wanted and is_open(cell, pbc, batch_size)):
+    elif (cell is None and pbc is None) or (use_half_list and is_open(cell, pbc, batch_size)):
         search = partial(_search, pos, batch, cutoff, batch_size)
-        found = close_pairs_once(pos, cutoff, batch, batch_size, backend=backend) if wanted else None
+        found = close_pairs_once(pos, cutoff, batch, batch_size, backend=backend) if use_half_list else None
         if found is not None:
             index, ptr, dist = found
             return Graph(index, ptr, None, dist), search
         graph = search()
     else:
         graph = _search(pos, batch, cutoff, batch_size, cell=cell, pbc=pbc)
-    half = _half_list(graph, z.size(0)) if wanted else None
+    half = _half_list(graph, z.size(0)) if use_half_list else None
     return half, lambda: graph
 
 
 def is_open(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> bool:
-    """Whether no structure of a batch is periodic, so that the faster search serves, which knows of no lattice."""
+    """Whether no structure of a batch is periodic, so that the faster search without lattice can be used."""
     if not isinstance(pbc, Tensor) or pbc.shape != (batch_size, 3) or pbc.dtype != torch.bool:
         return False
     if cell is not None and (cell.shape != (batch_size, 3, 3) or cell.requires_grad):
@@ -198,7 +198,7 @@ def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattic
 
 
 def _half_list(graph: Graph, num_atoms: int) -> Graph | None:
-    """One edge of each pair of directions; ``None`` where directed edges serve."""
+    """One edge of each pair of directions; ``None`` if there is no half list."""
     found = half_list(graph.index, graph.ptr, graph.edge_shift, num_atoms)
     if found is None:
         return None
@@ -226,14 +226,14 @@ def _without_padding(graph: MeasuredGraph, z: Tensor, cutoff: float) -> Measured
 
 
 def _has_padding(z: Tensor) -> bool:
-    """Whether there may be padding: it is looked for in memory at hand only, as other devices would be waited for."""
+    """Whether there may be padding; assumed on other devices than CPUs, since a check would wait for them."""
     return kernels_for("auto", z) is None or bool((z == 0).any())
 
 
 def _check_given(
     pos: Tensor, edge_index: Tensor | None, edge_shift: Tensor | None, cell: Tensor | None, pbc: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Given edges as kernels take them; raises unless shapes and types fit, and shifts come with what they need."""
+    """Given edges with the types that kernels take; raises unless shapes, types and the lattice fit."""
     if cell is not None and cell.dtype != pos.dtype:
         raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
     if edge_index is None:
@@ -310,7 +310,7 @@ def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:
     """Look up the embeddings of atomic numbers, eq. (4) of Schütt et al. (2020), shape ``[N, F]``.
 
     Raises:
-        ValueError: If an atomic number has no embedding; found after the look-up failed, so the good path pays nothing.
+        ValueError: If an atomic number has no embedding; checked only after the look-up has failed.
     """
     try:
         return embedding(z)

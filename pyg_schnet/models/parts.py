@@ -1,4 +1,4 @@
-"""Short names of the parts that models take, and back: parts to a description that JSON can hold."""
+"""Parts of models from short names, and their descriptions as JSON."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def make_window(window: str, cutoff: float) -> nn.Module:
 
 
 def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, out_channels: int) -> Readout:
-    """Readout by its short name, by the description of :func:`describe_readout`, or as it is.
+    """Readout from a short name, a description of :func:`describe_readout`, or a module.
 
     Args:
         readout: Short name (``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``, ``"spatial_extent"``; ``"add"`` is
@@ -133,7 +133,7 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise for numbers of features that are none.
+    """Raise unless numbers of features are positive integers.
 
     Raises:
         ValueError: If one is not a whole number of at least 1.
@@ -157,7 +157,7 @@ def _from_description(description: dict[str, Any]) -> Readout:
 
 
 def _check_readout(readout: Any) -> None:
-    """Raise for what cannot be called as a readout."""
+    """Raise unless an object can be called as a readout."""
     if isinstance(readout, Readout):
         return
     if isinstance(readout, type):

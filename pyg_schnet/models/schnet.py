@@ -38,24 +38,24 @@ class SchNet(Conversions, AtomisticModel):
         num_interactions: Number T of interaction blocks.
         num_gaussians: Number of Gaussians in the radial expansion.
         cutoff: Cutoff in Å.
-        readout: From atom features to the property: ``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``,
+        readout: Maps atom features to the property: ``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``,
             ``"spatial_extent"`` or a readout of :mod:`pyg_schnet.nn`.
         out_channels: Number of properties, for sums, means and maxima given by name.
         gamma: Inverse squared width of the Gaussians in Å⁻²; ``None`` takes :math:`1 / (2 \Delta\mu^2)`, the width of
-            PyTorch Geometric and SchNetPack. The chapter's is 10 Å⁻², see :meth:`from_paper`.
+            PyTorch Geometric and SchNetPack. Schütt et al. (2020) take 10 Å⁻², see :meth:`from_paper`.
         trainable_gaussians: Whether centres and widths of the Gaussians are learned.
         window: Cutoff window, ``"cosine"`` (eq. 15) or ``"hard"``.
         normalize: Whether convolutions are divided by the number of neighbours, eq. (18).
-        activate_filters: Whether the filter network ends with a softplus, as in the chapter. PyTorch Geometric and
+        activate_filters: Whether the filter network ends with a softplus, as in the paper. PyTorch Geometric and
             SchNetPack leave it off.
-        shared_weights: Whether all interaction blocks are one and the same.
+        shared_weights: Whether all interactions share one block.
         filters: Which filters are computed: ``"exact"`` ones by the network on every edge, ``"spline"`` ones from a
             table over the distance (:class:`pyg_schnet.nn.SplineFilter`); ``"auto"`` takes splined ones for an
-            unmodified :class:`pyg_schnet.nn.FilterNetwork` whose basis has a resolution, whatever device, mode and
-            structures are. Errors are at most about 1e-6 of the energies and 1e-5 of the largest force in evaluation,
-            in training ten times that.
-        num_grid_points: Points of the table's grid; ``None`` takes what these errors need.
-        backend: How it is computed, see :attr:`backend`.
+            unmodified :class:`pyg_schnet.nn.FilterNetwork` whose basis has a resolution, on any device, in any
+            mode and for any structures. Errors are at most about 1e-6 of the energies and 1e-5 of the largest force in
+            evaluation, and ten times that in training.
+        num_grid_points: Number of grid points of the table; ``None`` takes as many as these errors need.
+        backend: How operators are computed, see :attr:`backend`.
 
     Example:
         >>> import torch
@@ -141,13 +141,13 @@ class SchNet(Conversions, AtomisticModel):
         return [conv for conv in convs if isinstance(conv, CFConv)]
 
     def train(self, mode: bool = True) -> SchNet:
-        """Set training or evaluation mode; either way what is kept of weights is computed again."""
+        """Set training or evaluation mode; cached tables and weights are discarded."""
         self._engine.forget()
         return super().train(mode)
 
     def represent(self, z: Tensor, edges: Edges) -> Tensor:
         """Atom features after all interactions; see :meth:`AtomisticModel.represent`."""
-        x = self._engine.represent(self, z, edges, self.backend)  # all blocks in one call, where none has to be called
+        x = self._engine.represent(self, z, edges, self.backend)  # all blocks in one call, if possible
         return super().represent(z, edges) if x is None else x
 
     def energy_and_gradients(
@@ -163,7 +163,7 @@ class SchNet(Conversions, AtomisticModel):
         batch_size: int | None = None,
         strain: bool = False,
     ) -> EnergyGradients | None:
-        r"""Energies and their gradients of small structures in one step, which takes half the time of two by autograd.
+        r"""Energies and gradients of small structures in one call, twice as fast as by autograd.
 
         .. math:: \left(E,\ \frac{\partial E}{\partial \mathbf{r}_i},\
                   \frac{\partial E}{\partial \boldsymbol\varepsilon}\right)
@@ -182,7 +182,7 @@ class SchNet(Conversions, AtomisticModel):
             strain: Whether to compute the gradient with respect to strain.
 
         Returns:
-            Not differentiable; ``None`` where it has to be done by autograd, for reasons that :meth:`plan` tells.
+            Energies and gradients, not differentiable; ``None`` if autograd is needed (:meth:`plan` has the reasons).
 
         Raises:
             ValueError: If shapes or types do not fit, as in :meth:`forward`.
@@ -194,8 +194,8 @@ class SchNet(Conversions, AtomisticModel):
             >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
-        request = self._request(z, pos, edge_index, cell, pbc, batch_size)._replace(gradients=True)
-        weights = self._engine.prepare_potential(self, request)
+        asked = self._asked(z, edge_index, cell, pbc, batch_size)
+        weights = self._engine.prepare_potential(self, z, pos, **asked)
         if weights is None:
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
@@ -208,10 +208,10 @@ class SchNet(Conversions, AtomisticModel):
 
     @classmethod
     def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
-        """SchNet with the chapter's settings: 256 features, 6 blocks, Gaussians every 0.1 Å with γ = 10 Å⁻².
+        """SchNet as in Schütt et al. (2020): 256 features, 6 blocks, Gaussians every 0.1 Å with γ = 10 Å⁻².
 
         Args:
-            cutoff: Cutoff in Å, a multiple of 0.1; for the chapter's models without cutoff take one larger than every
+            cutoff: Cutoff in Å, a multiple of 0.1; for the paper's models without cutoff take one larger than every
                 molecule, with ``window="hard"``.
             **kwargs: Any other argument of :class:`SchNet`; the settings above can be overridden.
 

@@ -1,4 +1,4 @@
-"""Whether a model is still what its ``config`` builds."""
+"""Comparison of a model with what its ``config`` builds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _REMEDY = "save model.state_dict() and build the model in your own code"
 
 
 def check_described(model: Any, purpose: str = "stored in a model file") -> None:
-    """Raise unless a model is what its class builds from its ``config``, but for the values of weights.
+    """Raise unless a model has the structure that its class builds from ``config``; values of weights may differ.
 
     Classes of all parts, their options, the names and shapes of weights and overridden methods are compared; hooks are
     not.
 
     Args:
         model: The model.
-        purpose: What it cannot be otherwise, for the message.
+        purpose: What the check is for, for the message.
 
     Raises:
         ValueError: If a part differs; the message names it.
@@ -43,7 +43,7 @@ def check_described(model: Any, purpose: str = "stored in a model file") -> None
 
 
 def _differences(model: nn.Module, built: nn.Module) -> Iterator[str]:
-    """What differs, in sentences."""
+    """Descriptions of the differences."""
     found, expected = (dict(one.named_modules(remove_duplicate=False)) for one in (model, built))
     for name in expected:
         if name not in found:
@@ -61,19 +61,19 @@ def _differences_of_part(name: str, part: nn.Module, built: nn.Module) -> Iterat
         names = (
             names if names[0] != names[1] else [f"{one.__module__}.{one.__name__}" for one in map(type, (part, built))]
         )
-        yield f"{name} is a {names[0]} in the place of a {names[1]}"
+        yield f"{name} is a {names[0]} instead of a {names[1]}"
         return
     shapes, expected = _shapes(part), _shapes(built)
     for key in expected | shapes:
         if shapes.get(key) != expected.get(key):
-            yield f"{name}.{key} is {_shape(shapes.get(key))} in the place of {_shape(expected.get(key))}"
+            yield f"{name}.{key} is {_shape(shapes.get(key))} instead of {_shape(expected.get(key))}"
     options, own = vars(built), vars(part)
     for key in own:
         if key not in options and callable(getattr(type(part), key, None)):
             yield f"{name}.{key} was overridden"
     for key, value in options.items():
         if _is_option(key, value) and key in own and own[key] != value:
-            yield f"{name}.{key.lstrip('_')} is {own[key]!r} in the place of {value!r}"
+            yield f"{name}.{key.lstrip('_')} is {own[key]!r} instead of {value!r}"
 
 
 def _is_option(name: str, value: Any) -> bool:

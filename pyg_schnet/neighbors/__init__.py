@@ -1,8 +1,8 @@
 """Neighbour search: complete radius graphs of molecules, surfaces and crystals.
 
 :func:`radius_graph` is the one entry point; :func:`radius` connects two sets of points, :class:`VerletList` reuses a
-graph during dynamics, :class:`InteractionGraph` plugs into PyG's SchNet, and :func:`brute_radius_graph` is the slow
-obvious answer for tests. ``edge_index`` holds (j, i) and vectors are ``pos[j] - pos[i] + edge_shift @ cell``.
+graph during dynamics, :class:`InteractionGraph` plugs into PyG's SchNet, and :func:`brute_radius_graph` is a
+brute-force search for tests. ``edge_index`` holds (j, i) and vectors are ``pos[j] - pos[i] + edge_shift @ cell``.
 """
 
 from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples

@@ -1,4 +1,4 @@
-"""Input checks of the neighbour searches: what was expected, what came, what to do."""
+"""Input checks of the neighbour searches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyg_schnet.ops.dispatch import list_of
 
 
 class Structures(NamedTuple):
-    """Checked points: which structure each belongs to, and where the points of a structure start."""
+    """Checked points, the structure of each, and the first point of each structure."""
 
     pos: Tensor  # [N, 3], detached
     batch: Tensor  # [N] int64

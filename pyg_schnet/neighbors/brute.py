@@ -1,4 +1,4 @@
-"""The slow obvious neighbour search: loops over pairs and images, for tests of anything faster.
+"""Brute-force neighbour search: loops over pairs and images, for tests of faster ones.
 
 It shares no code with the other searches, only the formula of :mod:`pyg_schnet.neighbors.criterion`, evaluated by NumPy
 in the dtype of the positions. So the edges must agree exactly, also for neighbours that sit on the cutoff.
@@ -64,7 +64,7 @@ def brute_radius_graph(
 
 
 def edge_tuples(edge_index: Tensor, edge_shift: Tensor | None = None) -> list[tuple[int, ...]]:
-    """Edges as sorted tuples (j, i) or (j, i, S1, S2, S3), to compare graphs whatever the order of their edges.
+    """Edges as sorted tuples (j, i) or (j, i, S1, S2, S3), to compare graphs independently of the order of edges.
 
     Example:
         >>> edge_tuples(torch.tensor([[1, 0], [0, 1]]))
@@ -78,7 +78,7 @@ def _shifts_within(
     vec: np.ndarray, cell: np.ndarray, cutoff: float, offset: np.ndarray, reach: np.ndarray
 ) -> list[tuple[int, ...]]:
     """Lattice shifts that bring ``vec`` below the cutoff."""
-    tolerance = 1e-3  # of a lattice plane distance: the range may be too wide, never too narrow
+    tolerance = 1e-3  # of a lattice plane distance: the range may be too wide, but never too narrow
     ranges = [
         range(math.ceil(o - m - tolerance), math.floor(o + m + tolerance) + 1) if m > 0 else range(1)
         for o, m in zip(offset, reach, strict=True)

@@ -12,7 +12,7 @@ from pyg_schnet.neighbors.criterion import edge_exists
 def cluster_open(structures: Structures, cutoff: float) -> Tensor:
     """Edges of open structures, ``[2, E]``, sorted by target.
 
-    torch-cluster keeps at most ``max_num_neighbors`` points and says nothing about the rest, so the limit is set to the
+    torch-cluster silently drops points beyond ``max_num_neighbors``, so the limit is set to the
     size of the largest structure; on a GPU this costs memory proportional to the number of atoms times that size.
 
     Raises:

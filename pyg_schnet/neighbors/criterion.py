@@ -2,10 +2,10 @@
 
 Every backend only proposes pairs, with a slightly larger cutoff; this formula, evaluated in the dtype of the positions,
 keeps those that belong to the graph. So all backends return the same edges, also when a neighbour sits on the cutoff
-itself, as in a perfect crystal. Only there, in the last bit, can a length computed in another order differ.
+itself, as in a perfect crystal. Only there can a length computed in another order differ, by the last bit.
 
 Sums are written out, because a matrix product may round differently on every device, and squares are compared,
-because a square root may. Columns are worked on one by one and in place: a search spends most of its time here.
+because a square root may. Columns are processed one by one and in place, since searches spend most of their time here.
 """
 
 from __future__ import annotations

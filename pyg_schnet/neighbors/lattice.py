@@ -13,7 +13,7 @@ from pyg_schnet.ops.dispatch import list_of
 def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
     """Replace the rows of axes that are not periodic by unit vectors perpendicular to the other rows.
 
-    Slabs, wires and molecules then have a cell of three independent vectors, whatever their file said about the vacuum.
+    Slabs, wires and molecules then have a cell of three independent vectors, with any vector along the vacuum.
 
     Args:
         cell: Lattice vectors in rows, in Å, shape ``[B, 3, 3]``; rows of non-periodic axes may be zero.
@@ -46,7 +46,7 @@ def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
 
 
 class Lattice(NamedTuple):
-    """Completed cells of a batch and what follows from them."""
+    """Completed cells of a batch and quantities derived from them."""
 
     cell: Tensor  # [B, 3, 3] completed, rows in Å
     pbc: Tensor  # [B, 3]

@@ -36,7 +36,7 @@ def periodic_radius_graph(
     r"""Connect every atom with all atoms and periodic images closer than the cutoff.
 
     This is :func:`~pyg_schnet.neighbors.radius_graph` with a cell, which calls it; see there for the formula, the
-    arguments, the errors and the backends (``"torch_cluster"`` knows no cells).
+    arguments, the errors and the backends (``"torch_cluster"`` does not support cells).
 
     Returns:
         ``edge_index``, int64, shape ``[2, E]``, sorted by target, and ``edge_shift``, int32, shape ``[E, 3]``.

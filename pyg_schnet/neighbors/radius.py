@@ -63,9 +63,9 @@ def radius_graph(
     is complete: there is no limit on the number of neighbours. An atom is a neighbour of its own images, never of
     itself. Edges are sorted by target i; their order within a target is unspecified.
 
-    What comes back depends on the call alone: ``edge_index`` without ``cell`` and ``pbc``, and the pair
-    ``(edge_index, edge_shift)`` with them, also when ``pbc`` is ``False`` everywhere. The graph carries no gradient;
-    :func:`pyg_schnet.geometry.edge_vectors` makes it differentiable in positions and cell.
+    The result is ``edge_index`` without ``cell`` and ``pbc``, and the pair ``(edge_index, edge_shift)`` with them, also
+    when ``pbc`` is ``False`` everywhere. The graph carries no gradient; :func:`pyg_schnet.geometry.edge_vectors` is
+    differentiable with respect to positions and cell.
 
     Backends find the same edges: each proposes pairs and
     :func:`~pyg_schnet.neighbors.criterion.edge_exists` decides in the dtype of ``pos``.
@@ -136,8 +136,8 @@ def radius(
 ) -> Tensor:
     """Connect every target point with all source points of the same structure closer than the cutoff.
 
-    Open boundaries, complete, sorted by target. Equal indices are ordinary pairs here: the two sets may have nothing to
-    do with each other, as when filters are evaluated on a grid around a molecule.
+    Open boundaries, complete, sorted by target. Equal indices are ordinary pairs here, since the two sets
+    are independent, such as a molecule and a grid around it.
 
     Args:
         pos_src: Positions of sources in Å, shape ``[M, 3]``.

@@ -31,20 +31,20 @@ class VerletList:
     r"""Neighbour list for dynamics: built with a skin, filtered at every step, rebuilt when a pair could be missing.
 
     Every call returns the edges that :func:`~pyg_schnet.neighbors.radius_graph` would return for the positions and cell
-    given. Write the atoms now as those of the reference, strained with the cell, moved and wrapped:
+    given. The present positions are those of the reference, strained with the cell, displaced and wrapped:
 
     .. math:: \mathbf{r}_i = \mathbf{r}_i^0 \mathbf{A} + \boldsymbol{\delta}_i + \mathbf{k}_i \mathbf{H},
               \qquad \mathbf{H} = \mathbf{H}^0 \mathbf{A}
 
     with integer :math:`\mathbf{k}_i`. Shifts then follow as
-    :math:`\mathbf{S}_{ij} = \mathbf{S}_{ij}^0 + \mathbf{k}_i - \mathbf{k}_j`, so an atom wrapped through the boundary
-    costs nothing. A pair that is not in the list was at least cutoff + skin apart and is now at least
+    :math:`\mathbf{S}_{ij} = \mathbf{S}_{ij}^0 + \mathbf{k}_i - \mathbf{k}_j`, so wrapped atoms need
+    no rebuild. A pair that is not in the list was at least cutoff + skin apart and is now at least
     :math:`\sigma_\mathrm{min}(\mathbf{A}) (r_\mathrm{cut} + s) - 2 \max_i |\boldsymbol{\delta}_i|`, with the smallest
     singular value of the deformation; the list is rebuilt when this is less than the cutoff. At constant cell this is
     the usual criterion, half the skin. A common drift of a structure is subtracted first.
 
-    The list is also rebuilt when the number of atoms, ``batch``, ``pbc``, the dtype or the device changes. It does not
-    see that atoms were exchanged, and does not need to: exchanged atoms have moved.
+    The list is also rebuilt when the number of atoms, ``batch``, ``pbc``, the dtype or the device changes. Swapped
+    atoms need no check of their own, since they have moved.
 
     Args:
         cutoff: Cutoff in Å.
@@ -52,7 +52,7 @@ class VerletList:
         backend: How to build, see :func:`~pyg_schnet.neighbors.radius_graph`.
 
     Attributes:
-        n_rebuilds: How often the list was built, the first time included.
+        n_rebuilds: Number of times the list was built, including the first.
 
     Raises:
         ValueError: If ``cutoff`` or ``skin`` is not a positive finite length; on calls as ``radius_graph``.

@@ -1,4 +1,4 @@
-"""What layers are called with: shapes and types alone, so that nothing waits for the device."""
+"""Checks of the inputs of layers: shapes and types only, so that nothing waits for the device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def as_edge_index(edge_index: Any) -> Tensor:
         edge_index: Tensor or PyG's ``EdgeIndex``, of int64 or int32.
 
     Raises:
-        ValueError: If it is something else, such as a sparse adjacency; the message says how to convert that.
+        ValueError: If it is anything else, such as a sparse adjacency; the message says how to convert it.
 
     Example:
         >>> as_edge_index(torch.tensor([[1, 0], [0, 1]], dtype=torch.int32))
@@ -72,14 +72,14 @@ def check_edges(edge_index: Any, edge_dist: Any) -> Tensor:
 
 
 def check_features(x: Any, channels: int | None) -> None:
-    """Raise unless features are ``[N, channels]``, or a pair whose first entry is.
+    """Check that features have shape ``[N, channels]``, or the first entry of a pair has.
 
     Args:
         x: Features, or ``(x_src, x_dst)``.
         channels: Size of the features; ``None`` where it is not known.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If the shape or type does not fit.
     """
     x = x[0] if isinstance(x, (tuple, list)) else x
     if not isinstance(x, Tensor):

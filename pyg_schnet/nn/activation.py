@@ -12,7 +12,7 @@ __all__ = ["ShiftedSoftplus", "shifted_softplus"]
 
 @registered()
 class ShiftedSoftplus(nn.Module):
-    """Module twin of :func:`pyg_schnet.ops.shifted_softplus`, eq. (11); has no parameters.
+    """Shifted softplus, eq. (11), as a module without parameters; see :func:`pyg_schnet.ops.shifted_softplus`.
 
     Example:
         >>> import torch

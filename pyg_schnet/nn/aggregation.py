@@ -21,7 +21,7 @@ def is_forward(conv: MessagePassing) -> bool:
 def aggregate_messages(
     conv: MessagePassing, messages: Tensor, index: Tensor, ptr: Tensor | None, num_targets: int
 ) -> Tensor:
-    """Sum over the neighbours of each target, or what an ``aggr_module`` that was exchanged or hooked gives.
+    """Sum over the neighbours of each target, by the ``aggr_module`` where it was replaced or hooked.
 
     Args:
         conv: The convolution.

@@ -1,4 +1,4 @@
-"""Reference values of the elements: what of a property is known before learning."""
+"""Element energies and other reference values of the elements, fitted before training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MAX_Z = 99
 
 
 def element_counts(z: Tensor, batch: Tensor, batch_size: int, *, mean: bool = False) -> Tensor:
-    """How many atoms of each element a structure has, or which fraction of its atoms they are.
+    """Number, or fraction, of the atoms of each element in each structure.
 
     Args:
-        z: Atomic numbers, shape ``[N]``; 0 is padding and does not count.
+        z: Atomic numbers, shape ``[N]``; 0 is padding, which is not counted.
         batch: Structure of each atom, shape ``[N]``.
         batch_size: Number of structures B.
         mean: Whether to divide by the number of atoms.
@@ -51,7 +51,7 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
         References in float64, shape ``[B, out_channels]``.
 
     Raises:
-        IndexError: On CPUs, if an atom is of no element or structure that is there.
+        IndexError: On CPUs, if an atomic number or structure is out of range.
 
     Example:
         >>> atomref = torch.zeros(MAX_Z + 1, 1)
@@ -64,12 +64,12 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
 
 
 def fit_atom_references(counts: Tensor, target: Tensor) -> Tensor:
-    r"""Values of the elements that explain a property best, by least squares.
+    r"""Values of the elements that fit a property best, by least squares.
 
     .. math:: \min_{\mathbf{a}} \sum_b \Bigl( y_b - \sum_Z n_{bZ}\, a_Z \Bigr)^2
 
-    The result is rounded to float32 numbers: any reference serves, and these are the same in models of either
-    precision. Where compositions do not determine the values (all structures alike), the smallest ones are taken.
+    The result is rounded to float32, so that it is the same in models of either precision. Where compositions do not
+    determine the values (such as structures of one composition only), the smallest ones are taken.
 
     Args:
         counts: :func:`element_counts` of the training structures, shape ``[B, MAX_Z + 1]``.
@@ -94,10 +94,10 @@ def fit_atom_references(counts: Tensor, target: Tensor) -> Tensor:
         raise ValueError("target holds NaN or infinite values; remove or mask those structures first")
     references = torch.zeros(counts.size(1), target.size(1), dtype=torch.float64, device=counts.device)
     present = counts.any(0)
-    # The normal equations have one row an element; their pseudo-inverse also serves compositions that are dependent.
+    # The normal equations have one row for each element; the pseudo-inverse also solves dependent ones.
     matrix = counts[:, present].to(torch.float64)
     solution = torch.linalg.pinv(matrix.mT @ matrix, rtol=1e-12, hermitian=True) @ (matrix.mT @ target)
-    # One step of refinement gives back what squaring the condition number cost.
+    # One step of refinement recovers the digits that squaring the condition number cost.
     residual = target - matrix @ solution
     solution = solution + torch.linalg.pinv(matrix.mT @ matrix, rtol=1e-12, hermitian=True) @ (matrix.mT @ residual)
     references[present] = solution

@@ -32,11 +32,11 @@ def gaussian_basis(dist: Tensor, centers: Tensor, gamma: float | Tensor) -> Tens
 
 @registered()
 class GaussianBasis(nn.Module):
-    r"""Evenly spaced Gaussians from zero to the cutoff, eq. (14) of the chapter; see :func:`gaussian_basis`.
+    r"""Evenly spaced Gaussians from zero to the cutoff, eq. (14) of Schütt et al. (2020); see :func:`gaussian_basis`.
 
-    Three conventions for the width are in use, all of them reachable:
+    There are three conventions for the width:
 
-    - the chapter: spacing :math:`\Delta\mu = 0.1` Å and :math:`\gamma = 10` Å⁻² (:meth:`from_spacing`);
+    - Schütt et al. (2020): spacing :math:`\Delta\mu = 0.1` Å and :math:`\gamma = 10` Å⁻² (:meth:`from_spacing`);
     - PyTorch Geometric and SchNetPack: :math:`\gamma = 1 / (2 \Delta\mu^2)`, the default here;
     - anything else by ``gamma``.
 
@@ -81,7 +81,7 @@ class GaussianBasis(nn.Module):
 
     @property
     def resolution(self) -> float | None:
-        r"""Width :math:`1 / \sqrt{2 \gamma}` of the Gaussians in Å, the finest detail of what is made from them.
+        r"""Width :math:`1 / \sqrt{2 \gamma}` of the Gaussians in Å, the finest detail of filters made from them.
 
         ``None`` where widths are trained. Bases with a resolution are smooth on the whole line, also outside
         ``[0, cutoff]``, and can be put on a grid (:class:`pyg_schnet.nn.SplineFilter`).
@@ -92,10 +92,10 @@ class GaussianBasis(nn.Module):
     def from_spacing(
         cls, spacing: float = 0.1, cutoff: float = 5.0, *, gamma: float = 10.0, trainable: bool = False
     ) -> GaussianBasis:
-        r"""Basis with Gaussians every ``spacing`` Å from zero to ``cutoff`` Å, by default the chapter's.
+        r"""Basis with Gaussians every ``spacing`` Å from zero to ``cutoff`` Å, by default those of the paper.
 
         Raises:
-            ValueError: If ``cutoff`` is no multiple of ``spacing``.
+            ValueError: If ``cutoff`` is not a multiple of ``spacing``.
 
         Example:
             >>> GaussianBasis.from_spacing(0.1, cutoff=5.0)
@@ -104,7 +104,7 @@ class GaussianBasis(nn.Module):
         return cls(num_gaussians_for_spacing(spacing, cutoff), cutoff, gamma=gamma, trainable=trainable)
 
     def reset_parameters(self) -> None:
-        """Put centres and widths back to the even grid."""
+        """Reset centres and widths to the even grid."""
         with torch.no_grad():
             self.centers.copy_(torch.linspace(0.0, self.cutoff, self.num_gaussians))
             if self.trainable:
@@ -126,7 +126,7 @@ def num_gaussians_for_spacing(spacing: float, cutoff: float) -> int:
     """Number of Gaussians, both ends included, for one every ``spacing`` Å up to ``cutoff`` Å.
 
     Raises:
-        ValueError: If ``cutoff`` is no multiple of ``spacing``.
+        ValueError: If ``cutoff`` is not a multiple of ``spacing``.
 
     Example:
         >>> num_gaussians_for_spacing(0.1, 30.0)

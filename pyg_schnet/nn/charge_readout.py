@@ -13,7 +13,7 @@ from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.readout import Activation, AtomNetwork, Readout
 from pyg_schnet.ops.dispatch import wide_dtype
 
-_ROUNDING = 8.0  # error of a dipole, in roundings of the sum of its parts
+_ROUNDING = 8.0  # error of a dipole, in units of the rounding of its sum
 
 
 class _ChargeReadout(Readout):
@@ -28,7 +28,7 @@ class _ChargeReadout(Readout):
         from ase.data import atomic_masses  # here, so that importing the layers needs no ase
 
         masses = torch.as_tensor(atomic_masses[: MAX_Z + 1], dtype=self.scale.dtype)
-        masses[0] = 0.0  # padding weighs nothing
+        masses[0] = 0.0  # padding has no mass
         self.register_buffer("atomic_mass", masses)
 
     def charges(self, x: Tensor, z: Tensor) -> Tensor:
@@ -57,14 +57,14 @@ class DipoleReadout(_ChargeReadout):
         \tilde q_i = q(\mathbf{x}_i) - \frac{1}{n} \Bigl( \sum_k q(\mathbf{x}_k) - Q \Bigr)
 
     The charges add up to the total charge Q, so the dipole of a neutral molecule does not depend on the origin; that
-    of an ion does, and is taken about the centre of mass. Where a dipole vanishes by symmetry, within rounding of the
-    charges, its magnitude and all its derivatives are zero: the direction of what is left would be noise. A dipole is
-    not defined for periodic structures.
+    of an ion is relative to the centre of mass. Where a dipole vanishes by symmetry, within rounding of the charges,
+    its magnitude and all derivatives of it are zero, since its direction would be noise. The dipole of a periodic
+    structure is not defined.
 
     Args:
         hidden_channels: Size F of the atom features.
         magnitude: Whether to return the magnitude, ``[B, 1]``, instead of the vector, ``[B, 3]``.
-        neutralize: Whether charges are corrected to the total charge. PyTorch Geometric's SchNet does not do so.
+        neutralize: Whether charges are corrected to the total charge. PyTorch Geometric's SchNet does not correct them.
         origin: Origin :math:`\mathbf{r}_0`: ``"mass"`` (centre of mass) or ``"zero"`` (that of the positions).
         total_charge: Total charge Q of every structure in e.
         activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.

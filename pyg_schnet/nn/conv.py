@@ -15,16 +15,17 @@ from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.spline import SplineFilter, can_be_splined, check_num_grid_points, filters_from_table
-from pyg_schnet.ops import check_sources, spline_basis, spline_conv, spline_graph
+from pyg_schnet.ops import check_sources, spline_basis, spline_graph
 from pyg_schnet.ops.dispatch import FUSED_HOOKS, Backend, constant_in_programs, is_followed, may_fuse, registered
 from pyg_schnet.ops.graph import SplineGraph, spanned
+from pyg_schnet.ops.spline_conv import convolve
 
 Features = Tensor | tuple[Tensor, Tensor]
 Filters = Literal["auto", "exact", "spline"]
 
 
 class SplineEdges(NamedTuple):
-    """What :meth:`CFConv.message_and_aggregate` sums over.
+    """Edges with splined filters, the argument of :meth:`CFConv.message_and_aggregate`.
 
     Attributes:
         graph: The edges in the orders of the kernels, with the interval of each.
@@ -38,9 +39,9 @@ class SplineEdges(NamedTuple):
 
 
 def exclude_self_loops(edge_index: Tensor, edge_dist: Tensor, cutoff: float) -> Tensor:
-    """Move edges from an atom to itself to the cutoff, where windows are zero: the j ≠ i of the sums.
+    """Move edges from an atom to itself to the cutoff, where windows are zero, since sums run over j ≠ i.
 
-    Only the atom itself (distance zero) is meant. In a crystal an atom's periodic image is a neighbour and stays.
+    Only edges of length zero are moved: a periodic image of an atom is a neighbour.
     Shapes do not depend on the data, so nothing waits for the device.
 
     Args:
@@ -60,7 +61,7 @@ def exclude_self_loops(edge_index: Tensor, edge_dist: Tensor, cutoff: float) -> 
 
 
 def neighbor_counts(edge_index: Tensor, edge_dist: Tensor, cutoff: float, num_targets: int) -> Tensor:
-    """Number of neighbours within the cutoff of each target, at least 1: the n_nbh of eq. (18) of the chapter.
+    """Number of neighbours within the cutoff of each target, at least 1: the n_nbh of eq. (18) of Schütt et al. (2020).
 
     Args:
         edge_index: ``(j, i)``, shape ``[2, E]``.
@@ -85,33 +86,32 @@ class CFConv(MessagePassing):
 
     .. math:: \mathbf{x}'_i = \sum_{j \ne i} \mathbf{x}_j \circ W(\lVert \mathbf{r}_j - \mathbf{r}_i \rVert)
 
-    With ``normalize`` the sum is divided by the number of neighbours within the cutoff, eq. (18), which the chapter
+    With ``normalize`` the sum is divided by the number of neighbours within the cutoff, eq. (18), which the paper
     uses with the hard cutoff on crystals:
 
     .. math:: \mathbf{x}'_i = \frac{1}{n_i} \sum_{j \ne i} \mathbf{x}_j \circ W(r_{ij})
 
-    That count jumps when a neighbour crosses the cutoff, and the energy with it.
+    This number jumps when a neighbour crosses the cutoff, and so does the energy.
 
     Features may be a pair ``(x_src, x_dst)`` of which only the first is read: messages then go from atoms to other
     points, at which the convolution is evaluated (eq. 8 and 19).
 
     Filters are exact, the filter network on every edge, or splined, the network on a grid
     (:class:`pyg_schnet.nn.SplineFilter`); errors are at most about 1e-6 of the energies and 1e-5 of the largest force
-    in evaluation, in training ten times that. Which ones are taken depends on the layer alone, neither on device nor
-    on mode or number of edges: splined filters are for what is written here. A convolution or filter network that was
-    subclassed, overridden, exchanged in part or hooked has exact ones, as explainers see them; PyG's hooks on
-    ``message_and_aggregate`` are called with splined ones. Splined filters are summed without storing anything of the
-    size of ``[E, F]`` (:func:`pyg_schnet.ops.spline_conv`); inside of ``torch.func``, ``torch.compile``,
-    ``torch.jit.trace`` and forward-mode differentiation the same filters are made on every edge. ``torch.export`` hides
-    the classes of parts, so a live layer has exact filters there; one that was frozen
-    (:func:`pyg_schnet.engine.freeze.freeze`) keeps its table.
+    in evaluation, and ten times that in training. Which ones are used depends on the layer only, not on device, mode or
+    number of edges. A convolution or filter network that was subclassed, overridden, hooked or had a part replaced has
+    exact filters, as explainers need them; PyG's hooks on ``message_and_aggregate`` are called with splined ones.
+    Splined filters are summed without storing a tensor ``[E, F]`` (:func:`pyg_schnet.ops.spline_conv`); inside
+    ``torch.func``, ``torch.compile``, ``torch.jit.trace`` and forward-mode differentiation the same filters are
+    evaluated on every edge. ``torch.export`` hides the classes of parts, so filters are exact there, unless the layer
+    was frozen (:func:`pyg_schnet.engine.freeze.freeze`), which keeps its table.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
         normalize: Whether to divide by the number of neighbours, eq. (18).
         filters: ``"exact"`` or ``"spline"``; ``"auto"`` takes splined ones for an unmodified :class:`FilterNetwork`
             whose basis has a resolution.
-        num_grid_points: Points of the spline's grid; ``None`` takes as many as the errors above need.
+        num_grid_points: Number of grid points of the spline; ``None`` takes as many as the errors above need.
 
     Raises:
         ValueError: If ``filters`` is none of these, or ``"spline"`` and the network cannot be splined.
@@ -180,7 +180,7 @@ class CFConv(MessagePassing):
         """Distance in Å from which on filters are zero.
 
         Raises:
-            TypeError: If the filter network does not say so.
+            TypeError: If the filter network has no ``cutoff``.
         """
         cutoff = getattr(self.filter_network, "cutoff", None)
         if cutoff is None:
@@ -192,12 +192,12 @@ class CFConv(MessagePassing):
 
     @property
     def in_channels(self) -> int:
-        """Size of the features, as PyG's explainers ask for it; -1 where the filter network does not say it."""
+        """Size of the features, used by PyG's explainers; -1 if the filter network has no ``num_filters``."""
         return getattr(self.filter_network, "num_filters", -1)
 
     @property
     def out_channels(self) -> int:
-        """Size of the convolved features, that of the features."""
+        """Size of the convolved features, equal to that of the features."""
         return self.in_channels
 
     def train(self, mode: bool = True) -> CFConv:
@@ -255,9 +255,9 @@ class CFConv(MessagePassing):
 
     @constant_in_programs
     def is_splined(self) -> bool:
-        """Whether filters come from a table: nothing is exchanged, overridden or hooked, and they are not exact."""
+        """Whether filters come from a table: they are not exact, and nothing is replaced, overridden or hooked."""
         if self.table is not None and torch.compiler.is_compiling():
-            return True  # known when it was fixed; exporters put modules of other classes in the place of these
+            return True  # known when it was fixed; exporters replace modules by those of other classes
         return may_fuse(self, FUSED_HOOKS) and self.spline is not None
 
     def _splined(self, edge_dist: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ class CFConv(MessagePassing):
     def _fused(
         self, x_src: Tensor, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None, num_targets: int
     ) -> Tensor:
-        """:meth:`message_and_aggregate` with its hooks, in the way of PyG's ``propagate``."""
+        """:meth:`message_and_aggregate` with its hooks, as PyG's ``propagate`` calls it."""
         edges = self._spline_edges(edge_index, edge_dist, edge_ptr, (x_src.size(0), num_targets))
         arguments = {"x_src": x_src}
         for hook in self._message_and_aggregate_forward_pre_hooks.values():
@@ -283,7 +283,7 @@ class CFConv(MessagePassing):
     def _spline_edges(
         self, edge_index: Tensor, edge_dist: Tensor, edge_ptr: Tensor | None, size: tuple[int, int]
     ) -> SplineEdges:
-        """Edges with spline basis and table, where gradients are recorded also in the orders that these need."""
+        """Edges with spline basis and table; if gradients are recorded, also in the orders that these need."""
         spline, table = self._spline, self.table
         num_intervals = spline.num_grid_points - 1 if table is None else table.size(0) - 3
         interval, basis = spline_basis(edge_dist, self.cutoff, num_intervals, backend=self.backend)
@@ -311,7 +311,7 @@ class CFConv(MessagePassing):
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
         graph, basis, table = edges
         x_src = x_src.to(table.dtype)  # under autocast it comes in half precision
-        return spline_conv(x_src, table, basis, graph, backend=self.backend)
+        return convolve(x_src, table, basis, graph, backend=self.backend)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.filter_network}, normalize={self.normalize})"

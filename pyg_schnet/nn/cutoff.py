@@ -1,4 +1,4 @@
-"""Cutoff windows: by how much a neighbour at a given distance counts."""
+"""Cutoff windows: the weight of a neighbour at a given distance."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def cosine_cutoff(dist: Tensor, cutoff: float) -> Tensor:
 def hard_cutoff(dist: Tensor, cutoff: float) -> Tensor:
     """Step window: 1 below the cutoff, 0 from it on.
 
-    Energies built with it jump when an atom crosses the cutoff, which forces cannot see; use :func:`cosine_cutoff` for
-    dynamics. A cutoff larger than every structure gives the model without cutoff.
+    Energies jump when an atom crosses the cutoff, which forces do not show; use :func:`cosine_cutoff` for dynamics. A
+    cutoff larger than every structure gives the model without cutoff.
 
     Args:
         dist: Distances in Å, any shape.
@@ -70,7 +70,7 @@ class _Cutoff(nn.Module):
 
 @registered()
 class CosineCutoff(_Cutoff):
-    """Module twin of :func:`cosine_cutoff`.
+    """Cosine window, eq. (15), as a module; see :func:`cosine_cutoff`.
 
     Args:
         cutoff: Cutoff in Å.
@@ -88,7 +88,7 @@ class CosineCutoff(_Cutoff):
 
 @registered()
 class HardCutoff(_Cutoff):
-    """Module twin of :func:`hard_cutoff`.
+    """Step window as a module; see :func:`hard_cutoff`.
 
     Args:
         cutoff: Cutoff in Å.

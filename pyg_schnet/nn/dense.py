@@ -9,11 +9,11 @@ from torch import nn
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
-    r"""Atom-wise layer :math:`\mathbf{x}_i \mathbf{W} + \mathbf{b}`, eq. (10) of the chapter.
+    r"""Atom-wise layer :math:`\mathbf{x}_i \mathbf{W} + \mathbf{b}`, eq. (10) of Schütt et al. (2020).
 
-    A ``torch.nn.Linear``, so that what looks for such layers (pruning, LoRA, quantisation, counters of operations)
-    finds it, with Glorot-uniform weights and zero biases, as in the SchNet of PyTorch Geometric. Its own
-    ``reset_parameters`` is torch's; those of the modules of this package draw Glorot-uniform weights again.
+    A plain ``torch.nn.Linear``, which pruning, LoRA, quantisation and counters of operations find, with Glorot-uniform
+    weights and zero biases, as in the SchNet of PyTorch Geometric. ``reset_parameters`` of the layer itself is torch's;
+    that of the modules of this package draws Glorot-uniform weights again.
 
     Args:
         in_channels: Size of each input row.
@@ -42,7 +42,7 @@ def draw_glorot(layer: nn.Linear) -> None:
 
 
 def reset_parameters(*modules: nn.Module) -> None:
-    """Draw new weights for modules, Glorot-uniform ones for dense layers; parts without weights of their own stay."""
+    """Draw new weights for modules, Glorot-uniform ones for dense layers."""
     for module in modules:
         if type(module) is nn.Linear:
             draw_glorot(module)

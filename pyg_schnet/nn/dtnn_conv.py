@@ -29,7 +29,7 @@ class DTNNConv(MessagePassing):
         num_factors: Size of the factor space in which features and distances are multiplied.
         basis: Radial expansion :math:`\hat{\mathbf{d}}`; ``None`` takes 50 Gaussians up to the window's cutoff.
         window: Cutoff window on the messages; ``None`` takes the hard cutoff at the basis' cutoff (the paper has
-            neither window nor cutoff: all atoms of its molecules see each other).
+            neither window nor cutoff: all atoms of a molecule interact).
 
     Example:
         >>> conv = DTNNConv(30, 60)
@@ -62,12 +62,12 @@ class DTNNConv(MessagePassing):
 
     @property
     def in_channels(self) -> int:
-        """Size of the atom features, as PyG's explainers ask for it."""
+        """Size of the atom features, used by PyG's explainers."""
         return self.hidden_channels
 
     @property
     def out_channels(self) -> int:
-        """Size of the sums of messages, that of the atom features."""
+        """Size of the sums of messages, equal to that of the atom features."""
         return self.hidden_channels
 
     def reset_parameters(self) -> None:
@@ -104,7 +104,7 @@ class DTNNConv(MessagePassing):
         return self.lin_features(x)
 
     def _explains_features(self) -> bool:
-        """Whether messages are made from features as they are, whose size explainers are told by ``in_channels``."""
+        """Whether messages are made from the features themselves, whose size explainers take from ``in_channels``."""
         return bool(self.explain) and type(self).message is DTNNConv.message and "message" not in vars(self)
 
     def message(self, x_j: Tensor, factors: Tensor, window: Tensor) -> Tensor:

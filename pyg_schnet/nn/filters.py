@@ -1,4 +1,4 @@
-"""Continuous filters: networks that turn a distance into one weight for each feature."""
+"""Continuous filters: networks that map a distance to one factor for each feature."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FilterNetwork(nn.Module):
         basis: Radial expansion; ``None`` takes 50 Gaussians up to the window's cutoff.
         window: Cutoff window, with an attribute ``cutoff`` in Å and zero from there on; ``None`` takes the cosine
             window up to the basis' cutoff, or to 10 Å.
-        activate_filters: Whether the second dense layer is followed by the softplus, as in the chapter. PyTorch
+        activate_filters: Whether the second dense layer is followed by the softplus, as in the paper. PyTorch
             Geometric and SchNetPack leave it off; their weights need ``False``.
 
     Example:

@@ -29,7 +29,7 @@ class SchNetInteraction(nn.Module):
         filter_network: Continuous filter; ``None`` takes :class:`FilterNetwork` with 128 filters up to 10 Å.
         normalize: Whether the convolution is divided by the number of neighbours, eq. (18).
         filters: ``"auto"``, ``"exact"`` or ``"spline"``, see :class:`CFConv`.
-        num_grid_points: Points of the spline's grid, see :class:`CFConv`.
+        num_grid_points: Number of grid points of the spline, see :class:`CFConv`.
 
     Example:
         >>> import torch

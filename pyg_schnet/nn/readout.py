@@ -21,14 +21,14 @@ _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 @registered(lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)
 class AtomNetwork(nn.Module):
-    r"""Two atom-wise layers, :math:`\mathrm{dense} \circ \sigma \circ \mathrm{dense}`, that end every readout.
+    r"""Two atom-wise layers, :math:`\mathrm{dense} \circ \sigma \circ \mathrm{dense}`, the network of every readout.
 
     Args:
         hidden_channels: Size F of the atom features; the layer between has half of it.
         out_channels: Values for each atom.
-        activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in Schütt et al. (2020) and in PyTorch Geometric), ``"silu"``
-            (SchNetPack's default) or ``"tanh"`` (deep tensor neural network).
-        dropout: Part of the features that is left out in training, drawn for each atom.
+        activation: Nonlinearity: ``"ssp"`` (shifted softplus, as in Schütt et al. (2020) and in PyTorch Geometric),
+            ``"silu"`` (SchNetPack's default) or ``"tanh"`` (deep tensor neural network).
+        dropout: Probability with which a feature is set to zero in training.
 
     Raises:
         ValueError: If the activation is none of these, or the dropout is not at least 0 and below 1.
@@ -70,8 +70,8 @@ class AtomNetwork(nn.Module):
 class Readout(nn.Module):
     """Interface of all readouts: ``forward(x, z, pos, batch, batch_size)`` gives ``[batch_size, out_channels]``.
 
-    ``batch_size`` is a number and not read from ``batch``, so that nothing waits for the device and empty structures
-    at the end of a batch count.
+    ``batch_size`` is not computed from ``batch``, so that nothing waits for the device and empty structures at the end
+    of a batch are counted.
     """
 
     out_channels: int
@@ -81,14 +81,14 @@ class Readout(nn.Module):
         """Arguments that build the same readout again, as JSON can hold them.
 
         Raises:
-            NotImplementedError: If a subclass does not say them.
+            NotImplementedError: If a subclass does not define it.
         """
         raise NotImplementedError(
             f"{type(self).__name__} has no config, the dict of the arguments that build it; write one as a property"
         )
 
     def reset_parameters(self) -> None:
-        """Draw new weights; statistics of the data (scale, shift, references) stay."""
+        """Draw new weights; statistics of the data (scale, shift, element references) are kept."""
         reset_parameters(*self.children())
 
     def __repr__(self) -> str:
@@ -98,7 +98,7 @@ class Readout(nn.Module):
 
 
 class _PooledReadout(Readout):
-    """Atom-wise values, scaled, shifted and referred to the elements, then pooled; see its subclasses."""
+    """Atom-wise values with scale, shift and element references, pooled; see the subclasses."""
 
     reduce: Literal["sum", "mean", "max"]  # how they are pooled
     backend: Backend = "auto"
@@ -127,7 +127,7 @@ class _PooledReadout(Readout):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Arguments that build the same readout again; scale, shift and references are in the state dict."""
+        """Arguments that build the same readout again; scale, shift and element references are in the state dict."""
         return {
             "hidden_channels": self.hidden_channels,
             "out_channels": self.out_channels,
@@ -188,7 +188,7 @@ class _PooledReadout(Readout):
         return pool_atoms(self.network(x), z, batch, batch_size, *statistics, **how)
 
 
-_ATOM_VALUES = _PooledReadout.atom_values  # as written above, whatever is put in its place later
+_ATOM_VALUES = _PooledReadout.atom_values  # as defined above, even if it is patched later
 
 
 def _pooled(values: Tensor, real: Tensor, batch: Tensor, batch_size: int, reduce: str) -> Tensor:
@@ -222,7 +222,7 @@ class SumReadout(_PooledReadout):
         hidden_channels: Size F of the atom features.
         out_channels: Number of properties.
         activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
-        dropout: Part of the features that is left out in training, see :class:`AtomNetwork`.
+        dropout: Probability with which a feature is set to zero in training, see :class:`AtomNetwork`.
         scale: Scale s, unit of the property.
         shift: Shift t for each atom, unit of the property.
         atomref: References a, one row for each atomic number from 0 on; see :meth:`set_references`.
@@ -257,13 +257,13 @@ class MeanReadout(_PooledReadout):
 
 @registered(network=AtomNetwork)
 class MaxReadout(_PooledReadout):
-    r"""Intensive property of the atom that has most of it, such as the highest frequency of a crystal.
+    r"""Largest of the atom-wise values, for properties such as the highest frequency of a crystal.
 
     .. math:: P = \max_i \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
 
-    Schütt et al. (2020) take means for all intensive properties. A high frequency is that of a few light or tightly bound
-    atoms; in a mean, it would get lost among the others. The derivative is that of the largest atom and jumps where
-    another one becomes the largest, so this is no readout for forces.
+    Schütt et al. (2020) use means for all intensive properties. A high frequency belongs to a few light or tightly
+    bound atoms and would be averaged out. The derivative is that of the largest atom and jumps where another one
+    becomes the largest, so do not use this readout for forces.
 
     Arguments as in :class:`SumReadout`.
 

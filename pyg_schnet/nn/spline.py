@@ -1,4 +1,4 @@
-"""Filters tabulated over the distance: the same network, evaluated on a grid instead of on every edge."""
+"""Splined filters: the filter network evaluated on a grid of distances instead of on every edge."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
-from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_coefficients
+from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_table
 from pyg_schnet.ops.dispatch import Backend, may_fuse
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
 from pyg_schnet.ops.spline_basis import spline_basis
 
 TOLERANCE = 1e-5
-"""Error of the forces that is aimed at in evaluation, relative to the largest force."""
+"""Target error of the forces in evaluation, relative to the largest force."""
 
 TRAINING_TOLERANCE = 1e-4
-"""The same in training, where batches scatter by far more than that."""
+"""The same in training, where the noise of batches is far larger."""
 
 _ERROR_AT_WIDTH = 0.06
 """Relative error of forces with one grid point for each width of the Gaussians, extrapolated by the third power;
@@ -35,12 +35,13 @@ def num_grid_points_for(resolution: float, cutoff: float, tolerance: float = TOL
 
     .. math:: G = 1 + \frac{r_c}{\sigma} \sqrt[3]{\kappa / \varepsilon}
 
-    Slopes of a cubic spline err by the third power of the spacing over the finest detail σ; the factor κ is measured.
+    The error of the slopes of a cubic spline grows with the third power of the spacing over the finest detail σ; the
+    factor κ is measured.
 
     Args:
         resolution: Finest detail σ of the filters in Å, the width of the Gaussians.
         cutoff: End of the grid in Å.
-        tolerance: Error ε, relative to the largest force.
+        tolerance: Error ε relative to the largest force.
 
     Raises:
         ValueError: If the tolerance is not positive.
@@ -61,19 +62,19 @@ def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int
 
 
 def check_num_grid_points(num_grid_points: int | None) -> None:
-    """Raise unless a grid can have so many points; ``None`` is for as many as are needed."""
+    """Raise unless a grid can have this number of points; ``None`` stands for as many as needed."""
     if num_grid_points is not None and num_grid_points < 8:
         raise ValueError(f"num_grid_points must be at least 8, got {num_grid_points!r}")
 
 
 def can_be_splined(network: nn.Module, num_grid_points: int | None) -> bool:
-    """Whether the filters of a network are known to be as smooth as a spline on a grid needs.
+    """Whether the filters of a network are known to be smooth enough for a spline.
 
     Args:
-        network: The network, a :class:`FilterNetwork` and no subclass of it. Bases and windows of other packages say by
-            themselves, by an attribute ``resolution`` or ``vanishes``, that they may be evaluated on a grid; subclasses
-            of those of this package inherit no such word.
-        num_grid_points: Number of grid points, where it is given.
+        network: The network, a :class:`FilterNetwork` and not a subclass of it. Other bases and windows declare by an
+            attribute ``resolution`` or ``vanishes`` of their own that they may be evaluated on a grid; subclasses of
+            those of this package do not inherit it.
+        num_grid_points: Number of grid points, if given.
     """
     if type(network) is not FilterNetwork or "forward" in vars(network):
         return False
@@ -86,7 +87,7 @@ def can_be_splined(network: nn.Module, num_grid_points: int | None) -> bool:
 
 
 def _says(part: nn.Module, name: str) -> bool:
-    """Whether a part has an attribute of its own, or of a class that is not one of those that are subclassed."""
+    """Whether a part defines an attribute itself, rather than inheriting it from a class of this package."""
     owner = next((cls for cls in type(part).__mro__ if name in vars(cls)), None)
     ours = (GaussianBasis.__module__, CosineCutoff.__module__)
     return name in vars(part) or (owner is not None and owner.__module__ not in ours)
@@ -97,7 +98,7 @@ def _tensors(part: nn.Module) -> list[Tensor]:
 
 
 def options_of(module: nn.Module) -> tuple[Any, ...]:
-    """What a module does beside its weights: class and public attributes of all its parts, to be compared by value."""
+    """Class and public attributes of all parts of a module, without weights, to be compared by value."""
     return tuple(
         (type(part), *((name, _by_value(value)) for name, value in vars(part).items() if not name.startswith("_")))
         for part in module.modules()
@@ -115,12 +116,12 @@ def filters_from_table(dist: Tensor, table: Tensor, cutoff: float, backend: Back
 
     Args:
         dist: Distances d in Å, shape ``[E]``.
-        table: Coefficients **C**, shape ``[num_intervals + 3, F]``.
+        table: Table **C** of the spline, shape ``[num_intervals + 3, F]``.
         cutoff: End of the grid in Å; filters are zero from there on.
         backend: How the spline basis h is computed.
 
     Returns:
-        Shape ``[E, F]``.
+        Filters, shape ``[E, F]``.
 
     Example:
         >>> filters_from_table(torch.tensor([1.0, 6.0]), torch.ones(13, 2), cutoff=5.0)
@@ -134,18 +135,18 @@ def filters_from_table(dist: Tensor, table: Tensor, cutoff: float, backend: Back
 class SplineFilter(nn.Module):
     r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, :func:`filters_from_table`.
 
-    The network is evaluated at the G grid points and no longer on every edge; its weights receive gradients through the
-    table (:func:`pyg_schnet.ops.spline_coefficients`). Two derivatives are continuous, and distances
-    receive the exact derivative of the spline, so forces are the exact gradient of the energy. Where the window ends
-    smoothly, value and slope at the cutoff are exactly zero. Values err by the fourth power of the spacing.
+    The network is evaluated at G grid points instead of on every edge; its weights get gradients through the table
+    (:func:`pyg_schnet.ops.spline_table`). The spline has two continuous derivatives, and distances receive its exact
+    derivative, so forces are the exact gradient of the energy. Where the window ends smoothly, value and slope at the
+    cutoff are exactly zero. Errors of the values are of fourth order in the spacing.
 
-    The window is continued beyond both ends as its mirror image, which the cosine and the hard window are; a window
-    with a kink there is less accurate near it. Windows of other packages say by an attribute ``vanishes`` that value
-    and slope are zero at the cutoff.
+    The window is continued beyond both ends by its mirror image, as is right for the cosine and the hard window; a
+    window with a kink there is less accurate near it. Other windows declare by an attribute ``vanishes`` that value and
+    slope are zero at the cutoff.
 
     There are two grids. In training mode the table is computed in every step, on a coarser grid; in evaluation mode it
-    is kept until a weight changes, in whichever way. Grid points G for 50 Gaussians up to 5 Å, and errors that random
-    and trained models stay below (``benchmarks/spline_error.py``):
+    is cached until a weight changes. Numbers G of grid points for 50 Gaussians up to 5 Å, and upper bounds of the
+    errors of random and trained models (``benchmarks/spline_error.py``):
 
     ==========  ===  ========  =================================
     mode        G    energies  forces, over the largest force
@@ -156,13 +157,13 @@ class SplineFilter(nn.Module):
 
     Args:
         network: Filter network, whose basis has a ``resolution`` unless ``num_grid_points`` is given.
-        num_grid_points: Number G of points of both grids; ``None`` takes :func:`num_grid_points_for` the tolerances.
-        tolerance: Error of forces that is aimed at in evaluation mode, relative to the largest one; in training mode
-            it is at least 1e-4.
+        num_grid_points: Number G of grid points of both grids; ``None`` takes those of :func:`num_grid_points_for`.
+        tolerance: Target error of forces in evaluation mode, relative to the largest one; in training mode it is at
+            least 1e-4.
 
     Raises:
-        ValueError: If the number of grid points is too small, or cannot be found because the basis has no
-            ``resolution``; or if the network has a ``forward`` of its own.
+        ValueError: If the number of grid points is too small, or cannot be computed because the basis has
+            no ``resolution``, or if the network overrides ``forward``.
 
     Example:
         >>> from pyg_schnet.nn import CosineCutoff
@@ -189,7 +190,7 @@ class SplineFilter(nn.Module):
         self.grid_sizes()
 
     def grid_sizes(self) -> tuple[int, int]:
-        """Number of grid points in evaluation and in training, of the network as it is now."""
+        """Number of grid points in evaluation and in training, for the present basis of the network."""
         if self.given_grid_points is not None:
             return (int(self.given_grid_points),) * 2
         network = self.network
@@ -223,12 +224,12 @@ class SplineFilter(nn.Module):
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """What the table depends on beside weights and mode."""
+        """Options that the table depends on, besides weights and mode."""
         network = self.network
         return self.grid_sizes()[0], network.activate_filters, options_of(network.window), options_of(network.basis)
 
     def forget(self) -> None:
-        """Compute the table again when it is needed next."""
+        """Discard the cached table."""
         self._kept, self._samples = VersionedCache(), VersionedCache()
 
     def forward(self, dist: Tensor) -> Tensor:
@@ -236,10 +237,10 @@ class SplineFilter(nn.Module):
         return filters_from_table(dist, self.table(), self.cutoff, self.backend)
 
     def table(self, first: int = 0, count: int | None = None) -> Tensor:
-        """Spline table, differentiable in the weights of the network.
+        """Spline table, differentiable with respect to the weights of the network.
 
         Args:
-            first: First interval that it is needed for.
+            first: First interval of the table.
             count: Number of intervals; ``None`` for all from the first one on.
 
         Returns:
@@ -259,11 +260,11 @@ class SplineFilter(nn.Module):
         return values if count is None else values[first : first + count + 3]
 
     def compute(self, first: int = 0, count: int | None = None) -> Tensor:
-        """The table, computed now in the precision of the weights; arguments as in :meth:`table`."""
+        """The table without cache, in the precision of the weights; arguments as in :meth:`table`."""
         return tabulate(self.network, rows_of(self.samples(), first, count), backend=self.backend)
 
     def compute_precisely(self) -> Tensor:
-        """The table for evaluation without gradients, in float64 where the device has it, and then rounded.
+        """The table for evaluation without gradients, computed in float64 where the device has it, and rounded.
 
         Rounding errors of the network differ from one grid point to the next, and slopes divide them by the spacing.
         """
@@ -276,7 +277,7 @@ class SplineFilter(nn.Module):
         return tabulate(network, samples, backend=self.backend).to(weight.dtype)
 
     def samples(self) -> GridSamples:
-        """What the network is evaluated at; kept where it does not depend on weights."""
+        """Inputs of the network at the grid points; cached where they do not depend on weights."""
         network, weight = self.network, self.network.lin1.weight
         num_grid_points, kept = self.num_grid_points, None
         if not list(network.basis.parameters()):
@@ -292,21 +293,21 @@ class SplineFilter(nn.Module):
 def tabulate(
     network: FilterNetwork, samples: GridSamples, known: Tensor | None = None, backend: Backend = "auto"
 ) -> Tensor:
-    """Spline table of a network, differentiable in its weights any number of times.
+    """Spline table of a network, differentiable any number of times with respect to its weights.
 
     Args:
-        network: Filter network; called where a part of it is another one than this package's, or hooked.
-        samples: What it is evaluated at.
-        known: The table, where it is known and only its gradient is wanted.
+        network: Filter network; it is called if one of its parts was replaced or hooked.
+        samples: Inputs at the grid points.
+        known: The table, where it is known and only its gradient is needed.
         backend: How it is computed.
 
     Returns:
-        Shape ``[M - 4, num_filters]``.
+        Table, shape ``[M - 4, num_filters]``.
     """
     if not torch.compiler.is_compiling() and may_fuse(network):
         known = None if known is None else known.unsqueeze(0)
         return filter_table(samples, weights_of(network), network.activate_filters, known=known, backend=backend)[0]
-    return spline_coefficients(network.amplitude(samples.expansion) * samples.window, samples.vanishing)
+    return spline_table(network.amplitude(samples.expansion) * samples.window, samples.vanishing)
 
 
 def weights_of(network: FilterNetwork) -> list[Tensor]:
@@ -315,7 +316,7 @@ def weights_of(network: FilterNetwork) -> list[Tensor]:
 
 
 def grid_samples(network: FilterNetwork, num_grid_points: int) -> GridSamples:
-    """What a network is evaluated at for a grid, in its precision."""
+    """Inputs of a network at the points of a grid, in its precision."""
     weight, cutoff = network.lin1.weight, network.cutoff
     wide = torch.float32 if weight.device.type == "mps" else torch.float64
     steps = torch.arange(-OVERHANG, num_grid_points + OVERHANG, device=weight.device, dtype=wide)

@@ -1,4 +1,4 @@
-"""Values that are kept until the tensors they were computed from change."""
+"""Cache of a value until the tensors it was computed from change."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _TYPES = {Tensor, nn.Parameter, nn.Buffer}
 class VersionedCache:
     """One value, and the tensors it was computed from.
 
-    A change is seen by where a tensor lies in memory, and by comparing all of its elements with those that the value
-    was computed from: autograd's count of changes misses ``tensor.data``, inference mode and arrays that share memory.
+    A change is detected by the memory address of a tensor, and by comparing all of its elements with those that the
+    value was computed from: autograd's version counter misses ``tensor.data``, inference mode and arrays that share
+    memory.
     Copies start empty.
     """
 
@@ -31,15 +32,15 @@ class VersionedCache:
         return VersionedCache, ()
 
     def get(self, tensors: Sequence[Tensor], key: Hashable, compute: Callable[[], Any]) -> Any:
-        """The value kept for these tensors, or a new one; it carries no gradient.
+        """The cached value for these tensors, or a new one, without gradient.
 
         Args:
-            tensors: What the value is computed from.
-            key: What else it depends on.
-            compute: Makes the value.
+            tensors: Tensors that the value is computed from.
+            key: Anything else that it depends on.
+            compute: Computes the value.
 
         Returns:
-            The value; ``None`` where a change of the tensors could not be seen, so that nothing can be kept.
+            The value; ``None`` if changes of the tensors could not be detected, so that nothing can be cached.
         """
         if is_followed() or not _TYPES.issuperset(map(type, tensors)):
             return None
@@ -56,7 +57,7 @@ class VersionedCache:
         return self._value
 
     def _touched(self) -> bool:
-        """Whether an element has other bits than it had; so NaN is equal to itself, and -0.0 is not 0.0."""
+        """Whether the bits of an element have changed; NaN is equal to itself, and -0.0 differs from 0.0."""
         for now, before in self._elements:
             if not (before == now if type(before) is bytearray else torch.equal(_bits(now), before)):
                 return True
@@ -64,7 +65,7 @@ class VersionedCache:
 
 
 def _elements(tensors: Sequence[Tensor]) -> list[tuple[Any, Any]]:
-    """Tensors, and copies of their bits as they are now: of memory at hand as bytes, which compare the fastest."""
+    """Tensors and copies of their bits, as bytes for CPU tensors, which is fastest to compare."""
     found: list[tuple[Any, Any]] = []
     for tensor in map(Tensor.detach, tensors):
         if tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64):

@@ -1,11 +1,11 @@
-"""Operators: what is computed. One a file, with its formula, its composition of torch operations, its derivatives.
+"""Operators, one in each file, with formula, composition of plain torch operations, and derivatives.
 
-The public functions take ``backend``, see :func:`kernels_for`. How a backend computes them stands in
+The public functions take ``backend``, see :func:`kernels_for`. The kernels of a backend are in
 :mod:`pyg_schnet.backends`, which is imported when it is first used.
 """
 
 import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
-from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_coefficients
+from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_table
 from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.ops.edge_lengths import edge_lengths
 from pyg_schnet.ops.filter_table import filter_table
@@ -50,11 +50,11 @@ __all__ = [
     "shifted_softplus",
     "sort_edges",
     "spline_basis",
-    "spline_coefficients",
     "spline_conv",
     "spline_conv_grad_basis",
     "spline_conv_grad_table",
     "spline_graph",
+    "spline_table",
     "sum_species",
     "total_norm",
 ]

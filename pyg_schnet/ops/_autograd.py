@@ -1,7 +1,7 @@
-"""What operators with derivatives of their own have in common.
+"""Helpers for operators that define their own derivatives.
 
-Two private functions of torch are used here, since no public one does the same: whether autograd's engine is going to
-use a gradient, and the guard under which a kernel is called below autograd.
+Two private functions of torch are used here, since there are no public ones: one tells whether autograd's engine is
+going to use a gradient, the other is the guard under which a kernel is called below autograd.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyg_schnet.ops.dispatch import is_transformed
 
 
 def below_autograd() -> AbstractContextManager:
-    """Operators called inside are those of the device, without their derivatives."""
+    """Context in which operators are called without autograd, directly for their device."""
     return torch._C._AutoDispatchBelowAutograd()
 
 
@@ -89,10 +89,10 @@ def gradients_of(
     Args:
         function: Function of all inputs, made of operations that autograd knows; returns one tensor or several.
         inputs: Its arguments x.
-        grads: Gradient g by what it returns, or by the first ones of these; ``None`` where there is none.
+        grads: Gradients g with respect to its outputs, or to the first of them; ``None`` where there is none.
 
     Returns:
-        For each input its gradient; ``None`` where it requires none, or where nothing depends on it.
+        Gradient with respect to each input; ``None`` where it requires none, or no output depends on it.
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -110,7 +110,7 @@ def gradients_of(
 
 
 def _alias(value: Tensor, again: bool) -> Tensor:
-    """The same tensor in the place of a leaf; with its history behind it if that is to be differentiated."""
+    """An alias of the tensor that acts as a leaf; with its history behind it if that is to be differentiated."""
     if not value.requires_grad:
         return value
     return value.view_as(value) if again else value.detach().requires_grad_(True)

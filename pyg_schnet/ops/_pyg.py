@@ -1,4 +1,4 @@
-"""PyTorch Geometric, imported without what it says when it is imported; every room that needs it begins with this file.
+"""Import PyTorch Geometric without its warnings; every subpackage that needs it imports this file first.
 
 It scripts some of its modules, which torch has deprecated: a ``DeprecationWarning`` in torch 2.13, and in torch 2.14 a
 ``FutureWarning``, which Python shows.

@@ -1,4 +1,4 @@
-"""Cubic B-splines on a uniform grid: where a point lies, the basis functions there, and the table of a function."""
+"""Cubic B-splines on a uniform grid: interval and basis functions of a point, and the table of a function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from pyg_schnet.ops.dispatch import is_transformed
 
 SPAN = 4
-"""Rows of a table that act on a point: a cubic B-spline is non-zero on four intervals."""
+"""Rows of a table that contribute at a point: a cubic B-spline is non-zero on four intervals."""
 
 OVERHANG = 3
 """Samples needed before the first and after the last grid point: one row and two for the prefilter on each side."""
@@ -35,8 +35,8 @@ def locate(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Ten
         num_intervals: Number of intervals.
 
     Returns:
-        Interval, int64, and fraction t, differentiable in the distance, both of shape ``[E]``. Distances from the
-        cutoff on, or not a number, are put into some interval; see :func:`bspline_basis` for what becomes of them.
+        Interval, int64, and fraction t, differentiable in the distance, both of shape ``[E]``. For distances
+        beyond the cutoff and NaN the interval is valid but arbitrary; see ``inside`` of :func:`bspline_basis`.
 
     Example:
         >>> locate(torch.tensor([0.0, 2.6]), cutoff=5.0, num_intervals=10)
@@ -75,18 +75,18 @@ def bspline_basis(fraction: Tensor, inside: Tensor) -> Tensor:
 
 
 def interpolate(table: Tensor, basis: Tensor, interval: Tensor) -> Tensor:
-    """Spline at points of which interval ``[E]`` and basis ``[E, 4]`` are known, shape ``[E, F]``."""
+    """Spline at points given by interval ``[E]`` and basis ``[E, 4]``, shape ``[E, F]``."""
     return sum(basis[:, m : m + 1] * table.index_select(0, interval + m) for m in range(SPAN))
 
 
-def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
+def spline_table(samples: Tensor, vanishing: bool) -> Tensor:
     r"""Table of the cubic spline through samples of a smooth function, by a local prefilter.
 
-    .. math:: c_i = \bigl( 1 - \tfrac{1}{6} \delta^2 + \tfrac{1}{36} \delta^4 \bigr)\, f_i
+    .. math:: C_i = \bigl( 1 - \tfrac{1}{6} \delta^2 + \tfrac{1}{36} \delta^4 \bigr)\, f_i
 
     with the central difference δ. These are the first terms of the inverse of :math:`1 + \delta^2 / 6`, which
-    interpolation would need (`Unser (1999) <https://doi.org/10.1109/79.799930>`_, eq. 14). What is left out is of sixth
-    order in the spacing, while cubic splines err in the fourth.
+    interpolation would need (`Unser (1999) <https://doi.org/10.1109/79.799930>`_, eq. 14). The remainder is of sixth
+    order in the spacing, while the error of cubic splines is of fourth order.
 
     Args:
         samples: Function at grid points that begin three before the grid and end three after it, shape ``[G + 6, F]``.
@@ -94,6 +94,13 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
 
     Returns:
         Table, shape ``[G + 2, F]``, G grid points; rows k to k + 3 act on interval k.
+
+    Example:
+        >>> squares = torch.arange(-3.0, 8.0).square().unsqueeze(1)  # at -3 to 7, for a grid from 0 to 4
+        >>> table = spline_table(squares, vanishing=False)
+        >>> interval, fraction = locate(torch.tensor([1.5]), cutoff=4.0, num_intervals=4)
+        >>> interpolate(table, bspline_basis(fraction, torch.tensor([True])), interval)
+        tensor([[2.2500]])
     """
     if not torch.compiler.is_compiling() and is_transformed():
         return _prefilter(samples, vanishing)
@@ -101,7 +108,7 @@ def spline_coefficients(samples: Tensor, vanishing: bool) -> Tensor:
 
 
 def _prefilter(samples: Tensor, vanishing: bool) -> Tensor:
-    """What :func:`spline_coefficients` does, without derivative."""
+    """The prefilter of :func:`spline_table`, without derivative."""
     center, near, far = TAPS
     out = samples[2:-2] * center
     out.add_(samples[1:-3], alpha=near).add_(samples[3:-1], alpha=near)
@@ -120,7 +127,7 @@ def _transposed(grad: Tensor, vanishing: bool) -> Tensor:
     n = rows.size(0)
     for offset, factor in enumerate((far, near, center, near, far)):
         out[offset : offset + n].add_(rows, alpha=factor)
-    if vanishing:  # the last two coefficients were made from the one before
+    if vanishing:  # the last two rows were made from the one before
         rest = grad[-1] - 0.5 * grad[-2]
         taps = torch.tensor((far, near, center, near, far), dtype=grad.dtype, device=grad.device)
         out[n - 1 : n + 4].add_(rest * taps.unsqueeze(-1))

@@ -1,15 +1,15 @@
-"""What may be computed how: operators by kernels or by plain torch operations, modules with or without a call.
+"""Dispatch: operators by kernels or by plain torch operations, modules by their formula or by a call.
 
 Every public operator of :mod:`pyg_schnet.ops` takes ``backend``, and asks :func:`kernels_for` with it. The formula of a
-module is computed without calling its parts only where :func:`is_standard` says that these are unmodified; a part that
-was exchanged, subclassed, overridden, parametrised or hooked is called, always.
+module is computed without calling its parts only where :func:`is_standard` holds; a part that was replaced, subclassed,
+overridden, parametrised or hooked is always called.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args
 
@@ -38,14 +38,14 @@ def kernels_for(
 
     Args:
         backend: ``"auto"``, ``"reference"`` or ``"numba"``.
-        *tensors: All tensors that the kernels would read; ``None`` stands for an argument that is left out.
+        *tensors: All tensors that the kernels would read; ``None`` for arguments that are left out.
         needs: Name of the kernel, for operators that a backend need not have.
-        unless: Why kernels cannot take these tensors, where the operator knows of a reason.
+        unless: Reason why kernels cannot take these tensors; ``None`` if there is none.
 
     Returns:
-        With ``"auto"``, the numba backend if all tensors are dense memory on the CPU and only autograd follows what is
-        computed from them: not in transforms of ``torch.func``, in forward-mode differentiation, while ``torch.jit``
-        traces or a program is compiled or exported, and in half precision.
+        With ``"auto"``, the numba backend if all tensors are dense, on the CPU and in float32 or float64 (or integers),
+        and nothing but autograd records the computation: neither transforms of ``torch.func``, forward-mode
+        differentiation, ``torch.jit.trace``, nor compilation or export.
 
     Raises:
         ValueError: If the backend is none of these, or ``"numba"`` and the kernels cannot be used.
@@ -70,7 +70,7 @@ def kernels_for(
 
 
 def other_types(first: Tensor, *others: Tensor) -> str | None:
-    """Why kernels cannot take real tensors together, for ``unless``: torch promotes types, and they do not.
+    """Reason why kernels cannot take floating point tensors together: torch promotes types, kernels do not.
 
     Example:
         >>> other_types(torch.zeros(1), torch.zeros(1)) is None
@@ -123,10 +123,9 @@ def wide_dtype(x: Tensor) -> torch.dtype:
 
 
 def is_transformed() -> bool:
-    """Whether tensors may stand for others, or every operation on them is noted down.
+    """Whether a transform of ``torch.func``, forward-mode differentiation or ``torch.jit.trace`` is active.
 
-    So it is inside of transforms of ``torch.func``, in forward-mode differentiation and while ``torch.jit`` traces.
-    There, everything is made of operations of torch, which know what to do.
+    Inside these, only operations of torch are used, which support them.
 
     Example:
         >>> is_transformed(), torch.func.vmap(lambda x: x + is_transformed())(torch.zeros(2))
@@ -137,7 +136,7 @@ def is_transformed() -> bool:
 
 
 def is_followed() -> bool:
-    """Whether :func:`is_transformed`, or a program is being compiled or exported."""
+    """Whether :func:`is_transformed` holds, or a program is being compiled or exported."""
     return torch.compiler.is_compiling() or is_transformed()
 
 
@@ -154,15 +153,15 @@ def is_cast(x: Tensor) -> bool:
 
 
 def numbers_of(x: Tensor | None, what: str) -> Tensor | None:
-    """The numbers behind a tensor that is differentiated by ``torch.func`` or in forward mode.
+    """The values of a tensor that is differentiated by ``torch.func`` or in forward mode.
 
     Args:
         x: Tensor.
-        what: What it is, for the message.
+        what: Its meaning, for the error message.
 
     Raises:
-        ValueError: If there are several numbers behind each of its elements, as inside of ``torch.vmap``, or if they
-            would be noted down as constants, as ``torch.jit.trace`` does.
+        ValueError: If an element has several values, as inside of ``torch.vmap``, or if values would become constants,
+            as under ``torch.jit.trace``.
     """
     if x is None:
         return None
@@ -182,7 +181,7 @@ def numbers_of(x: Tensor | None, what: str) -> Tensor | None:
 
 
 def list_of(x: Tensor) -> list:
-    """The numbers of a tensor ``[N]``, also of one that was made inside of ``torch.func``, where torch 2.8 has no list.
+    """The values of a tensor ``[N]`` as a list, also inside of ``torch.func``, where torch 2.8 has no ``tolist``.
 
     Example:
         >>> list_of(torch.arange(2))
@@ -192,9 +191,9 @@ def list_of(x: Tensor) -> list:
 
 
 def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = _REAL) -> bool:
-    """Whether ``x`` is dense memory on the CPU of one of some types, and only autograd follows what is done with it.
+    """Whether ``x`` is a dense CPU tensor of one of the given types, recorded by nothing but autograd.
 
-    Fake tensors, those of ``torch.func`` and those of a compiler stand for others and hold no memory of their own.
+    Fake tensors and those of ``torch.func`` or a compiler hold no memory of their own.
 
     Example:
         >>> is_dense_cpu(torch.zeros(2)), is_dense_cpu(torch.zeros(2, dtype=torch.bfloat16))
@@ -204,7 +203,7 @@ def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = _REAL) -> bool:
 
 
 def is_at_hand(x: Tensor) -> bool:
-    """Whether the values of a tensor may be looked at: no device is to be waited for, and they stand for themselves.
+    """Whether the values of a tensor can be read without waiting for a device, and outside of transforms.
 
     Example:
         >>> is_at_hand(torch.zeros(2)), is_at_hand(torch.zeros(2, device="meta"))
@@ -236,14 +235,14 @@ _GLOBAL_HOOKS = (
     "_global_backward_pre_hooks",
 )
 _as_written: list[tuple[type, str, Any]] = [
-    *((cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding)),
+    *((cls, "forward", cls.forward) for cls in (nn.Linear, nn.Embedding, SumAggregation)),
     *((nn.Module, name, getattr(nn.Module, name)) for name in ("__call__", "_call_impl")),
     (MessagePassing, "propagate", MessagePassing.propagate),
 ]
 _convolutions: list[type[MessagePassing]] = []
 
 FUSED_HOOKS = frozenset({"_message_and_aggregate_forward_pre_hooks", "_message_and_aggregate_forward_hooks"})
-"""PyG's hooks on the fused sum of a convolution, which is taken with them."""
+"""PyG's hooks on the fused sum of a convolution, which is used with them."""
 
 
 def registered(**parts: type | None) -> Callable[[Class], Class]:
@@ -264,11 +263,11 @@ def registered(**parts: type | None) -> Callable[[Class], Class]:
 
 
 def is_unmodified(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
-    """Whether a module itself, without its parts, is of a registered class, not overridden and not hooked.
+    """Whether a module, without its parts, is of a registered class, not overridden and not hooked.
 
     Args:
         module: The module.
-        allowed: Names of hooks that do not count.
+        allowed: Names of hooks to ignore.
     """
     cls = type(module)
     if cls not in _PARTS or is_any_hooked() or is_patched():
@@ -282,7 +281,7 @@ def is_standard(module: nn.Module, allowed: frozenset[str] = frozenset()) -> boo
 
     Args:
         module: The module.
-        allowed: Names of hooks of the module itself that do not count.
+        allowed: Names of hooks of the module itself to ignore.
     """
     return next(modifications(module, allowed), None) is None
 
@@ -292,21 +291,21 @@ may_fuse = is_standard
 
 
 def constant_in_programs(function: Function) -> Function:
-    """Decorator: a compiler asks the function once and keeps its answer, and does not look into it.
+    """Decorator: a compiler calls the function once, keeps the result and does not trace it.
 
-    This is ``torch.compiler.assume_constant_result`` without the import of the compiler, which takes a second.
+    Like ``torch.compiler.assume_constant_result``, without importing the compiler, which takes a second.
     """
     function._dynamo_marked_constant = True
     return function
 
 
 def modifications(module: nn.Module, allowed: frozenset[str] = frozenset(), name: str = "") -> Iterator[str]:
-    """What keeps a module from being standard, in words such as ``"lin1 has a forward hook"``.
+    """Reasons why a module is not standard, such as ``"lin1 has a forward hook"``.
 
     Args:
         module: The module.
-        allowed: Names of hooks of the module itself that do not count.
-        name: Name of the module, for the words.
+        allowed: Names of hooks of the module itself to ignore.
+        name: Name of the module in these reasons.
     """
     if is_any_hooked():
         yield "a hook is registered for all modules"
@@ -342,12 +341,13 @@ def _modifications(module: nn.Module, allowed: frozenset[str], name: str) -> Ite
 def _is_clean(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
     """Whether no method is overridden on a module itself, and no hook is to be called with it."""
     own = module.__dict__
+    methods, hooks = _names_of_calls(type(module), tuple(own))
     return (
-        all(_is_own_propagate(module, name) for name in own.keys() & _methods(type(module)))
+        (not methods or all(_is_own_propagate(module, name) for name in methods))
         and own.get("_compiled_call_impl") is None
         and not own.get("_explain")
         and own.get("flow", "source_to_target") == "source_to_target"
-        and not any(own[name] for name in own if is_of_calls(name) and name not in allowed)
+        and not any([own[name] and name not in allowed for name in hooks])  # noqa: C419 - a list is faster
     )
 
 
@@ -363,8 +363,14 @@ def _what_is_changed(module: nn.Module, allowed: frozenset[str] = frozenset()) -
     return "is compiled, explained, or passes messages from target to source"
 
 
+@lru_cache(maxsize=256)
+def _names_of_calls(cls: type, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the attributes that a module has itself, those that hide a method, and those that hold hooks of calls."""
+    return tuple(name for name in names if name in _methods(cls)), tuple(filter(is_of_calls, names))
+
+
 def _is_own_propagate(module: nn.Module, name: str) -> bool:
-    """Whether what hides a method is PyG's ``propagate``, which explainers leave on a convolution."""
+    """Whether an attribute that hides a method is PyG's ``propagate``, which explainers leave on a convolution."""
     cls, function = type(module), getattr(vars(module)[name], "__func__", None)
     return name == "propagate" and function in (cls.propagate, getattr(cls, "_jinja_propagate", None))
 
@@ -380,17 +386,17 @@ def is_any_hooked() -> bool:
 
 
 def is_patched() -> bool:
-    """Whether a method of a registered class is another one than it was when the class was written."""
+    """Whether a method of a registered class was replaced after the class was defined."""
     same = all([getattr(cls, name, None) is method for cls, name, method in _as_written])  # noqa: C419 - faster
     return not same or not all(map(_propagates_as_pyg, _convolutions))
 
 
 def _propagates_as_pyg(cls: type[MessagePassing]) -> bool:
-    """Whether ``propagate`` is PyG's, or what PyG has written for the class."""
+    """Whether ``propagate`` is PyG's own, or the one that PyG generated for the class."""
     propagate = cls.propagate
     return propagate is MessagePassing.propagate or propagate.__module__.startswith(f"{cls.__module__}_{cls.__name__}")
 
 
 def is_of_calls(name: str) -> bool:
-    """Whether an attribute holds hooks that calls or gradients run; hooks of saving and loading change neither."""
+    """Whether an attribute holds hooks that run with calls or gradients, rather than with saving and loading."""
     return name.endswith("_hooks") and "state_dict" not in name

@@ -51,7 +51,7 @@ def edge_lengths(
 
     Raises:
         ValueError: If the shape of an argument does not fit, or one is missing.
-        IndexError: If an edge names an atom, or an atom a structure, that is not there.
+        IndexError: If an index of an atom or structure is out of range.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
@@ -71,7 +71,9 @@ def edge_lengths(
 def _lattice(
     pos: Tensor, edge_index: Tensor, edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Cells, ``[B, 3, 3]``, and the structure of each atom; raises unless shapes fit, since kernels only read."""
+    """Cells, ``[B, 3, 3]``, and the structure of each atom; raises unless shapes fit, which kernels do not check."""
+    if pos.dim() != 2 or pos.size(1) != 3:
+        raise ValueError(f"pos must hold positions in Å, shape [N, 3]; got {list(pos.shape)}")
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(f"edge_index must hold (j, i) of each edge, shape [2, E]; got {list(edge_index.shape)}")
     if edge_shift is None:
@@ -98,7 +100,7 @@ def _lattice(
 def _refusal(
     pos: Tensor, edge_index: Tensor, shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
 ) -> str | None:
-    """Why the kernels are not written for these types; ``None`` where they are."""
+    """Reason why there are no kernels for these types; ``None`` if there are."""
     if (
         not pos.is_floating_point()
         or edge_index.dtype != torch.int64
@@ -118,7 +120,7 @@ def _composition(
     batch: Tensor | None,
     loop_length: float,
 ) -> Tensor:
-    """The same as plain operations of torch."""
+    """Lengths by plain operations of torch."""
     wide = wide_dtype(pos)  # gradients of the many edges of an atom are summed in it
     vec = edge_vectors(pos.to(wide), edge_index, edge_shift, None if cell is None else cell.to(wide), batch)
     dist = safe_norm(vec)
@@ -127,7 +129,7 @@ def _composition(
 
 
 def _computed(pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
-    """The registered operator itself, not differentiable."""
+    """Kernel of the registered operator, not differentiable."""
     *arguments, backend = rest
     kernels = kernels_for(backend, pos, edge_index, *arguments[:-1])
     if kernels is None:
@@ -136,7 +138,7 @@ def _computed(pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
 
 
 def _measured(kernels: ModuleType, pos: Tensor, edge_index: Tensor, *rest: Any) -> Tensor:
-    """The same by kernels."""
+    """Lengths by kernels; raises if an index is out of range."""
     *lattice, loop_length = rest
     dist = kernels.edge_lengths(pos, edge_index, *_with_batch(pos, *lattice), loop_length)
     if dist is None:
@@ -147,7 +149,7 @@ def _measured(kernels: ModuleType, pos: Tensor, edge_index: Tensor, *rest: Any) 
 def _with_batch(
     pos: Tensor, edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The lattice with a structure for each atom, also where there is one only."""
+    """The lattice, with ``batch`` also where there is only one structure."""
     if edge_shift is None or batch is not None:
         return edge_shift, cell, batch
     return edge_shift, cell, torch.zeros(pos.size(0), dtype=torch.int64)
@@ -195,7 +197,7 @@ class _EdgeLengths(torch.autograd.Function):
 
 
 class _Backward(torch.autograd.Function):
-    """Gradients with respect to positions and cells, as a function of what they are made of."""
+    """Gradients with respect to positions and cells, as a differentiable function of their inputs."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, pos: Tensor, cell: Tensor | None, *constants: Any) -> tuple[Tensor, ...]:

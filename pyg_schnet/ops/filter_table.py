@@ -1,10 +1,10 @@
-r"""Spline tables of filter networks that are alike, as one operator.
+r"""Spline tables of filter networks of the same shape, as one operator.
 
 .. math:: \mathbf{C}_t = P \bigl( f \circ \mathrm{ssp}(\mathrm{W}_{2, t}\, \mathrm{ssp}(\mathrm{W}_{1, t} \mathbf{e}
           + \mathbf{b}_{1, t}) + \mathbf{b}_{2, t}) \bigr)
 
 with the expansion **e** and the window f at the samples of a grid, the same for all networks, and the prefilter P of
-:func:`pyg_schnet.ops.spline_coefficients`. Without ``activate``, the outer softplus is left out.
+:func:`pyg_schnet.ops.spline_table`. Without ``activate``, the outer softplus is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_schnet.ops._autograd import gradients_of
-from pyg_schnet.ops.bspline import spline_coefficients
+from pyg_schnet.ops.bspline import spline_table
 from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.softplus import shifted_softplus
 
@@ -28,7 +28,7 @@ _PER_NETWORK = 4
 
 
 class GridSamples(NamedTuple):
-    """What filter networks are evaluated at, for M consecutive samples of a grid.
+    """Inputs of filter networks at M consecutive samples of a grid.
 
     Attributes:
         expansion: Radial expansion of the distances, shape ``[M, num_gaussians]``.
@@ -52,18 +52,18 @@ def filter_table(
     """Spline tables of T networks; differentiable in the weights any number of times.
 
     Args:
-        samples: What the networks are evaluated at.
+        samples: Inputs of the networks.
         weights: Weights ``[K, num_gaussians]``, bias ``[K]``, weights ``[K, K]`` and bias ``[K]`` of the first network,
             then those of the next one.
         activate: Whether the networks end with a softplus.
-        known: The tables, where they are known and only their gradient is wanted.
+        known: The tables, where they are known and only their gradient is needed.
         backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
 
     Returns:
-        Shape ``[T, M - 4, K]``.
+        Tables, shape ``[T, M - 4, K]``.
 
     Raises:
-        ValueError: If the kernels are asked for by ``backend`` and cannot be used.
+        ValueError: If ``backend="numba"`` and the kernels cannot be used.
 
     Example:
         >>> samples = GridSamples(torch.zeros(16, 5), torch.ones(16, 1), True)
@@ -85,7 +85,7 @@ def compose(
     """The table of one network in operations of torch, shape ``[M - 4, K]``."""
     filters = F.linear(shifted_softplus(F.linear(samples.expansion, w1, b1), backend=backend), w2, b2)
     filters = (shifted_softplus(filters, backend=backend) if activate else filters) * samples.window
-    return spline_coefficients(filters, samples.vanishing)
+    return spline_table(filters, samples.vanishing)
 
 
 def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
@@ -93,20 +93,20 @@ def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
 
 
 def _sample(kernels: ModuleType, samples: GridSamples, activate: bool, weights: Sequence[Tensor]) -> tuple[Tensor, Any]:
-    """The tables, and what their gradient needs."""
+    """The tables, and the intermediate results for their gradient."""
     networks = kernels.Networks.pack(*samples, activate, list(zip(*_by_network(weights), strict=True)))
     tables, sampled = kernels.filter_table(networks)
     return tables, (networks, sampled)
 
 
 class FilterTableFunction(torch.autograd.Function):
-    """Tables with their gradient with respect to weights by hand; thirty small operations are as many calls."""
+    """Tables, with one kernel for the gradient with respect to weights instead of thirty small operations."""
 
     @staticmethod
     def forward(
         ctx: Any, kernels: ModuleType, samples: GridSamples, activate: bool, known: Tensor | None, *weights: Tensor
     ) -> Tensor:
-        """The tables; what is ``known`` is not computed again."""
+        """The tables, computed unless they are ``known``."""
         ctx.save_for_backward(*weights)
         ctx.arguments, ctx.kept = (kernels, samples, activate), None
         if known is not None:

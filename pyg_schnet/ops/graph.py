@@ -1,4 +1,4 @@
-"""The edges of a graph in the orders in which splined convolutions walk them."""
+"""Edges of a graph in the orders in which splined convolutions read them."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class SplineGraph(NamedTuple):
         return self._replace(interval_ptr=ptr, interval_order=order)
 
     def in_both_directions(self) -> SplineGraph:
-        """All edges of a half list (:func:`pyg_schnet.ops.half_list`): first as they are, then turned round.
+        """All edges of a half list (:func:`pyg_schnet.ops.half_list`): first as they are, then reversed.
 
-        What belongs to the edges, such as their basis, has to be repeated in the same way.
+        Attributes of edges, such as their basis, have to be repeated in the same way.
         """
         source, target = torch.cat([self.source, self.target]), torch.cat([self.target, self.source])
         ptr, order = sort_edges(target, self.target_ptr.size(0) - 1)
@@ -86,6 +86,9 @@ def spline_graph(
         num_targets: Number of targets.
         target_ptr: Begin and end of each target's edges, for edges sorted by target; otherwise they are sorted here.
 
+    Returns:
+        Graph with the order by target.
+
     Example:
         >>> graph = spline_graph(torch.tensor([3, 5]), torch.tensor([[0, 1], [1, 0]]), 2)
         >>> graph.target_order
@@ -101,15 +104,15 @@ def spline_graph(
 
 
 def spanned(interval: Tensor, num_intervals: int | None) -> tuple[Tensor, int, int | None]:
-    """Intervals counted from the first one that occurs: atoms are not closer than their bonds.
+    """Intervals counted from the first one that occurs, since no atoms are closer than a bond length.
 
     Args:
         interval: Interval of each edge, shape ``[E]``.
         num_intervals: Number of intervals; ``None`` leaves the intervals as they are.
 
     Returns:
-        Intervals, the first one that occurs, and how many there are from it to the last one that occurs. Where looking
-        would wait for a device, all are taken to occur.
+        Intervals, the first one that occurs, and how many there are from it to the last one that occurs. On other
+        devices than CPUs, all are assumed to occur, so that nothing waits for the device.
 
     Example:
         >>> spanned(torch.tensor([5, 3]), 10)
@@ -122,5 +125,5 @@ def spanned(interval: Tensor, num_intervals: int | None) -> tuple[Tensor, int, i
 
 
 def check_sources(source: Tensor, num_sources: int) -> None:
-    """Raise an IndexError unless sources lie between 0 and ``num_sources - 1``; on CPUs, where looking is cheap."""
+    """Raise an IndexError unless sources lie between 0 and ``num_sources - 1``; checked on CPUs only."""
     check_keys(source, num_sources)

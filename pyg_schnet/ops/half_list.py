@@ -1,4 +1,4 @@
-"""Half lists: one edge of each pair of directions, as the programs of the numba backend for all blocks take them."""
+"""Half lists, with one edge of each pair of directions, for the kernels that compute all interaction blocks at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class HalfList(NamedTuple):
     """One edge of each pair of directions.
 
     Attributes:
-        edges: Which edges these are, ascending, shape ``[P]``.
+        edges: Indices of these edges, ascending, shape ``[P]``.
         index: Their ends ``(j, i)``, sorted by i, shape ``[2, P]``.
-        ptr: Begin and end of each target's, shape ``[N + 1]``.
+        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
     """
 
     edges: Tensor
@@ -37,12 +37,12 @@ def half_list(edge_index: Tensor, ptr: Tensor | None, edge_shift: Tensor | None,
         num_atoms: Number of atoms N.
 
     Returns:
-        ``None`` where directed edges serve: for directed graphs, for edges that are not sorted by target and source
-        (images of one atom so that reversal turns them round, as those of this package are), for atoms with more than
-        :data:`MANY_EDGES` edges, and for other devices than CPUs.
+        The half list; ``None`` for directed graphs, for edges that are not sorted by target and source (and images of
+        one atom such that their order is reversed for the opposite direction, as in graphs of this package), for atoms
+        with more than :data:`MANY_EDGES` edges, and on other devices than CPUs.
 
     Raises:
-        ValueError: If ``edge_shift`` has not one row for each edge.
+        ValueError: If ``edge_shift`` does not have one row for each edge.
 
     Example:
         >>> half_list(torch.tensor([[1, 2, 0, 0], [0, 0, 1, 2]]), None, None, 3).edges

@@ -9,8 +9,8 @@ A block is, with its table C, the spline basis h of the edges and the number n o
 
 and the features before the first block are the rows :math:`\mathbf{A}_{Z_i}` of the embedding. Three passes have
 kernels: forward, backward, and the backward pass of the gradient with respect to h, which training on forces needs
-(double backward). Every derivative beyond these is taken of :func:`compose`, the formula above in operations that
-autograd knows.
+(double backward). Further derivatives are those of :func:`compose`, the formula above in differentiable
+operations.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.linear import linear
 from pyg_schnet.ops.softplus import shifted_softplus
-from pyg_schnet.ops.spline_conv import spline_conv
+from pyg_schnet.ops.spline_conv import convolve
 
 
 class BlockWeights(NamedTuple):
@@ -63,26 +63,26 @@ def interactions(
     keep_for_weights: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Atom features after all T blocks; differentiable in all tensors of real numbers, any number of times.
+    """Atom features after all T blocks; differentiable any number of times with respect to all floating point tensors.
 
     Args:
-        z: Row of the embedding for each atom, not checked, shape ``[N]``.
+        z: Row of the embedding for each atom, shape ``[N]``; not checked.
         embedding: Features of each element before the blocks, shape ``[Z, F]``.
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
         basis: Spline basis h of each edge, shape ``[P, 4]``.
         half_list: One edge for both directions, sorted by target, with the interval of each.
         weights: The five :class:`BlockWeights` of the first block, then those of the next one.
-        n_neighbors: What convolutions are divided by, shape ``[N]``; ``None`` for plain sums.
-        packed: What :func:`pack_interactions` made of ``table``, ``weights`` and ``embedding``, where it is known.
-        keep_for_weights: Whether to keep what gradients with respect to weights need, as training does; they are
-            computed from a second forward pass otherwise.
+        n_neighbors: Divisor of the convolution at each atom, shape ``[N]``; ``None`` for plain sums.
+        packed: Result of :func:`pack_interactions` for ``table``, ``weights`` and ``embedding``, if available.
+        keep_for_weights: Whether to keep intermediate results for gradients with respect to weights, as in training;
+            otherwise these need a second forward pass.
         backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
 
     Returns:
-        Shape ``[N, F]``.
+        Features, shape ``[N, F]``.
 
     Raises:
-        ValueError: If the kernels are asked for by ``backend`` and cannot be used.
+        ValueError: If ``backend="numba"`` and the kernels cannot be used.
 
     Example:
         >>> graph = SplineGraph(torch.tensor([0]), torch.tensor([1]), torch.tensor([0]), torch.tensor([0, 1, 1]))
@@ -92,8 +92,9 @@ def interactions(
         torch.Size([2, 2])
     """
     tensors = z, embedding, table, basis, half_list.interval, half_list.source, half_list.target_ptr, n_neighbors
-    refusal = other_types(embedding, table, basis, *weights)
-    kernels = kernels_for(backend, *tensors, *weights, needs="interactions_forward", unless=refusal)
+    others = weights if packed is None or torch.is_grad_enabled() else ()  # those that are packed were looked at
+    refusal = other_types(embedding, table, basis, *others)
+    kernels = kernels_for(backend, *tensors, *others, needs="interactions_forward", unless=refusal)
     if kernels is None:
         inner: Backend = "reference" if backend == "reference" else "auto"
         return compose(z, half_list, n_neighbors, embedding, basis, table, *weights, backend=inner)[0]
@@ -115,7 +116,7 @@ def pack_interactions(
         backend: How it is computed.
 
     Returns:
-        For the argument ``packed`` of :func:`interactions`; ``None`` where there are no kernels.
+        Argument ``packed`` of :func:`interactions`; ``None`` where there are no kernels.
     """
     kernels = kernels_for(backend, table, *weights, embedding, needs="interactions_forward")
     return None if kernels is None else _pack(kernels, table, weights, embedding)
@@ -131,7 +132,7 @@ def compose(
     *weights: Tensor,
     backend: Backend = "auto",
 ) -> tuple[Tensor, ...]:
-    """The blocks by smaller operators, on directed edges; what :class:`InteractionsFunction` returns.
+    """The blocks by smaller operators on directed edges, with the outputs of :class:`InteractionsFunction`.
 
     Returns:
         Features ``[N, F]``; the layers y of each block, ``[N, K]``; the layers u of each block, ``[N, F]``.
@@ -151,16 +152,16 @@ def directed_interactions(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """What :func:`interactions` gives, on directed edges, by one operator after the other.
+    """Like :func:`interactions`, on directed edges, by one operator after the other.
 
     Args:
-        z: Row of the embedding for each atom, not checked, shape ``[N]``.
+        z: Row of the embedding for each atom, shape ``[N]``; not checked.
         embedding: Features of each element before the blocks, shape ``[Z, F]``.
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
         basis: Spline basis h of each edge, shape ``[E, 4]``.
-        graph: Edges, in all orders that derivatives are going to need.
+        graph: Edges, in all orders that derivatives need.
         weights: The five :class:`BlockWeights` of the first block, then those of the next one.
-        n_neighbors: What convolutions are divided by, shape ``[N]``; ``None`` for plain sums.
+        n_neighbors: Divisor of the convolution at each atom, shape ``[N]``; ``None`` for plain sums.
         backend: How the operators are computed.
 
     Returns:
@@ -182,7 +183,7 @@ def _compose_directed(
     x, hidden, inner = embedding.index_select(0, z), [], []
     for rows, block in zip(table, _by_block(weights), strict=True):
         hidden.append(linear(x, block.w0))
-        summed = spline_conv(hidden[-1], rows, basis, graph, backend=backend)
+        summed = convolve(hidden[-1], rows, basis, graph, backend=backend)
         summed = summed if n_neighbors is None else summed / n_neighbors.unsqueeze(-1)
         inner.append(linear(summed, block.w1, block.b1))
         x = x + linear(shifted_softplus(inner[-1], backend=backend), block.w2, block.b2)
@@ -200,7 +201,7 @@ def _pack(kernels: ModuleType, table: Tensor, weights: Sequence[Tensor], embeddi
 
 
 class _Call(NamedTuple):
-    """What the passes share and nothing is differentiated in."""
+    """Arguments of the passes that are not differentiated."""
 
     kernels: ModuleType
     z: Tensor
@@ -214,20 +215,20 @@ class _Call(NamedTuple):
         return _pack(self.kernels, table, weights, embedding) if self.packed is None else self.packed
 
     def forward(self, packed: Any, basis: Tensor, keep: bool = True, for_weights: bool = False) -> tuple[Tensor, Any]:
-        """Features after the blocks, and what the backward pass needs of this one."""
+        """Features after the blocks, and intermediate results for the backward pass."""
         return self.kernels.interactions_forward(
             self.z, packed, basis, self.half_list, self.n_neighbors, for_edges=keep, for_weights=for_weights
         )
 
     def backward(self, grad: Tensor, basis: Tensor, steps: Any, **options: Any) -> tuple[list[Tensor | None], Any]:
-        """Gradients of embedding, basis, table and weights, and what the double backward pass needs of this one."""
+        """Gradients of embedding, basis, table and weights, and intermediate results for double backward."""
         found, kept = self.kernels.interactions_backward(
             grad, self.z, self.packed, basis, self.half_list, self.n_neighbors, steps, **options
         )
         return _tensors(found), kept
 
     def double_backward(self, tangent: Tensor, basis: Tensor, steps: Any, kept: Any, grad_basis: bool) -> list:
-        """Gradients of the product of ``tangent`` with the gradient of the basis."""
+        """Gradients of the product of ``tangent`` with the gradient with respect to the basis."""
         return _tensors(
             self.kernels.interactions_double_backward(
                 tangent, self.packed, basis, self.half_list, self.n_neighbors, steps, kept, grad_basis=grad_basis
@@ -244,17 +245,18 @@ def _tensors(arrays: Sequence[np.ndarray | None]) -> list[Tensor | None]:
 
 
 class InteractionsFunction(torch.autograd.Function):
-    """Features after all blocks; and y and u of each block, so that gradients which need them flow back from there.
+    """Features after all blocks, and the layers y and u of each block.
 
-    Those are gradients of the gradient of the basis (:class:`GradBasisFunction`), so y and u are returned only where
-    the basis requires one. What is returned in the place of u are the slopes of its softplus: u itself is never read.
+    The layers are inputs of :class:`GradBasisFunction`, the gradient with respect to the basis, and its gradients flow
+    back through them. They are returned only where the basis requires a gradient; the slopes of the softplus stand for
+    u, which is never read.
     """
 
     @staticmethod
     def forward(
         ctx: Any, call: _Call, embedding: Tensor, basis: Tensor, table: Tensor, *weights: Tensor
     ) -> tuple[Tensor, ...]:
-        """Features, and the layers y and slopes where they are needed."""
+        """Features, with layers y and slopes if the basis requires a gradient."""
         call = call._replace(packed=call.pack(table, weights, embedding))
         out, steps = call.forward(call.packed, basis, for_weights=call.for_weights)
         layers = ()
@@ -303,7 +305,7 @@ class InteractionsFunction(torch.autograd.Function):
 
 
 class GradBasisFunction(torch.autograd.Function):
-    r"""Gradient of a sum over features with respect to the basis h, as a function of all that it depends on.
+    r"""Gradient of a sum over features with respect to the basis h, as a function of all its inputs.
 
     With :math:`\mathbf{g}` above a block, :math:`\mathbf{q} = \mathbf{g} \mathrm{W}_2`,
     :math:`\mathbf{p} = \mathbf{q} \circ \sigma(\mathbf{u})`, :math:`\mathbf{s} = \mathbf{p} \mathrm{W}_1 / n`, a block
@@ -322,7 +324,7 @@ class GradBasisFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients with respect to all that this gradient depends on."""
+        """Gradients with respect to all inputs of this gradient."""
         call, saved = ctx.call, ctx.saved_tensors
         n_blocks = saved[3].size(0)
         if torch.is_grad_enabled() or kernels_for("auto", tangent) is None:  # y and u as functions of the others

@@ -1,4 +1,4 @@
-"""Dense layers on very many rows by oneDNN's matrix product, which torch does not choose for float32."""
+"""Dense layers on many rows by oneDNN, which torch does not use for float32 by default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    r"""Atom-wise dense layer, ``torch.nn.functional.linear`` by the product that is faster for many rows.
+    r"""Atom-wise dense layer, ``torch.nn.functional.linear`` with a faster matrix product for many rows.
 
     .. math:: y = x W^T + b
 
@@ -30,7 +30,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         bias: Shape ``[M]``.
 
     Returns:
-        Shape ``[N, M]``.
+        Outputs, shape ``[N, M]``.
 
     Example:
         >>> linear(torch.ones(1, 2), torch.ones(3, 2))

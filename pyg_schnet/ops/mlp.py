@@ -1,4 +1,4 @@
-"""Operator 6: two atom-wise layers with a shifted softplus between them, in one step."""
+"""Operator 6: two dense layers with a shifted softplus between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mlp(
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[N, C]``.
+        Outputs, shape ``[N, C]``.
 
     Example:
         >>> mlp(torch.zeros(3, 4), torch.ones(2, 4), torch.zeros(2), torch.ones(1, 2), torch.ones(1)).T
@@ -42,7 +42,7 @@ def mlp(
 
 
 def _refusal(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> str | None:
-    """Why the kernel cannot take these; ``None`` where it can. Shapes that do not fit are left to torch to refuse."""
+    """Reason why the kernel cannot be used; ``None`` if it can. Torch raises the error for shapes that do not fit."""
     n_hidden, n_outputs = weight1.size(0), weight2.size(0)
     shapes = (n_hidden, x.size(-1)), (n_hidden,), (n_outputs, n_hidden), (n_outputs,)
     if x.dim() != 2 or shapes != (weight1.shape, bias1.shape, weight2.shape, bias2.shape):
@@ -53,7 +53,7 @@ def _refusal(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: 
 def _composition(
     x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, backend: Backend = "auto"
 ) -> Tensor:
-    """The same by functions that autograd knows."""
+    """The same by differentiable functions."""
     return F.linear(shifted_softplus(F.linear(x, weight1, bias1), backend=backend), weight2, bias2)
 
 

@@ -23,12 +23,12 @@ def pool_atoms(
     mean: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
-    r"""Sum over the atoms of each structure of values that are scaled, shifted and referred to the elements.
+    r"""Sum over the atoms of each structure of scaled and shifted values and element energies.
 
     .. math:: P = \sum_i \bigl( s\, v_i + t + a_{Z_i} \bigr)
 
-    Made in float64 where the device has it, and rounded once: references may be thousands of eV, where float32 has lost
-    the meV.
+    Summed in float64 where the device has it, and rounded once: element energies of thousands of eV would lose the meV
+    in float32.
 
     Args:
         values: Values v of atoms, shape ``[N, C]``.
@@ -37,15 +37,15 @@ def pool_atoms(
         batch_size: Number of structures B.
         scale: Factor s of each value, shape ``[C]``.
         shift: Shift t, shape ``[C]``.
-        atomref: References a of the elements, one row for each atomic number from 0 on, shape ``[Z, C]``.
-        mean: Whether sums are divided by the number of atoms; by 1 where there is none.
+        atomref: Element energies a, one row for each atomic number from 0 on, shape ``[Z, C]``.
+        mean: Whether sums are divided by the number of atoms (by 1 for structures without atoms).
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Sums or means in the dtype of ``values``, shape ``[B, C]``.
 
     Raises:
-        IndexError: On CPUs, if an atom is of no element or structure that is there.
+        IndexError: On CPUs, if an atomic number or structure is out of range.
 
     Example:
         >>> one, nothing = torch.ones(1), torch.zeros(1)
@@ -63,7 +63,7 @@ def pool_atoms(
 
 
 def _refusal(values: Tensor, z: Tensor, batch: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> str | None:
-    """Why the kernel cannot take these shapes; ``None`` where it can. Those that do not fit are for torch to refuse."""
+    """Reason why the kernel cannot be used; ``None`` if it can. Torch raises the error for shapes that do not fit."""
     if values.dim() != 2 or z.shape != batch.shape or z.shape != values.shape[:1]:
         return "its values must be [N, C], and z and batch [N]"
     width = values.shape[1:]
@@ -94,7 +94,7 @@ def _composition(
     atomref: Tensor,
     mean: bool,
 ) -> Tensor:
-    """The same as plain operations of torch."""
+    """The same by plain operations of torch."""
     each = atom_values(values, z, scale, shift, atomref)
     total = scatter(each, batch, 0, batch_size, reduce="sum")
     if mean:
@@ -103,7 +103,7 @@ def _composition(
 
 
 class _Pool(torch.autograd.Function):
-    """Linear in the values."""
+    """The kernel, linear in the values."""
 
     @staticmethod
     def forward(

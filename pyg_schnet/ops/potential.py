@@ -5,8 +5,8 @@ r"""Energies of small structures and their gradients as one operator, for infere
     \qquad E_b = \sum_{i \in b} \bigl( s\, p(\mathbf{x}_i) + t + a_{Z_i} \bigr)
 
 from edge lengths, spline basis, :func:`~pyg_schnet.ops.interactions.interactions`, a network p of two layers and the
-sum over atoms; the strain ε acts on positions and cell. Small structures spend their time in calls rather than in sums;
-a backend may do all of this in one. Not differentiable.
+sum over atoms; the strain ε acts on positions and cell. For small structures the overhead of calls dominates, so
+a backend may compute all of this in one call. Not differentiable.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pyg_schnet.ops.spline_basis import spline_basis
 
 
 class EnergyGradients(NamedTuple):
-    """Energies and their gradients, as a model may know them without autograd; U is its unit of energy.
+    """Energies and their gradients, in the energy unit U of the model.
 
     Attributes:
         energy: Energies in U, shape ``[B]``.
-        grad_pos: Gradient with respect to positions in U/Å, shape ``[N, 3]``; ``None`` where not asked for.
-        grad_strain: Gradient with respect to a strain of each structure in U, shape ``[B, 3, 3]``; ``None`` where not
-            asked for.
+        grad_pos: Gradient with respect to positions in U/Å, shape ``[N, 3]``; ``None`` if not requested.
+        grad_strain: Gradient with respect to a strain of each structure in U, shape ``[B, 3, 3]``; ``None`` if not
+            requested.
     """
 
     energy: Tensor
@@ -43,7 +43,7 @@ class EnergyGradients(NamedTuple):
 
 
 class PotentialWeights(NamedTuple):
-    """All numbers of a potential.
+    """Parameters of a potential.
 
     Attributes:
         cutoff: End of the grid of the tables in Å.
@@ -53,8 +53,8 @@ class PotentialWeights(NamedTuple):
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
         weights: Dense layers of the blocks, see :class:`~pyg_schnet.ops.interactions.BlockWeights`.
         readout: Weights and bias of the two layers of the readout, ``[H, F]``, ``[H]``, ``[1, H]``, ``[1]``, then
-            scale ``[1]``, shift ``[1]`` and references of the elements ``[Z, 1]``.
-        packed: What :meth:`pack` made of them for the kernels of a backend.
+            scale ``[1]``, shift ``[1]`` and element energies ``[Z, 1]``.
+        packed: Copies for the kernels of a backend, see :meth:`pack`.
     """
 
     cutoff: float
@@ -70,7 +70,7 @@ class PotentialWeights(NamedTuple):
         """The same with copies in the order in which the kernels of a backend read them.
 
         Args:
-            blocks: What :func:`~pyg_schnet.ops.interactions.pack_interactions` made, where it is known.
+            blocks: Result of :func:`~pyg_schnet.ops.interactions.pack_interactions`, if available.
             backend: How the potential is computed.
         """
         kernels = kernels_for(backend, self.embedding, self.table, *self.weights, *self.readout, needs="Head")
@@ -83,7 +83,7 @@ class PotentialWeights(NamedTuple):
 
 
 def is_small(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> bool:
-    """Whether one thread computes a potential of so many edges for both directions faster than several do."""
+    """Whether one thread is faster than several for a potential with this many edges, both directions counted."""
     kernels = kernels_for(backend)
     return kernels is None or not kernels.is_large(num_edges * num_filters)
 
@@ -102,7 +102,7 @@ def potential(
     strain: bool = False,
     backend: Backend = "auto",
 ) -> EnergyGradients | None:
-    """Energies and their gradients.
+    """Energies and their gradients with respect to positions and strain.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
@@ -113,15 +113,15 @@ def potential(
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.
         edge_shift: Lattice images crossed by each edge, shape ``[P, 3]``; ``None`` for open boundaries.
         cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
-        weights: All numbers of the potential.
+        weights: Parameters of the potential.
         strain: Whether to compute the gradient with respect to strain.
         backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
 
     Returns:
-        Energies and gradients; ``None`` where an index names an element, structure or atom that is not there.
+        Energies and gradients; ``None`` if an atomic number, structure or atom index is out of range.
 
     Raises:
-        ValueError: If the kernels are asked for by ``backend`` and cannot be used.
+        ValueError: If ``backend="numba"`` and the kernels cannot be used.
     """
     kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
     if kernels is None:

@@ -1,4 +1,4 @@
-"""Pairs of points closer than a cutoff, among candidates: the innermost step of every search for neighbours."""
+"""Pairs of points closer than a cutoff among candidates, the innermost step of neighbour searches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyg_schnet.ops.dispatch import Backend, kernels_for, list_of, other_types
 from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
 
 MOST_CANDIDATES = 400
-"""Atoms of its structure for each atom up to which all pairs are looked at; bins are faster beyond."""
+"""Largest mean number of atoms per structure for which all pairs are tested; bins are faster beyond."""
 
 
 class Ranges(NamedTuple):
@@ -45,8 +45,8 @@ def close_pairs(
         targets: Targets t in Å, shape ``[N, 3]``.
         ranges: Candidates of each target.
         cutoff: Cutoff in Å.
-        omit: For each target a candidate that is none, shape ``[N]``; where each has several ranges, one of the middle
-            range.
+        omit: For each target a candidate to leave out, shape ``[N]``; of the middle one, where targets have several
+            ranges.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
@@ -71,7 +71,7 @@ def close_pairs_once(
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Each pair of atoms of the same structure closer than the cutoff once, with the second one as the source.
 
-    A half list, which is a layout of the numba backend: elsewhere directed edges serve. Not differentiable.
+    The result is a half list, a layout of the numba backend. Not differentiable.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
@@ -82,8 +82,8 @@ def close_pairs_once(
 
     Returns:
         Sources (row 0) and targets (row 1), shape ``[2, P]``, sorted by target and source; where those of each target
-        begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` where directed edges serve: where no
-        backend makes half lists, for structures so large that bins are faster, for atoms with more than
+        begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` where no backend makes half
+        lists, for structures so large that bins are faster, for atoms with more than
         :data:`~pyg_schnet.ops.segment_sum.MANY_EDGES` edges, and for input that
         :func:`pyg_schnet.neighbors.radius_graph` refuses.
 
@@ -94,7 +94,7 @@ def close_pairs_once(
                 [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
     """
     kernels = kernels_for(backend, pos, batch, needs="close_pairs_once", unless=other_types(pos))
-    if kernels is None or not cutoff > 0 or batch.dtype != torch.int64 or batch.shape != pos.shape[:1]:
+    if kernels is None or not cutoff > 0 or batch.dtype != torch.int64 or pos.shape != (*batch.shape, 3):
         return None
     pos = pos.detach()
     ptr = kernels.pointer_of_sorted(batch, batch_size)
@@ -142,7 +142,7 @@ def chunk_size(device: torch.device) -> int:
 
 
 def _filter_all(points: Tensor, targets: Tensor, ranges: Ranges, cutoff: float, omit: Tensor | None) -> Tensor:
-    """Pairs closer than the cutoff among all candidates, by operations that every device has; points are ``[3, M]``."""
+    """Pairs closer than the cutoff among all candidates, by operations of torch; points are ``[3, M]``."""
     total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
     pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
     return pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)

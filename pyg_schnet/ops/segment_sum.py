@@ -11,7 +11,7 @@ from torch_geometric.utils import scatter, segment
 from pyg_schnet.ops.dispatch import is_at_hand, is_transformed
 
 MANY_EDGES = 1024
-"""Edges at one atom from which on their sum is not made in float32 one after the other: rounding errors add up."""
+"""Number of edges of one atom beyond which float32 sums are not made sequentially, since rounding errors add up."""
 
 
 def segment_sum(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None = None) -> Tensor:
@@ -48,11 +48,11 @@ def segment_sum(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None
 
 
 def is_crowded(ptr: Tensor, source: Tensor | None = None) -> bool:
-    """Whether an atom has more than :data:`MANY_EDGES` edges; on CPUs, where looking is cheap.
+    """Whether an atom has more than :data:`MANY_EDGES` edges; checked on CPUs only.
 
     Args:
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-        source: Source of each edge, where these stand for both directions, shape ``[P]``.
+        source: Source of each edge of a half list, shape ``[P]``; ``None`` for directed edges.
 
     Example:
         >>> is_crowded(torch.tensor([0, 3, 2000]))
@@ -78,7 +78,7 @@ def _is_crowded(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None
 class _SegmentSum(torch.autograd.Function):
     """PyG's segment reduction, made differentiable any number of times.
 
-    Neither the one of torch nor torch-scatter's ``segment_csr`` has a second derivative. The sum over segments
+    Neither torch's own nor torch-scatter's ``segment_csr`` has a second derivative. The sum over segments
     and the gather from segments are each other's derivative, so the pair closes.
     """
 
@@ -100,7 +100,7 @@ class _SegmentSum(torch.autograd.Function):
 
 
 class _SegmentGather(torch.autograd.Function):
-    """Give every row of a segment the segment's value: the derivative of :class:`_SegmentSum`."""
+    """Give every row the value of its segment, the derivative of :class:`_SegmentSum`."""
 
     @staticmethod
     def forward(src: Tensor, ptr: Tensor, index: Tensor) -> Tensor:

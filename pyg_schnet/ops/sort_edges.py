@@ -10,7 +10,7 @@ from pyg_schnet.ops.dispatch import Backend, is_at_hand, kernels_for
 
 
 def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
-    """Order of edges by a key, equal keys in the order they have.
+    """Stable order of edges by a key.
 
     Args:
         key: Key of each edge, from 0 to ``size - 1``, shape ``[E]``.
@@ -21,7 +21,7 @@ def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Te
         Where the edges of each key begin and end, shape ``[size + 1]``, and the order, shape ``[E]``.
 
     Raises:
-        IndexError: If a key lies outside; on CPUs, where looking is cheap.
+        IndexError: If a key is out of range; checked on CPUs only.
 
     Example:
         >>> sort_edges(torch.tensor([1, 0, 1]), 3)
@@ -45,8 +45,7 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[size + 1]``; ``None`` if edges are not sorted, a key lies outside, or where looking would have to wait
-        for the device.
+        Shape ``[size + 1]``; ``None`` if edges are not sorted, a key is out of range, or on other devices than CPUs.
 
     Example:
         >>> pointer_of_sorted(torch.tensor([0, 2, 2]), 3)
@@ -64,9 +63,9 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
     return index2ptr(key, size)
 
 
-def check_keys(key: Tensor, size: int) -> None:
-    """Raise an IndexError unless keys lie between 0 and ``size - 1``; on CPUs, where looking is cheap."""
+def check_keys(key: Tensor, size: int, what: str = "edges name atoms") -> None:
+    """Raise an IndexError unless keys lie between 0 and ``size - 1``; checked on CPUs only."""
     if is_at_hand(key) and key.numel() > 0:
         low, high = torch.aminmax(key)
         if low < 0 or high >= size:
-            raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {size}")
+            raise IndexError(f"{what} {int(low)} to {int(high)}, but there are {size}")

@@ -1,4 +1,4 @@
-"""Operator 2: where distances lie on the grid of a spline, and the basis functions there."""
+"""Operator 2: intervals of distances on the grid of a spline, and the basis functions there."""
 
 from __future__ import annotations
 
@@ -38,11 +38,18 @@ def spline_basis(
     Returns:
         Interval, int64, shape ``[E]``, and basis, shape ``[E, 4]``.
 
+    Raises:
+        ValueError: If distances are no list, or there is no interval or no length to divide.
+
     Example:
         >>> spline_basis(torch.tensor([0.5, 5.0]), cutoff=5.0, num_intervals=5)
         (tensor([0, 0]), tensor([[0.0208, 0.4792, 0.4792, 0.0208],
                 [0.0000, 0.0000, 0.0000, 0.0000]]))
     """
+    if dist.dim() != 1:
+        raise ValueError(f"dist must hold a distance for each edge, shape [E]; got {list(dist.shape)}")
+    if num_intervals < 1 or not cutoff > 0:
+        raise ValueError(f"a grid needs one interval or more and a cutoff above 0, got {num_intervals} and {cutoff}")
     unless = None if dist.is_floating_point() else f"distances must be floating-point numbers, got {dist.dtype}"
     kernels = kernels_for(backend, dist, unless=unless)
     if kernels is None:
@@ -54,7 +61,7 @@ def spline_basis(
 
 
 def _composition(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tensor, Tensor]:
-    """The same as plain operations of torch."""
+    """The same by plain operations of torch."""
     inside = dist < cutoff
     interval, fraction = locate(dist.clamp(max=cutoff), cutoff, num_intervals)  # infinity times zero is no number
     return torch.where(inside, interval, 0), bspline_basis(fraction, inside)
@@ -63,7 +70,7 @@ def _composition(dist: Tensor, cutoff: float, num_intervals: int) -> tuple[Tenso
 def _computed(
     dist: Tensor, cutoff: float, num_intervals: int, with_slopes: bool, backend: Backend
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The registered operator itself, not differentiable: basis, interval, and the derivative of the basis."""
+    """Kernel of the registered operator, not differentiable: basis, interval, and derivative of the basis."""
     kernels = kernels_for(backend, dist)
     if kernels is not None:
         interval, basis, slopes = kernels.spline_basis(dist, cutoff, num_intervals, with_slopes=with_slopes)

@@ -1,6 +1,6 @@
 r"""Operators 3 to 5: the convolution with splined filters and its gradients, differentiable any number of times.
 
-All of it is one form, linear in each of its four arguments:
+They are derivatives of one form, linear in each of its four arguments:
 
 .. math::
     L(g, x, C, h) = \sum_e \sum_f g_{i(e), f}\; x_{j(e), f} \sum_{m=0}^{3} h_{e, m}\, C_{k(e) + m, f}
@@ -28,8 +28,9 @@ from torch import Tensor
 from pyg_schnet.ops import spline_conv_reference as reference
 from pyg_schnet.ops._autograd import below_autograd, needs_grad, register
 from pyg_schnet.ops.bspline import SPAN
-from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for, other_types
+from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
+from pyg_schnet.ops.sort_edges import check_keys
 
 _GRAPH = (
     "Tensor interval, Tensor source, Tensor target, Tensor target_ptr, Tensor? target_order, Tensor? source_ptr, "
@@ -47,22 +48,22 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
 
     .. math:: y_{i, f} = \sum_{e:\, i(e) = i} x_{j(e), f} \sum_m h_{e, m}\, C_{k(e) + m, f}
 
-    Nothing of shape ``[E, F]`` is kept for derivatives, and sums are made in the same order in every run. Transforms of
-    ``torch.func``, forward mode and compilers are served by operations that they know.
+    Nothing of shape ``[E, F]`` is saved for backward, and sums are deterministic. Transforms of ``torch.func``, forward
+    mode and compilers see plain operations of torch.
 
     Args:
         x: Features of the sources, shape ``[N_src, F]``.
         table: Table C of the spline, shape ``[num_intervals + 3, F]``.
         basis: Basis h of each edge, see :func:`pyg_schnet.ops.spline_basis`, shape ``[E, 4]``.
-        graph: Edges.
+        graph: Directed edges.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[N_dst, F]``.
+        Convolved features, shape ``[N_dst, F]``.
 
     Raises:
-        ValueError: If shapes do not fit. Sources and intervals are not looked at; see
-            :func:`pyg_schnet.ops.check_sources`.
+        ValueError: If shapes do not fit.
+        IndexError: If a source, target, interval or order is out of range; checked on CPUs only.
 
     Example:
         >>> from pyg_schnet.ops import spline_graph
@@ -72,6 +73,12 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
                 [2.]])
     """
     _check(graph, sources=x, table=table, basis=basis)
+    _check_places(graph, x.size(0), graph.target_ptr.size(0) - 1, table.size(0))
+    return convolve(x, table, basis, graph, backend=backend)
+
+
+def convolve(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, backend: Backend = "auto") -> Tensor:
+    """Like :func:`spline_conv`, without checks, for edges that were checked before."""
     if _kernels(backend, (x, table, basis), graph) is not None:
         return _ops.spline_conv.default(x, table, basis, *graph, backend)
     if is_followed():
@@ -92,11 +99,11 @@ def spline_conv_grad_table(
         x: Features of the sources, shape ``[N_src, F]``.
         basis: Basis h of each edge, shape ``[E, 4]``.
         num_rows: Rows of the table, ``num_intervals + 3``.
-        graph: Edges.
+        graph: Directed edges.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[num_rows, F]``.
+        Gradient, shape ``[num_rows, F]``.
 
     Example:
         >>> from pyg_schnet.ops import spline_graph
@@ -106,6 +113,13 @@ def spline_conv_grad_table(
         tensor([[0.6000, 2.4000, 2.4000, 0.6000]])
     """
     _check(graph, targets=g, sources=x, basis=basis)
+    _check_places(graph, x.size(0), g.size(0), num_rows)
+    return _derive_table(g, x, basis, num_rows, graph, backend=backend)
+
+
+def _derive_table(
+    g: Tensor, x: Tensor, basis: Tensor, num_rows: int, graph: SplineGraph, *, backend: Backend
+) -> Tensor:
     if _kernels(backend, (g, x, basis), graph) is not None:
         return _ops.spline_conv_grad_table.default(g, x, basis, num_rows, *graph, backend)
     if is_followed():
@@ -124,11 +138,11 @@ def spline_conv_grad_basis(
         g: Factors of the targets, such as the gradient with respect to the convolution, shape ``[N_dst, F]``.
         x: Features of the sources, shape ``[N_src, F]``.
         table: Table C of the spline, shape ``[num_intervals + 3, F]``.
-        graph: Edges.
+        graph: Directed edges.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
-        Shape ``[E, 4]``.
+        Gradient, shape ``[E, 4]``.
 
     Example:
         >>> from pyg_schnet.ops import spline_graph
@@ -138,6 +152,11 @@ def spline_conv_grad_basis(
         tensor([[ 6., 12., 18., 24.]])
     """
     _check(graph, targets=g, sources=x, table=table)
+    _check_places(graph, x.size(0), g.size(0), table.size(0))
+    return _derive_basis(g, x, table, graph, backend=backend)
+
+
+def _derive_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph, *, backend: Backend) -> Tensor:
     if _kernels(backend, (g, x, table), graph) is not None:
         return _ops.spline_conv_grad_basis.default(g, x, table, *graph, backend)
     if is_followed():
@@ -146,12 +165,14 @@ def spline_conv_grad_basis(
 
 
 def _check(graph: SplineGraph, basis: Tensor | None = None, **features: Tensor) -> None:
-    """Raise unless shapes fit: kernels would read the memory of others."""
+    """Raise unless shapes fit, since kernels do not check bounds."""
     n_edges = graph.interval.size(0)
     if basis is not None and basis.shape != (n_edges, SPAN):
         raise ValueError(f"basis must have one row for each of the {n_edges} edges, [E, 4]; got {list(basis.shape)}")
     if graph.source.shape != (n_edges,) or graph.target.shape != (n_edges,):
         raise ValueError(f"interval, source and target of {n_edges} edges must have one shape, [E]")
+    if any(order is not None and order.shape != (n_edges,) for order in (graph[4], graph[6], graph[8])):
+        raise ValueError(f"orders of {n_edges} edges must have their shape, [E]")
     first, *others = features.values()
     if any(x.dim() != 2 or x.size(1) != first.size(-1) for x in (first, *others)):
         given = ", ".join(f"{name} {list(x.shape)}" for name, x in features.items())
@@ -161,8 +182,25 @@ def _check(graph: SplineGraph, basis: Tensor | None = None, **features: Tensor) 
         raise ValueError(f"the graph has {graph.target_ptr.size(0) - 1} targets, got features of {targets.size(0)}")
 
 
+def _check_places(graph: SplineGraph, num_sources: int, num_targets: int, num_rows: int) -> None:
+    """Raise unless sources, targets, intervals and orders are in range; checked on CPUs only."""
+    n_edges = graph.interval.size(0)
+    check_keys(graph.source, num_sources)
+    check_keys(graph.target, num_targets)
+    check_keys(graph.interval, num_rows - SPAN + 1, "edges name intervals")
+    for ptr, order in (graph[3:5], graph[5:7], graph[7:9]):
+        if ptr is not None and is_at_hand(ptr) and not _divides(ptr, n_edges):
+            raise IndexError(f"where edges begin and end must rise from 0 to their number, {n_edges}")
+        if order is not None:
+            check_keys(order, n_edges, "an order names edges")
+
+
+def _divides(ptr: Tensor, n_edges: int) -> bool:
+    return ptr.numel() > 0 and int(ptr[0]) == 0 and int(ptr[-1]) == n_edges and not bool((ptr.diff() < 0).any())
+
+
 def _kernels(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType | None:
-    """Module of the kernels; ``None`` for the reference, also where types differ, which torch promotes."""
+    """Module of the kernels; ``None`` for the reference, also where dtypes differ."""
     return kernels_for(backend, *tensors, *graph, unless=other_types(*tensors))
 
 
@@ -173,8 +211,8 @@ def _module(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -
 def _grad_features(
     g: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, num_sources: int, backend: Backend
 ) -> Tensor:
-    """Derivative of the form with respect to x: the convolution on the edges turned round, shape ``[N_src, F]``."""
-    return spline_conv(g, table, basis, graph.with_sources(num_sources).transposed(), backend=backend)
+    """Derivative of the form with respect to x: the convolution on the reversed edges, shape ``[N_src, F]``."""
+    return convolve(g, table, basis, graph.with_sources(num_sources).transposed(), backend=backend)
 
 
 def _conv(x: Tensor, table: Tensor, basis: Tensor, *rest: Any) -> Tensor:
@@ -196,7 +234,7 @@ def _grad_basis(g: Tensor, x: Tensor, table: Tensor, *rest: Any) -> Tensor:
 
 
 def _run(name: str, reference: Callable, *arguments: Any) -> Tensor:
-    """The registered operator below autograd, or the reference."""
+    """Call the registered operator below autograd, or the reference."""
     if arguments[-1] == "reference":
         return reference(*arguments)
     with below_autograd():
@@ -209,7 +247,7 @@ def _save(ctx: Any, rest: tuple, *arguments: Tensor) -> None:
 
 
 def _saved(ctx: Any) -> tuple[tuple[Tensor, ...], SplineGraph, dict[str, Backend]]:
-    """What :func:`_save` was given."""
+    """The arguments of :func:`_save`."""
     saved = ctx.saved_tensors  # once: checkpoints compute them again when they are asked for
     return saved[:3], SplineGraph(*saved[3:]), {"backend": ctx.backend}
 
@@ -225,8 +263,8 @@ class _Conv(torch.autograd.Function):
         (x, table, basis), graph, how = _saved(ctx)
         return (
             _grad_features(grad, table, basis, graph, x.size(0), **how) if needs_grad(ctx, 0) else None,
-            spline_conv_grad_table(grad, x, basis, table.size(0), graph, **how) if needs_grad(ctx, 1) else None,
-            spline_conv_grad_basis(grad, x, table, graph, **how) if needs_grad(ctx, 2) else None,
+            _derive_table(grad, x, basis, table.size(0), graph, **how) if needs_grad(ctx, 1) else None,
+            _derive_basis(grad, x, table, graph, **how) if needs_grad(ctx, 2) else None,
             *(None for _ in range(len(graph) + 1)),
         )
 
@@ -241,9 +279,9 @@ class _GradTable(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (g, x, basis), graph, how = _saved(ctx)
         return (
-            spline_conv(x, grad, basis, graph, **how) if needs_grad(ctx, 0) else None,
+            convolve(x, grad, basis, graph, **how) if needs_grad(ctx, 0) else None,
             _grad_features(g, grad, basis, graph, x.size(0), **how) if needs_grad(ctx, 1) else None,
-            spline_conv_grad_basis(g, x, grad, graph, **how) if needs_grad(ctx, 2) else None,
+            _derive_basis(g, x, grad, graph, **how) if needs_grad(ctx, 2) else None,
             *(None for _ in range(len(graph) + 2)),
         )
 
@@ -258,9 +296,9 @@ class _GradBasis(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (g, x, table), graph, how = _saved(ctx)
         return (
-            spline_conv(x, table, grad, graph, **how) if needs_grad(ctx, 0) else None,
+            convolve(x, table, grad, graph, **how) if needs_grad(ctx, 0) else None,
             _grad_features(g, table, grad, graph, x.size(0), **how) if needs_grad(ctx, 1) else None,
-            spline_conv_grad_table(g, x, grad, table.size(0), graph, **how) if needs_grad(ctx, 2) else None,
+            _derive_table(g, x, grad, table.size(0), graph, **how) if needs_grad(ctx, 2) else None,
             *(None for _ in range(len(graph) + 1)),
         )
 

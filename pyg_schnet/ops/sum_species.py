@@ -1,4 +1,4 @@
-"""Sums over the atoms of each structure of what each has by its element."""
+"""Sums over the atoms of each structure of values that depend on the element only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyg_schnet.ops.dispatch import Backend, kernels_for, wide_dtype
 def sum_species(
     values: Tensor, z: Tensor, batch: Tensor, batch_size: int, *, backend: Backend = "auto"
 ) -> tuple[Tensor, Tensor]:
-    r"""Sum of the values of the elements over the atoms of each structure, and how many atoms there are.
+    r"""Sum of the values of the elements over the atoms of each structure, and the number of atoms.
 
     .. math:: y_b = \sum_{i \in b} v_{Z_i}
 
@@ -29,7 +29,7 @@ def sum_species(
         Sums, shape ``[B, C]``, and numbers of atoms, shape ``[B]``; in float64 where the device has it.
 
     Raises:
-        IndexError: On CPUs, if an atom is of no element or structure that is there.
+        IndexError: On CPUs, if an atomic number or structure is out of range.
 
     Example:
         >>> sum_species(torch.tensor([[0.0], [1.0], [4.0]]), torch.tensor([1, 1, 2]), torch.tensor([0, 0, 1]), 2)[1]

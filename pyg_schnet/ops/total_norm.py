@@ -1,4 +1,4 @@
-"""The norm of many tensors together, such as of all gradients."""
+"""Norm of several tensors together, such as all gradients."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from pyg_schnet.ops.dispatch import Backend, kernels_for
 
 
 def total_norm(tensors: Sequence[Tensor], *, backend: Backend = "auto") -> Tensor | float:
-    r"""Root of the sum of the squares of all elements, such as of all gradients; 0 for no tensors.
+    r"""Euclidean norm of several tensors together, such as all gradients.
 
     .. math:: \sqrt{\textstyle\sum_k \lVert \mathbf{x}_k \rVert^2}
 
-    What :func:`torch.nn.utils.get_total_norm` gives, in one call on CPUs, where one for each tensor takes longer.
+    Like :func:`torch.nn.utils.get_total_norm`, in one call on CPUs instead of one for each tensor.
 
     Args:
         tensors: Of any shape and type.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
+
+    Returns:
+        The norm, a number or a tensor without dimensions; 0 for no tensors.
 
     Example:
         >>> total_norm([torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])])

@@ -78,11 +78,11 @@ class StructureDataModule(LightningDataModule):
         num_val: Number of validation structures.
         num_test: Number of test structures; ``None`` takes all that are left.
         seed: Of the split and of the order of batches.
-        split: File of a saved split to use in place of a random one, or the split itself; see
+        split: File of a saved split to use instead of a random one, or the split itself; see
             :class:`pyg_schnet.data.Split`.
         batch_size: Structures in a training batch.
         eval_batch_size: Structures in a batch for validation and test.
-        test_dataset: Data set to test on, in place of a part of the first one.
+        test_dataset: Data set to test on, instead of a part of the first one.
         num_workers: Processes that prepare batches; 0 does so in the main process, which is fastest for data in memory.
         keep_graphs: Whether the neighbours of training and validation structures are searched once and kept in memory,
             11 bytes for each edge, instead of once in every epoch. ``None`` does so for data in memory with periodic

@@ -58,7 +58,7 @@ class DerivativeTask(PropertyTask):
 
 
 def with_volume(cell: Tensor) -> Tensor:
-    """Lattice vectors, with vectors of 1 Å across in place of those that are zero, so that each cell has a volume.
+    """Lattice vectors, with vectors of 1 Å across instead of those that are zero, so that each cell has a volume.
 
     Args:
         cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.

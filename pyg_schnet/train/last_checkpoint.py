@@ -73,6 +73,6 @@ def check_checkpoint(path: str | Path, task: nn.Module) -> None:
     for name in [*needed, *found]:
         if needed.get(name) != found.get(name):
             raise ValueError(
-                f"{path} is of another task or network: {name} is {found.get(name, 'not there')} in place of "
+                f"{path} is of another task or network: {name} is {found.get(name, 'not there')} instead of "
                 f"{needed.get(name, 'none')}; {advice}"
             )

@@ -53,6 +53,6 @@ class RelaxedTask(DerivativeTask):
         found = self.energy_forces_stress(batch, stress=self.pressure_weight > 0)
         loss = self.loss_of(self.pair(found.energy, batch)) + self.forces_weight * safe_norm(found.forces).mean()
         if self.pressure_weight > 0:
-            by_size = found.virial(batch.cell.to(found.energy.dtype)).diagonal(dim1=1, dim2=2).sum(1)
-            loss = loss + self.pressure_weight * by_size.abs().mean()
+            grad_size = found.virial(batch.cell.to(found.energy.dtype)).diagonal(dim1=1, dim2=2).sum(1)
+            loss = loss + self.pressure_weight * grad_size.abs().mean()
         return loss

@@ -117,7 +117,7 @@ def test_a_molecule_is_whole_within_its_size():
     assert found.n_neighbors[:, -1].tolist() == [11] * 12
     assert abs(found.changes[:, -1]).max() < 1e-12
     assert found.radii[-1] < 6.0  # benzene is 5 Å across, although two interactions see 16 Å
-    assert found.radii[0] == 0.25  # where nobody is left
+    assert found.radii[0] == 0.25  # where no atom is left
     alone = SchNetCalculator(schnet(cutoff=8.0), unit="eV").get_potential_energies(Atoms("C"))[0]
     np.testing.assert_allclose(found.changes[:6, 0] + found.energies[:6], alone, rtol=1e-12)
 

@@ -21,7 +21,7 @@ def groups():
     return np.repeat(list(_MAIN_GROUPS), [len(symbols.split()) for symbols in _MAIN_GROUPS.values()])
 
 
-def by_hand(vectors, labels):
+def reference(vectors, labels):
     """Silhouettes in the words of the paper."""
     values = []
     for i, own in enumerate(labels):
@@ -38,12 +38,12 @@ def by_hand(vectors, labels):
 def test_score_is_the_mean_silhouette():
     vectors = np.random.default_rng(0).normal(size=(len(ELEMENTS), 4)).astype(np.float32)
     result = embedding_map(model_with(vectors), ELEMENTS, dimensions=None, shuffles=5)
-    assert result.score == pytest.approx(by_hand(vectors, groups()), abs=1e-6)
+    assert result.score == pytest.approx(reference(vectors, groups()), abs=1e-6)
     flat = embedding_map(model_with(vectors), ELEMENTS, shuffles=5)
-    assert flat.score == pytest.approx(by_hand(result.components[:, :2], groups()), abs=1e-6)
+    assert flat.score == pytest.approx(reference(result.components[:, :2], groups()), abs=1e-6)
     single = embedding_map(model_with(vectors), [*ELEMENTS[:5], "Be", "Mg", "B"], dimensions=None, shuffles=5)
     rows = [0, 1, 2, 3, 4, 5, 6, 10]
-    assert single.score == pytest.approx(by_hand(vectors[rows], groups()[rows]), abs=1e-6)
+    assert single.score == pytest.approx(reference(vectors[rows], groups()[rows]), abs=1e-6)
 
 
 def test_clusters_are_told_from_noise():

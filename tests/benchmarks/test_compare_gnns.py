@@ -62,7 +62,7 @@ class Pairs(nn.Module):
 
 
 def brute_graph(pos, r, batch=None, loop=False, max_num_neighbors=None):
-    """All pairs of atoms of one structure within the cutoff, one after the other, in place of PyG's search."""
+    """All pairs of atoms of one structure within the cutoff, one after the other, instead of PyG's search."""
     edges = [
         (j, i)
         for i, j in itertools.product(range(len(pos)), repeat=2)

@@ -1,4 +1,4 @@
-"""The table of results beside the chapter's is made from files, and says what they say."""
+"""The table of results beside the paper's is made from files, and says what they say."""
 
 import importlib
 import json

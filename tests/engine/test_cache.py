@@ -93,7 +93,7 @@ def test_copies_start_empty(packed):
         assert len(packed) == calls + 1
         twin.interactions[0].lin1.weight.data[0, 0] += 1.0
         assert not torch.allclose(twin(Z, POS), model(Z, POS), rtol=1e-9)
-    assert copy.deepcopy(ModelCache(watch=False)).watch is False
+    assert copy.deepcopy(ModelCache(detect_changes=False)).detect_changes is False
 
 
 def test_weights_of_inference_mode(packed):

@@ -9,7 +9,7 @@ from torch import nn
 from pyg_schnet import SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine.cache import Facts
-from pyg_schnet.engine.eligibility import CALL_ROWS, MODEL_ROWS, PROGRAMS, Parts, Request
+from pyg_schnet.engine.eligibility import CALL_ROWS, MODEL_ROWS, PROGRAMS, Parts
 from pyg_schnet.nn import MaxReadout
 
 from .models import F64, POS, Z, assert_right, by_layers, make
@@ -124,8 +124,8 @@ def rows(word):
     return row
 
 
-def request(**changes):
-    return Request(**{"z": Z, "real": POS, "gradients": True, "half_list": True, "num_edges": 15, **changes})
+def request(facts, **changes):
+    return facts.request(**{"z": Z, "real": POS, "gradients": True, "half_list": True, "num_edges": 15, **changes})
 
 
 FLAT = torch.zeros(0, dtype=torch.int64)
@@ -145,8 +145,8 @@ OF_CALLS = [
 @pytest.mark.parametrize(("condition", "changes", "reason"), OF_CALLS)
 def test_rows_of_calls(condition, changes, reason):
     facts = Facts.of(make())
-    assert not list(rows(condition).find(facts, request(half_list=True)))
-    found = list(rows(condition).find(facts, request(**changes)))
+    assert not list(rows(condition).find(facts, request(facts)))
+    found = list(rows(condition).find(facts, request(facts, **changes)))
     assert [one for one in found if reason in one]
 
 
@@ -160,14 +160,14 @@ def test_what_follows_a_computation():
     model, facts, seen = make(), Facts.of(make()), []
 
     def energy(pos):
-        seen.extend(rows("only autograd").find(facts, request()))
+        seen.extend(rows("only autograd").find(facts, request(facts)))
         return model(Z, pos).sum()
 
     slopes = torch.func.grad(energy)(POS)
     assert "torch.func" in seen[0]
     torch.testing.assert_close(slopes, -energy_forces_stress(by_layers(model), Z, POS).forces, rtol=1e-9, atol=1e-9)
     with torch.autocast("cpu"):
-        assert list(rows("autocast").find(facts, request())) == ["autocast is enabled"]
+        assert list(rows("autocast").find(facts, request(facts))) == ["autocast is enabled"]
         assert_right(model)
 
 

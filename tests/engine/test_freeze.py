@@ -236,3 +236,32 @@ def test_calculators_own_one():
     atoms.calc = SchNetCalculator(model, unit="eV")
     assert atoms.get_potential_energy() == pytest.approx(energy + 3.0)
     assert isinstance(freeze(model), FrozenModel)
+
+
+def test_what_is_loaded_into_a_frozen_model_is_computed_with():
+    torch.manual_seed(0)
+    given, other = freeze(SchNet(16, 16, 2, 20, 4.0)), freeze(SchNet(16, 16, 2, 20, 4.0))
+    expected = energy_forces_stress(given, Z, SHORT)
+    whole = nn.ModuleDict({"inner": copy.deepcopy(other)})
+    for module, prefix, frozen in ((other, "", other), (whole, "inner.", whole["inner"])):
+        energy_forces_stress(frozen, Z, SHORT)
+        module.load_state_dict({prefix + name: value for name, value in given.state_dict().items()})
+        found = energy_forces_stress(frozen, Z, SHORT)
+        torch.testing.assert_close(found.energy, expected.energy)
+        torch.testing.assert_close(found.forces, expected.forces)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(frozen))(Z, SHORT), given(Z, SHORT))
+
+
+class Doubled(FrozenModel):
+    def forward(self, *args, **kwargs):
+        return 2 * super().forward(*args, **kwargs)
+
+
+def test_what_is_changed_on_the_frozen_model_itself_is_called():
+    model = make()
+    expected = 2 * energy_forces_stress(freeze(model), ATOMS, POS).forces
+    hooked, overridden = freeze(model), freeze(model)
+    hooked.register_forward_hook(lambda module, inputs, out: 2 * out)
+    overridden.forward = lambda *args, **kwargs: 2 * overridden.model(*args, **kwargs)
+    for frozen in (hooked, overridden, Doubled(model)):
+        torch.testing.assert_close(energy_forces_stress(frozen, ATOMS, POS).forces, expected)

@@ -7,7 +7,6 @@ from pyg_schnet import DTNN, SchNet, load, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine import cache
 from pyg_schnet.engine.cache import Facts
-from pyg_schnet.engine.eligibility import Request
 from pyg_schnet.engine.freeze import freeze
 from pyg_schnet.engine.plan import Plan, choose
 
@@ -75,7 +74,8 @@ def test_filters_depend_on_the_model_alone():
 
 def test_it_is_a_pure_function_of_facts_and_request():
     model = make()
-    facts, request = Facts.of(model), Request(Z, POS, gradients=True, half_list=True, num_edges=15)
+    facts = Facts.of(model)
+    request = facts.request(Z, POS, gradients=True, half_list=True, num_edges=15)
     first = choose(facts, request)
     model.interactions[0].lin1.register_forward_hook(lambda *_: None)
     assert choose(facts, request) == first

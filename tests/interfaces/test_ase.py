@@ -279,7 +279,7 @@ def test_a_thermostat_holds_the_temperature():
 def test_vibrations_are_those_of_the_hessian(water, tmp_path):
     model = schnet()
     water.calc = SchNetCalculator(model, unit="eV")
-    # steps so small that no distance crosses a node of the splined filters, where the third derivative jumps
+    # steps so small that no distance crosses a grid point of the splined filters, where the third derivative jumps
     vibrations = Vibrations(water, name=str(tmp_path / "vib"), delta=1e-4, nfree=4)
     vibrations.run()
     data = to_data(water, dtype=torch.float64)
@@ -293,7 +293,7 @@ def test_phonons_have_three_acoustic_branches(tmp_path):
     atoms.calc = soft_potential()
     phonons = Phonons(atoms, atoms.calc, supercell=(3, 3, 3), delta=0.01, name=str(tmp_path / "phonon"))
     phonons.run()
-    phonons.read(acoustic=False)  # no correction by hand: the forces add up by themselves
+    phonons.read(acoustic=False)  # no correction needed: the forces add up to zero
     at_gamma, at_x = phonons.band_structure([[0, 0, 0], [0.5, 0.0, 0.5]], verbose=False)
     assert abs(at_gamma).max() < 1e-3 * abs(at_x).max()
 

@@ -273,26 +273,24 @@ def flip(model):
 
 
 NOT_SAVED = {
-    r"interactions\.1\.act is a SiLU in the place of a ShiftedSoftplus": CHANGES["activation"],
-    r"interactions\.1\.lin1 is a Sequential in the place of a Linear": CHANGES["layer"],
-    r"interactions\.1\.lin1\.weight is no weight in the place of a weight": CHANGES["pruning"],
+    r"interactions\.1\.act is a SiLU instead of a ShiftedSoftplus": CHANGES["activation"],
+    r"interactions\.1\.lin1 is a Sequential instead of a Linear": CHANGES["layer"],
+    r"interactions\.1\.lin1\.weight is no weight instead of a weight": CHANGES["pruning"],
     r"interactions\.1\.lin2\.forward was overridden": CHANGES["method"],
-    r"interactions\.1 is a Half in the place of a SchNetInteraction": lambda m: exchanged(m, 1),
-    r"interactions\.0\.conv\.normalize is True in the place of False": lambda m: setattr(
+    r"interactions\.1 is a Half instead of a SchNetInteraction": lambda m: exchanged(m, 1),
+    r"interactions\.0\.conv\.normalize is True instead of False": lambda m: setattr(
         m.interactions[0].conv, "normalize", True
     ),
-    r"interactions\.0\.conv\.filter_network\.activate_filters is False in the place of True": flip,
-    r"basis\.gamma is 3\.0 in the place of": lambda m: setattr(
-        m.interactions[2].conv.filter_network.basis, "gamma", 3.0
-    ),
+    r"interactions\.0\.conv\.filter_network\.activate_filters is False instead of True": flip,
+    r"basis\.gamma is 3\.0 instead of": lambda m: setattr(m.interactions[2].conv.filter_network.basis, "gamma", 3.0),
     r"interactions\.0\.conv\.filter_network\.window is a Half in the place": lambda m: setattr(
         m.interactions[0].conv.filter_network, "window", Half()
     ),
-    r"cutoff is 4\.0 in the place of 3\.0": lambda m: setattr(m, "cutoff", 3.0),
-    r"embedding\.weight is a weight of shape \[120, 16\] in the place of .* \[100, 16\]": lambda m: setattr(
+    r"cutoff is 4\.0 instead of 3\.0": lambda m: setattr(m, "cutoff", 3.0),
+    r"embedding\.weight is a weight of shape \[120, 16\] instead of .* \[100, 16\]": lambda m: setattr(
         m, "embedding", nn.Embedding(120, 16)
     ),
-    r"interactions\.1\.conv\.filters is 'exact' in the place of 'auto'": lambda m: setattr(
+    r"interactions\.1\.conv\.filters is 'exact' instead of 'auto'": lambda m: setattr(
         m.interactions[1].conv, "filters", "exact"
     ),
     r"extra, a Linear, was added": lambda m: m.add_module("extra", nn.Linear(2, 2)),

@@ -27,6 +27,7 @@ def test_half_list_and_directed_edges_are_the_same(molecules):
     directed = zip(*edges.index.tolist(), edges.dist.tolist(), strict=True)
     expected = sorted((edge for edge in directed if edge[0] > edge[1]), key=lambda edge: (edge[1], edge[0]))
     assert list(zip(source.tolist(), target.tolist(), strict=True)) == [edge[:2] for edge in expected]
+    # the search adds squares in a fixed order; the operator leaves the order, and fused products, to its compiler
     torch.testing.assert_close(dist, torch.tensor([edge[2] for edge in expected], dtype=F64), rtol=1e-15, atol=0)
     assert 2 * len(source) == edges.index.size(1)
     assert torch.equal(ptr, index2ptr(target, len(molecules["z"])))

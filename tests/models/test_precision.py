@@ -117,9 +117,9 @@ def test_calculator_predictions_and_errors_have_all_digits():
 def test_sums_over_a_hundred_thousand_edges(way, alike):
     torch.manual_seed(0)
     n = 100_000
-    x, h, bins = torch.rand(n + 1, 4) + 0.3, torch.rand(n, 4), torch.randint(0, 9, (n,))
+    x, h, interval = torch.rand(n + 1, 4) + 0.3, torch.rand(n, 4), torch.randint(0, 9, (n,))
     if alike:
-        x, h, bins = x[:1].expand(n + 1, 4).contiguous(), h[:1].expand(n, 4).contiguous(), torch.full((n,), 3)
+        x, h, interval = x[:1].expand(n + 1, 4).contiguous(), h[:1].expand(n, 4).contiguous(), torch.full((n,), 3)
     c, hub = torch.rand(12, 4), torch.full((n,), n)
     edges = torch.stack([torch.arange(n), hub])
     if way in ("scatter", "segment"):
@@ -129,15 +129,15 @@ def test_sums_over_a_hundred_thousand_edges(way, alike):
     else:
         if way == "unsorted":
             edges = torch.cat([edges[:, ::2], edges.flip(0)[:, :1000], edges[:, 1::2]], 1)
-            bins, h = bins[torch.arange(edges.size(1)) % n], h[torch.arange(edges.size(1)) % n]
+            interval, h = interval[torch.arange(edges.size(1)) % n], h[torch.arange(edges.size(1)) % n]
         if way == "hub first":
             edges = torch.stack([torch.zeros(n, dtype=torch.int64), torch.arange(1, n + 1)])
         half_list = way in ("half list", "hub first")
-        graph, basis = spline_graph(bins, edges, n + 1), h
+        graph, basis = spline_graph(interval, edges, n + 1), h
         if half_list:
             graph, basis = graph.in_both_directions(), torch.cat([h, h])
         found = spline_conv(x, c, basis, graph)
-        filters = sum(h[:, m : m + 1].double() * c.double()[bins + m] for m in range(4))
+        filters = sum(h[:, m : m + 1].double() * c.double()[interval + m] for m in range(4))
         expected = torch.zeros(n + 1, 4, dtype=F64).index_add_(0, edges[1], filters * x.double()[edges[0]])
         if half_list:
             expected.index_add_(0, edges[0], filters * x.double()[edges[1]])

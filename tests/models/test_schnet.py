@@ -26,7 +26,7 @@ def softplus(x):
 
 
 def by_loop(model, z, pos):
-    """Energy of one molecule, eq. (1) to (18) of the chapter, in numpy with loops over pairs."""
+    """Energy of one molecule, eq. (1) to (18) of Schütt et al. (2020), in numpy with loops over pairs."""
     w = {name: value.double().numpy() for name, value in model.state_dict().items()}
     basis = model.interactions[0].conv.filter_network.basis
     x = w["embedding.weight"][z]
@@ -87,7 +87,7 @@ def test_defaults_are_those_of_pyg():
     assert network.basis.gamma == pytest.approx(0.5 / (10.0 / 49) ** 2)
 
 
-def test_from_chapter():
+def test_from_paper():
     model = SchNet.from_paper()
     assert (model.hidden_channels, model.num_filters, model.num_interactions) == (256, 256, 6)
     assert (model.num_gaussians, model.cutoff, model.gamma) == (51, 5.0, 10.0)

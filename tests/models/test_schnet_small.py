@@ -51,7 +51,7 @@ def call(model, data, dtype=F64):
 
 
 def by_autograd(model, **arguments):
-    """The same model behind a function, of which nobody knows how it is computed."""
+    """The same model behind a function, so that autograd differentiates it."""
     return energy_forces_stress(lambda *given, **options: model(*given, **options), **arguments)
 
 

@@ -123,7 +123,7 @@ def test_error_of_trained_weights():
 
 @pytest.mark.parametrize("mode", ["auto", "spline"])
 def test_forces_are_slopes_of_the_splined_energy(mode, crystal):
-    # so few nodes that exact forces would not pass
+    # so few grid points that exact forces would not pass
     model = make(filters=mode, num_grid_points=25).train(mode == "spline")
     found = energy_forces_stress(model, crystal.z, crystal.pos, **lattice(crystal), stress=True)
     assert (

@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tests.mutants", description=__doc__.split("\n")[0])
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="names or files with one of these words")
-    parser.add_argument("--drawn", type=int, default=60, help="how many to draw beside those picked by hand")
-    parser.add_argument("--drawn-only", action="store_true", help="leave out those picked by hand")
+    parser.add_argument("--drawn", type=int, default=60, help="how many to draw beside the selected ones")
+    parser.add_argument("--drawn-only", action="store_true", help="leave out the selected ones")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for each of the two stages of a mutant")
@@ -156,7 +156,7 @@ def _report(results: Sequence[Result], seed: int, seconds: float) -> str:
         "| | planted | killed | equivalent | survived | not known |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, kind in (("by hand", False), ("drawn", True)):
+    for name, kind in (("selected", False), ("drawn", True)):
         some = [one for one in results if one.mutant.name.startswith("drawn-") == kind]
         killed = sum(one.outcome == "killed" for one in some)
         error = sum(one.outcome in ("error", "timeout") for one in _counted(some))

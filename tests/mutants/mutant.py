@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
     @property
     def is_kernel(self) -> bool:
         """Whether compiled code depends on the file, so that nothing of it may be taken from a cache."""
-        return self.file.startswith("kernels/cpu/")
+        return self.file.startswith("backends/numba/")
 
     def plant(self, text: str) -> str:
         """The text of the file with the mistake.

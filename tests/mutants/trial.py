@@ -13,7 +13,7 @@ from .mutant import PACKAGE, Mutant
 from .selection import stages
 from .server import TestServer
 
-KERNEL_CACHE = f"{PACKAGE}/kernels/cpu/__pycache__"
+KERNEL_CACHES = tuple(f"{PACKAGE}/backends/numba/{name}" for name in ("__pycache__", "lib/__pycache__"))
 _COPIED = (PACKAGE, "tests", "examples", "benchmarks", "pyproject.toml", "README.md", "CHANGELOG.md")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
@@ -57,9 +57,10 @@ def attempt(server: TestServer, folder: Path, mutant: Mutant, *, limit: float) -
         planted = mutant.plant(text)
     except (ValueError, IndexError) as error:
         return Result(mutant, "error", str(error), 0.0)
-    cache, kept = folder / KERNEL_CACHE, folder / "kernel_cache"
-    if mutant.is_kernel and cache.exists():
-        cache.rename(kept)
+    caches = {folder / name: folder / f"kernel_cache_{k}" for k, name in enumerate(KERNEL_CACHES) if mutant.is_kernel}
+    for cache, aside in caches.items():
+        if cache.exists():
+            cache.rename(aside)
     file.write_text(planted, encoding="utf-8")
     try:
         for tests in stages(mutant, folder):
@@ -78,7 +79,7 @@ def attempt(server: TestServer, folder: Path, mutant: Mutant, *, limit: float) -
     finally:
         file.write_text(text, encoding="utf-8")
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-        if mutant.is_kernel:
+        for cache, aside in caches.items():
             shutil.rmtree(cache, ignore_errors=True)
-            if kept.exists():
-                kept.rename(cache)
+            if aside.exists():
+                aside.rename(cache)

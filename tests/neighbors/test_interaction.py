@@ -6,7 +6,7 @@ from pyg_schnet.neighbors import InteractionGraph
 
 
 def all_pairs(pos, batch):
-    """Every pair of a structure, by hand, as PyG expects it."""
+    """Every pair of a structure, as PyG expects it."""
     same = batch[:, None] == batch
     edge_index = same.fill_diagonal_(False).nonzero().T
     return edge_index, (pos[edge_index[0]] - pos[edge_index[1]]).norm(dim=-1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.utils.prune as prune
 from torch import nn
-from torch_geometric.nn.aggr import MaxAggregation
+from torch_geometric.nn.aggr import MaxAggregation, SumAggregation
 
 from pyg_schnet.nn import CFConv, CosineCutoff, DTNNConv, FilterNetwork, GaussianBasis, HardCutoff, SplineFilter
 from pyg_schnet.ops.dispatch import is_standard
@@ -277,6 +277,10 @@ def test_hooks_of_all_modules_and_patched_classes(training, edges, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(CFConv, "message", scaled_message)
         torch.testing.assert_close(conv(*edges), 0.5 * plain, **CLOSE)
+    with monkeypatch.context() as patch:
+        before = SumAggregation.forward
+        patch.setattr(SumAggregation, "forward", lambda *args, **kwargs: 2 * before(*args, **kwargs))
+        torch.testing.assert_close(conv(*edges), 2 * plain, **CLOSE)
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(type(module)))
     try:
         conv(*edges)

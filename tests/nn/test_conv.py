@@ -29,7 +29,7 @@ def make_cfconv(filters="exact", **kwargs):
 
 
 def make_splined(**kwargs):
-    """With few nodes, so that splined and exact filters are not taken for each other."""
+    """With few grid points, so that splined and exact filters are not taken for each other."""
     return make_cfconv("spline", num_grid_points=20, **kwargs)
 
 

@@ -11,7 +11,7 @@ def softplus(x):
     return np.logaddexp(x, 0.0) - np.log(2.0)
 
 
-def by_hand(network, dist):
+def reference(network, dist):
     """Eq. (14) to (16) in numpy."""
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     out = np.exp(-network.basis.gamma * (dist[:, None] - weights["basis.centers"]) ** 2)
@@ -37,7 +37,7 @@ def randomised(network):
 def test_formula(activate_filters, window):
     network = randomised(FilterNetwork(7, GaussianBasis(12, 5.0), window(5.0), activate_filters=activate_filters))
     dist = np.linspace(0, 8, 50)
-    expected = by_hand(network, dist)
+    expected = reference(network, dist)
     np.testing.assert_allclose(network(torch.from_numpy(dist)).detach().numpy(), expected, rtol=1e-12, atol=1e-14)
     assert not expected[dist >= 5.0].any()
     assert (np.abs(expected[dist < 4.9]).max(axis=1) > 0).all()

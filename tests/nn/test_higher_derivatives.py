@@ -63,7 +63,7 @@ FUNCTIONS = {"forces": forces_along, "step": relaxed, "strain": strained}
 
 
 def derivative(model, function, along, order, create_graph=False):
-    """Derivative of some order by positions and weights along a direction."""
+    """Derivative of some order with respect to positions and weights in a direction."""
     pos = POS.clone().requires_grad_()
     leaves, value = [pos, *model.parameters()], function(model, pos)
     for k in range(order):

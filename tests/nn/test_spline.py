@@ -96,10 +96,10 @@ def test_zero_at_and_beyond_the_cutoff():
 
 def test_second_derivatives_are_continuous():
     spline = SplineFilter(make_network(), 20)
-    nodes = torch.arange(1, 20, dtype=F64) * spline.spacing
+    grid = torch.arange(1, 20, dtype=F64) * spline.spacing
     found = []
     for offset in (-1e-9, 1e-9):
-        dist = (nodes + offset).requires_grad_()
+        dist = (grid + offset).requires_grad_()
         derivatives = [spline(dist)[:, 0]]
         for _ in range(3):
             derivatives.append(torch.autograd.grad(derivatives[-1].sum(), dist, create_graph=True)[0])
@@ -107,7 +107,7 @@ def test_second_derivatives_are_continuous():
     jumps = [(b - a).abs()[:-1].max().item() for a, b in zip(*found, strict=True)]
     assert max(jumps[:3]) < 1e-6
     assert jumps[3] > 1e-2
-    assert found[0][0][-1].abs() < 1e-15  # the last node is the cutoff
+    assert found[0][0][-1].abs() < 1e-15  # the last grid point is the cutoff
 
 
 def test_even_function_at_zero():
@@ -127,7 +127,7 @@ def test_exact_derivatives(trainable, window):
     weights = dict(network.named_parameters())
     dist = torch.tensor([0.3, 2.2, 4.9, 6.0], dtype=F64, requires_grad=True)
 
-    def by_distance(dist):
+    def filters_at(dist):
         return conv.spline(dist)
 
     def grad_weights(*values):
@@ -135,8 +135,8 @@ def test_exact_derivatives(trainable, window):
         edge_index, x = torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 2, dtype=F64)
         return functional_call(conv, parameters, (x, edge_index, dist.detach()[1:3]))
 
-    assert torch.autograd.gradcheck(by_distance, (dist,))
-    assert torch.autograd.gradgradcheck(by_distance, (dist,))
+    assert torch.autograd.gradcheck(filters_at, (dist,))
+    assert torch.autograd.gradgradcheck(filters_at, (dist,))
     assert torch.autograd.gradcheck(grad_weights, tuple(weights.values()))
     assert torch.autograd.gradgradcheck(grad_weights, tuple(weights.values()))
 

@@ -1,4 +1,4 @@
-"""Tables that are kept follow the weights, whoever changes or exchanges them."""
+"""Cached tables follow the weights, however these are changed or replaced."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ def is_kept(spline):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_coefficients_are_kept_in_evaluation_only(dtype):
+def test_tables_are_cached_in_evaluation_only(dtype):
     spline = make_conv(dtype=dtype).eval().spline
     assert is_kept(spline)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_many_networks_in_turn_at_the_same_place_in_memory():
 
 
 def gradients(spline, order):
-    """Gradients by weights of a value (order 1), and of a loss on slopes that was differentiated before (order 2)."""
+    """Gradients with respect to weights, of a value (order 1) and of a loss on slopes (order 2)."""
     dist = torch.tensor([0.7, 1.9, 3.3], dtype=F64, requires_grad=True)
     parameters = list(spline.network.parameters())
     value = spline(dist).square().sum()
@@ -158,7 +158,7 @@ def gradients(spline, order):
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("before", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_kept_coefficients_have_the_same_gradients(before, order):
+def test_cached_tables_have_the_same_gradients(before, order):
     spline = make_conv().eval().spline
     with before():
         spline.table()
@@ -194,7 +194,7 @@ def shifted(conv):
     return {key: value.detach() + 0.1 for key, value in conv.named_parameters()}
 
 
-# what may be put in the place of a network's weights, and the weights that makes
+# what may replace a network's weights, and the weights that makes
 REPLACEMENTS = {
     "other tensors": lambda conv: {key: value.requires_grad_() for key, value in shifted(conv).items()},
     "other parameters": lambda conv: {key: torch.nn.Parameter(value) for key, value in shifted(conv).items()},

@@ -162,7 +162,7 @@ def potentials(n_atoms=4, n_structures=1, normalize=False, mean=False, strain=Fa
                 grad[place] = energies(moved, cells).imag.sum() / step
             if not strain:
                 return energies(pos, cells), grad
-            by_strain = np.zeros((n_structures, 3, 3))
+            grad_strain = np.zeros((n_structures, 3, 3))
             for b, r, s in np.ndindex(n_structures, 3, 3):
                 way = np.eye(3, dtype=complex)
                 way[r, s] += 0.5j * step
@@ -171,8 +171,8 @@ def potentials(n_atoms=4, n_structures=1, normalize=False, mean=False, strain=Fa
                 moved[batch.numpy() == b] = pos[batch.numpy() == b] @ way
                 if lattice is not None:
                     lattice[b] = cells[b] @ way
-                by_strain[b, r, s] = energies(moved, lattice)[b].imag / step
-            return energies(pos, cells), grad, by_strain
+                grad_strain[b, r, s] = energies(moved, lattice)[b].imag / step
+            return energies(pos, cells), grad, grad_strain
 
         return call, (pos.to(dtype),), expected
 

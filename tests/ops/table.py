@@ -409,7 +409,7 @@ HELPERS = {
     "half_list",
     "locate",
     "segment_sum",
-    "spline_coefficients",
+    "spline_table",
     "spline_graph",
 }
 """Public functions that have one way only, with tests of their own."""

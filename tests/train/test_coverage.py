@@ -1,4 +1,4 @@
-"""What is noted of training structures, against ASE's distances and counts by hand."""
+"""What is noted of training structures, against ASE's distances and explicit counts."""
 
 import copy
 

@@ -60,7 +60,7 @@ class Regression(LightningModule):
 
 
 class Follow(Callback):
-    """The formula, applied by hand after every step that is averaged."""
+    """The formula, applied after every step that is averaged."""
 
     def __init__(self, decay, every):
         self.decay, self.every, self.average, self.count = decay, every, None, None

@@ -1,4 +1,4 @@
-"""Errors of test structures by hand: a network that always says zero is wrong by the label itself."""
+"""Errors of test structures: a network that always predicts zero is wrong by the label itself."""
 
 import math
 

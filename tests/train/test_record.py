@@ -14,7 +14,7 @@ TASK = SimpleNamespace(device=torch.device("cpu"))
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
     time = SimpleNamespace(now=100.0)
     monkeypatch.setattr(module.time, "monotonic", lambda: time.now)
     return time

@@ -64,10 +64,10 @@ def test_loss_is_the_weighted_sum(periodic):
     plain = make_task(dataset, PropertyTask, loss="mae")
     plain.network.filters = "exact"
     with torch.no_grad():
-        grad_pos, by_size = numerical_gradients(task, batch)
+        grad_pos, grad_size = numerical_gradients(task, batch)
         expected = plain.loss_of_batch(batch) + 0.7 * grad_pos.norm(dim=1).mean()
-        expected += weights["pressure_weight"] * by_size.abs().mean()
-    assert by_size.abs().mean() > 1e-3
+        expected += weights["pressure_weight"] * grad_size.abs().mean()
+    assert grad_size.abs().mean() > 1e-3
     assert task.loss_of_batch(batch).item() == pytest.approx(expected.item(), rel=1e-7)
 
 

@@ -31,8 +31,8 @@ def test_weights_are_copies():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (SchNet(8, 8, 3), "num_interactions=3 in place of 2"),
-        (SchNet(8, 8, 2, gamma=3.0, cutoff=5.0), "cutoff=5.0 in place of 10.0, gamma=3.0 in place of None"),
+        (SchNet(8, 8, 3), "num_interactions=3 instead of 2"),
+        (SchNet(8, 8, 2, gamma=3.0, cutoff=5.0), "cutoff=5.0 instead of 10.0, gamma=3.0 instead of None"),
         (DTNN(8, 8, 2), "a DTNN cannot start from a SchNet"),
     ],
 )

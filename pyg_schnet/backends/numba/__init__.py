@@ -1,4 +1,4 @@
-"""The kernels in numba, for float32 and float64 on CPUs; compiled when first called, and kept on disk from then on."""
+"""Kernels in numba for float32 and float64 on CPUs, compiled on first use and cached on disk."""
 
 from pyg_schnet.backends.numba.edge_lengths import (
     edge_lengths,

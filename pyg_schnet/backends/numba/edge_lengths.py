@@ -1,4 +1,4 @@
-"""Lengths of edges with their derivatives, and spline bases, edge by edge: nothing of shape [E, 3] is stored.
+"""Lengths of edges with their derivatives, and spline bases, edge by edge, without storing [E, 3].
 
 A lattice is ``None`` for open boundaries, or ``(edge_shift, cell, batch)``: lattice images crossed by each edge,
 ``[E, 3]``, lattice vectors in rows, ``[B, 3, 3]``, and the structure of each atom, ``[N]``.
@@ -29,7 +29,7 @@ def component(pos, i, j, lattice, e, d) -> float:
 
 @njit(**REASSOCIATED)
 def length(pos, i, j, lattice, e) -> float:
-    """Length of that vector."""
+    """Length of the vector of edge e."""
     square = pos.dtype.type(0)
     for d in range(3):
         part = component(pos, i, j, lattice, e, d)
@@ -39,7 +39,7 @@ def length(pos, i, j, lattice, e) -> float:
 
 @njit(**REASSOCIATED)
 def measure_edges(pos, source, target, lattice, loop_length, out) -> bool:
-    """See :func:`edge_lengths`; false where an edge names an atom, or an atom a cell, that is not there."""
+    """See :func:`edge_lengths`; false if an index of an atom or cell is out of range."""
     n_atoms = pos.shape[0]
     for e in range(out.shape[0]):
         i, j = target[e], source[e]
@@ -56,7 +56,7 @@ def measure_edges(pos, source, target, lattice, loop_length, out) -> bool:
 
 @njit(**REASSOCIATED)
 def _push(value, i, j, lattice, e, d, grad_pos, grad_cell) -> None:
-    """Add one component of the gradient with respect to the vector of edge e to those of what it is made of."""
+    """Add one component of the gradient with respect to the vector of edge e to those of positions and cell."""
     grad_pos[j, d] += value
     grad_pos[i, d] -= value
     if grad_cell is not None:
@@ -88,15 +88,15 @@ def _bend_edges(
         grad_grad[e] = 0
         if dist[e] == 0 or (lattice is None and i == j):
             continue
-        along = pos.dtype.type(0)
+        projection = pos.dtype.type(0)
         for d in range(3):
             part = component(pos, i, j, lattice, e, d) / dist[e]
-            along += part * component(tangent_pos, i, j, tangent_lattice, e, d)
-        grad_grad[e] = along
+            projection += part * component(tangent_pos, i, j, tangent_lattice, e, d)
+        grad_grad[e] = projection
         slope = grad[e] / dist[e]
         for d in range(3):
             part = component(pos, i, j, lattice, e, d) / dist[e]
-            across = component(tangent_pos, i, j, tangent_lattice, e, d) - along * part
+            across = component(tangent_pos, i, j, tangent_lattice, e, d) - projection * part
             _push(slope * across, i, j, lattice, e, d, grad_pos, grad_cell)
 
 
@@ -114,7 +114,7 @@ def weigh_edges(dist, cutoff, num_intervals, interval, basis, slopes) -> None:
     )
     for e in range(dist.shape[0]):
         r = dist[e]
-        inside = r < cutoff  # false for what is not a number
+        inside = r < cutoff  # false for NaN
         position = r * scale
         k = min(max(int(position), 0), num_intervals - 1) if inside else 0
         interval[e] = k
@@ -126,7 +126,7 @@ def weigh_edges(dist, cutoff, num_intervals, interval, basis, slopes) -> None:
         basis[e, 3] = sixth * t * t * t
         if not inside:
             for m in range(4):
-                basis[e, m] = real(0) if r >= cutoff else r  # keep what is not a number
+                basis[e, m] = real(0) if r >= cutoff else r  # keep NaN
         if slopes.shape[0] == 0:
             continue
         slopes[e, 0] = -half * s * s * scale
@@ -151,7 +151,7 @@ def edge_lengths(
     batch: Tensor | None,
     loop_length: float,
 ) -> Tensor | None:
-    """Lengths of edges, shape ``[E]``; ``None`` if an edge names an atom, or an atom a cell, that is not there."""
+    """Lengths of edges, shape ``[E]``; ``None`` if an index of an atom or cell is out of range."""
     dist = pos.new_empty(edge_index.size(1))
     rows, source, target = arrays_of(pos, *edge_index)
     lattice = lattice_of(edge_shift, cell, batch)
@@ -214,7 +214,7 @@ def edge_lengths_double_backward(
 
 
 def _sums(pos: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Zeros in float64, since an atom may have many edges, and a cell has all of them."""
+    """Zeros in float64, since many edges contribute to an atom or a cell."""
     zeros = torch.zeros(pos.shape, dtype=torch.float64)
     return zeros, None if cell is None else torch.zeros(cell.shape, dtype=torch.float64)
 

@@ -1,11 +1,11 @@
-r"""Tables of several filter networks in two calls: forward, and backward to their weights.
+r"""Tables of several filter networks, and their gradients with respect to weights.
 
 With the expansion **e** of a sample of the grid, its filter before the window is
 
 .. math::
     \mathbf{f} = \mathrm{ssp}(\mathrm{W}_2\, \mathrm{ssp}(\mathrm{W}_1 \mathbf{e} + \mathbf{b}_1) + \mathbf{b}_2)
 
-or the same without the outer softplus. Window and prefilter follow. Each table is computed by one thread.
+or the same without the outer softplus, followed by window and prefilter. Each table is computed by one thread.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pyg_schnet.backends.numba.lib.gemm import (
     dense_softplus_dense,
     dense_softplus_dense_backward,
     gemm_tn_rows,
+    sum_columns,
 )
 from pyg_schnet.backends.numba.lib.parallel import evenly, run
 from pyg_schnet.backends.numba.lib.prefilter import filter_rows, filter_rows_transposed
@@ -33,7 +34,7 @@ from pyg_schnet.backends.numba.lib.softplus import softplus
 from pyg_schnet.backends.numba.lib.transpose import transposes
 from pyg_schnet.ops.bspline import TAPS
 
-_BEYOND = 4  # samples that a table needs more than it has rows
+_BEYOND = 4  # number of samples that a table needs beyond its rows
 
 
 @njit(**ORDERED)
@@ -68,24 +69,25 @@ def _backward(
     grad_outer,
     grad_hidden,
     grad_inner,
-    grad_w1,
+    grad_w1_t,
     grad_b1,
     grad_w2,
     grad_b2,
 ) -> None:
     n_samples, n_filters = hidden.shape[1:]
     for t in range(begin, end):
-        by_outer, slope, none = grad_outer[t], inner_slope[t], inner_slope[t][:0]
-        filter_rows_transposed(grad[t], window, taps, vanishing, by_outer)
+        grad_outer_t, slope, none = grad_outer[t], inner_slope[t], inner_slope[t][:0]
+        filter_rows_transposed(grad[t], window, taps, vanishing, grad_outer_t)
         if outer_slope.shape[1] > 0:
             for i in range(n_samples):
                 for f in range(n_filters):
-                    by_outer[i, f] *= outer_slope[t, i, f]
+                    grad_outer_t[i, f] *= outer_slope[t, i, f]
         dense_softplus_dense_backward(
-            ZERO, n_samples, by_outer, w2[t], slope, none, w1[t], grad_hidden[t], grad_inner[t], expansion[:0]
+            ZERO, n_samples, grad_outer_t, w2[t], slope, none, w1[t], grad_hidden[t], grad_inner[t], expansion[:0]
         )
-        gemm_tn_rows(ZERO, n_filters, ZERO, n_samples, grad_inner[t], expansion, grad_w1[t], grad_b1[t])
-        gemm_tn_rows(ZERO, n_filters, ZERO, n_samples, by_outer, hidden[t], grad_w2[t], grad_b2[t])
+        gemm_tn_rows(ZERO, expansion.shape[1], ZERO, n_samples, expansion, grad_inner[t], grad_w1_t[t], grad_b1[t][:0])
+        sum_columns(ZERO, n_filters, hidden, ZERO, n_samples, grad_inner[t], grad_b1[t])
+        gemm_tn_rows(ZERO, n_filters, ZERO, n_samples, grad_outer_t, hidden[t], grad_w2[t], grad_b2[t])
 
 
 class Sampled(NamedTuple):
@@ -105,7 +107,7 @@ class Sampled(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """Weights of T filter networks, the samples all are evaluated at, and what is done with their filters.
+    """Weights of T filter networks, the samples that all are evaluated at, and options.
 
     Attributes:
         expansion: Radial expansion of the samples, shape ``[M, num_gaussians]``.
@@ -141,7 +143,7 @@ class Networks(NamedTuple):
 
 
 def filter_table(networks: Networks) -> tuple[Tensor, Sampled]:
-    """Spline tables of all networks, shape ``[T, M - 4, F]``, and what the gradient needs."""
+    """Spline tables of all networks, shape ``[T, M - 4, F]``, and intermediate results for the gradient."""
     expansion, window, vanishing, activate, w1, b1, w2, b2 = networks
     (n_tables, n_filters), n_samples, dtype = b1.shape, len(expansion), expansion.dtype
     shape = n_tables, n_samples, n_filters
@@ -156,11 +158,12 @@ def filter_table(networks: Networks) -> tuple[Tensor, Sampled]:
 def filter_table_backward(grad: Tensor, networks: Networks, sampled: Sampled) -> tuple[Tensor, ...]:
     """Gradients with respect to the weights of all networks, from that of their tables, shape ``[T, M - 4, F]``."""
     expansion, window, vanishing, _, w1, b1, w2, b2 = networks
-    found = empties([values.shape for values in (w1, b1, w2, b2)], expansion.dtype)
+    shapes = (len(w1), w1.shape[2], w1.shape[1]), b1.shape, w2.shape, b2.shape  # few Gaussians would not fill vectors
+    found = empties(shapes, expansion.dtype)
     passed = empties([sampled.filters.shape] * 3, expansion.dtype)
     samples = expansion, window, np.array(TAPS, expansion.dtype), vanishing
     run(_backward, evenly(len(w1)), _work(sampled), array(grad), *samples, w1, w2, *sampled[1:], *passed, *found)
-    return tuple(map(torch.from_numpy, found))
+    return tuple(map(torch.from_numpy, (transposes(found[0]), *found[1:])))
 
 
 def _work(sampled: Sampled) -> int:

@@ -5,9 +5,8 @@ With pairs p of atoms i and j, the form is
 .. math::
     L(g, x, C, h) = \sum_p \sum_f (g_{i, f}\, x_{j, f} + g_{j, f}\, x_{i, f}) \sum_m h_{p, m}\, C_{k(p) + m, f}
 
-Since a row is written from several others, tasks share the features rather than the rows, where they do not have
-structures of their own. Each feature is summed by one thread in the order of the pairs, so results do not depend on the
-number of threads.
+Since several pairs add to the same row, tasks that do not have their own structures share features rather than rows.
+Each feature is summed by one thread in the order of the pairs, so results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def _convolve(zero, f, first, last, x, table, basis, interval, source, ptr, out)
 
 @njit(**ORDERED)
 def fetch_ahead(zero, values, place) -> None:
-    """Ask for the columns of an atom that comes later; those of a small molecule come one after the other."""
+    """Prefetch the columns of a later atom."""
     place += AHEAD * values.shape[1]
     for f in range(0, lanes(zero), NARROW // values.itemsize):
         prefetch(values, place + f)

@@ -1,4 +1,4 @@
-r"""All interaction blocks on a half list in two calls: forward, and backward to embedding, edges and weights.
+r"""All interaction blocks on a half list, and their gradients with respect to embedding, edges and weights.
 
 A block is, with its table C and the basis h of the pairs,
 
@@ -7,11 +7,11 @@ A block is, with its table C and the basis h of the pairs,
     \mathbf{u} = \mathrm{W}_1\, \mathrm{conv}(\mathbf{y}, C, h) / n + \mathbf{b}_1, \quad
     \mathbf{x}' = \mathbf{x} + \mathrm{W}_2\, \mathrm{ssp}(\mathbf{u}) + \mathbf{b}_2
 
-The first features are those of the species: there, what follows is computed for species, and gradients are summed over
-their atoms. Between two convolutions every atom is on its own: dense layers, softplus and residual run through tiles of
-atoms that stay in the cache. A batch is divided into groups of structures, each of which goes through all blocks by
-itself. A single large structure is not: there, threads share atoms in dense layers and features in convolutions, and
-wait for each other in between. See :mod:`pyg_schnet.backends.numba.lib.partition`.
+The first features depend on the species only: the first dense layer is computed for species, and gradients are summed
+over their atoms. Between two convolutions atoms are independent: dense layers, softplus and residual are computed in
+tiles of atoms that stay in the cache. A batch is divided into groups of structures, which are independent in all
+blocks. In a single large structure threads share atoms in dense layers and features in convolutions, and wait for each
+other in between. See :mod:`pyg_schnet.backends.numba.lib.partition`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from pyg_schnet.backends.numba.lib.gemm import (
     dense_softplus_dense,
     dense_softplus_dense_backward,
     gemm,
+    gemm_rows,
     gemm_tn,
     gemm_tn_rows,
-    product,
 )
 from pyg_schnet.backends.numba.lib.parallel import is_large, num_threads
 from pyg_schnet.backends.numba.lib.partition import divide, find_groups
@@ -41,7 +41,7 @@ from pyg_schnet.ops.graph import SplineGraph
 
 @njit(**ORDERED)
 def normalize(begin, end, counts, values) -> None:
-    """Divide some rows by their counts, where there are any."""
+    """Divide some rows by their counts, if there are any."""
     if counts.shape[0] > 0:
         for i in range(begin, end):
             for f in range(values.shape[1]):
@@ -50,7 +50,7 @@ def normalize(begin, end, counts, values) -> None:
 
 @njit(**ORDERED)
 def add_rows(begin, end, more, values) -> None:
-    """Add to some rows what there is to add."""
+    """Add to some rows, unless there is nothing to add."""
     if more.shape[0] > 0:
         for i in range(begin, end):
             for f in range(values.shape[1]):
@@ -106,7 +106,7 @@ def _forward_pairs(t, task, partition, pairs, weights, kept) -> None:
 
 @njit(**ORDERED)
 def _forward_atoms(t, task, partition, pairs, weights, kept) -> None:
-    """From convolved features to those after the block, and to what the next block convolves."""
+    """From convolved features to those after the block, and the input of the next convolution."""
     begin, end = partition[0][task], partition[0][task + 1]
     tables, _, _, b1, _, b2, w0_t, w1_t, w2_t, _, _ = weights
     _, x, hidden, summed, outer, slope = kept
@@ -116,7 +116,7 @@ def _forward_atoms(t, task, partition, pairs, weights, kept) -> None:
     dense_softplus_dense(begin, end, total, w1_t[t], b1[t], w2_t[t], b2[t], act, slopes, after)
     add_rows(begin, end, before, after)
     if t + 1 < tables.shape[0]:
-        product(end - begin, after, begin, w0_t[t + 1], hidden[(t + 1) % hidden.shape[0]], begin)
+        gemm_rows(end - begin, after, begin, w0_t[t + 1], hidden[(t + 1) % hidden.shape[0]], begin)
 
 
 FORWARD = BlockProgram("forward", _forward_start, _forward_pairs, _forward_atoms)
@@ -124,7 +124,7 @@ FORWARD = BlockProgram("forward", _forward_start, _forward_pairs, _forward_atoms
 
 @njit(**ORDERED)
 def _backward_atoms(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
-    """From the gradient with respect to the features after a block to that with respect to its convolution."""
+    """From the gradient of the features after a block to that of its convolution."""
     begin, end, t = partition[0][task], partition[0][task + 1], weights[0].shape[0] - 1 - step
     _, _, w1, _, w2, _, _, _, _, _, _ = weights
     grads, all_outer, all_sum, _, grad_inner = passed
@@ -140,26 +140,26 @@ def _backward_atoms(step, task, partition, pairs, weights, kept, more, passed, f
 
 @njit(**ORDERED)
 def _backward_pairs(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
-    """Through the convolution: to the pairs, and to the layer that is convolved."""
+    """From the gradient of the convolution to those of the pairs and of its input."""
     t, (_, evaluated, _) = weights[0].shape[0] - 1 - step, partition
     basis, interval, source, ptr, _ = pairs
     first, last, f, stop = part_of_filters(partition, task)
-    by_species, _, by_basis, _, _, _, _, _, _ = found
+    grad_species, _, grad_of_basis, _, _, _, _, _, _ = found
     table, y, grad_sum, grad_y = (
         weights[0][t],
         kept[2][t],
         passed[2][t % passed[2].shape[0]],
         passed[3][t % passed[3].shape[0]],
     )
-    if by_basis.shape[0] > 0:
-        grad_basis(evaluated[task], evaluated[task + 1], grad_sum, y, table, interval, source, ptr, by_basis)
-    if t > 0 or by_species.shape[1] > 0:
+    if grad_of_basis.shape[0] > 0:
+        grad_basis(evaluated[task], evaluated[task + 1], grad_sum, y, table, interval, source, ptr, grad_of_basis)
+    if t > 0 or grad_species.shape[1] > 0:
         convolve(f, stop, y, first, last, grad_sum, table, basis, interval, source, ptr, grad_y)
 
 
 @njit(**ORDERED)
 def _backward_features(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
-    """To the features before the block."""
+    """Gradient of the features before the block."""
     begin, end, t = partition[0][task], partition[0][task + 1], weights[0].shape[0] - 1 - step
     grads, _, _, all_y, _ = passed
     grad_y = all_y[t % all_y.shape[0]]
@@ -167,31 +167,31 @@ def _backward_features(step, task, partition, pairs, weights, kept, more, passed
         add_rows(begin, end, more[0][t % more[0].shape[0]], grad_y)
     if t > 0:
         below = grads[(step + 1) % grads.shape[0]]
-        product(end - begin, grad_y, begin, weights[1][t], below, begin)
+        gemm_rows(end - begin, grad_y, begin, weights[1][t], below, begin)
         add_rows(begin, end, grads[step % grads.shape[0]], below)
 
 
 @njit(**ORDERED)
 def _backward_weights(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
-    """To the table and the dense layers, or the species below the first block."""
+    """Gradients of the table and the dense layers, or of the species before the first block."""
     t = weights[0].shape[0] - 1 - step
     z, x, hidden, summed, outer, _ = kept
     basis, interval, source, ptr, _ = pairs
     grads, _, all_sum, all_y, grad_inner = passed
     grad, grad_y = grads[step % grads.shape[0]], all_y[t % all_y.shape[0]]
-    by_first, by_embedding, _, by_tables, by_w0, by_w1, by_b1, by_w2, by_b2 = found
+    grad_species, grad_of_embedding, _, grad_tables, grad_w0, grad_w1, grad_b1, grad_w2, grad_b2 = found
     group, begin, end = partition[2][task, 0], partition[2][task, 5], partition[2][task, 6]
     first, last, f, stop = part_of_filters(partition, task)
-    if by_w1.shape[1] > 0:
+    if grad_w1.shape[1] > 0:
         y, grad_sum = hidden[t], all_sum[t % all_sum.shape[0]]
-        grad_table(f, stop, y, first, last, grad_sum, y, basis, interval, source, ptr, by_tables[group, t])
-        gemm_tn_rows(begin, end, first, last, grad_inner, summed[t], by_w1[group, t], by_b1[group, t])
-        gemm_tn_rows(begin, end, first, last, grad, outer[t], by_w2[group, t], by_b2[group, t])
+        grad_table(f, stop, y, first, last, grad_sum, y, basis, interval, source, ptr, grad_tables[group, t])
+        gemm_tn_rows(begin, end, first, last, grad_inner, summed[t], grad_w1[group, t], grad_b1[group, t])
+        gemm_tn_rows(begin, end, first, last, grad, outer[t], grad_w2[group, t], grad_b2[group, t])
         if t > 0:
-            gemm_tn_rows(f, stop, first, last, grad_y, x[t], by_w0[group, t], by_b1[group, t][:0])
-    if t == 0 and by_first.shape[1] > 0:
-        _sum_species(f, stop, by_first, first, last, z, grad_y, by_first[group])
-        _sum_species(begin, end, by_first, first, last, z, grad, by_embedding[group])
+            gemm_tn_rows(f, stop, first, last, grad_y, x[t], grad_w0[group, t], grad_b1[group, t][:0])
+    if t == 0 and grad_species.shape[1] > 0:
+        _sum_species(f, stop, grad_species, first, last, z, grad_y, grad_species[group])
+        _sum_species(begin, end, grad_species, first, last, z, grad, grad_of_embedding[group])
 
 
 BACKWARD = BlockProgram("backward", _backward_atoms, _backward_pairs, _backward_features, _backward_weights)
@@ -208,7 +208,7 @@ def interactions_forward(
     for_edges: bool = False,
     for_weights: bool = False,
 ) -> tuple[Tensor, Activations]:
-    """Features after all blocks, shape ``[N, F]``, and what was computed on the way.
+    """Features after all blocks, shape ``[N, F]``, and intermediate results.
 
     Args:
         z: Species of each atom, a row of ``weights.embedding``, shape ``[N]``; not checked.
@@ -216,8 +216,8 @@ def interactions_forward(
         basis: Spline basis h of each pair, shape ``[P, 4]``.
         half_list: Pairs, each once, sorted by target.
         n_neighbors: Number of neighbours by which convolutions are divided, shape ``[N]``.
-        for_edges: Whether to keep what gradients with respect to embedding and edges need.
-        for_weights: Whether to keep what gradients with respect to weights need as well.
+        for_edges: Whether to keep intermediate results for gradients with respect to embedding and edges.
+        for_weights: Whether to keep those for gradients with respect to weights as well.
     """
     _, n_filters, n_features = weights.w0.shape
     groups = (0, z.size(0))
@@ -244,7 +244,7 @@ def interactions_backward(
     grad_inner: np.ndarray | None = None,
     keep: bool = False,
 ) -> tuple[Gradients, Backward]:
-    """Gradients of a sum over the features after all blocks, and what was gone through.
+    """Gradients of a sum over the features after all blocks, and intermediate results.
 
     Args:
         grad: Gradient with respect to these features, shape ``[N, F]``.
@@ -253,13 +253,13 @@ def interactions_backward(
         basis: Spline basis h of each pair, shape ``[P, 4]``.
         half_list: Pairs, each once, sorted by target.
         n_neighbors: Number of neighbours by which convolutions are divided, shape ``[N]``.
-        kept: What :func:`interactions_forward` kept.
+        kept: Intermediate results of :func:`interactions_forward`.
         grad_embedding: Whether the gradient with respect to the embedding is needed.
-        grad_basis: Whether that with respect to h is.
-        grad_weights: Whether those with respect to weights are.
-        grad_hidden: More gradient with respect to the layers y of the blocks, shape ``[T, N, K]``.
-        grad_inner: More gradient with respect to the layers u, shape ``[T, N, F]``.
-        keep: Whether to keep what the gradient of the gradient with respect to edges needs.
+        grad_basis: Whether the gradient with respect to h is needed.
+        grad_weights: Whether the gradients with respect to weights are needed.
+        grad_hidden: Gradient to add to that of the layers y, shape ``[T, N, K]``.
+        grad_inner: Gradient to add to that of the layers u, shape ``[T, N, F]``.
+        keep: Whether to keep intermediate results for the double backward pass.
     """
     (n_species, n_features), n_filters = weights.embedding.shape, weights.tables.shape[2]
     passed, n_groups, real = Backward.empty(len(grad), weights, keep), len(kept.groups) - 1, weights.w0.dtype
@@ -274,15 +274,15 @@ def interactions_backward(
     learned = Gradients.empty(weights, n_groups, grad_weights)
     state = (array(z), *kept[:5]), tuple(more), tuple(passed), (*sums, edges, *learned)
     run_blocks(BACKWARD, kept.groups, weights, basis, half_list, n_neighbors, *state)
-    by_first, by_embedding = Gradients.total(sums)
+    grad_species, grad_of_embedding = Gradients.total(sums)
     if grad_embedding:
-        by_embedding += gemm(torch.from_numpy(by_first), torch.from_numpy(weights.w0[0])).numpy()
-    found = (by_embedding if grad_embedding else None), (edges if grad_basis else None)
+        grad_of_embedding += gemm(torch.from_numpy(grad_species), torch.from_numpy(weights.w0[0])).numpy()
+    found = (grad_of_embedding if grad_embedding else None), (edges if grad_basis else None)
     if not grad_weights:
         return Gradients(*found), passed
-    by_tables, by_w0, *others = Gradients.total(learned)
-    by_w0[0] = gemm_tn(torch.from_numpy(by_first), torch.from_numpy(weights.embedding)).numpy()
-    return Gradients(*found, by_tables, by_w0, *others), passed
+    grad_tables, grad_w0, *others = Gradients.total(learned)
+    grad_w0[0] = gemm_tn(torch.from_numpy(grad_species), torch.from_numpy(weights.embedding)).numpy()
+    return Gradients(*found, grad_tables, grad_w0, *others), passed
 
 
 def _work(half_list: SplineGraph, weights: Weights) -> int:
@@ -299,7 +299,7 @@ def run_blocks(
     *state: tuple[np.ndarray, ...],
     pairs: tuple[np.ndarray, ...] = (),
 ) -> None:
-    """Run a program through all blocks, by as many threads as torch has."""
+    """Run a program for all blocks with the number of threads of torch."""
     threads, ptr = num_threads(_work(half_list, weights)), array(half_list.target_ptr)
     partition = divide(threads, groups, ptr, *weights.w0.shape[1:], NARROW // weights.w0.itemsize)
     counts = np.empty(0, weights.w0.dtype) if n_neighbors is None else array(n_neighbors)

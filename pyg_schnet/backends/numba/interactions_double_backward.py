@@ -1,4 +1,4 @@
-r"""The gradient of the gradient with respect to edges, through all interaction blocks: what training on forces needs.
+r"""Double backward pass of all interaction blocks, for training on forces.
 
 With the gradient :math:`\mathbf{g}` above a block, the backward pass computes
 
@@ -10,8 +10,8 @@ With the gradient :math:`\mathbf{g}` above a block, the backward pass computes
     \mathbf{g}' = \mathbf{g} + \mathbf{r} \mathrm{W}_0
 
 and adds :math:`\partial_h L(\mathbf{s}, \mathbf{y}, C, h)` to the gradient with respect to edges. The product of that
-gradient with a given one, ``tangent``, is differentiated here with respect to all that it was computed from. This goes
-through the blocks from the first to the last one, with one pass over the pairs for each.
+gradient with ``tangent`` is differentiated here with respect to all inputs, from the first to the last block, with one
+pass over the pairs for each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pyg_schnet.backends.numba.interactions import add_rows, normalize, part_of_
 from pyg_schnet.backends.numba.lib.blocks import BlockProgram
 from pyg_schnet.backends.numba.lib.buffers import array, empties, zeros
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
-from pyg_schnet.backends.numba.lib.gemm import TILE, gemm_tn_rows, product
+from pyg_schnet.backends.numba.lib.gemm import TILE, gemm_rows, gemm_tn_rows
 from pyg_schnet.backends.numba.lib.simd import add, at, columns, fill, fma, load, multiply, store
 from pyg_schnet.backends.numba.records import Activations, Backward, Gradients, Weights
 from pyg_schnet.ops.graph import SplineGraph
@@ -77,13 +77,13 @@ def _differentiate(
         for p in range(at(ptr, i), at(ptr, i + 1)):
             j, k = at(source, p) * n_columns + f, at(interval, p) * n_columns + f
             s_j, y_j, r_j = load(zero, s, j), load(zero, y, j), load(zero, r, j)
-            by_tangent = fma(s_i, y_j, multiply(s_j, y_i))
-            by_basis = fma(s_i, r_j, multiply(s_j, r_i))
+            grad_tangent = fma(s_i, y_j, multiply(s_j, y_i))
+            grad_h = fma(s_i, r_j, multiply(s_j, r_i))
             w_tangent, w_basis = zero, zero
             for m in range(4):
                 a, b, c_m = fill(zero, tangent, 4 * p + m), fill(zero, basis, 4 * p + m), load(zero, c, k)
                 w_tangent, w_basis = fma(a, c_m, w_tangent), fma(b, c_m, w_basis)
-                store(grad_c, k, fma(a, by_tangent, fma(b, by_basis, load(zero, grad_c, k))))
+                store(grad_c, k, fma(a, grad_tangent, fma(b, grad_h, load(zero, grad_c, k))))
                 k += n_columns
             grad_s_i = fma(w_tangent, y_j, fma(w_basis, r_j, grad_s_i))
             grad_y_i = fma(w_tangent, s_j, grad_y_i)
@@ -101,12 +101,12 @@ def _double_start(t, task, partition, pairs, weights, kept, passed, scratch, fou
     """From the gradient with respect to that below a block to that with respect to what its convolution gave."""
     begin, end = partition[0][task], partition[0][task + 1]
     if t > 0:
-        product(end - begin, found[0][t % 2], begin, weights[6][t], scratch[0], begin)
+        gemm_rows(end - begin, found[0][t % 2], begin, weights[6][t], scratch[0], begin)
 
 
 @njit(**ORDERED)
 def _double_pairs(t, task, partition, pairs, weights, kept, passed, scratch, found) -> None:
-    """Through the convolution."""
+    """Derivatives of the convolution."""
     basis, interval, source, ptr, _, tangent = pairs
     _, grad_basis, grad_hidden, _, grad_tables, _, _, _, _, _ = found
     grad_r, grad_s, _ = scratch
@@ -130,30 +130,30 @@ def _double_atoms(t, task, partition, pairs, weights, kept, passed, scratch, fou
     normalize(begin, end, pairs[4], grad_s)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, grad_s, i, weights[7][t], grad_q, i)  # with respect to p
+        gemm_rows(rows, grad_s, i, weights[7][t], grad_q, i)  # with respect to p
         for n in range(i, i + rows):
             for f in range(q.shape[1]):
                 p[n, f] = q[n, f] * slope[n, f]
                 grad_q[n, f] *= slope[n, f]
                 v = grad_q[n, f] * q[n, f]
                 grad_u[n, f] = v - v * slope[n, f]  # σ' = σ (1 - σ)
-        product(rows, grad_q, i, weights[8][t], above, i)
+        gemm_rows(rows, grad_q, i, weights[8][t], above, i)
     add_rows(begin, end, below, above)
 
 
 @njit(**ORDERED)
 def _double_weights(t, task, partition, pairs, weights, kept, passed, scratch, found) -> None:
-    """With respect to the dense layers."""
+    """Gradients of the dense layers."""
     grads, _, _, grad_y, p = passed
     _, grad_s, grad_q = scratch
-    grad_grads, _, _, _, _, by_w0, by_w1, by_b1, by_w2, _ = found
+    grad_grads, _, _, _, _, grad_w0, grad_w1, grad_b1, grad_w2, _ = found
     group, begin, end = partition[2][task, 0], partition[2][task, 5], partition[2][task, 6]
     first, last, f, stop = part_of_filters(partition, task)
-    none = by_b1[group, t][:0]
-    gemm_tn_rows(begin, end, first, last, p, grad_s, by_w1[group, t], none)
-    gemm_tn_rows(begin, end, first, last, grads[weights[0].shape[0] - 1 - t], grad_q, by_w2[group, t], none)
+    none = grad_b1[group, t][:0]
+    gemm_tn_rows(begin, end, first, last, p, grad_s, grad_w1[group, t], none)
+    gemm_tn_rows(begin, end, first, last, grads[weights[0].shape[0] - 1 - t], grad_q, grad_w2[group, t], none)
     if t > 0:
-        gemm_tn_rows(f, stop, first, last, grad_y[t], grad_grads[t % 2], by_w0[group, t], none)
+        gemm_tn_rows(f, stop, first, last, grad_y[t], grad_grads[t % 2], grad_w0[group, t], none)
 
 
 DOUBLE_BACKWARD = BlockProgram("double_backward", _double_start, _double_pairs, _double_atoms, _double_weights)
@@ -178,8 +178,8 @@ def interactions_double_backward(
         basis: Spline basis h of each pair, shape ``[P, 4]``.
         half_list: Pairs, each once, sorted by target.
         n_neighbors: Number of neighbours by which convolutions are divided, shape ``[N]``.
-        kept: What :func:`pyg_schnet.backends.numba.interactions_forward` kept.
-        passed: What :func:`pyg_schnet.backends.numba.interactions_backward` kept.
+        kept: Intermediate results of :func:`pyg_schnet.backends.numba.interactions_forward`.
+        passed: Intermediate results of :func:`pyg_schnet.backends.numba.interactions_backward`.
         grad_basis: Whether the gradient with respect to h is needed.
     """
     learned, real = Gradients.empty(weights, len(kept.groups) - 1), weights.w0.dtype
@@ -201,6 +201,8 @@ def interactions_double_backward(
     run_blocks(
         DOUBLE_BACKWARD, kept.groups, weights, basis, half_list, n_neighbors, *state, found, pairs=(array(tangent),)
     )
-    by_tables, by_w0, by_w1, by_w2 = Gradients.total([learned[k] for k in (0, 1, 2, 4)])  # biases have no part in it
+    grad_tables, grad_w0, grad_w1, grad_w2 = Gradients.total([learned[k] for k in (0, 1, 2, 4)])  # biases do not enter
     top = grad_grads[len(weights.tables) % 2]
-    return SecondGradients(top, edges if grad_basis else None, grad_hidden, grad_inner, by_tables, by_w0, by_w1, by_w2)
+    return SecondGradients(
+        top, edges if grad_basis else None, grad_hidden, grad_inner, grad_tables, grad_w0, grad_w1, grad_w2
+    )

@@ -1,4 +1,4 @@
-r"""Two dense layers with a shifted softplus between them, for many inputs and few outputs, as readouts have them.
+r"""Two dense layers with a shifted softplus between them, for many inputs and few outputs, as in readouts.
 
 .. math::
     \mathbf{u} = \mathrm{W}_1 \mathbf{x} + \mathbf{b}_1, \quad
@@ -56,7 +56,7 @@ def _backward(
     grad_w2,
     grad_b2,
 ) -> None:
-    """All gradients of some groups of rows, those with respect to weights where there is room for them."""
+    """Gradients of some groups of rows; those of weights only if their arrays are not empty."""
     for group in range(begin, end):
         first, last = groups[group], groups[group + 1]
         dense_softplus_dense_backward(first, last, grad, w2, slope, slope[:0], w1, grad_hidden, grad_inner, grad_x)
@@ -104,9 +104,9 @@ def mlp_backward(
         w1: Weights of the first layer, shape ``[H, F]``.
         w2: Weights of the second layer, shape ``[C, H]``.
         hidden: Softplus between the layers, shape ``[N, H]``.
-        slope: Its slope, likewise.
+        slope: Its slope, shape ``[N, H]``.
         grad_x: Whether the gradient with respect to the inputs is needed.
-        grad_weights: Whether those with respect to weights and biases are.
+        grad_weights: Whether the gradients with respect to weights and biases are needed.
     """
     (n_rows, n_features), (n_outputs, n_hidden), values = x.shape, w2.shape, tuning.current
     groups = evenly(n_rows, TILE)(min(max(-(-n_rows // values.mlp_group_rows), 1), values.mlp_most_groups))
@@ -114,9 +114,9 @@ def mlp_backward(
     n_learned, arrays = n_groups if grad_weights else 0, arrays_of(grad, x, w1, w2, hidden, slope)
     shapes = (n_hidden, n_features), (n_hidden,), (n_outputs, n_hidden), (n_outputs,)
     learned = empties([(n_learned, *shape) for shape in shapes], arrays[1].dtype)
-    by_layers = empties([slope.shape, slope.shape, (n_rows if grad_x else 0, n_features)], arrays[1].dtype)
-    run(_backward, evenly(n_groups), _work(x, w1), groups, *arrays, *by_layers, *learned)
-    found = torch.from_numpy(by_layers[2]) if grad_x else None
+    grad_layers = empties([slope.shape, slope.shape, (n_rows if grad_x else 0, n_features)], arrays[1].dtype)
+    run(_backward, evenly(n_groups), _work(x, w1), groups, *arrays, *grad_layers, *learned)
+    found = torch.from_numpy(grad_layers[2]) if grad_x else None
     if not grad_weights:
         return LayerGradients(found)
     return LayerGradients(found, *(torch.from_numpy(np.add.reduce(each, axis=0)) for each in learned))

@@ -12,7 +12,7 @@ from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
 
 @njit(**EXACT)
 def pool_atoms(values, scale, shift, references, z, batch, out, counts) -> bool:
-    """See :func:`pool`; false if an atom is of no species or structure that is there."""
+    """See :func:`pool`; false if an atomic number or structure is out of range."""
     for i in range(values.shape[0]):
         b, species = batch[i], z[i]
         if not (0 <= b < out.shape[0] and 0 <= species < references.shape[0]):
@@ -49,14 +49,14 @@ def unpool_atoms(grad, scale, z, batch, out) -> None:
 def pool(
     values: Tensor, scale: Tensor, shift: Tensor, references: Tensor, z: Tensor, batch: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Sums in float64 over the atoms of each structure, and the number of these; padding, ``z == 0``, is none.
+    """Sums in float64 over the atoms of each structure, and the number of atoms; padding, ``z == 0``, is not counted.
 
     Args:
         values: Values of atoms, shape ``[N, C]``.
         scale: Factor of each, shape ``[C]``.
-        shift: What is added, shape ``[C]``.
-        references: What is added for each species of atom, shape ``[Z, C]``.
-        z: Kind of each atom, shape ``[N]``.
+        shift: Shift of each value, shape ``[C]``.
+        references: Element energies, shape ``[Z, C]``.
+        z: Species of each atom, shape ``[N]``.
         batch: Structure of each atom, shape ``[N]``.
         size: Number of structures B.
 
@@ -64,7 +64,7 @@ def pool(
         Shapes ``[B, C]`` and ``[B]``.
 
     Raises:
-        IndexError: If an atom is of no species or structure that is there.
+        IndexError: If an atomic number or structure is out of range.
     """
     out = torch.zeros(size, values.size(1), dtype=torch.float64)
     counts = torch.zeros(size, dtype=torch.float64)
@@ -74,11 +74,11 @@ def pool(
 
 
 def sum_species(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sums in float64 of what each atom has by its species, and the number of atoms; padding, ``z == 0``, is none.
+    """Sums in float64 of values of the species, and the number of atoms; padding, ``z == 0``, is not counted.
 
     Args:
         values: Value of each species, shape ``[Z, C]``.
-        z: Kind of each atom, shape ``[N]``.
+        z: Species of each atom, shape ``[N]``.
         batch: Structure of each atom, shape ``[N]``.
         size: Number of structures B.
 
@@ -86,7 +86,7 @@ def sum_species(values: Tensor, z: Tensor, batch: Tensor, size: int) -> tuple[Te
         Shapes ``[B, C]`` and ``[B]``.
 
     Raises:
-        IndexError: If an atom is of no species or structure that is there.
+        IndexError: If an atomic number or structure is out of range.
     """
     sums = torch.zeros(size, values.size(1), dtype=torch.float64)
     counts = torch.zeros(size, dtype=torch.float64)

@@ -1,6 +1,6 @@
-r"""Energy and forces of small structures in one call, which spend more time between kernels than in them.
+r"""Energy and forces of small structures in one call, without overhead between kernels.
 
-From positions to lengths, spline weights, interaction blocks, readout and sum over atoms, and back by hand:
+From positions to lengths, spline basis, interaction blocks, readout and sum over atoms, and back:
 
 .. math::
     \frac{\partial E}{\partial \mathbf{r}_i} = \sum_e \frac{\partial E}{\partial r_e}
@@ -8,8 +8,8 @@ From positions to lengths, spline weights, interaction blocks, readout and sum o
     \frac{\partial E}{\partial \varepsilon_{ab}} = \sum_e \frac{\partial E}{\partial r_e}
     \frac{v_{e,a} v_{e,b}}{r_e}
 
-with the vector :math:`\mathbf{v}_e` of an edge, and a strain that acts on positions and cell. It is made of the kernels
-that make the same steps one by one.
+with the vector :math:`\mathbf{v}_e` of an edge, and a strain that acts on positions and cell. It calls the
+kernels of the single steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pyg_schnet.backends.numba.interactions import BACKWARD_TO_PAIRS, FORWARD
 from pyg_schnet.backends.numba.lib.buffers import arrays_of
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
 from pyg_schnet.backends.numba.lib.gemm import aligned, dense_softplus_dense, dense_softplus_dense_backward
-from pyg_schnet.backends.numba.lib.partition import by_groups
+from pyg_schnet.backends.numba.lib.partition import divide_groups
 from pyg_schnet.backends.numba.lib.simd import ZERO
 from pyg_schnet.backends.numba.lib.transpose import transposes
 from pyg_schnet.backends.numba.pooling import pool_atoms, unpool_atoms
@@ -35,7 +35,7 @@ _forward, _backward = FORWARD.tasks, BACKWARD_TO_PAIRS.tasks
 
 
 class Head(NamedTuple):
-    """A readout of two layers for one property, as its rows are read; see :func:`pyg_schnet.ops.pool_atoms`.
+    """Weights of a readout with two layers for one property; see :func:`pyg_schnet.ops.pool_atoms`.
 
     Attributes:
         w1: Weights of the first layer, shape ``[H, F]``.
@@ -45,8 +45,8 @@ class Head(NamedTuple):
         w2_t: Their transpose, contiguous.
         b2: Its bias, shape ``[1]``.
         scale: Factor of each atom's value, shape ``[1]``.
-        shift: What is added, shape ``[1]``.
-        references: What is added for each species, shape ``[Z, 1]``.
+        shift: Shift of each value, shape ``[1]``.
+        references: Element energies, shape ``[Z, 1]``.
     """
 
     w1: np.ndarray
@@ -67,7 +67,7 @@ class Head(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Grid of the tables, and what blocks do with sums.
+    """Grid of the tables, and normalization of the sums.
 
     Attributes:
         num_intervals: Number of intervals.
@@ -87,7 +87,7 @@ def _layers(n_layers, n_rows, n_columns, like) -> np.ndarray:
 
 @njit(**ORDERED)
 def _count_neighbors(dist, source, target, cutoff, counts) -> None:
-    """Number of neighbours within the cutoff, at least 1; for the directions of each edge."""
+    """Number of neighbours within the cutoff, at least 1, both directions counted."""
     for e in range(dist.shape[0]):
         if dist[e] < cutoff:
             counts[source[e]] += 1
@@ -98,7 +98,7 @@ def _count_neighbors(dist, source, target, cutoff, counts) -> None:
 
 @njit(**ORDERED)
 def _strain(grad, pos, source, target, lattice, dist, batch, grad_strain) -> None:
-    """Add what edges give to the gradient by the strain of their structure."""
+    """Add contributions of edges to the gradient with respect to the strain of their structure."""
     for e in range(grad.shape[0]):
         i, j = target[e], source[e]
         if dist[e] == 0 or (lattice is None and i == j):
@@ -124,7 +124,7 @@ def _are_species(z, n_species) -> bool:
 
 @njit(**ORDERED)
 def _read_out(x, z, batch, mean, head, energy, grad_x) -> bool:
-    """Energies, and the gradient of their sum by features; false for structures and species that are not there."""
+    """Energies, and the gradient of their sum with respect to features; false if an index is out of range."""
     w1, w1_t, b1, w2, w2_t, b2, scale, shift, references = head
     n_atoms, n_structures, real = x.shape[0], energy.shape[0], x.dtype
     layers = _layers(4, n_atoms, w1.shape[0], x)
@@ -222,13 +222,13 @@ def potential(
         strain: Whether gradients with respect to strains are needed.
 
     Returns:
-        Energies in the unit U of the readout, ``[B]``, gradients by positions in U/Å, ``[N, 3]``, and by strains in U,
-        ``[B, 3, 3]``; ``None`` where an index of a species, structure or atom names none that is there.
+        Energies in the unit U of the readout, ``[B]``, gradients with respect to positions in U/Å, ``[N, 3]``, and
+        strains in U, ``[B, 3, 3]``; ``None`` if an index of a species, structure or atom is out of range.
     """
     shapes = (batch_size, 1), pos.shape, (batch_size if strain else 0, 3, 3)
     energy, grad_pos, grad_strain = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)  # rounded once
     arrays = [*arrays_of(pos, z, batch, index[0], index[1], ptr), lattice_of(edge_shift, cell, batch)]
-    partition = by_groups((0, len(pos)), *weights.w0.shape[1:])
+    partition = divide_groups((0, len(pos)), *weights.w0.shape[1:])
     found = _evaluate(
         *arrays,
         tuple(grid),

@@ -1,4 +1,4 @@
-"""Pairs of points within a distance, among candidates: counted first, then written, so memory is that of the pairs."""
+"""Pairs of points within a distance among candidates, counted first and then written, to save memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyg_schnet.backends import tuning
 from pyg_schnet.backends.numba.edge_lengths import length
 from pyg_schnet.backends.numba.lib.buffers import arrays_of
 from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
-from pyg_schnet.backends.numba.lib.parallel import by_work, is_large, run
+from pyg_schnet.backends.numba.lib.parallel import equal_work, is_large, run
 
 
 @njit(**EXACT)
@@ -47,7 +47,7 @@ def _write(begin, end, points, targets, start, count, row, omit, limit, ptr, edg
 
 @njit(**EXACT)
 def _accumulate(counts) -> None:
-    """Replace counts by where they begin and end; the first entry is zero."""
+    """Cumulative sums of counts, in place; the first entry is zero."""
     for i in range(1, counts.shape[0]):
         counts[i] += counts[i - 1]
 
@@ -85,7 +85,7 @@ def close_pairs(
         start: First point of each range, shape ``[U, R]``.
         count: Points in each range, shape ``[U, R]``.
         row: Ranges of each target, shape ``[N]``.
-        omit: For each target a candidate that is none, shape ``[N]``.
+        omit: For each target a candidate to leave out, shape ``[N]``.
         limit: In Å².
 
     Returns:
@@ -97,10 +97,10 @@ def close_pairs(
     if not is_large(work):
         return torch.from_numpy(_find(*arguments))
     ptr = np.zeros(len(candidates), np.int64)
-    run(_count, by_work(candidates), work, *arguments, ptr[1:])
+    run(_count, equal_work(candidates), work, *arguments, ptr[1:])
     _accumulate(ptr)
     edges = np.empty((2, ptr[-1]), np.int64)
-    run(_write, by_work(candidates), work, *arguments, ptr, edges)
+    run(_write, equal_work(candidates), work, *arguments, ptr, edges)
     return torch.from_numpy(edges)
 
 
@@ -153,11 +153,11 @@ def close_pairs_once(points: Tensor, ptr: Tensor, limit: float, most: int) -> tu
         points: Points in Å, those of one structure together, shape ``[N, 3]``.
         ptr: First point of each structure and ``N``, shape ``[B + 1]``.
         limit: In Å².
-        most: Number of pairs that may have to be looked at.
+        most: Largest number of candidates.
 
     Returns:
         The later point (row 0) and the earlier one (row 1), int64, shape ``[2, P]``; where the pairs of each earlier
-        point begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` if there are more to look at.
+        point begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` if there are more candidates.
     """
     arrays = arrays_of(points, ptr)
     candidates = _candidates_once(arrays[1])
@@ -168,8 +168,8 @@ def close_pairs_once(points: Tensor, ptr: Tensor, limit: float, most: int) -> tu
     if not is_large(work):
         return tuple(map(torch.from_numpy, _find_once(*arguments)))
     pair_ptr = np.zeros(len(arrays[0]) + 1, np.int64)
-    run(_count_once, by_work(candidates), work, *arguments, pair_ptr[1:])
+    run(_count_once, equal_work(candidates), work, *arguments, pair_ptr[1:])
     _accumulate(pair_ptr)
     edges, dist = np.empty((2, pair_ptr[-1]), np.int64), np.empty(pair_ptr[-1], arrays[0].dtype)
-    run(_write_once, by_work(candidates), work, *arguments, pair_ptr, edges, dist)
+    run(_write_once, equal_work(candidates), work, *arguments, pair_ptr, edges, dist)
     return tuple(map(torch.from_numpy, (edges, pair_ptr, dist)))

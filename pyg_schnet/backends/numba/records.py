@@ -1,4 +1,4 @@
-"""What the passes through the interaction blocks start from, leave to each other and find."""
+"""Inputs, intermediate results and outputs of the passes through the interaction blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyg_schnet.backends.numba.lib.transpose import transposes
 
 
 class Weights(NamedTuple):
-    """Weights of T blocks, each in the order in which its rows are read, and the features that they start from.
+    """Weights of T blocks in the order in which kernels read them, and the first features.
 
     Attributes:
         tables: Tables of the splined filters, shape ``[T, M, K]``.
@@ -24,12 +24,11 @@ class Weights(NamedTuple):
         b1: Its bias, shape ``[T, F]``.
         w2: Third dense layer, shape ``[T, F, F]``.
         b2: Its bias, shape ``[T, F]``.
-        w0_t: Transpose of each, contiguous; likewise the next two.
-        w1_t: Shape ``[T, K, F]``.
-        w2_t: Shape ``[T, F, F]``.
+        w0_t: Transpose of w0, contiguous, shape ``[T, F, K]``.
+        w1_t: Transpose of w1, shape ``[T, K, F]``.
+        w2_t: Transpose of w2, shape ``[T, F, F]``.
         embedding: Features of each species before all blocks, shape ``[Z, F]``.
-        hidden: First dense layer of the first block of these, shape ``[Z, K]``: what depends on the species alone is
-            computed for species, not for atoms.
+        hidden: First dense layer of the first block for each species, shape ``[Z, K]``.
     """
 
     tables: np.ndarray
@@ -60,14 +59,14 @@ class Weights(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What the forward pass leaves to the backward pass, a layer for each block, or one for all that is written over.
+    """Intermediate results of the forward pass, for each block, or for one block at a time.
 
     Attributes:
         x: Features, before each block and after the last one, ``[T + 1, N, F]`` or ``[2, N, F]``.
         hidden: Layers y that are convolved, ``[T, N, K]`` or ``[1, N, K]``.
-        summed: Convolved, and divided where blocks do so, likewise.
+        summed: Convolved features, normalized if blocks do so, ``[T, N, K]`` or ``[1, N, K]``.
         outer: Softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
-        slope: Its slope, likewise.
+        slope: Its slope, ``[T, N, F]`` or ``[1, N, F]``.
         groups: Groups of structures, see :func:`pyg_schnet.backends.numba.lib.partition.find_groups`.
     """
 
@@ -82,7 +81,7 @@ class Activations(NamedTuple):
     def empty(
         cls, n_atoms: int, weights: Weights, groups: tuple[int, ...], for_edges: bool, for_weights: bool
     ) -> Activations:
-        """Room for what gradients with respect to edges, and to weights, need."""
+        """Allocate what gradients with respect to edges, and weights, need."""
         n_blocks, n_filters, n_features = weights.w0.shape
         kept, learned = n_blocks if for_edges or for_weights else 1, n_blocks if for_weights else 1
         shapes = [
@@ -96,15 +95,15 @@ class Activations(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What the backward pass goes through, a layer for each block where its own gradient is asked for.
+    """Intermediate results of the backward pass, for each block if they are differentiated again.
 
     Attributes:
         grads: Gradients with respect to features, after all blocks and before each one, from last to first,
             ``[T + 1, N, F]``; or ``[2, N, F]``, without the first one.
         grad_outer: Gradients with respect to the softplus of the layers u, ``[T, N, F]`` or ``[1, N, F]``.
         grad_sum: With respect to what convolutions summed, ``[T, N, K]`` or ``[1, N, K]``.
-        grad_hidden: With respect to the layers y, likewise; there is none of the first block where nothing below is
-            asked for.
+        grad_hidden: With respect to the layers y, ``[T, N, K]`` or ``[1, N, K]``; not for the first block if no
+            gradient below it is needed.
         grad_inner: With respect to the layers u of the block at hand, ``[N, F]``.
     """
 
@@ -116,7 +115,7 @@ class Backward(NamedTuple):
 
     @classmethod
     def empty(cls, n_atoms: int, weights: Weights, keep: bool) -> Backward:
-        """Room for all layers, or for those that are needed at a time."""
+        """Allocate layers for all blocks, or for one at a time."""
         n_blocks, n_filters, n_features = weights.w0.shape
         kept = n_blocks if keep else 1
         layers = [(kept + 1, n_features), (kept, n_features), (kept, n_filters), (kept, n_filters)]
@@ -149,7 +148,7 @@ class Gradients(NamedTuple):
 
     @staticmethod
     def empty(weights: Weights, n_groups: int, needed: bool = True) -> list[np.ndarray]:
-        """Room for the gradients with respect to weights, ``[G, T, ...]``, each group of structures on its own."""
+        """Allocate gradients with respect to weights, ``[G, T, ...]``, separate for each group of structures."""
         shapes = [(n_groups, *(values.shape if needed else values[:0].shape)) for values in weights[:6]]
         found = empties(shapes, weights.w0.dtype)
         found[1][:, :1] = 0  # the first dense layer of the first block learns from the sums over species

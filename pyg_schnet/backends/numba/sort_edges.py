@@ -1,4 +1,4 @@
-"""Edges in the order of a key, by counting; and which of them are the same in the other direction."""
+"""Counting sort of edges, and pairs of opposite edges."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _halve(source, ptr, shift, chosen, sources, targets, chosen_ptr) -> int:
     """Write one edge of each pair, its ends, and where those of each target begin; returns their number.
 
     It is -1 if an edge has no partner. Edges of a target are in the order of their sources, images of one source in an
-    order that reversal turns round.
+    order that reversal inverts.
     """
     n_atoms = ptr.shape[0] - 1
     place, count = ptr[:-1].copy(), 0  # where the edges of each target that have no partner yet begin
@@ -82,7 +82,7 @@ def half_list(source: Tensor, ptr: Tensor, edge_shift: Tensor | None) -> tuple[T
 
 
 def pointer_of_sorted(key: Tensor, size: int) -> Tensor | None:
-    """Where the edges of each key begin and end, ``[size + 1]``; ``None`` if unsorted, or if a key lies outside."""
+    """Where the edges of each key begin and end, ``[size + 1]``; ``None`` if unsorted, or if a key is out of range."""
     ptr = key.new_zeros(size + 1)
     return ptr if _count_sorted(key.contiguous().numpy(), ptr.numpy()) else None
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyg_schnet.backends import tuning
 from pyg_schnet.backends.numba.lib.buffers import array, arrays_of
 from pyg_schnet.backends.numba.lib.compiler import INLINED, ORDERED, Routine, njit
-from pyg_schnet.backends.numba.lib.parallel import by_work, evenly, run
+from pyg_schnet.backends.numba.lib.parallel import equal_work, evenly, run
 from pyg_schnet.backends.numba.lib.simd import (
     NARROW,
     WIDE,
@@ -41,7 +41,7 @@ from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
 
 @njit(**ORDERED)
 def _edge(order, p) -> int:
-    """Number p of the edges in an order; an empty one is the order in which they lie."""
+    """Edge number p of an order; an empty order leaves edges as they are."""
     return at(order, p) if order.shape[0] > 0 else p
 
 
@@ -160,8 +160,8 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph) -> 
     ptr = array(graph.target_ptr)
     if x.dtype != torch.float32 or graph.source.size(0) <= MANY_EDGES or not is_crowded(graph.target_ptr):
         return _convolved(x, table, basis, graph, ptr)
-    pieces, owner = _in_pieces(ptr)
-    rows = _convolved(x, table, basis, graph, pieces)
+    parts, owner = _in_parts(ptr)
+    rows = _convolved(x, table, basis, graph, parts)
     sums = torch.zeros(len(ptr) - 1, x.size(1), dtype=torch.float64)
     return sums.index_add_(0, torch.from_numpy(owner), rows.to(torch.float64)).to(x.dtype)
 
@@ -170,16 +170,16 @@ def _convolved(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, ptr:
     """Rows of the convolution, each the sum over the edges from ``ptr[i]`` to ``ptr[i + 1]``."""
     out = x.new_empty(len(ptr) - 1, x.size(1))
     arrays = arrays_of(x, table, basis, graph.interval, graph.source)
-    run(_convolve_rows, by_work(ptr), _work(x, graph), *arrays, ptr, _order(graph.target_order), out.numpy())
+    run(_convolve_rows, equal_work(ptr), _work(x, graph), *arrays, ptr, _order(graph.target_order), out.numpy())
     return out
 
 
-def _in_pieces(ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the edges of pieces of rows begin and end, ``[R + 1]``, and the row that each is of, ``[R]``."""
+def _in_parts(ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the edges of parts of rows begin and end, ``[R + 1]``, and the row that each is of, ``[R]``."""
     size = tuning.current.piece_edges
-    n_pieces = -(-np.diff(ptr) // size)
-    owner = np.repeat(np.arange(len(n_pieces)), n_pieces)
-    number = np.arange(len(owner)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)  # of a piece in its row
+    n_parts = -(-np.diff(ptr) // size)
+    owner = np.repeat(np.arange(len(n_parts)), n_parts)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)  # of a part in its row
     return np.append(ptr[owner] + size * number, ptr[-1]), owner
 
 

@@ -21,7 +21,6 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 from torch_geometric.nn.models.schnet import CFConv, RadiusInteractionGraph
 
 from pyg_schnet.engine.cache import Facts
-from pyg_schnet.engine.eligibility import Request
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.base import NO_SCRIPT
 from pyg_schnet.models.convert.pyg import from_pyg
@@ -37,7 +36,7 @@ PYG_MAX_NUM_NEIGHBORS = 32
 
 
 class CompleteGraph(InteractionGraph):
-    """Complete radius graph in place of one that keeps ``max_num_neighbors`` of an atom's neighbours.
+    """Complete radius graph instead of one that keeps ``max_num_neighbors`` of an atom's neighbours.
 
     Args:
         cutoff: Cutoff in Å.
@@ -249,7 +248,8 @@ class SchNet(PyGSchNet):
         if twin is None:
             why = "the graph is another one" if edges is None else "filters='exact', or a part is not as it was built"
             return Plan("layers", "exact", "reference", (f"PyTorch Geometric's own forward pass is taken: {why}",))
-        return choose(Facts.of(twin), Request(z, pos, half_list=edges.half_list is not None))
+        facts = Facts.of(twin)
+        return choose(facts, facts.request(z, pos, half_list=edges.half_list is not None))
 
     def _edges(
         self, pos: Tensor, batch: Tensor | None, given: dict[str, Tensor | None], batch_size: int | None

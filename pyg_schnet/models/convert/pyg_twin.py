@@ -168,7 +168,7 @@ def _share(theirs: PyGSchNet) -> SchNet:
         activate_filters=False,
     )
     layers = [(ours.embedding, theirs.embedding), *((mine, yours) for mine, yours, _ in pair_layers(ours, theirs))]
-    for mine, yours in layers:  # functional_call puts tensors in the place of parameters, which attributes refuse
+    for mine, yours in layers:  # functional_call replaces parameters by tensors, which attributes refuse
         mine._parameters.update(yours._parameters)
     for block in ours.interactions:
         block.conv.filter_network.basis.centers = theirs.distance_expansion.offset

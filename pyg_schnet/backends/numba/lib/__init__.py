@@ -1,1 +1,1 @@
-"""What kernels are made of: vectors, products of matrices, the softplus, threads, memory."""
+"""Building blocks of kernels: vectors, matrix products, softplus, threads, memory."""

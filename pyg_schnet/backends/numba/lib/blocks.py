@@ -12,7 +12,7 @@ from pyg_schnet.backends.numba.lib.partition import Partition
 
 
 class BlockProgram:
-    """Phases that are gone through for one block after the other.
+    """Phases that run for one block after the other.
 
     Args:
         name: Name of the program.
@@ -28,7 +28,7 @@ class BlockProgram:
 
     @cached_property
     def tasks(self) -> Routine:
-        """For tasks that are independent: each goes through all phases of all blocks."""
+        """For independent tasks: each runs all phases of all blocks."""
         lines = [
             f"def {self._name}_tasks(begin, end, {self._arguments}):",
             "    for task in range(begin, end):",
@@ -39,7 +39,7 @@ class BlockProgram:
 
     @cached_property
     def _shared(self) -> Callable:
-        """For tasks that share what there is to do: all of them do one phase, then the next one."""
+        """For tasks that share work: all of them run one phase, then the next one."""
         lines = [
             f"def {self._name}_shared({self._arguments}):",
             "    for step in range(weights[0].shape[0]):",
@@ -53,7 +53,7 @@ class BlockProgram:
         return generate(lines, self._phases[0].py_func, **self._names)
 
     def __call__(self, threads: int, partition: Partition, *arguments: Any) -> None:
-        """Go through all blocks, by some threads; what follows the partition are tuples of arrays."""
+        """Run all blocks with a number of threads; arguments after the partition are tuples of arrays."""
         n_tasks = len(partition.parts)
         if threads == 1:
             self.tasks.kernel(0, n_tasks, tuple(partition[:3]), *arguments)

@@ -1,7 +1,8 @@
-"""Memory of kernels: tensors as arrays, and new arrays that begin with a line of the cache."""
+"""Memory of kernels: tensors as arrays, and new arrays that are aligned to cache lines."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_SMALL = 1 << 20  # bytes
 _CPU = torch.device("cpu")
 _TORCH_TYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
@@ -27,9 +29,9 @@ def arrays_of(*tensors: Tensor | None) -> list[np.ndarray | None]:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of real numbers that begins where a line of the cache does, as torch's do.
+    """An array of real numbers aligned to cache lines, like torch's.
 
-    Numpy's begin anywhere in a line, and most vectors then lie in two of them: convolutions took 1.6 times as long.
+    Numpy's arrays are not aligned, so most vectors cross two cache lines: convolutions took 1.6 times as long.
     """
     _keep_freed_memory()
     return torch.empty(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
@@ -37,7 +39,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Have the process keep the memory that it frees.
+    """Keep freed memory in the process.
 
     glibc gives freed memory back to the system above a limit that grows with the largest block freed so far, up to
     twice 32 MiB; until then every step takes its memory again, page by page. One free of a block that is never written
@@ -47,12 +49,21 @@ def _keep_freed_memory() -> None:
 
 
 def empties(shapes: Iterable[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarray]:
-    """Several such arrays."""
-    return [empty(shape, dtype) for shape in shapes]
+    """Several such arrays, the small ones of one memory: asking for it takes longer than filling them."""
+    shapes, line, most, size = list(shapes), 64 // dtype.itemsize, _SMALL // dtype.itemsize, 0
+    places = []
+    for count in map(math.prod, shapes):
+        places.append((size, size + count) if count <= most else None)
+        size += -(-count // line) * line if count <= most else 0
+    memory = empty((size,), dtype)
+    return [
+        memory[slice(*place)].reshape(shape) if place else empty(shape, dtype)
+        for place, shape in zip(places, shapes, strict=True)
+    ]
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Likewise, full of zeros."""
+    """An aligned array of zeros."""
     return torch.zeros(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
 
 

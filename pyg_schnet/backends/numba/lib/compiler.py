@@ -1,8 +1,8 @@
-"""Compilation of the kernels by numba: what is compiled, where compiled code is kept, what happens where it cannot be.
+"""Compilation of the kernels by numba, and cache of the compiled code.
 
 A function decorated with :func:`njit` has three forms, each compiled when it is first needed: a part of the kernels
-that call it; a kernel of its own when it is called from Python; and, for functions of a range of rows, its parallel
-twin, which runs several ranges at a time. Only kernels are kept on disk.
+that call it; a kernel of its own when it is called from Python; and, for functions of a range of rows, a
+parallel form, which runs several ranges at a time. Only kernels are kept on disk.
 
 Parts are optimised together with the kernel that they end up in and never by themselves, which halves the time of
 compilation. This reaches into numba; where a version of it does not allow that, parts are compiled as numba does.
@@ -47,17 +47,17 @@ ORDERED = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True}
 """Sums keep their order, and fuse with products: what is compiled into several kernels must give the same numbers."""
 
 INLINED = {**ORDERED, "forceinline": True}
-"""Likewise for what is called once for each pair, which takes as long as the call."""
+"""As above, for functions that are called once for each pair and inlined, since a call takes as long."""
 
 EXACT = {"error_model": "numpy", "cache": True}
-"""Likewise where a sum of two products leaves open which of them is fused."""
+"""As above, for sums of two products, where it is not defined which of them is fused."""
 
 
 class Routine(CPUDispatcher):
     """A function that kernels call; called from Python it is a kernel itself."""
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns."""
+        """Call the function as a kernel."""
         return self.kernel(*arguments)
 
     @cached_property
@@ -67,7 +67,7 @@ class Routine(CPUDispatcher):
 
     @cached_property
     def parallel(self) -> Callable:
-        """Twin of ``f(begin, end, ...)``, with bounds of several ranges ``[ranges + 1]`` in the place of these two."""
+        """Parallel form of ``f(begin, end, ...)``; begin and end become bounds of several ranges, ``[ranges + 1]``."""
         function = self.py_func
         names = ", ".join(function.__code__.co_varnames[2 : function.__code__.co_argcount])
         lines = [

@@ -1,7 +1,7 @@
 """Matrix products in tiles that stay in registers, and two dense layers with a softplus between them.
 
-Kernels have more to do with rows than to multiply them, which libraries for matrices cannot do. A tile is some rows and
-as many columns as a wide vector has. Products are summed in the order of the summands, the same for all shapes and
+Kernels fuse products with other operations on the same rows, which libraries for matrices cannot do. A tile is some
+rows and the columns of a wide vector. Products are summed in the order of the summands, the same for all shapes and
 threads.
 """
 
@@ -24,7 +24,7 @@ assert compiled.gemm_rows == _ROWS, "the loop over the rows of a tile is written
 
 @njit(**ORDERED)
 def aligned(n_rows, n_columns, like) -> np.ndarray:
-    """Room for a matrix that begins where a line of the cache does, of the type of another array."""
+    """An empty matrix aligned to cache lines, of the type of another array."""
     memory = np.empty(n_rows * n_columns + 64 // like.itemsize, like.dtype)
     begin = (-address(memory) % 64) // like.itemsize
     return memory[begin : begin + n_rows * n_columns].reshape(n_rows, n_columns)
@@ -64,7 +64,7 @@ _panels = columns(_panel)
 
 
 @njit(**ORDERED)
-def product(rows, a, i, w, out, o) -> None:
+def gemm_rows(rows, a, i, w, out, o) -> None:
     """``out[o : o + rows] = a[i : i + rows] @ w``."""
     _panels(ZERO, w.shape[1], w, rows, a, i, w, out, o)
 
@@ -75,22 +75,22 @@ def dense_softplus_dense(begin, end, x, w1_t, b1, w2_t, b2, hidden, slope, out) 
 
     Args:
         begin: First row.
-        end: Last row and one.
+        end: End of the rows.
         x: Inputs, shape ``[N, F]``.
         w1_t: Transposed weights of the first layer, shape ``[F, H]``.
         b1: Its bias, shape ``[H]``.
         w2_t: Transposed weights of the second layer, shape ``[H, C]``.
         b2: Its bias, shape ``[C]``.
         hidden: Gets the softplus, shape ``[N, H]``.
-        slope: Gets its slope, likewise.
+        slope: Gets its slope, shape ``[N, H]``.
         out: Gets the outputs, shape ``[N, C]``.
     """
     inner = aligned(TILE, w1_t.shape[1], x)
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, x, i, w1_t, inner, ZERO)
+        gemm_rows(rows, x, i, w1_t, inner, ZERO)
         softplus_rows(rows, inner, b1, i, hidden, slope)
-        product(rows, hidden, i, w2_t, out, i)
+        gemm_rows(rows, hidden, i, w2_t, out, i)
         for r in range(i, i + rows):
             for c in range(out.shape[1]):
                 out[r, c] += b2[c]
@@ -98,24 +98,24 @@ def dense_softplus_dense(begin, end, x, w1_t, b1, w2_t, b2, hidden, slope, out) 
 
 @njit(**ORDERED)
 def dense_softplus_dense_backward(begin, end, grad, w2, slope, extra, w1, grad_hidden, grad_inner, grad_x) -> None:
-    """Gradients of the above with respect to softplus, first layer and, where there is room for it, inputs.
+    """Gradients of :func:`dense_softplus_dense` with respect to softplus, first layer and inputs.
 
     Args:
         begin: First row.
-        end: Last row and one.
+        end: End of the rows.
         grad: With respect to the outputs, shape ``[N, C]``.
         w2: Weights of the second layer, shape ``[C, H]``.
         slope: Slope of the softplus, shape ``[N, H]``.
-        extra: More gradient with respect to the first layer before its softplus, shape ``[N, H]`` or ``[0, H]``.
+        extra: Gradient to add to that of the first layer before its softplus, shape ``[N, H]`` or ``[0, H]``.
         w1: Weights of the first layer, shape ``[H, F]``.
         grad_hidden: Gets the gradient with respect to the softplus, shape ``[N, H]``.
-        grad_inner: Gets that with respect to the first layer before it, likewise.
+        grad_inner: Gets that with respect to the first layer before it, shape ``[N, H]``.
         grad_x: Gets that with respect to the inputs, shape ``[N, F]`` or ``[0, F]``.
     """
     n_hidden = slope.shape[1]
     for i in range(begin, end, TILE):
         rows = min(TILE, end - i)
-        product(rows, grad, i, w2, grad_hidden, i)
+        gemm_rows(rows, grad, i, w2, grad_hidden, i)
         for r in range(i, i + rows):
             for f in range(n_hidden):
                 grad_inner[r, f] = grad_hidden[r, f] * slope[r, f]
@@ -124,7 +124,7 @@ def dense_softplus_dense_backward(begin, end, grad, w2, slope, extra, w1, grad_h
                 for f in range(n_hidden):
                     grad_inner[r, f] += extra[r, f]
         if grad_x.shape[0] > 0:
-            product(rows, grad_inner, i, w1, grad_x, i)
+            gemm_rows(rows, grad_inner, i, w1, grad_x, i)
 
 
 @njit(**ORDERED)
@@ -163,25 +163,25 @@ def _outer_panel(zero, n, begin, end, first, last, a, b, out) -> None:
 
 
 @njit(**ORDERED)
-def _sum_of_columns(zero, m, first, last, a, sums) -> None:
+def _sum_column(zero, m, first, last, a, sums) -> None:
     n_columns, s0 = a.shape[1], zero
     for k in range(first, last):
         s0 = add(load(zero, a, k * n_columns + m), s0)
     store(sums, m, s0)
 
 
-_outer_panels, _sums_of_columns = columns(_outer_panel), columns(_sum_of_columns)
+_outer_panels, sum_columns = columns(_outer_panel), columns(_sum_column)
 
 
 @njit(**ORDERED)
 def gemm_tn_rows(begin, end, first, last, a, b, out, sums) -> None:
-    """Rows of ``a.T @ b``, and of the sums of the columns of a where ``sums`` has room for them.
+    """Rows of ``a.T @ b``, and sums of the columns of a unless ``sums`` is empty.
 
     Summed over the rows ``first`` to ``last`` of both.
     """
     _outer_panels(ZERO, b.shape[1], b, begin, end, first, last, a, b, out)
     if sums.shape[0] > 0:
-        _sums_of_columns(begin, end, a, first, last, a, sums)
+        sum_columns(begin, end, a, first, last, a, sums)
 
 
 def gemm_tn(a: Tensor, b: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def gemm_tn(a: Tensor, b: Tensor) -> Tensor:
 
 @njit(**ORDERED)
 def _gemm_rows(begin, end, a, w, out) -> None:
-    product(end - begin, a, begin, w, out, begin)
+    gemm_rows(end - begin, a, begin, w, out, begin)
 
 
 def gemm(a: Tensor, w: Tensor) -> Tensor:

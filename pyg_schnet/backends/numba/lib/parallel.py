@@ -1,11 +1,9 @@
-"""By how many threads kernels are run, and which rows each of them takes.
+"""Number of threads of kernels, and division of rows among them.
 
-The number of threads follows torch's. A process that was forked off runs the serial functions, since OpenMP does not
-survive a fork.
+The number of threads is torch's. A forked process runs the serial functions, since OpenMP does not survive a fork.
 
-Threads of other libraries must rest meanwhile. Those of OpenBLAS, which numpy's ``@`` wakes, go on looking for work for
-some time, and where there are no cores left for them ours then wait for the next tick of the clock, in every kernel:
-steps took twice as long. So nothing here is multiplied by numpy.
+Threads of other libraries must be idle meanwhile. Those of OpenBLAS, which numpy's ``@`` starts, spin for some time and
+occupy cores, so that every kernel waits for the scheduler: steps took twice as long. So numpy multiplies nothing here.
 """
 
 from __future__ import annotations
@@ -37,17 +35,17 @@ if hasattr(os, "register_at_fork"):
 
 
 Cut = Callable[[int], np.ndarray]
-"""Cuts rows into one range for each of some threads; gives the bounds, shape ``[threads + 1]``."""
+"""Divides rows into one range for each thread; returns the bounds, shape ``[threads + 1]``."""
 
 
 def evenly(n_rows: int, unit: int = 1) -> Cut:
-    """Ranges of as many rows each, in multiples of a unit."""
+    """Ranges with equal numbers of rows, in multiples of a unit."""
     n_units = -(-n_rows // unit)
     return lambda threads: np.array([min(t * n_units // threads * unit, n_rows) for t in range(threads + 1)])
 
 
-def by_work(ptr: np.ndarray) -> Cut:
-    """Ranges of as much work each.
+def equal_work(ptr: np.ndarray) -> Cut:
+    """Ranges with equal work.
 
     Args:
         ptr: Where the work of each row begins and ends, shape ``[rows + 1]``.
@@ -63,12 +61,12 @@ def by_work(ptr: np.ndarray) -> Cut:
 
 
 def run(routine: Routine, cut: Cut, work: int, *arguments: Any) -> None:
-    """Call a function of a range of rows for all rows, by as many threads as torch has.
+    """Call a function of a range of rows for all rows, with the number of threads of torch.
 
     Args:
         routine: Function ``f(begin, end, ...)``.
-        cut: Of the rows.
-        work: Number of products, from which to tell whether threads are worth it.
+        cut: Division of the rows.
+        work: Total work, see :class:`pyg_schnet.backends.tuning.Tuning`.
         *arguments: Arrays.
     """
     threads = num_threads(work)
@@ -80,12 +78,12 @@ def run(routine: Routine, cut: Cut, work: int, *arguments: Any) -> None:
 
 
 def is_large(work: int) -> bool:
-    """Whether a number of products is worth threads."""
+    """Whether several threads are faster for this work."""
     return work >= tuning.current.serial_work
 
 
 def num_threads(work: int) -> int:
-    """Threads for a number of products: as many as torch has, one in processes that were forked off."""
+    """Number of threads for this work: that of torch, or one in forked processes."""
     if _forked or not is_large(work):
         return 1
     return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
@@ -93,7 +91,7 @@ def num_threads(work: int) -> int:
 
 @contextlib.contextmanager
 def several(threads: int) -> Iterator[None]:
-    """Have numba use some threads, for one caller at a time."""
+    """Set the number of threads of numba, for one caller at a time."""
     numba.set_num_threads(threads)
     with _one_at_a_time:
         yield

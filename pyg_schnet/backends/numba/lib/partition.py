@@ -1,4 +1,4 @@
-"""How tasks share a batch: by structures where it falls into groups of them, by features where it does not.
+"""Division of a batch among tasks, by groups of structures if possible, otherwise by features.
 
 Groups depend on the batch alone. Sums over pairs and atoms are made for each group and then added in order, so they do
 not depend on the number of threads.
@@ -15,18 +15,18 @@ import numpy as np
 from pyg_schnet.backends import tuning
 from pyg_schnet.backends.numba.lib.compiler import njit
 from pyg_schnet.backends.numba.lib.gemm import TILE
-from pyg_schnet.backends.numba.lib.parallel import by_work, evenly
+from pyg_schnet.backends.numba.lib.parallel import equal_work, evenly
 
 
 class Partition(NamedTuple):
-    """What each of S tasks does.
+    """Work of each of S tasks.
 
     Attributes:
-        rows: Atoms whose dense layers it computes, shape ``[S + 1]``.
-        pairs: Atoms whose pairs it evaluates one by one, shape ``[S + 1]``.
-        parts: Group, first and last atom, first and last filter, first and last feature of what it sums over pairs
-            or atoms, shape ``[S, 7]``.
-        independent: Whether each task is a group of structures, so that none has to wait for what others do.
+        rows: Bounds of the atoms whose dense layers a task computes, shape ``[S + 1]``.
+        pairs: Bounds of the atoms whose pairs it evaluates one by one, shape ``[S + 1]``.
+        parts: Group, first and last atom, first and last filter, first and last feature of its sums over pairs or
+            atoms, shape ``[S, 7]``.
+        independent: Whether each task is a group of structures, so that no task waits for others.
     """
 
     rows: np.ndarray
@@ -37,7 +37,7 @@ class Partition(NamedTuple):
 
 @njit(cache=True)
 def _mark_borders(source, ptr, free) -> None:
-    """Before which atoms a batch can be divided without parting a pair; the last one is behind all atoms."""
+    """Atoms before which a batch can be divided without separating a pair; the last one is the number of atoms."""
     n_atoms = ptr.shape[0] - 1
     crossing = np.zeros(n_atoms + 2, np.int64)  # pairs that begin minus pairs that end, before each atom
     for i in range(n_atoms):
@@ -51,16 +51,16 @@ def _mark_borders(source, ptr, free) -> None:
 
 
 def find_groups(source: np.ndarray, ptr: np.ndarray, n_filters: int, n_features: int) -> tuple[int, ...]:
-    """Atoms between which groups of structures lie that have no pair with each other, of about the same work.
+    """Bounds of groups of structures of about equal work, without pairs between groups.
 
     Args:
         source: Source of each pair, shape ``[P]``.
         ptr: Where the pairs of each target begin and end, shape ``[N + 1]``.
-        n_filters: Number of filters, which each pair is evaluated for.
-        n_features: Number of features, by which to weigh what is done for atoms against what is done for pairs.
+        n_filters: Number of filters.
+        n_features: Number of features, for the work of atoms relative to that of pairs.
 
     Returns:
-        ``0, ..., N``; these two only for a batch that is not divided.
+        First atoms of the groups and ``N``; ``(0, N)`` for a batch that is not divided.
     """
     n_atoms, values = len(ptr) - 1, tuning.current
     work = ptr + max(n_features // values.features_per_pair, 1) * np.arange(n_atoms + 1)
@@ -72,9 +72,9 @@ def find_groups(source: np.ndarray, ptr: np.ndarray, n_filters: int, n_features:
         _mark_borders(source, ptr, free)
         places = np.flatnonzero(free)
     while n_groups > 1:
-        wanted = work[-1] * np.arange(n_groups + 1) / n_groups
-        after = np.searchsorted(work[places], wanted).clip(1, len(places) - 1)
-        nearer = wanted - work[places[after - 1]] < work[places[after]] - wanted
+        target = work[-1] * np.arange(n_groups + 1) / n_groups
+        after = np.searchsorted(work[places], target).clip(1, len(places) - 1)
+        nearer = target - work[places[after - 1]] < work[places[after]] - target
         bounds = places[after - nearer]
         if np.diff(work[bounds]).max() * n_groups <= values.largest_group * work[-1]:
             return tuple(bounds.tolist())
@@ -93,18 +93,18 @@ def divide(
         ptr: Where the pairs of each target begin and end, shape ``[N + 1]``.
         n_filters: Number of filters.
         n_features: Number of features.
-        unit: Features and filters that stay together.
+        unit: Number of features and filters that are not divided.
     """
     if len(groups) > 2 or threads == 1:
-        return by_groups(groups, n_filters, n_features)
+        return divide_groups(groups, n_filters, n_features)
     filters, features = evenly(n_filters, unit)(threads), evenly(n_features, unit)(threads)
     parts = [(0, *groups, *filters[k : k + 2], *features[k : k + 2]) for k in range(threads)]
-    return Partition(evenly(groups[-1], TILE)(threads), by_work(ptr)(threads), np.array(parts, np.int64), False)
+    return Partition(evenly(groups[-1], TILE)(threads), equal_work(ptr)(threads), np.array(parts, np.int64), False)
 
 
 @lru_cache(maxsize=64)
-def by_groups(groups: tuple[int, ...], n_filters: int, n_features: int) -> Partition:
-    """One task for each group; remembered, since one small structure is evaluated again and again."""
+def divide_groups(groups: tuple[int, ...], n_filters: int, n_features: int) -> Partition:
+    """One task for each group; cached, since small structures are evaluated repeatedly."""
     bounds, pairs = np.array(groups, np.int64), pairwise(groups)
     parts = [(k, first, last, 0, n_filters, 0, n_features) for k, (first, last) in enumerate(pairs)]
     return Partition(bounds, bounds, np.array(parts, np.int64), True)

@@ -1,4 +1,4 @@
-"""The prefilter of splines with the window in one pass; see :func:`pyg_schnet.ops.spline_coefficients`."""
+"""The prefilter of splines with the window in one pass; see :func:`pyg_schnet.ops.spline_table`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pyg_schnet.backends.numba.lib.compiler import EXACT, njit
 
 @njit(**EXACT)
 def filter_rows(samples, window, taps, vanishing, out) -> None:
-    """Coefficients of ``window * samples``, from shape ``[G + 6, F]`` to ``[G + 2, F]``."""
+    """Table of ``window * samples``, from shape ``[G + 6, F]`` to ``[G + 2, F]``."""
     n_rows, n_features = out.shape
     center, near, far = taps[0], taps[1], taps[2]
     for i in range(n_rows):

@@ -1,4 +1,4 @@
-"""Which rows of concatenated structures belong to some of them."""
+"""Rows of selected structures in concatenated ones."""
 
 from __future__ import annotations
 

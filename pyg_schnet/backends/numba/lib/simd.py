@@ -1,8 +1,8 @@
-"""Vectors of several numbers as values of numba, for kernels whose rows overlap in ways that its compiler cannot see.
+"""Vectors as values of numba, for kernels that its compiler cannot vectorise.
 
 LLVM fits a vector to the registers of the machine: one of 16 float32 takes one register of AVX-512, two of AVX2.
-Operations are element by element and in the order in which they are written: but for :func:`total` nothing depends on
-the width of the vectors. Positions count numbers from the start of an array, which must be contiguous;
+Operations are element by element and in the order in which they are written, so except for :func:`total` nothing
+depends on the width of the vectors. Positions count numbers from the start of an array, which must be contiguous;
 nothing is checked.
 """
 
@@ -30,10 +30,10 @@ def _has_avx512() -> bool:
 
 
 ZERO = np.intp(0)
-"""For arguments of kernels, which would be compiled once more for a 0 that is written out."""
+"""Zero as an argument of kernels, which would be compiled again for a literal 0."""
 
 NARROW = 64
-"""Bytes of a vector; kernels take wide vectors as often as they can, then narrow ones, then single numbers."""
+"""Bytes of a narrow vector; kernels use wide vectors, then narrow ones, then single numbers for the rest."""
 
 WIDE = 256 if _has_avx512() else NARROW
 """Bytes of a wide vector: as many registers as leave room for six of its kind."""
@@ -124,7 +124,7 @@ def address(typing: Any, array: types.Array) -> tuple[Any, Callable]:
 
 @intrinsic
 def prefetch(typing: Any, array: types.Array, position: Any) -> tuple[Any, Callable]:
-    """Ask for what lies at a position of an array, which may lie outside of it, before it is needed."""
+    """Prefetch a position of an array, which may be out of range."""
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
         byte = ir.PointerType(ir.IntType(8))
@@ -153,7 +153,7 @@ def fill(typing: Any, like: Vector, array: types.Array, position: Any) -> tuple[
 
 @intrinsic
 def at(typing: Any, array: types.Array, position: Any) -> tuple[Any, Callable]:
-    """One element of an array of indices."""
+    """An element of an array of indices."""
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
         return builder.load(_pointer(context, builder, array, args[0], args[1]))
@@ -199,6 +199,34 @@ def total(typing: Any, a: Vector) -> tuple[Any, Callable]:
         return builder.extract_element(value, _Index(0))
 
     return a.element(a), build
+
+
+@intrinsic
+def transpose_square(typing: Any, like: Vector, a: types.Array, i: Any, n: Any, out: Any, o: Any, m: Any) -> Any:
+    """Rows of ``like``, n apart from i on, to columns: rows that are m apart from o on; as many as it has elements."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        _, from_array, i, n, to_array, o, m = args
+        vector, width = context.get_value_type(like), like.width
+        whole, aligned = ir.PointerType(vector), {"align": a.dtype.bitwidth // 8}
+        source, target = (context.make_array(a)(context, builder, x).data for x in (from_array, to_array))
+        rows = []
+        for _ in range(width):
+            rows.append(builder.load(builder.bitcast(builder.gep(source, [i]), whole), **aligned))
+            i = builder.add(i, n)
+        low = _lanes([k // 2 + k % 2 * width for k in range(width)])
+        high = _lanes([(k + width) // 2 + k % 2 * width for k in range(width)])
+        half = width // 2
+        for _ in range(width.bit_length() - 1):  # each round moves one bit of the row's number to the column's
+            rows = [
+                builder.shuffle_vector(rows[k], rows[k + half], lanes) for k in range(half) for lanes in (low, high)
+            ]
+        for row in rows:
+            builder.store(row, builder.bitcast(builder.gep(target, [o]), whole), **aligned)
+            o = builder.add(o, m)
+        return context.get_dummy_value()
+
+    return types.void(like, a, types.intp, types.intp, a, types.intp, types.intp), build
 
 
 def _lanes(numbers: Sequence[int]) -> ir.Constant:

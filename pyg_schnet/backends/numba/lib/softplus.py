@@ -1,4 +1,4 @@
-"""The shifted softplus and its slope in numba, by series that compilers can vectorise, for float32 and float64."""
+"""The shifted softplus and its slope in numba, by series that compilers vectorise, for float32 and float64."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
         \sigma(|x|) = \frac{1}{1 + q}
 
     The exponential is :math:`2^n e^r` with :math:`|r| \le \tfrac{1}{2} \ln 2` and its Taylor series; the artanh of an
-    argument between -1/3 and 0 is its Taylor series. So many terms leave less than a unit in the last place.
+    argument between -1/3 and 0 is its Taylor series. The numbers of terms leave errors below a unit in the last place.
     """
     factorials = tuple(real(1.0 / k) for k in range(1, exp_terms + 1))
     odd = tuple(real(1.0 / (2 * k + 1)) for k in range(log_terms))
