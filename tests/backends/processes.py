@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pyg_schnet import SchNet
-from pyg_schnet.ops import spline_conv, spline_conv_grad_table, spline_conv_grad_basis
+from pyg_schnet.ops import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
 from tests.ops.graphs import LARGE, make_case
 
 
