@@ -106,10 +106,11 @@ def test_stacked(dtype):
 def test_dense_softplus_dense(rows, dtype):
     x, w1, w2 = draw(rows, 20, dtype), draw(20, 33, dtype, seed=1), draw(33, 7, dtype, seed=2)
     b1, b2 = draw(1, 33, dtype, seed=3)[0], draw(1, 7, dtype, seed=4)[0]
+    residual = draw(rows, 7, dtype, seed=5)
     hidden, slope, out = (torch.empty(rows, n, dtype=dtype) for n in (33, 33, 7))
-    dense.dense_softplus_dense(0, rows, *(v.numpy() for v in (x, w1, b1, w2, b2, hidden, slope, out)))
+    dense.dense_softplus_dense(0, rows, *(v.numpy() for v in (x, w1, b1, w2, b2, residual, hidden, slope, out)))
     inner = (x @ w1 + b1).double()
     expected = torch.nn.functional.softplus(inner) - np.log(2.0)
     assert_equal(hidden, expected.numpy(), dtype, 20)
     assert_equal(slope, inner.sigmoid().numpy(), dtype, 20)
-    assert_equal(out, (expected @ w2.double() + b2).numpy(), dtype, 99)
+    assert_equal(out, (expected @ w2.double() + b2 + residual).numpy(), dtype, 99)

@@ -46,7 +46,7 @@ def _forward(
         activate = outer_slope.shape[1] > 0
         inner = aligned(n_samples, n_filters, expansion) if activate else filters[t]
         layers = w1_t[t], b1[t], w2_t[t], b2[t]
-        dense_softplus_dense(ZERO, n_samples, expansion, *layers, hidden[t], inner_slope[t], inner)
+        dense_softplus_dense(ZERO, n_samples, expansion, *layers, inner[:0], hidden[t], inner_slope[t], inner)
         if activate:
             softplus(inner.reshape(-1), filters[t].reshape(-1), outer_slope[t].reshape(-1))
         filter_rows(filters[t], window, taps, vanishing, out[t])

@@ -25,6 +25,8 @@ from pyg_schnet.backends.numba.lib.blocks import BlockProgram
 from pyg_schnet.backends.numba.lib.buffers import array, empties, zeros
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
 from pyg_schnet.backends.numba.lib.gemm import (
+    TILE,
+    add_rows,
     dense_softplus_dense,
     dense_softplus_dense_backward,
     gemm,
@@ -46,15 +48,6 @@ def normalize(begin, end, counts, values) -> None:
         for i in range(begin, end):
             for f in range(values.shape[1]):
                 values[i, f] /= counts[i]
-
-
-@njit(**ORDERED)
-def add_rows(begin, end, more, values) -> None:
-    """Add to some rows, unless there is nothing to add."""
-    if more.shape[0] > 0:
-        for i in range(begin, end):
-            for f in range(values.shape[1]):
-                values[i, f] += more[i, f]
 
 
 @njit(**ORDERED)
@@ -113,8 +106,7 @@ def _forward_atoms(t, task, partition, pairs, weights, kept) -> None:
     total, act, slopes = summed[t % summed.shape[0]], outer[t % outer.shape[0]], slope[t % slope.shape[0]]
     before, after = x[t % x.shape[0]], x[(t + 1) % x.shape[0]]
     normalize(begin, end, pairs[4], total)
-    dense_softplus_dense(begin, end, total, w1_t[t], b1[t], w2_t[t], b2[t], act, slopes, after)
-    add_rows(begin, end, before, after)
+    dense_softplus_dense(begin, end, total, w1_t[t], b1[t], w2_t[t], b2[t], before, act, slopes, after)
     if t + 1 < tables.shape[0]:
         gemm_rows(end - begin, after, begin, w0_t[t + 1], hidden[(t + 1) % hidden.shape[0]], begin)
 
@@ -167,8 +159,10 @@ def _backward_features(step, task, partition, pairs, weights, kept, more, passed
         add_rows(begin, end, more[0][t % more[0].shape[0]], grad_y)
     if t > 0:
         below = grads[(step + 1) % grads.shape[0]]
-        gemm_rows(end - begin, grad_y, begin, weights[1][t], below, begin)
-        add_rows(begin, end, grads[step % grads.shape[0]], below)
+        for i in range(begin, end, TILE):
+            rows = min(TILE, end - i)
+            gemm_rows(rows, grad_y, i, weights[1][t], below, i)
+            add_rows(i, i + rows, grads[step % grads.shape[0]], below)
 
 
 @njit(**ORDERED)

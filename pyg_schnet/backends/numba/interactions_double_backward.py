@@ -23,11 +23,11 @@ from torch import Tensor
 
 from pyg_schnet.backends.numba.half_list_conv import fetch_ahead
 from pyg_schnet.backends.numba.half_list_conv import grad_basis as add_grad_basis
-from pyg_schnet.backends.numba.interactions import add_rows, normalize, part_of_filters, run_blocks
+from pyg_schnet.backends.numba.interactions import normalize, part_of_filters, run_blocks
 from pyg_schnet.backends.numba.lib.blocks import BlockProgram
 from pyg_schnet.backends.numba.lib.buffers import array, empties, zeros
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
-from pyg_schnet.backends.numba.lib.gemm import TILE, gemm_rows, gemm_tn_rows
+from pyg_schnet.backends.numba.lib.gemm import TILE, add_rows, gemm_rows, gemm_tn_rows
 from pyg_schnet.backends.numba.lib.simd import add, at, columns, fill, fma, load, multiply, store
 from pyg_schnet.backends.numba.records import Activations, Backward, Gradients, Weights
 from pyg_schnet.ops.graph import SplineGraph
@@ -138,7 +138,7 @@ def _double_atoms(t, task, partition, pairs, weights, kept, passed, scratch, fou
                 v = grad_q[n, f] * q[n, f]
                 grad_u[n, f] = v - v * slope[n, f]  # σ' = σ (1 - σ)
         gemm_rows(rows, grad_q, i, weights[8][t], above, i)
-    add_rows(begin, end, below, above)
+        add_rows(i, i + rows, below, above)
 
 
 @njit(**ORDERED)

@@ -81,7 +81,8 @@ def mlp(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tens
     hidden, out = x.new_empty(x.size(0), w1.size(0)), x.new_empty(x.size(0), w2.size(0))
     slope, (first, second) = torch.empty_like(hidden), (transposes(array(w)[None])[0] for w in (w1, w2))
     rows, bias1, bias2, *found = arrays_of(x, b1, b2, hidden, slope, out)
-    run(dense_softplus_dense, evenly(x.size(0), TILE), _work(x, w1), rows, first, bias1, second, bias2, *found)
+    layers = rows, first, bias1, second, bias2, found[2][:0]
+    run(dense_softplus_dense, evenly(x.size(0), TILE), _work(x, w1), *layers, *found)
     return out, hidden, slope
 
 

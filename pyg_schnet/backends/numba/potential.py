@@ -129,7 +129,7 @@ def _read_out(x, z, batch, mean, head, energy, grad_x) -> bool:
     n_atoms, n_structures, real = x.shape[0], energy.shape[0], x.dtype
     layers = _layers(4, n_atoms, w1.shape[0], x)
     values, grad, n_real = np.empty((n_atoms, 1), real), np.ones((n_structures, 1), real), np.zeros(n_structures)
-    dense_softplus_dense(ZERO, n_atoms, x, w1_t, b1, w2_t, b2, layers[0], layers[1], values)
+    dense_softplus_dense(ZERO, n_atoms, x, w1_t, b1, w2_t, b2, values[:0], layers[0], layers[1], values)
     if not pool_atoms(values, scale, shift, references, z, batch, energy, n_real):
         return False
     if mean:

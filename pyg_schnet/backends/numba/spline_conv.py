@@ -46,19 +46,17 @@ def _edge(order, p) -> int:
 
 
 @njit(**ORDERED)
-def _convolve(zero, f, begin, end, x, table, basis, interval, source, ptr, order, out) -> None:
-    n_features = x.shape[1]
-    for i in range(begin, end):
-        sum_i = zero
-        for p in range(at(ptr, i), at(ptr, i + 1)):
-            e = _edge(order, p)
-            j, k = at(source, e) * n_features + f, at(interval, e) * n_features + f
-            w = multiply(fill(zero, basis, 4 * e), load(zero, table, k))
-            w = fma(fill(zero, basis, 4 * e + 1), load(zero, table, k + n_features), w)
-            w = fma(fill(zero, basis, 4 * e + 2), load(zero, table, k + 2 * n_features), w)
-            w = fma(fill(zero, basis, 4 * e + 3), load(zero, table, k + 3 * n_features), w)
-            sum_i = fma(load(zero, x, j), w, sum_i)
-        store(out, i * n_features + f, sum_i)
+def _convolve(zero, f, i, x, table, basis, interval, source, ptr, order, out) -> None:
+    n_features, sum_i = x.shape[1], zero
+    for p in range(at(ptr, i), at(ptr, i + 1)):
+        e = _edge(order, p)
+        j, k = at(source, e) * n_features + f, at(interval, e) * n_features + f
+        w = multiply(fill(zero, basis, 4 * e), load(zero, table, k))
+        w = fma(fill(zero, basis, 4 * e + 1), load(zero, table, k + n_features), w)
+        w = fma(fill(zero, basis, 4 * e + 2), load(zero, table, k + 2 * n_features), w)
+        w = fma(fill(zero, basis, 4 * e + 3), load(zero, table, k + 3 * n_features), w)
+        sum_i = fma(load(zero, x, j), w, sum_i)
+    store(out, i * n_features + f, sum_i)
 
 
 _convolve_columns = columns(_convolve)
@@ -66,7 +64,9 @@ _convolve_columns = columns(_convolve)
 
 @njit(**ORDERED)
 def _convolve_rows(begin, end, x, table, basis, interval, source, ptr, order, out) -> None:
-    _convolve_columns(ZERO, x.shape[1], x, begin, end, x, table, basis, interval, source, ptr, order, out)
+    """All columns of one row after the other, whose edges stay in the first cache."""
+    for i in range(begin, end):
+        _convolve_columns(ZERO, x.shape[1], x, i, x, table, basis, interval, source, ptr, order, out)
 
 
 @njit(**ORDERED)

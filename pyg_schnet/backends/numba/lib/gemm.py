@@ -70,7 +70,16 @@ def gemm_rows(rows, a, i, w, out, o) -> None:
 
 
 @njit(**ORDERED)
-def dense_softplus_dense(begin, end, x, w1_t, b1, w2_t, b2, hidden, slope, out) -> None:
+def add_rows(begin, end, more, values) -> None:
+    """Add to some rows what there is to add."""
+    if more.shape[0] > 0:
+        for i in range(begin, end):
+            for f in range(values.shape[1]):
+                values[i, f] += more[i, f]
+
+
+@njit(**ORDERED)
+def dense_softplus_dense(begin, end, x, w1_t, b1, w2_t, b2, residual, hidden, slope, out) -> None:
     r"""Some rows of :math:`\mathrm{W}_2\, \mathrm{ssp}(\mathrm{W}_1 \mathbf{x} + \mathbf{b}_1) + \mathbf{b}_2`.
 
     Args:
@@ -81,6 +90,7 @@ def dense_softplus_dense(begin, end, x, w1_t, b1, w2_t, b2, hidden, slope, out) 
         b1: Its bias, shape ``[H]``.
         w2_t: Transposed weights of the second layer, shape ``[H, C]``.
         b2: Its bias, shape ``[C]``.
+        residual: Added to the outputs, shape ``[N, C]`` or ``[0, C]``.
         hidden: Gets the softplus, shape ``[N, H]``.
         slope: Gets its slope, shape ``[N, H]``.
         out: Gets the outputs, shape ``[N, C]``.
@@ -94,6 +104,7 @@ def dense_softplus_dense(begin, end, x, w1_t, b1, w2_t, b2, hidden, slope, out) 
         for r in range(i, i + rows):
             for c in range(out.shape[1]):
                 out[r, c] += b2[c]
+        add_rows(i, i + rows, residual, out)
 
 
 @njit(**ORDERED)
@@ -119,10 +130,7 @@ def dense_softplus_dense_backward(begin, end, grad, w2, slope, extra, w1, grad_h
         for r in range(i, i + rows):
             for f in range(n_hidden):
                 grad_inner[r, f] = grad_hidden[r, f] * slope[r, f]
-        if extra.shape[0] > 0:
-            for r in range(i, i + rows):
-                for f in range(n_hidden):
-                    grad_inner[r, f] += extra[r, f]
+        add_rows(i, i + rows, extra, grad_inner)
         if grad_x.shape[0] > 0:
             gemm_rows(rows, grad_inner, i, w1, grad_x, i)
 
