@@ -15,7 +15,7 @@ from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_table
-from pyg_schnet.ops.dispatch import Backend, may_fuse
+from pyg_schnet.ops.dispatch import Backend, is_followed, may_fuse
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
 from pyg_schnet.ops.spline_basis import spline_basis
 
@@ -247,7 +247,7 @@ class SplineFilter(nn.Module):
             Shape ``[count + 3, num_filters]``; rows k to k + 3 act on interval ``first + k``.
         """
         network = self.network
-        if network.training:
+        if network.training or is_followed():
             return self.compute(first, count)
         weights = _tensors(network)
         values = self._kept.get(weights, self.key, self.compute_precisely)
@@ -280,7 +280,7 @@ class SplineFilter(nn.Module):
         """Inputs of the network at the grid points; cached where they do not depend on weights."""
         network, weight = self.network, self.network.lin1.weight
         num_grid_points, kept = self.num_grid_points, None
-        if not list(network.basis.parameters()):
+        if not is_followed() and not list(network.basis.parameters()):
             key = (num_grid_points, *self.key, weight.dtype, weight.device)
             buffers = list(network.basis.buffers())
             kept = self._samples.get(buffers, key, lambda: grid_samples(network, num_grid_points))
