@@ -113,3 +113,37 @@ def test_pyg_models_say_it_as_well():
     plan = model.plan(Z, POS.float())
     assert (plan.program, plan.filters) == ("layers", "exact")
     assert plan.reasons[0].startswith("PyTorch Geometric's own forward pass is taken: filters='exact', or a part")
+
+
+def test_a_frozen_model_chooses_once(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(cache, "choose", lambda *asked: chosen.append(asked) or choose(*asked))
+    frozen = freeze(make())
+    for _ in range(3):
+        energy_forces_stress(frozen, Z, POS)
+    assert len(chosen) == 1
+    energy_forces_stress(frozen, Z, POS, forces=False)  # another request
+    assert len(chosen) == 2
+
+
+def test_plans_are_kept_with_what_is_known_of_the_model(ran):
+    model = make()
+    energy_forces_stress(model, Z, POS)
+    model.interactions[1].lin1.register_forward_hook(lambda *_: None)
+    energy_forces_stress(model, Z, POS)
+    with torch.autocast("cpu"):
+        model(Z, POS)
+    assert ran == ["potential"]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_change_of_the_grid_is_seen(training):
+    model = make().train(training)
+    before = model(Z, POS)
+    for block in model.interactions:
+        block.conv.spline.tolerance = 1e-2
+    assert (model(Z, POS) - before).abs().max() > 0
+    other = make(backend="reference").train(training)
+    for block in other.interactions:
+        block.conv.spline.tolerance = 1e-2
+    torch.testing.assert_close(model(Z, POS), other(Z, POS), rtol=1e-9, atol=1e-9)
