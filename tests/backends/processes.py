@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pyg_schnet import SchNet
-from pyg_schnet.ops import spline_conv, spline_conv_coefficients, spline_conv_weights
+from pyg_schnet.ops import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
 from tests.ops.graphs import LARGE, make_case
 
 
@@ -27,8 +27,8 @@ def digest():
     outputs = [
         *torch.autograd.grad(spline_conv(*inputs, graph), inputs, g),
         spline_conv(x, c, h, graph),
-        spline_conv_coefficients(g, x, h, c.size(0), graph),
-        spline_conv_weights(g, x, c, graph),
+        spline_conv_grad_table(g, x, h, c.size(0), graph),
+        spline_conv_grad_basis(g, x, c, graph),
     ]
     return hashlib.sha256(b"".join(value.detach().numpy().tobytes() for value in outputs)).hexdigest()
 
