@@ -160,8 +160,7 @@ def numbers_of(x: Tensor | None, what: str) -> Tensor | None:
         what: Its meaning, for the error message.
 
     Raises:
-        ValueError: If an element has several values, as inside of ``torch.vmap``, or if values would become constants,
-            as under ``torch.jit.trace``.
+        ValueError: Under ``torch.vmap``, which has several values, and ``torch.jit.trace``, which would keep them.
     """
     if x is None:
         return None
@@ -291,10 +290,7 @@ may_fuse = is_standard
 
 
 def constant_in_programs(function: Function) -> Function:
-    """Decorator: a compiler calls the function once, keeps the result and does not trace it.
-
-    Like ``torch.compiler.assume_constant_result``, without importing the compiler, which takes a second.
-    """
+    """Decorator: a compiler calls the function once and keeps the result, as ``assume_constant_result`` does."""
     function._dynamo_marked_constant = True
     return function
 
