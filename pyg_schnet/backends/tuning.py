@@ -26,7 +26,8 @@ class Tuning:
         softplus_work: Work of one softplus.
         search_work: Work of one candidate of the radius search.
         features_per_pair: Number of features whose dense layers for one atom take as long as one pair.
-        group_work: Smallest work of a group of structures with its own sums of gradients.
+        group_work: Smallest work of each of two groups of structures with their own sums of gradients.
+        more_groups: How many times as much work each of more than two groups has at least: each reads all tables.
         most_groups: Largest number of such groups, and so of threads that share a batch by structures.
         largest_group: Largest ratio of the work of the largest group to the mean; other batches are not divided.
         mlp_group_rows: Smallest number of rows of a group with its own sums of gradients with respect to weights.
@@ -39,7 +40,8 @@ class Tuning:
     softplus_work: int = 8
     search_work: int = 8
     features_per_pair: int = 8
-    group_work: int = 500_000
+    group_work: int = 100_000
+    more_groups: int = 10
     most_groups: int = 4
     largest_group: float = 1.2
     mlp_group_rows: int = 128

@@ -285,7 +285,7 @@ class InteractionsFunction(torch.autograd.Function):
             return None, *gradients_of(call.compose, inputs, (grad, *grad_layers))
         _, basis, _, *weights = inputs
         steps, n_blocks = ctx.steps, len(grad_layers) // 2
-        if of_weights and not call.for_weights:
+        if (of_weights or of_embedding) and not call.for_weights:
             steps = call.forward(call.packed, basis, for_weights=True)[1]
         if grad is None:
             grad = torch.zeros(call.z.size(0), inputs[0].size(1), dtype=inputs[0].dtype)

@@ -34,7 +34,7 @@ from pyg_schnet.backends.numba.lib.gemm import (
     gemm_tn,
     gemm_tn_rows,
 )
-from pyg_schnet.backends.numba.lib.parallel import is_large, num_threads
+from pyg_schnet.backends.numba.lib.parallel import num_threads
 from pyg_schnet.backends.numba.lib.partition import divide, find_groups
 from pyg_schnet.backends.numba.lib.simd import NARROW, add, at, columns, load, store
 from pyg_schnet.backends.numba.records import Activations, Backward, Gradients, Weights
@@ -215,7 +215,7 @@ def interactions_forward(
     """
     _, n_filters, n_features = weights.w0.shape
     groups = (0, z.size(0))
-    if is_large(_work(half_list, weights)):
+    if for_weights or num_threads(_work(half_list, weights)) > 1:  # only sums of gradients depend on groups
         groups = find_groups(array(half_list.source), array(half_list.target_ptr), n_filters, n_features)
     kept = Activations.empty(z.size(0), weights, groups, for_edges, for_weights)
     run_blocks(FORWARD, groups, weights, basis, half_list, n_neighbors, (array(z), *kept[:5]))

@@ -64,9 +64,9 @@ def find_groups(source: np.ndarray, ptr: np.ndarray, n_filters: int, n_features:
     """
     n_atoms, values = len(ptr) - 1, tuning.current
     work = ptr + max(n_features // values.features_per_pair, 1) * np.arange(n_atoms + 1)
-    n_groups = 1
-    while 2 * n_groups <= values.most_groups and 2 * n_groups * values.group_work <= len(source) * n_filters:
-        n_groups *= 2
+    n_groups, least = 1, values.group_work
+    while 2 * n_groups <= values.most_groups and 2 * n_groups * least <= len(source) * n_filters:
+        n_groups, least = 2 * n_groups, values.group_work * values.more_groups
     if n_groups > 1:
         free = np.empty(n_atoms + 1, np.bool_)
         _mark_borders(source, ptr, free)
