@@ -283,7 +283,7 @@ NOT_SAVED = {
     ),
     r"interactions\.0\.conv\.filter_network\.activate_filters is False instead of True": flip,
     r"basis\.gamma is 3\.0 instead of": lambda m: setattr(m.interactions[2].conv.filter_network.basis, "gamma", 3.0),
-    r"interactions\.0\.conv\.filter_network\.window is a Half in the place": lambda m: setattr(
+    r"interactions\.0\.conv\.filter_network\.window is a Half instead of": lambda m: setattr(
         m.interactions[0].conv.filter_network, "window", Half()
     ),
     r"cutoff is 4\.0 instead of 3\.0": lambda m: setattr(m, "cutoff", 3.0),

@@ -96,7 +96,7 @@ OPERATORS_AND_ENGINE = [
     Mutant("table-backward-basis", "ops/spline_conv.py", "_derive_basis(g, x, grad, graph, **how)", "_derive_basis(x, g, grad, graph, **how)"),
     Mutant("basis-backward-features", "ops/spline_conv.py", "_grad_features(g, table, grad, graph, x.size(0), **how)", "_grad_features(x, table, grad, graph, x.size(0), **how)"),
     Mutant("mlp-backward-slope", "ops/mlp.py", "return (grad @ weight2 * slope) @ weight1", "return (grad @ weight2) @ weight1"),
-    Mutant("interactions-recomputed", "ops/interactions.py", "if of_weights and not call.for_weights:", "if False:"),
+    Mutant("interactions-recomputed", "ops/interactions.py", "if (of_weights or of_embedding) and not call.for_weights:", "if False:"),
     Mutant("interactions-gradient-of-basis", "ops/interactions.py", "if of_features and of_basis and not of_weights and not of_embedding:", "if of_features and of_basis:"),
     Mutant("interactions-same-array", "ops/interactions.py", "if places == [whole.storage_offset() + k * layers[0].numel() for k in range(len(layers))]:", "if True:"),
     Mutant("eligible-blocks", "engine/eligibility.py", "if type(block) is not SchNetInteraction:", "if not isinstance(block, SchNetInteraction):"),
