@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_schnet.ops.dispatch import is_transformed
-
 
 def below_autograd() -> AbstractContextManager:
     """Context in which operators are called without autograd, directly for their device."""
@@ -36,11 +34,6 @@ def register(
     library.impl(name, kernel, "CompositeExplicitAutograd")
     library.impl(name, function.apply, "Autograd")
     torch.library.register_fake(f"pyg_schnet::{name}", fake, lib=library)
-
-
-def is_recorded(x: torch.Tensor) -> bool:
-    """Whether autograd follows what is computed from a tensor; a Function costs time otherwise."""
-    return (x.requires_grad and torch.is_grad_enabled()) or is_transformed()
 
 
 def needs_grad(ctx: Any, position: int, tensors_before: int | None = None) -> bool:

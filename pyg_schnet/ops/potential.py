@@ -136,7 +136,7 @@ def compose(
     pos: Tensor, z: Tensor, batch: Tensor, batch_size: int, index: Tensor, ptr: Tensor, edge_shift: Tensor | None,
     cell: Tensor | None, weights: PotentialWeights, strain: bool,
 ) -> EnergyGradients:  # fmt: skip
-    """The potential in operations of torch, gradients by autograd."""
+    """The potential as a composition of torch operations, with gradients from autograd."""
     with torch.enable_grad():
         pos = pos.detach().requires_grad_()
         inputs, moved = [pos], pos
