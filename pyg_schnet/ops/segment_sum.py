@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch_geometric.utils import scatter, segment
 
 from pyg_schnet.ops.dispatch import is_at_hand, is_transformed
@@ -84,6 +85,8 @@ class _SegmentSum(torch.autograd.Function):
 
     @staticmethod
     def forward(src: Tensor, ptr: Tensor, index: Tensor) -> Tensor:
+        if type(src) not in (Tensor, Parameter):  # torch-scatter's operator knows no fake tensors
+            return scatter(src, index, 0, ptr.size(0) - 1, reduce="sum")
         return segment(src.contiguous(), ptr, reduce="sum")
 
     @staticmethod
