@@ -104,7 +104,7 @@ class CFConv(MessagePassing):
     Splined filters are summed without storing a tensor ``[E, F]`` (:func:`pyg_schnet.ops.spline_conv`); inside
     ``torch.func``, ``torch.compile``, ``torch.jit.trace`` and forward-mode differentiation the same filters are
     evaluated on every edge. ``torch.export`` hides the classes of parts, so filters are exact there, unless the layer
-    was frozen (:func:`pyg_schnet.engine.freeze.freeze`), which keeps its table.
+    was frozen (:func:`pyg_schnet.engine.freeze`), which keeps its table.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
