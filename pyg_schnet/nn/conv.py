@@ -144,7 +144,7 @@ class CFConv(MessagePassing):
 
     @property
     def filters(self) -> Filters:
-        """Which filters are taken: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        """Which filters are taken, ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         return self._filters
 
     @filters.setter

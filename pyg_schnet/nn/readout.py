@@ -225,7 +225,7 @@ class SumReadout(_PooledReadout):
         dropout: Probability with which a feature is set to zero in training, see :class:`AtomNetwork`.
         scale: Scale s, unit of the property.
         shift: Shift t for each atom, unit of the property.
-        atomref: References a, one row for each atomic number from 0 on; see :meth:`set_references`.
+        atomref: References a, one row for each atomic number from 0 on; see ``set_references``.
 
     Example:
         >>> readout = SumReadout(16)

@@ -133,7 +133,7 @@ def filters_from_table(dist: Tensor, table: Tensor, cutoff: float, backend: Back
 
 
 class SplineFilter(nn.Module):
-    r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, :func:`filters_from_table`.
+    r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, ``filters_from_table``.
 
     The network is evaluated at G grid points instead of on every edge; its weights get gradients through the table
     (:func:`pyg_schnet.ops.spline_table`). The spline has two continuous derivatives, and distances receive its exact

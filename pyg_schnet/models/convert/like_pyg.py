@@ -75,11 +75,11 @@ class SchNet(PyGSchNet):
       more neighbours than that. It needs neither pyg-lib nor torch-cluster, and takes periodic structures (``cell``,
       ``pbc``) and given edges. Any graph that is passed is called as it is, ``RadiusInteractionGraph`` of PyTorch
       Geometric with its quota included.
-    - **Speed.** On CPUs and in float32 the interactions are those of :class:`pyg_schnet.SchNet` on the same weights,
-      with ``filters`` as explained there. Elsewhere, and wherever a part was exchanged, subclassed or hooked, the
-      forward pass is PyTorch Geometric's own.
+    - **Speed.** On CPUs and in float32 the interactions are those of :class:`~pyg_schnet.models.SchNet` on the same
+      weights, with ``filters`` as explained there. Elsewhere, and wherever a part was exchanged, subclassed or hooked,
+      the forward pass is PyTorch Geometric's own.
 
-    ``pyg_schnet.SchNet.from_pyg(model)`` makes a :class:`pyg_schnet.SchNet` of it, as :meth:`save` does.
+    ``pyg_schnet.SchNet.from_pyg(model)`` makes a :class:`~pyg_schnet.models.SchNet` of it, as :meth:`save` does.
 
     Args:
         hidden_channels: Size F of the atom features.
@@ -294,7 +294,7 @@ class SchNet(PyGSchNet):
         return {name: value for name, value in self.__dict__.items() if name != "_twin"}
 
     def as_schnet(self) -> OurSchNet:
-        """A :class:`pyg_schnet.SchNet` with these weights and outputs.
+        """A :class:`~pyg_schnet.models.SchNet` with these weights and outputs.
 
         Raises:
             ValueError: If the graph is the caller's, which a model of this package has no place for.
@@ -307,7 +307,7 @@ class SchNet(PyGSchNet):
         return from_pyg(self)
 
     def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
-        """Write the model as a file that :func:`pyg_schnet.load` reads as a :class:`pyg_schnet.SchNet`.
+        """Write the model as a file that :func:`~pyg_schnet.models.load` reads as a :class:`~pyg_schnet.models.SchNet`.
 
         Args:
             path: File to write, by convention ``*.safetensors``.
