@@ -24,9 +24,10 @@ from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched, kernels_for
+from pyg_schnet.ops.dispatch import Backend, is_followed, kernels_for
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
+from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
 from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
 _POTENTIAL, _INTERACTIONS, _ = PROGRAMS

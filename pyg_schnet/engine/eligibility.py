@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.readout import MeanReadout, SumReadout
-from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_unmodified, modifications
+from pyg_schnet.ops.dispatch import Backend, is_dense_cpu
 from pyg_schnet.ops.interactions import BlockWeights
+from pyg_schnet.ops.modules import is_unmodified, modifications
 
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
