@@ -31,14 +31,6 @@ class Structures(NamedTuple):
         return self.ptr.diff()
 
 
-def check_cutoff(cutoff: float, name: str = "cutoff") -> float:
-    """Return ``cutoff`` as a float, or raise ``ValueError`` if it is not a positive finite length."""
-    value = float(cutoff)
-    if not math.isfinite(value) or value <= 0.0:
-        raise ValueError(f"{name} must be a positive finite length in Å, got {cutoff!r}")
-    return value
-
-
 def check_positions(pos: Tensor, name: str = "pos") -> Tensor:
     """Return ``pos`` detached, or raise ``ValueError`` unless it is finite, ``[N, 3]``, float32 or float64."""
     if not isinstance(pos, Tensor):

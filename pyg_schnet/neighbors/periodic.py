@@ -11,7 +11,6 @@ from pyg_schnet.neighbors._checks import (
     Structures,
     check_batch,
     check_cell,
-    check_cutoff,
     check_lattice,
     check_positions,
 )
@@ -20,6 +19,7 @@ from pyg_schnet.neighbors.criterion import edge_exists
 from pyg_schnet.neighbors.lattice import Lattice, images_within, rounding_allowance
 from pyg_schnet.neighbors.search import pairs_within, wide_dtype
 from pyg_schnet.neighbors.vesin_backend import vesin_periodic
+from pyg_schnet.ops.checks import positive_length
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def periodic_radius_graph(
         >>> edge_shift[:, 0].tolist()
         [-2, -1, 1, 2]
     """
-    cutoff = check_cutoff(cutoff)
+    cutoff = positive_length(cutoff)
     structures, cell, lattice = check_periodic(pos, cell, pbc, batch, batch_size)
     pos = structures.pos
     chosen = choose_backend(backend, structures, periodic=True)

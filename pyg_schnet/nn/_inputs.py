@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 
@@ -69,6 +69,25 @@ def check_edges(edge_index: Any, edge_dist: Any) -> Tensor:
             f"{list(edge_dist.shape)} of {edge_dist.dtype}{hint}"
         )
     return edge_index
+
+
+def check_parts(basis: Any, window: Any) -> None:
+    """Raise a TypeError unless a basis and a window are modules that know their cutoff, and the basis its size."""
+    for name, part, needed in (("basis", basis, ("num_gaussians",)), ("window", window, ("cutoff",))):
+        if part is not None and (not isinstance(part, nn.Module) or any(not hasattr(part, one) for one in needed)):
+            raise TypeError(
+                f"{name} must be a module with the attribute {needed[0]}, such as "
+                f"{'GaussianBasis' if name == 'basis' else 'CosineCutoff'}; got a {type(part).__name__}"
+            )
+
+
+def check_filter_network(network: Any, needed: str = "num_filters") -> None:
+    """Raise a TypeError unless a filter network is a module that knows its number of filters."""
+    if not isinstance(network, nn.Module) or not hasattr(network, needed):
+        raise TypeError(
+            f"filter_network must be a module with the attribute {needed}, such as FilterNetwork; got a "
+            f"{type(network).__name__}"
+        )
 
 
 def check_features(x: Any, channels: int | None) -> None:

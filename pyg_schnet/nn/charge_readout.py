@@ -11,6 +11,7 @@ from torch_geometric.utils import scatter
 from pyg_schnet.geometry import safe_norm
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.readout import Activation, AtomNetwork, Readout
+from pyg_schnet.ops.checks import real_number, whole_number
 from pyg_schnet.ops.dispatch import wide_dtype
 
 _ROUNDING = 8.0  # error of a dipole, in units of the rounding of its sum
@@ -21,10 +22,10 @@ class _ChargeReadout(Readout):
 
     def __init__(self, hidden_channels: int = 128, *, activation: Activation = "ssp", scale: float = 1.0) -> None:
         super().__init__()
-        self.hidden_channels = hidden_channels
+        self.hidden_channels = whole_number(hidden_channels, "hidden_channels")
         self.activation = activation
-        self.network = AtomNetwork(hidden_channels, activation=activation)
-        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.network = AtomNetwork(self.hidden_channels, activation=activation)
+        self.register_buffer("scale", torch.tensor(real_number(scale, "scale", "a finite factor to the unit")))
         from ase.data import atomic_masses  # here, so that importing the layers needs no ase
 
         masses = torch.as_tensor(atomic_masses[: MAX_Z + 1], dtype=self.scale.dtype)
@@ -99,7 +100,7 @@ class DipoleReadout(_ChargeReadout):
         self.magnitude = magnitude
         self.neutralize = neutralize
         self.origin = origin
-        self.total_charge = float(total_charge)
+        self.total_charge = real_number(total_charge, "total_charge", "a finite charge in e")
         self.out_channels = 1 if magnitude else 3
 
     @property

@@ -10,7 +10,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
-from pyg_schnet.nn._inputs import check_edges, check_features
+from pyg_schnet.nn._inputs import check_edges, check_features, check_filter_network
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
@@ -136,10 +136,10 @@ class CFConv(MessagePassing):
         num_grid_points: int | None = None,
     ) -> None:
         super().__init__(aggr="sum", node_dim=0)
+        check_filter_network(filter_network)
         self.filter_network = filter_network
         self.normalize = normalize
-        check_num_grid_points(num_grid_points)
-        self.num_grid_points = num_grid_points
+        self.num_grid_points = check_num_grid_points(num_grid_points)
         self.register_buffer("table", None, persistent=False)  # of splined filters that are fixed
         self.filters = filters
 
@@ -150,7 +150,7 @@ class CFConv(MessagePassing):
 
     @filters.setter
     def filters(self, value: Filters) -> None:
-        if value not in ("auto", "exact", "spline"):
+        if not isinstance(value, str) or value not in ("auto", "exact", "spline"):
             raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
         if value == "spline" and not can_be_splined(self.filter_network, self.num_grid_points):
             raise ValueError(
