@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from ase.data import chemical_symbols
 
@@ -51,4 +51,4 @@ def unit_of(card: dict[str, Any], stated: str | None) -> str:
             f"unit={stated!r} contradicts the model, which says {known!r}; leave unit out, then results are converted "
             'to eV and Å, or correct model.card["unit"]'
         )
-    return known if stated is None else stated
+    return cast(str, known) if stated is None else stated
