@@ -63,8 +63,8 @@ def _check_finite(values: list[list[float]], structures: str, name: str) -> None
     for k, value in enumerate(values):
         if not all(map(math.isfinite, value)):
             raise ValueError(
-                f"{structures}: {name} of structure {k} is {value[0] if len(value) == 1 else value}, no finite number; its "
-                "positions may be far from all that the model has learned from"
+                f"{structures}: {name} of structure {k} is {value[0] if len(value) == 1 else value}, no finite number; "
+                "its positions may be far from all that the model has learned from"
             )
 
 

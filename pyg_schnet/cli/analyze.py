@@ -136,8 +136,9 @@ def modes(
     _write(result, path, pyg_schnet.plotting.plot_normal_modes, columns)
     _write_displacements(displacements, atoms, result)
     print(
-        f"displacements in {displacements}\n{len(result.frequencies)} modes, {result.imaginary.sum()} imaginary; zero-point "
-        f"energy {result.zero_point_energy:.4f} eV; largest force {result.residual_force:.1e} eV/Å"
+        f"displacements in {displacements}\n"
+        f"{len(result.frequencies)} modes, {result.imaginary.sum()} imaginary; zero-point energy "
+        f"{result.zero_point_energy:.4f} eV; largest force {result.residual_force:.1e} eV/Å"
     )
 
 
@@ -282,7 +283,7 @@ def _write_displacements(path: Path, atoms: ase.Atoms, result: pyg_schnet.analys
 
 
 def _check(
-    output: Any, inputs: Sequence[str], endings: Sequence[str] = (".csv", ".npz"), more: Any = (".png",)
+    output: str | Path, inputs: Sequence[str], endings: Sequence[str] = (".csv", ".npz"), more: Any = (".png",)
 ) -> Path:
     """Path of the arrays, if it and those of the files beside it can be written and are none that are read."""
     from pyg_schnet.pretrained import available

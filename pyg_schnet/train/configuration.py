@@ -32,7 +32,7 @@ _ON_DISK = {**_CLASSES, "StructureStore": data.StructureStore}
 _FILES = ("path", "source")
 _PRECISIONS = tuple(f"torch.{name}" for name in ("float16", "bfloat16", "float32", "float64"))
 _COUNTS = ("num_train", "num_val", "num_test", "seed")
-_BY_PATH = "name it with --config where you trust it"
+_BY_PATH = "give a configuration that you trust with --config"
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -53,8 +53,8 @@ def parse_configuration(text: str, where: str) -> dict[str, Any]:
         where: What it is, for the message.
 
     Raises:
-        ValueError: If it is not YAML of sections, has tags of Python, names a key twice, is nested too deeply, refers to
-            itself, or stands for too many values (each alias counts with all that it stands for).
+        ValueError: If it is not YAML of sections, has tags of Python, names a key twice, is nested too deeply, refers
+            to itself, or stands for too many values (each alias counts with all that it stands for).
 
     Example:
         >>> parse_configuration("a: &a [*a]", "config.yaml")
@@ -199,6 +199,8 @@ def _own(given: Any, where: str, origin: str) -> dict[str, Any]:
     path = given.get("class_path") if isinstance(given, dict) else None
     name = re.fullmatch(r"(?:pyg_schnet\.data\.)?(\w+)", path) if isinstance(path, str) else None
     classes = _CLASSES if origin == "card" else _ON_DISK
+    if name is not None and name[1] == "StructureStore" and origin == "card":
+        raise ValueError(f"{where} does not say where its store of structures is; {_BY_PATH}")
     if name is None or name[1] not in classes:
         raise ValueError(
             f"{where} names the data set {described(path or given)}, which is none of this package and could "
