@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_arrays(path: str | os.PathLike[str], names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+def read_arrays(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, np.ndarray | None]:
     """Arrays of a NumPy archive, ``.npz``; nothing in it is unpickled.
 
     Args:
         path: File to read.
-        names: Those to read, where they are there; ``None`` for all.
+        names: Those to read, where they are there.
+
+    Returns:
+        The arrays by name, and ``None`` for others that the file has.
 
     Raises:
         OSError: As :func:`check_file`.
@@ -125,7 +128,7 @@ def read_arrays(path: str | os.PathLike[str], names: Iterable[str] | None = None
         if not isinstance(content, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array")
         with content:
-            return {name: content[name] for name in (content.files if names is None else names) if name in content}
+            return {name: content[name] if name in names else None for name in content.files}
     except Exception as error:  # zip files and headers of arrays go wrong in many ways
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         if "allow_pickle" in said:
