@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import re
 import struct
@@ -86,6 +87,8 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
         yield from _rows(path, "json", index)
         return
     _refuse_several(path, format)
+    if format in ("xyz", "extxyz"):
+        _refuse_counts(path)
     count = 0
     try:
         for atoms in _read(path, format, index):
@@ -332,6 +335,20 @@ _SEVERAL: dict[str, Callable[[str], int]] = {
     "vasp": _vasp,
     "xsf": lambda text: 1 if "ANIMSTEPS" in text.upper() else _matches(r"^\s*(ATOMS|PRIMCOORD)\b")(text),
 }
+
+
+def _refuse_counts(path: Path) -> None:
+    """Raise for a structure of more atoms than the file has room for: ASE would look for their lines for ever."""
+    size = path.stat().st_size
+    with path.open("rb") as lines:
+        for number in itertools.count():
+            head = next(lines, b"").split()
+            if not head or not head[0].isdigit():  # the end, or what ASE has to judge
+                return
+            if len(head[0]) > len(str(size)) or int(head[0]) > size:
+                said = head[0].decode()[:30]
+                raise ValueError(f"it says that structure {number} has {said} atoms, but the file has {size:,} bytes")
+            collections.deque(itertools.islice(lines, int(head[0]) + 1), maxlen=0)
 
 
 def _refuse_several(path: Path, format: str) -> None:

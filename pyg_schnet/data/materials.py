@@ -91,7 +91,10 @@ class MaterialsDataset(StructureDataset):
         for name, column in labels.items():
             if all(value is None for value in column):
                 raise ValueError(f"no record of {path} has {keys[name]!r}")
-        self._fill(structures, labels, kept, properties, dtype)
+        try:
+            self._fill(structures, labels, kept, properties, dtype)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
         if "stress" in units:

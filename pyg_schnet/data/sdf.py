@@ -150,7 +150,9 @@ def _items(lines: Sequence[str]) -> dict[str, Any]:
     name = None
     for line in lines:
         if line.startswith(">") and "<" in line:
-            name = line[line.index("<") + 1 :].rpartition(">")[0]
+            name, closed, _ = line[line.index("<") + 1 :].rpartition(">")
+            if not closed:
+                raise ValueError(f"a data item must begin with a name, as in '> <NAME>', got {line!r}")
             items[name] = []
         elif name is not None and line.strip():
             items[name].append(line.strip())

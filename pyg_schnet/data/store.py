@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -262,11 +262,18 @@ def _described(content: Any) -> tuple[dict[str, Any], dict[str, Property]]:
         is_shape = all(isinstance(one, int) and not isinstance(one, bool) and one >= -1 for one in sizes)
         if kind != "str" and not (is_pair and kind[0] in _DTYPES and is_shape and sizes.count(-1) <= 1):
             raise ValueError(f"attribute {name!r} must be 'str', or dtype and size of a tensor, got {described(kind)}")
-    try:
-        targets = {name: Property(**fields) for name, fields in content["properties"].items()}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"a target is not a Property: {error}") from error
-    return content["attributes"], targets
+    return content["attributes"], {name: _property(name, given) for name, given in content["properties"].items()}
+
+
+def _property(name: str, given: Any) -> Property:
+    known = {field.name: type(field.default) if field.name != "column" else int for field in fields(Property)}
+    known |= {"name": str, "unit": str}
+    for key, value in given.items() if isinstance(given, dict) else [(given, None)]:
+        if key not in known or not (isinstance(value, known[key]) or (key == "column" and value is None)):
+            raise ValueError(f"target {name!r} is not a Property: it has {described({key: value})}")
+    if not {"name", "unit"} <= set(given):
+        raise ValueError(f"target {name!r} is not a Property: it has no name or no unit")
+    return Property(**given)
 
 
 def _schema(attributes: Mapping[str, Any]) -> dict[str, Any]:
