@@ -176,7 +176,7 @@ class TrainCLI(LightningCLI):
 def run(args: list[str]) -> None:
     """Run the command with its arguments."""
     prepare_torch()
-    with readable_errors("train"):
+    with readable_errors("train", args):
         train_model(args)
 
 
