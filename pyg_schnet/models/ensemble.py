@@ -12,6 +12,7 @@ block-diagonal dense layers they form one SchNet, which is evaluated and saved l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -65,11 +66,8 @@ def join_ensemble(models: Sequence[SchNet]) -> SchNet:
     ).to(first.embedding.weight.dtype)
     _set(merged, models, lambda model: model.embedding, _beside)
     for t in range(len(merged.interactions)):
-        _set(merged, models, lambda model, t=t: model.interactions[t].lin_in, _diagonal)
-        _set(merged, models, lambda model, t=t: model.interactions[t].lin1, _diagonal)
-        _set(merged, models, lambda model, t=t: model.interactions[t].lin2, _diagonal)
-        _set(merged, models, lambda model, t=t: model.interactions[t].conv.filter_network.lin1, _below)
-        _set(merged, models, lambda model, t=t: model.interactions[t].conv.filter_network.lin2, _diagonal)
+        for name, join in _BLOCK.items():
+            _set(merged, models, partial(_layer, t, name), join)
     _set(merged, models, lambda model: model.readout.network.lin1, _diagonal)
     scales = [one.scale / len(models) for one in readouts]
     last = [one.network.lin2 for one in readouts]
@@ -145,3 +143,16 @@ def _below(weights: Sequence[Tensor]) -> Tensor:
 
 def _diagonal(weights: Sequence[Tensor]) -> Tensor:
     return torch.block_diag(*weights)
+
+
+def _layer(t: int, name: str, model: SchNet) -> nn.Linear:
+    return cast(nn.Linear, model.interactions[t].get_submodule(name))
+
+
+_BLOCK = {
+    "lin_in": _diagonal,
+    "lin1": _diagonal,
+    "lin2": _diagonal,
+    "conv.filter_network.lin1": _below,
+    "conv.filter_network.lin2": _diagonal,
+}

@@ -167,7 +167,7 @@ def to_pyg(model: SchNet) -> PyGSchNet:
     return theirs.train(model.training)
 
 
-def _statistics_to_pyg(readout: Readout) -> dict[str, Any]:
+def _statistics_to_pyg(readout: Any) -> dict[str, Any]:
     if isinstance(readout, DipoleReadout):
         return {}
     return {"mean": readout.shift.item(), "std": readout.scale.item()}
