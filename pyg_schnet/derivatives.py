@@ -214,6 +214,8 @@ def _gradients_by_autograd(
 def _energy_of(model: EnergyModel, z: Tensor, pos: Tensor, batch: Tensor | None, given: dict[str, Any]) -> Tensor:
     """Energies ``[B]``; keywords that are ``None`` are left out of the call."""
     energy = model(z, pos, batch, **{name: value for name, value in given.items() if value is not None})
+    if not isinstance(energy, Tensor):
+        raise ValueError(f"the model must return a tensor of energies, [B] or [B, 1]; got a {type(energy).__name__}")
     if energy.dim() == 2 and energy.size(1) == 1:
         energy = energy.squeeze(1)
     if energy.dim() != 1:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from pyg_schnet.nn._inputs import check_edges, check_features, check_parts
+from pyg_schnet.nn._inputs import check_edges, check_ends, check_features, check_parts, sizes_of
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.conv import Features, exclude_self_loops
@@ -96,6 +96,7 @@ class DTNNConv(MessagePassing):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
         x_src, x_dst = x
+        check_ends(edge_index, edge_ptr, sizes_of(x, size), forward=is_forward(self))
         return self.propagate(
             edge_index,
             x=(x_src if self._explains_features() else self._factors(x_src), x_dst),

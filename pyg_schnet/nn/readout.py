@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from pyg_schnet.nn._inputs import check_readout
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import dense, reset_parameters
@@ -16,6 +17,7 @@ from pyg_schnet.ops import atom_values, mlp, pool_atoms
 from pyg_schnet.ops.checks import as_real, real_number, shown, whole_numbers
 from pyg_schnet.ops.dispatch import Backend, is_followed
 from pyg_schnet.ops.modules import may_fuse, registered
+from pyg_schnet.ops.sort_edges import check_keys
 
 _IN_UNIT = "a finite number in the unit of the property"
 
@@ -172,6 +174,7 @@ class _PooledReadout(Readout):
             x: Atom features, shape ``[N, F]``.
             z: Atomic numbers, shape ``[N]``.
         """
+        check_readout(x, z, z, 1)
         values = self.network(x)
         return atom_values(values, z, self.scale, self.shift, self.atomref).to(values.dtype)
 
@@ -189,7 +192,9 @@ class _PooledReadout(Readout):
             Property in the unit of scale, shift and references, shape ``[B, out_channels]``; zero where a structure
             has no atoms.
         """
+        check_readout(x, z, batch, batch_size)
         if self.reduce == "max":
+            check_keys(batch, batch_size, "atoms name structures")
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
         if type(self).atom_values is not _ATOM_VALUES or "atom_values" in self.__dict__:
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)

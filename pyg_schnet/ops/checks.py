@@ -194,20 +194,19 @@ def check_edge_shift(edge_shift: Any, n_edges: int) -> None:
         )
 
 
-def check_index(edge_index: Tensor, n_sources: int, n_targets: int) -> None:
-    """Raise an IndexError unless edges name sources and targets that there are; checked on CPUs only.
+def check_index(index: Tensor, *sizes: int) -> None:
+    """Raise an IndexError unless edges name atoms that there are; checked on CPUs only.
 
     Args:
-        edge_index: ``(j, i)``, shape ``[2, E]``.
-        n_sources: Number of sources.
-        n_targets: Number of targets.
+        index: Ends of edges, such as ``(j, i)``, one row for each size, shape ``[2, E]``.
+        *sizes: Number of atoms for each row.
     """
-    if edge_index.size(1) == 0 or not is_at_hand(edge_index):
+    if index.size(1) == 0 or not is_at_hand(index):
         return
-    for row, size, what in zip(edge_index, (n_sources, n_targets), ("sources", "targets"), strict=True):
+    for row, size in zip(index, sizes, strict=True):
         low, high = torch.aminmax(row)
         if low < 0 or high >= size:
-            raise IndexError(f"edges name atoms {int(low)} to {int(high)} as {what}, but there are {size}")
+            raise IndexError(f"edges name atoms {int(low)} to {int(high)}, but there are {size}")
 
 
 def check_pointer(ptr: Any, index: Tensor, size: int, name: str = "edge_ptr") -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyg_schnet.geometry import edge_vectors, safe_norm
 from pyg_schnet.ops._autograd import below_autograd, gradients_of, needs_grad, register
-from pyg_schnet.ops.checks import check_edge_index, check_edge_shift, check_index, described
+from pyg_schnet.ops.checks import check_edge_index, check_edge_shift, described
 from pyg_schnet.ops.dispatch import Backend, kernels_for, wide_dtype
 from pyg_schnet.ops.sort_edges import check_keys
 
@@ -96,11 +96,15 @@ def _lattice(
     return cell, batch
 
 
-def _check_places(pos: Tensor, edge_index: Tensor, _: Tensor | None, cell: Tensor | None, batch: Tensor | None) -> None:
+def _check_places(pos: Tensor, edge_index: Tensor, *lattice: Tensor | None) -> None:
     """Raise unless edges name atoms, and atoms cells; checked on CPUs only, where kernels do so themselves."""
-    check_index(edge_index, pos.size(0), pos.size(0))
-    if batch is not None and cell is not None:
-        check_keys(batch, cell.size(0), "atoms name cells")
+    _, cell, batch = lattice
+    try:
+        check_keys(edge_index.flatten(), pos.size(0))
+        if batch is not None and cell is not None:
+            check_keys(batch, cell.size(0))
+    except IndexError:
+        raise _out_of_range(pos, edge_index, *lattice) from None
 
 
 def _refusal(
