@@ -23,7 +23,7 @@ from torch_geometric.data import Data, OnDiskDataset
 from pyg_schnet.data.properties import Property, properties_of
 from pyg_schnet.models.reading import check_file, described, read_json
 
-_DTYPES: tuple[str, ...] = (
+_DTYPES = (
     "bool",
     "uint8",
     "int8",
@@ -34,8 +34,9 @@ _DTYPES: tuple[str, ...] = (
     "bfloat16",
     "float32",
     "float64",
+    "complex64",
+    "complex128",
 )
-_DTYPES += ("complex64", "complex128")
 _STRUCTURES = "structures.db"
 _DESCRIPTION = "structures.json"  # put in place last, so a store without it was never finished
 

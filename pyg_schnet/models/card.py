@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from ase.data import chemical_symbols
@@ -71,7 +71,7 @@ def check_elements(card: dict[str, Any], numbers: Iterable[int]) -> None:
         raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(known)}")
 
 
-def unit_of(card: dict[str, Any], stated: str | None) -> str:
+def unit_of(card: Mapping[str, Any], stated: str | None) -> str:
     """Unit of the output of a model, from its card or the caller.
 
     Args:
