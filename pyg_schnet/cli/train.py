@@ -7,7 +7,7 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jsonargparse
 import torch
@@ -215,7 +215,7 @@ def train_model(args: list[str]) -> None:
         parser_kwargs={
             "prog": "pyg-schnet train",
             "exit_on_error": False,
-            "description": inspect.cleandoc(train_model.__doc__),
+            "description": inspect.cleandoc(str(train_model.__doc__)),
         },
     )
     trainer, task, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
@@ -241,7 +241,7 @@ def train_model(args: list[str]) -> None:
         )
     _set_loggers(trainer, config.trainer, run_dir)
     record = RunRecord()
-    trainer.callbacks.append(record)
+    cast(Any, trainer).callbacks.append(record)
     _set_callbacks(trainer, data, config.resume)
     if trainer.world_size > 1:
         os.environ[SHARED_FOLDER] = os.path.abspath(run_dir)
@@ -311,15 +311,17 @@ def _set_callbacks(trainer: Trainer, data: StructureDataModule, resume: str | No
             _say("There is no validation, so the model is that of the last step")
         if not len(data.val_set):
             trainer.limit_val_batches = 0
-        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
-    for one in trainer.callbacks:
+        callbacks = cast(Any, trainer).callbacks
+        kept = [one for one in callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
+        cast(Any, trainer).callbacks = kept
+    for one in cast(Any, trainer).callbacks:
         if isinstance(one, ModelCheckpoint) and resume is not None:
             one.resumed_from = Path(resume).parent
 
 
 def _load_best(trainer: Trainer, task: PropertyTask) -> int | None:
     """Take the best weights of the run, where there was a validation to tell which; returns their epoch."""
-    found = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    found = [one for one in cast(Any, trainer).callbacks if isinstance(one, ModelCheckpoint)]
     best = found[0].best_model_path if found else ""
     if not best or not Path(best).is_file():
         return None
