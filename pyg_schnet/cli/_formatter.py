@@ -6,7 +6,7 @@ import argparse
 
 import jsonargparse
 
-from pyg_schnet.cli._help import Lines
+from pyg_schnet.cli._parser import Lines
 
 
 class HelpFormatter(Lines, jsonargparse.DefaultHelpFormatter):

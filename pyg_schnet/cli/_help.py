@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import inspect
-import textwrap
 from collections.abc import Callable
-from typing import NoReturn
 
 EXAMPLES = {
     "doctor": """examples:
@@ -90,39 +86,6 @@ examples:
 """Help of ``pyg-schnet analyze``."""
 
 
-class Lines:
-    """Mixin for argparse's formatters: texts of several lines stay as they are."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else super()._fill_text(text, width, indent)
-
-
-class _Formatter(Lines, argparse.HelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str:
-        shown = action.default is not None and action.default != argparse.SUPPRESS
-        return f"{action.help} (default: %(default)s)" if shown else action.help
-
-
-class Parser(argparse.ArgumentParser):
-    """Parser of a command that needs no other package.
-
-    Args:
-        command: Name of the command.
-        description: What it does.
-    """
-
-    def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"pyg-schnet {command}", description=description, formatter_class=_Formatter)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what does not fit, as other commands do.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(f"{message}; {self.prog} --help explains the options")
-
-
 def summary_of(function: Callable[..., object]) -> str:
     """First paragraph of a docstring, on one line.
 
@@ -130,6 +93,8 @@ def summary_of(function: Callable[..., object]) -> str:
         >>> summary_of(summary_of)
         'First paragraph of a docstring, on one line.'
     """
+    import inspect  # not needed for pyg-schnet --help
+
     return " ".join(inspect.getdoc(function).split("\n\n")[0].split())
 
 
@@ -139,6 +104,8 @@ def help_of_analyze(analyses: dict[str, Callable[..., object]]) -> str:
     Args:
         analyses: Functions by their names.
     """
+    import textwrap
+
     options = {"width": 98, "subsequent_indent": 12 * " "}
     lines = [textwrap.fill(f"  {name:<9} {summary_of(one)}", **options) for name, one in analyses.items()]
     return ANALYZE.format(analyses="\n".join(lines))

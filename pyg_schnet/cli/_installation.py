@@ -87,13 +87,13 @@ def sentence_of_extra(extra: str, versions: dict[str, str | None]) -> str:
 
     Example:
         >>> sentence_of_extra("qm9", {"qm9pack": None})
-        "qm9pack is missing: pip install 'pyg_schnet[qm9]'"
+        "qm9pack missing: pip install 'pyg_schnet[qm9]'"
     """
     missing = [name for name, version in versions.items() if version is None]
     old = [name for name in versions if versions[name] and is_older(versions[name], EXTRAS[extra][name])]
     if not missing and not old:
         return ", ".join(f"{name} {version}" for name, version in versions.items())
-    parts = [f"{name} is missing" for name in missing]
+    parts = [f"{', '.join(missing)} missing"] if missing else []
     parts += [f"{name} {versions[name]} is older than {EXTRAS[extra][name]}" for name in old]
     note = f" ({_OPTIONAL[extra]})" if extra in _OPTIONAL else ""
     return f"{', '.join(parts)}: pip install 'pyg_schnet[{extra}]'{note}"
@@ -217,7 +217,7 @@ def kernels(devices: list[dict[str, str]]) -> list[dict[str, Any]]:
                 "folder": str(folders[0]) if folders else None,
                 "writable": bool(folders) and all(map(_can_write, folders)),
                 "mode": stat.filemode(folders[0].stat().st_mode) if folders and folders[0].is_dir() else None,
-                "lasts": bool(folders) and not folders[0].name.startswith("pyg_schnet-kernels-"),
+                "lasts": bool(folders) and not any("pyg_schnet-kernels-" in str(folder) for folder in folders),
                 "files": len(files),
                 "bytes": sum(path.stat().st_size for path in files),
             }
@@ -225,22 +225,19 @@ def kernels(devices: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def _folders_of(module: Any) -> list[Path]:
-    """Folders of compiled code of a backend: as it says, or as numba would choose for its files."""
+    """Folders of compiled code of a backend: as it says, or where numba keeps the functions of each of its folders."""
     own = getattr(module, "cache_folder", None)
     if own is not None:
         folder = own()
         return [] if folder is None else [Path(folder)]
-    from numba.core.caching import FunctionCache
-
-    found: dict[Path, None] = {}
-    for name in module.__all__:
-        function = getattr(module, name)
-        if hasattr(function, "__code__"):
-            try:
-                found[Path(FunctionCache(function).cache_path)] = None
-            except RuntimeError:  # no folder that can be written to
-                return []
-    return list(found)
+    places: dict[Path, str | None] = {}
+    parts = [one for name, one in sys.modules.items() if f"{name}.".startswith(f"{module.__name__}.")]
+    for value in [value for part in parts for value in vars(part).values()]:
+        if (getattr(value, "__dict__", {}).get("kernel_options") or {}).get("cache"):
+            source = Path(value.py_func.__code__.co_filename).parent
+            if source not in places:
+                places[source] = value.kernel.stats.cache_path
+    return [] if None in places.values() else list(dict.fromkeys(map(Path, places.values())))
 
 
 def _can_write(folder: Path) -> bool:

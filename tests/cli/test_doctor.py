@@ -1,6 +1,7 @@
 """``pyg-schnet doctor`` reports what is there, and says in a sentence what is broken."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_missing_extra_is_no_problem(monkeypatch, capsys):
     monkeypatch.setattr(_installation, "_version", lambda name: None if name == "lightning" else real(name))
     main(["doctor", "--speed=false"])
     printed = capsys.readouterr().out
-    assert "lightning is missing: pip install 'pyg_schnet[train]'" in printed
+    assert "lightning missing: pip install 'pyg_schnet[train]'" in printed
     assert "molecules/s" not in printed
 
 
@@ -110,6 +111,17 @@ def test_a_folder_that_cannot_be_written_to(monkeypatch, tmp_path):
         stop.value.code,
     )
     assert json.loads((tmp_path / "a.json").read_text())["problems"]
+
+
+def test_the_folder_is_that_which_numba_takes(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    command = [sys.executable, "-m", "pyg_schnet.cli", "doctor", "--speed=false", f"--json={tmp_path / 'a.json'}"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    [kernels] = json.loads((tmp_path / "a.json").read_text())["kernels"]
+    assert Path(kernels["folder"]).parent == tmp_path / "kernels"
+    assert (kernels["files"], kernels["writable"], kernels["lasts"]) == (0, True, True)
+    assert "empty" in result.stdout
 
 
 def test_where_files_can_be_written(tmp_path):
