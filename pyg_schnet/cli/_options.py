@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import jsonargparse
@@ -14,9 +14,7 @@ from pyg_schnet.cli._prepare import prepare_torch
 from pyg_schnet.cli._sentences import is_of_parser, sentence_of
 
 
-def run_function(
-    command: str, function: Callable[..., None], args: list[str], needs: str | tuple[str, ...] | None = None
-) -> None:
+def run_function(command: str, function: Callable[..., None], args: list[str], needs: Sequence[str] = ()) -> None:
     """Run a command that is a function of its options.
 
     Args:

@@ -37,7 +37,9 @@ def report_run(run: str, output: str | None, data_dir: str | None, structures: i
     if structures:
         predictions, absent = _predictions(folder, data_dir, structures, batch_size)
     best = (result.get("training") or {}).get("best_epoch")
-    name = f"{_target(folder)}: {folder.resolve().name}"
+    name, noted = f"{_target(folder)}: {folder.resolve().name}", result.get("errors") or {}
+    if predictions is None and noted:
+        absent += f"; noted test errors: {_noted(noted)}"
     drawn = Run(name, _facts(result, curves), curves, best, predictions, absent)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(draw_run(drawn), path)
@@ -95,6 +97,17 @@ def _facts(result: dict[str, Any], curves: dict[str, Curve]) -> str:
     if training.get("ended_by"):
         facts.append(f"ended by {training['ended_by']}")
     return "; ".join(facts)
+
+
+def _noted(errors: dict[str, Any]) -> str:
+    """Mean absolute errors that the run has noted itself.
+
+    Example:
+        >>> _noted({"U0": {"mae": {"meV": 13.44, "kcal/mol": 0.31}}, "mu": {"mae": {"D": 0.02}}})
+        'U0 13.4 meV, mu 0.02 D'
+    """
+    first = {name: next(iter(found["mae"].items())) for name, found in errors.items()}
+    return ", ".join(f"{name} {value:.3g} {unit}" for name, (unit, value) in first.items() if value is not None)
 
 
 def _duration(seconds: float) -> str:

@@ -158,6 +158,8 @@ def test_a_run_without_its_data_says_so(potential, tmp_path, capsys):
     reason = "predictions: there is no file elsewhere/a.xyz"
     assert f"No {reason}" in capsys.readouterr().out
     assert f"no {reason}" in text_of(tmp_path / "a.svg")
+    noted = json.loads((folder / "result.json").read_text())["errors"]["forces"]["mae"]["meV/Å"]
+    assert f"forces {noted:.3g} meV/Å" in text_of(tmp_path / "a.svg")
     main(["report", str(folder), f"--output={tmp_path / 'b.svg'}", f"--data_dir={potential.parent}"])
     assert "No predictions" not in capsys.readouterr().out
 
