@@ -241,7 +241,7 @@ def test_numbers_of_atoms_alone_and_no_labels():
     ("arguments", "message"),
     [
         (["nowhere"], "there is no run in nowhere: a folder with config.yaml or model.safetensors was expected"),
-        (["RUN", "--output=a.doc"], r"output must end in \.png, \.svg, \.pdf, got a\.doc"),
+        (["RUN", "--output=a.doc"], r"output must end in \.png or \.svg or \.pdf, got a\.doc"),
         (["RUN", "--structures=-1"], "structures must not be negative, got -1"),
         (["RUN", "--batch_size=0"], "batch_size must be at least 1, got 0"),
     ],
@@ -254,7 +254,7 @@ def test_what_cannot_be_drawn(run, arguments, message):
 def test_a_damaged_result(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "result.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"result\.json is damaged"):
+    with pytest.raises(SystemExit, match=r"result\.json is not JSON"):
         main(["report", str(tmp_path / "run")])
 
 
