@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 
@@ -16,26 +17,37 @@ from pyg_schnet.cli._prepare import prepare_torch
 from pyg_schnet.cli._sentences import UsageError, is_of_parser, sentence_of
 
 
+def parser_of(command: str, function: Callable[..., object], **options: Any) -> jsonargparse.ArgumentParser:
+    """Parser of a command that is a function of its options; its help has the examples of the command.
+
+    Args:
+        command: Name of the command, of which :data:`pyg_schnet.cli._help.EXAMPLES` has examples.
+        function: What it does.
+        **options: Of jsonargparse's ``add_function_arguments``.
+    """
+    # not auto_cli, whose own --config would take the place of that of a function
+    parser = jsonargparse.ArgumentParser(
+        prog=f"pyg-schnet {command}",
+        exit_on_error=False,
+        formatter_class=HelpFormatter,
+        description=summary_of(function),
+        epilog=EXAMPLES[command],
+    )
+    parser.add_function_arguments(function, as_group=False, as_positional=True, **options)
+    return parser
+
+
 def run_function(command: str, function: Callable[..., None], args: list[str], needs: Sequence[str] = ()) -> None:
     """Run a command that is a function of its options.
 
     Args:
-        command: Name of the command, of which :data:`pyg_schnet.cli._help.EXAMPLES` has examples.
+        command: Name of the command.
         function: What it does.
         args: Arguments of the command line.
         needs: Modules that the function imports when it is called.
     """
     with readable_errors(command, args):
-        # not auto_cli, whose own --config would take the place of that of a function
-        parser = jsonargparse.ArgumentParser(
-            prog=f"pyg-schnet {command}",
-            exit_on_error=False,
-            formatter_class=HelpFormatter,
-            description=summary_of(function),
-            epilog=EXAMPLES[command],
-        )
-        parser.add_function_arguments(function, as_group=False, as_positional=True)
-        options = parser.parse_args(args).as_dict()
+        options = parser_of(command, function).parse_args(args).as_dict()
     for name in needs:
         import_for(command.split()[0], name, quickly=True)
     prepare_torch()
