@@ -1,4 +1,4 @@
-"""The command ``pyg-schnet``: train, test, predict, merge and analyze, one module each, imported when it is run."""
+"""The command ``pyg-schnet``: train, test, predict, merge, audit, analyze; one module each, imported when it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyg_schnet.pretrained import VERSION
 
 COMMANDS = tuple(EXTRAS)
 
-_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,merge,analyze} ...
+_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,merge,audit,analyze} ...
 
 SchNet for molecules and materials.
 
@@ -21,6 +21,7 @@ commands:
   test      error of a saved model on the test structures of its run
   predict   property of the structures in any file that ASE reads
   merge     one model, the mean of those of several runs
+  audit     whether a model is a sound potential: invariances, neighbours, forces, dynamics, ...
   analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
 
 pyg-schnet COMMAND --help explains the options of each.
