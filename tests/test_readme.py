@@ -8,7 +8,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULES = ["ops", "nn", "neighbors", "models", "data", "train", "interfaces", "pretrained", "analysis", "plotting"]
+MODULES = [
+    "ops",
+    "nn",
+    "neighbors",
+    "models",
+    "data",
+    "train",
+    "interfaces",
+    "pretrained",
+    "analysis",
+    "plotting",
+    "testing",
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -9,7 +9,7 @@ from typing import Any
 from pyg_schnet.testing import invariances, numerics, surroundings
 from pyg_schnet.testing.result import NotApplicable, Report, Result
 from pyg_schnet.testing.structures import Case, default_cases
-from pyg_schnet.testing.subjects import Subject, subject_of
+from pyg_schnet.testing.subject import Subject
 
 CHECKS: dict[str, Callable[[Subject, Sequence[Case]], Result]] = {
     "all neighbours": surroundings.neighbors,
@@ -78,6 +78,8 @@ def audit(
         >>> report.passed, report["rotation"].verdict
         (True, 'ok')
     """
+    from pyg_schnet.testing.subjects import subject_of  # imports ASE, which the other checks do not need
+
     chosen = list(CHECKS) if checks is None else list(checks)
     if unknown := [name for name in chosen if name not in CHECKS]:
         raise ValueError(f"unknown check {unknown[0]!r}; there are {', '.join(CHECKS)}")

@@ -2,7 +2,7 @@ r"""Checks of an audit: what must leave energies unchanged, or only add them up.
 
 All are exact properties of any energy, so deviations may come from rounding alone. A sum of n rounded terms is off by
 up to n ε times their size; the sums of such models (neighbours, channels, layers, atoms) have some hundreds of terms.
-The bound is 1000 ε S with the scale S of :meth:`pyg_schnet.testing.subjects.Subject.scale`, 2e-13 S in float64 and
+The bound is 1000 ε S with the scale S of :meth:`pyg_schnet.testing.subject.Subject.scale`, 2e-13 S in float64 and
 1e-4 S in float32, and what forces make of ten roundings of the coordinates. Mistakes are larger by many orders of
 magnitude: a missing neighbour is a term of such a sum.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from pyg_schnet.testing.contract import random_rotation
 from pyg_schnet.testing.result import NotApplicable, Result, Worst
 from pyg_schnet.testing.structures import Case
-from pyg_schnet.testing.subjects import Subject
+from pyg_schnet.testing.subject import Subject
 
 TERMS = 1000.0
 """Rounding errors that may add up in an energy, in units of ε S."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyg_schnet.testing.invariances import TERMS, rounding
 from pyg_schnet.testing.result import NotApplicable, Result, Worst
 from pyg_schnet.testing.structures import Case, displaced
-from pyg_schnet.testing.subjects import REACH, Subject
+from pyg_schnet.testing.subject import REACH, Subject
 
 _STEPS = (1e-3, 1e-4, 1e-5)  # Å, or strain
 _TO_FS = 10.180505710774743  # Å (u/eV)^1/2

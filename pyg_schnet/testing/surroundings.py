@@ -11,7 +11,7 @@ import torch
 from pyg_schnet.testing.invariances import rounding
 from pyg_schnet.testing.result import NotApplicable, Result, Worst
 from pyg_schnet.testing.structures import Case, crowd
-from pyg_schnet.testing.subjects import REACH, Subject
+from pyg_schnet.testing.subject import REACH, Subject
 
 MOST = 150
 """Neighbours of an atom in the most crowded structure; common quotas are 12 to 100."""
