@@ -272,6 +272,8 @@ class PropertyTask(LightningModule):
         loss = self.loss_of_batch(batch)
         if self._is_shown():
             self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
+            if self._scheduler is not None:
+                self.log("train/lr", self._scheduler.optimizer.param_groups[0]["lr"], batch_size=batch.num_graphs)
         return loss
 
     def loss_of_batch(self, batch: Batch) -> Tensor:
