@@ -13,7 +13,8 @@ from pyg_schnet.models.graph import Edges, find_edges
 from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
 from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteraction, num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, Filters
-from pyg_schnet.ops.dispatch import Backend, registered
+from pyg_schnet.ops.dispatch import Backend
+from pyg_schnet.ops.modules import registered
 from pyg_schnet.ops.potential import EnergyGradients
 
 

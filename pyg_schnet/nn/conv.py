@@ -16,8 +16,9 @@ from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.spline import SplineFilter, can_be_splined, check_num_grid_points, filters_from_table
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import FUSED_HOOKS, Backend, constant_in_programs, is_followed, may_fuse, registered
+from pyg_schnet.ops.dispatch import Backend, is_followed
 from pyg_schnet.ops.graph import SplineGraph, spanned
+from pyg_schnet.ops.modules import FUSED_HOOKS, constant_in_programs, may_fuse, registered
 from pyg_schnet.ops.spline_conv import convolve
 
 Features = Tensor | tuple[Tensor, Tensor]

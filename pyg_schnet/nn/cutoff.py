@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.ops.dispatch import registered
+from pyg_schnet.ops.modules import registered
 
 
 def cosine_cutoff(dist: Tensor, cutoff: float) -> Tensor:

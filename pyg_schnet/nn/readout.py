@@ -13,7 +13,8 @@ from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.ops import atom_values, mlp, pool_atoms
-from pyg_schnet.ops.dispatch import Backend, is_followed, may_fuse, registered
+from pyg_schnet.ops.dispatch import Backend, is_followed
+from pyg_schnet.ops.modules import may_fuse, registered
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}

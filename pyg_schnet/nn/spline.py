@@ -15,8 +15,9 @@ from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_table
-from pyg_schnet.ops.dispatch import Backend, is_followed, may_fuse
+from pyg_schnet.ops.dispatch import Backend, is_followed
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
+from pyg_schnet.ops.modules import may_fuse
 from pyg_schnet.ops.spline_basis import spline_basis
 
 TOLERANCE = 1e-5

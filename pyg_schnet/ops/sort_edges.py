@@ -27,7 +27,7 @@ def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Te
         >>> sort_edges(torch.tensor([1, 0, 1]), 3)
         (tensor([0, 1, 3, 3]), tensor([1, 0, 2]))
     """
-    kernels = kernels_for(backend, key)
+    kernels = kernels_for(backend, key, needs="sort_edges")
     if is_at_hand(key):
         check_keys(key, size)
         if kernels is not None:
@@ -53,7 +53,7 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
         >>> pointer_of_sorted(torch.tensor([2, 0]), 3) is None
         True
     """
-    kernels = kernels_for(backend, key)
+    kernels = kernels_for(backend, key, needs="pointer_of_sorted")
     if not is_at_hand(key):
         return None
     if kernels is not None:
