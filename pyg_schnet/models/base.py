@@ -13,6 +13,7 @@ from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
 from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
+from pyg_schnet.ops.checks import MOST_ROWS, check_batch_size, positive_length
 from pyg_schnet.ops.dispatch import Backend, is_cast
 
 NO_SCRIPT = (
@@ -50,7 +51,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
     ) -> None:
         super().__init__()
         self.hidden_channels = hidden_channels
-        self.cutoff = float(cutoff)
+        self.cutoff = positive_length(cutoff)
         self.card: dict[str, Any] = {}
         self.embedding = nn.Embedding(MAX_Z + 1, hidden_channels, padding_idx=0)
         self.interactions = nn.ModuleList(interactions)
@@ -237,10 +238,10 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             raise ValueError(
                 f"pos is {pos.dtype} but the weights are {dtype}; convert pos, or the model by model.to(dtype)"
             )
-        if batch_size is not None and (not isinstance(batch_size, (int, torch.SymInt)) or batch_size < 0):
-            raise ValueError(f"batch_size must be the number of structures, got {batch_size!r}")
         if batch_size is None:
             batch_size = 1 if batch is None else count_structures(batch)
+        elif type(batch_size) is not int or not 0 <= batch_size <= MOST_ROWS:
+            check_batch_size(batch_size)
         return torch.zeros_like(z) if batch is None else batch, batch_size
 
     def _check_differentiable(self) -> None:

@@ -26,9 +26,12 @@ from pyg_schnet.models.base import NO_SCRIPT
 from pyg_schnet.models.convert.pyg import from_pyg
 from pyg_schnet.models.convert.pyg_twin import Twin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, prepare_edges
+from pyg_schnet.models.parts import check_sizes
 from pyg_schnet.models.schnet import SchNet as OurSchNet
 from pyg_schnet.neighbors import InteractionGraph
 from pyg_schnet.nn import MAX_Z, exclude_self_loops
+from pyg_schnet.nn.readout import as_references
+from pyg_schnet.ops.checks import check_batch_size, check_parameters, positive_length, real_number
 from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 
 PYG_MAX_NUM_NEIGHBORS = 32
@@ -126,8 +129,15 @@ class SchNet(PyGSchNet):
         *,
         filters: Literal["auto", "exact"] = "auto",
     ) -> None:
-        if filters not in ("auto", "exact"):
+        if not isinstance(filters, str) or filters not in ("auto", "exact"):
             raise ValueError(f"filters must be 'auto' or 'exact', got {filters!r}")
+        num_interactions, hidden_channels, num_filters, num_gaussians = check_sizes(
+            num_interactions, hidden_channels=hidden_channels, num_filters=num_filters, num_gaussians=num_gaussians
+        )
+        of_block = (hidden_channels + num_filters) ** 2 + num_filters * num_gaussians
+        check_parameters(num_interactions * of_block + 100 * hidden_channels, "a SchNet")
+        cutoff = positive_length(cutoff)
+        mean, std = (None if x is None else real_number(x, n) for x, n in ((mean, "mean"), (std, "std")))
         if interaction_graph is None:
             interaction_graph = CompleteGraph(cutoff, max_num_neighbors)
         super().__init__(
@@ -193,6 +203,8 @@ class SchNet(PyGSchNet):
                 the caller's, which knows of neither.
         """
         check_atoms(z, pos, batch)
+        if batch_size is not None:
+            check_batch_size(batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
         graph = self.interaction_graph
         own_graph = type(graph) is CompleteGraph and not _is_changed(graph)
@@ -362,7 +374,7 @@ def _most_neighbors(edges: Edges, n_atoms: int) -> int:
 
 
 def _as_column(atomref: Tensor) -> Tensor:
-    values = torch.as_tensor(atomref)
+    values = as_references(atomref, torch.float32)
     if tuple(values.shape) not in ((MAX_Z + 1, 1), (MAX_Z + 1,)):
         raise ValueError(
             f"atomref must hold one value for each atomic number from 0 to {MAX_Z}, [{MAX_Z + 1}, 1]; "
