@@ -15,6 +15,8 @@ EXTRAS = {
     "merge": "train",
     "audit": "train",
     "analyze": "train,analysis",
+    "report": "train,plot",
+    "doctor": "train",
 }
 """Commands, and the optional packages of each."""
 

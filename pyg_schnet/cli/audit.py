@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-import jsonargparse
-
-from pyg_schnet.cli._options import prepare_torch, readable_errors
+from pyg_schnet.cli._help import EXAMPLES
 from pyg_schnet.cli._packages import import_for
+from pyg_schnet.cli._parser import Parser
+from pyg_schnet.cli._prepare import prepare_torch
 
 
 def run(args: list[str]) -> None:
-    """Run the command with its arguments."""
-    with readable_errors("audit"):
-        parser = jsonargparse.ArgumentParser(prog="pyg-schnet audit", exit_on_error=False)
-        parser.add_function_arguments(audit_model, as_positional=True, skip={"structures"})
-        words = "file of structures that ASE reads; by default water, ethanol, a dense cluster, crystals and a slab"
-        parser.add_argument("structures", nargs="?", type=str, help=words)
-        options = parser.parse_args(args).as_dict()
-        import_for("audit", "pyg_schnet.testing", quickly=True)
-        prepare_torch()
-        passed = audit_model(**options)
-    sys.exit(not passed)
-
-
-def audit_model(
-    model: str,
-    structures: str | None = None,
-    *,
-    checks: list[str] | None = None,
-    cutoff: float | None = None,
-    unit: str | None = None,
-    json: str | None = None,
-) -> bool:
-    """Check neighbours, smoothness, invariances, derivatives, precision and dynamics of a model.
-
-    The exit status is 0 where no check fails and 1 otherwise.
-
-    Args:
-        model: Model file, or the name of a pretrained model.
-        structures: File of structures.
-        checks: Names of the checks to run, as "[rotation,smooth force]"; by default all, as the table names them.
-        cutoff: Cutoff in Å, where the model does not know it.
-        unit: Unit of energies, where the model does not know it.
-        json: File to write the report to as well.
-    """
-    from pyg_schnet.data.ase_files import read_all
-    from pyg_schnet.testing import audit
-
-    images = None if structures is None else [atoms for _, atoms in read_all(structures, ":", None)]
-    report = audit(model, images, unit=unit, cutoff=cutoff, checks=checks)
+    """Run the command with its arguments; exits with 1 if a check failed."""
+    options = _parser().parse_args(args)
+    testing = import_for("audit", "pyg_schnet.testing", quickly=True)
+    reader = import_for("audit", "pyg_schnet.data.ase_files", quickly=True)
+    prepare_torch()
+    images = None
+    if options.structures is not None:
+        images = [atoms for _, atoms in reader.read_all(options.structures, ":", None)]
+    report = testing.audit(options.model, images, unit=options.unit, cutoff=options.cutoff, checks=options.checks)
     print(report)
-    if json is not None:
-        print(f"\nreport written to {report.write_json(json)}")
-    return report.passed
+    if options.json is not None:
+        print(f"\nreport written to {report.write_json(options.json)}")
+    sys.exit(not report.passed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Options; the file of structures may be left out, which jsonargparse has no functions for."""
+    parser = Parser(
+        "audit",
+        "Check a model as a potential: neighbours, smoothness at the cutoff, invariances, batches, forces, stress, "
+        "precision and dynamics. Prints a table of deviations, bounds and verdicts; the exit status is 0 where no "
+        "check failed and 1 otherwise.",
+    )
+    parser.add_argument("model", help="model file, or the name of a pretrained model")
+    parser.add_argument(
+        "structures",
+        nargs="?",
+        metavar="FILE",
+        help="structures in any file that ASE reads; without it water, ethanol, a cluster, crystals and a slab",
+    )
+    parser.add_argument("--checks", nargs="+", metavar="NAME", help="checks to run, as the table names them; else all")
+    parser.add_argument("--cutoff", type=float, help="cutoff in Å, where the model does not know it")
+    parser.add_argument("--unit", help="unit of energies, where the model does not know it")
+    parser.add_argument("--json", metavar="FILE", help="file to write the report to, too")
+    parser.epilog = EXAMPLES["audit"]
+    return parser

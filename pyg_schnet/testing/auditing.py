@@ -61,7 +61,7 @@ def audit(
             triclinic crystal, a slab and a small cell, in the elements that the model knows.
         unit: Unit of energies, where the model does not know it; bounds do not depend on it.
         cutoff: Cutoff in Å, where the model does not know it.
-        checks: Names of the checks to run (:data:`CHECKS`); ``None`` runs all.
+        checks: Names of the checks to run (keys of ``CHECKS``); ``None`` runs all.
 
     Returns:
         The report; ``print`` shows the table, ``report.passed`` is whether no check failed.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine.freeze import copy_of
+from pyg_schnet.engine.frozen import copy_of
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout
 from pyg_schnet.testing.pyg import given_graph, is_pyg_schnet, swaps_graph, with_running_graph

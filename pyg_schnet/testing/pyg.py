@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.models import SchNet
 from torch_geometric.nn.models.schnet import RadiusInteractionGraph
 
-from pyg_schnet.engine.freeze import copy_of
+from pyg_schnet.engine.frozen import copy_of
 from pyg_schnet.models.convert.like_pyg import CompleteGraph
 
 

@@ -289,7 +289,7 @@ def test_command(tmp_path, capsys):
     for window in ("cosine", "hard"):
         SchNet(**SMALL, window=window).save(tmp_path / f"{window}.safetensors", unit="eV")
     ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
-    words = [str(tmp_path / "water.xyz"), "--checks=[rotation,smooth energy]", f"--json={tmp_path / 'report.json'}"]
+    words = [str(tmp_path / "water.xyz"), "--checks", "rotation", "smooth energy", f"--json={tmp_path / 'report.json'}"]
     with pytest.raises(SystemExit) as stop:
         main(["audit", str(tmp_path / "cosine.safetensors"), *words])
     assert stop.value.code == 0
@@ -299,7 +299,7 @@ def test_command(tmp_path, capsys):
     assert stop.value.code == 1
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["passed"] is False
     with pytest.raises(SystemExit, match="pyg-schnet audit: unknown check 'rotaton'"):
-        main(["audit", str(tmp_path / "hard.safetensors"), "--checks=[rotaton]"])
+        main(["audit", str(tmp_path / "hard.safetensors"), "--checks", "rotaton"])
 
 
 @pytest.mark.parametrize("case", default_cases(), ids=lambda case: case.name)
