@@ -177,7 +177,7 @@ class TrainCLI(LightningCLI):
 def run(args: list[str]) -> None:
     """Run the command with its arguments."""
     prepare_torch()
-    with readable_errors("train"):
+    with readable_errors("train", args):
         train_model(["--help" if one == "--help_all" else one for one in args])
 
 
