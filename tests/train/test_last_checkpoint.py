@@ -1,0 +1,83 @@
+"""A run that is stopped at any step goes on as though it had not been."""
+
+import pytest
+import torch
+
+from pyg_schnet.train import LastCheckpoint
+from pyg_schnet.train.last_checkpoint import is_within_epoch
+
+from .small_runs import fit, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*", "ignore:.*many workers.*")
+
+
+def assert_same(one, other):
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+OPTIONS = {
+    "plain": {},
+    "accumulated": {"accumulate_grad_batches": 2},
+    "validated within epochs": {"val_check_interval": 2},
+    "validated in every step": {"val_check_interval": 1},
+    "a part of each epoch": {"limit_train_batches": 3},
+    "ended by steps": {"max_epochs": -1, "max_steps": 10},
+    "validated by steps": {"max_epochs": -1, "max_steps": 10, "check_val_every_n_epoch": None, "val_check_interval": 3},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_resumed_run_ends_with_the_same_weights(name, tmp_path):
+    """Batches, random numbers, averages, rates and the best epoch are those of a run that was never stopped."""
+    options = OPTIONS[name]
+    task, trainer, steps, _ = fit(tmp_path / "whole", **options)
+    total, expected, energies = trainer.global_step, weights(task), steps.energies
+    best = read(tmp_path / "whole" / "best.ckpt")
+    for step in range(1, total):
+        folder = tmp_path / f"stopped-{step}"
+        *_, first, stopped = fit(folder, stop_at=step, **options)
+        assert stopped
+        again, other, second, _ = fit(folder, folder / "last.ckpt", **options)
+        assert first.energies + second.energies == energies, step
+        assert_same(expected, weights(again))
+        assert other.global_step == total
+        found = read(folder / "best.ckpt")
+        assert (found["epoch"], found["global_step"]) == (best["epoch"], best["global_step"]), step
+        assert_same(best["state_dict"], found["state_dict"])
+
+
+def test_a_run_ended_by_steps_goes_on_within_its_epoch(tmp_path):
+    _, _, whole, _ = fit(tmp_path / "whole", max_epochs=-1, max_steps=10)
+    _, _, first, _ = fit(tmp_path / "cut", max_epochs=-1, max_steps=6)
+    assert is_within_epoch(read(tmp_path / "cut" / "last.ckpt"))
+    _, trainer, second, _ = fit(tmp_path / "cut", tmp_path / "cut" / "last.ckpt", max_epochs=-1, max_steps=10)
+    assert first.energies + second.energies == whole.energies
+    assert trainer.global_step == 10
+
+
+def test_the_best_checkpoint_goes_on_as_well(tmp_path):
+    task, _, whole, _ = fit(tmp_path / "whole")
+    best = read(tmp_path / "whole" / "best.ckpt")
+    again, _, steps, _ = fit(tmp_path / "again", tmp_path / "whole" / "best.ckpt")
+    assert steps.energies == whole.energies[best["global_step"] :]
+    assert_same(weights(task), weights(again))
+
+
+def test_long_epochs_are_saved_by_time(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(LastCheckpoint, "_save", lambda self, trainer: saved.append(trainer.global_step))
+    fit(tmp_path, minutes=0.0, max_epochs=1)
+    assert saved == [1, 2, 3, 4]  # the last one at the end of the epoch
+    saved.clear()
+    fit(tmp_path, minutes=1000.0, max_epochs=2)
+    assert saved == [4, 8]
+
+
+def test_minutes_are_not_negative():
+    with pytest.raises(ValueError, match="minutes between two checkpoints must not be negative, got -1"):
+        LastCheckpoint(minutes=-1)
