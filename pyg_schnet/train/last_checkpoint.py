@@ -112,6 +112,16 @@ class LastCheckpoint(Checkpoint):
             for count in (progress["total"], progress["current"]):
                 count["processed"] -= 1
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Have the trainer finish the epoch that it saved at the end of, where steps end the run.
+
+        Lightning goes on within an epoch then, whatever has been done of it, and would leave the next one out.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        if trainer.max_steps != -1 and not is_within_epoch(checkpoint):
+            for count in (progress["total"], progress["current"]):
+                count["processed"] -= 1
+
     def _save_if_due(self, trainer: Trainer, number: int) -> None:
         told = self._is_told(trainer, number)
         is_due = time.monotonic() - self._saved_at > 60.0 * self.minutes

@@ -25,11 +25,12 @@ def locked(folder: Path) -> Iterator[None]:
     locks nothing. On file systems without locks nothing is locked.
 
     Args:
-        folder: Made if it is not there; removed at the end if nothing is in it.
+        folder: Made if it is not there, with those above it; removed at the end if nothing is in them.
 
     Raises:
         ValueError: If another process trains in it; the message says which.
     """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     handle = _taken(path)
@@ -40,7 +41,8 @@ def locked(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)  # before it is released, so that no other run locks a file that is about to go
             os.close(handle)
         with contextlib.suppress(OSError):
-            folder.rmdir()  # if it is empty
+            for one in made:
+                one.rmdir()  # if it is empty
 
 
 def _taken(path: Path) -> int | None:

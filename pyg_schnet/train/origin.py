@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyg_schnet.data import Split
     from pyg_schnet.train.datamodule import StructureDataModule
 
+
 def origin_of(data: StructureDataModule) -> dict[str, Any]:
     """Target, unit, structures, split and order of batches of a run, as plain values.
 

@@ -54,15 +54,28 @@ class Steps(Callback):
         self.energies.append(batch.energy.tolist())
 
 
-def fit(folder, resume=None, stop_at=None, number=15, network=Drops, batch_size=4, minutes=5.0, **options):
+def fit(
+    folder,
+    resume=None,
+    stop_at=None,
+    number=15,
+    network=Drops,
+    batch_size=4,
+    minutes=5.0,
+    best=None,
+    signals=None,
+    more=(),
+    **options,
+):
     """Train; returns the task, the trainer, its steps and whether a signal has ended it."""
     torch.manual_seed(1 if resume is None else 2)
     task = PropertyTask(network(), pooling="sum", lr=0.05, warmup=0.1)
     data = StructureDataModule(dataset(), "energy", num_train=18, num_val=3, batch_size=batch_size, eval_batch_size=2)
-    signals, steps = Signals(), Steps()
+    signals, steps = signals or Signals(), Steps()
     last = LastCheckpoint(str(folder), minutes=minutes)
     last.signals = signals
-    callbacks = [steps, EMA(decay=0.9, every=2), ModelCheckpoint(folder, "best", monitor="val/loss"), last]
+    best = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False) if best is None else best
+    callbacks = [*more, steps, EMA(decay=0.9, every=2), best, last]
     if stop_at is not None:
         callbacks.insert(0, SignalAt(stop_at, signals, number))
     options = {"max_epochs": 3, "num_sanity_val_steps": 0, "log_every_n_steps": 1, **options}

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from pyg_schnet.train import LastCheckpoint
+from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.last_checkpoint import is_within_epoch
 
 from .small_runs import fit, weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*", "ignore:.*many workers.*")
+pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*", "ignore:.*many workers.*",
+    "ignore:Checkpoint directory .* exists and is not empty", "ignore:.*could not find the monitored key")  # fmt: skip
 
 
 def assert_same(one, other):
@@ -60,12 +62,15 @@ def test_a_run_ended_by_steps_goes_on_within_its_epoch(tmp_path):
     assert trainer.global_step == 10
 
 
-def test_the_best_checkpoint_goes_on_as_well(tmp_path):
-    task, _, whole, _ = fit(tmp_path / "whole")
-    best = read(tmp_path / "whole" / "best.ckpt")
-    again, _, steps, _ = fit(tmp_path / "again", tmp_path / "whole" / "best.ckpt")
-    assert steps.energies == whole.energies[best["global_step"] :]
-    assert_same(weights(task), weights(again))
+@pytest.mark.parametrize("at_end", [True, False])
+def test_checkpoints_of_the_best_epochs_go_on_as_well(at_end, tmp_path):
+    """Whether they are saved after a validation or after the epoch."""
+    every = ModelCheckpoint(tmp_path, "{epoch}", "val/loss", save_top_k=-1, save_on_train_epoch_end=at_end)
+    task, _, whole, _ = fit(tmp_path, best=every)
+    for epoch in (0, 1):
+        again, _, steps, _ = fit(tmp_path / "again", tmp_path / f"epoch={epoch}.ckpt")
+        assert steps.energies == whole.energies[4 * (epoch + 1) :]
+        assert_same(weights(task), weights(again))
 
 
 def test_long_epochs_are_saved_by_time(tmp_path, monkeypatch):

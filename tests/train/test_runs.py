@@ -116,7 +116,9 @@ def test_a_moved_run_goes_on_where_it_is_with_the_best_of_all_epochs():
     assert after["best_epoch"] == before["best_epoch"] == min(found, key=found.get)
     assert after["epochs"] == 4
     Split(range(16), range(16, 20), range(20, 30), 30).save("other.json")
-    with pytest.raises(SystemExit, match=r"give another split than that of the checkpoint.*--data\.split=new/run/split\.json"):
+    with pytest.raises(
+        SystemExit, match=r"give another split than that of the checkpoint.*--data\.split=new/run/split\.json"
+    ):
         main(["train", *resume, "--data.split=other.json", "--trainer.max_epochs=5"])
 
 
