@@ -285,9 +285,11 @@ def fill_disk(trial, forever):
         best = folder / "checkpoints" / "best.ckpt"
         while not best.is_file() and not run.is_over():
             time.sleep(0.002)
-        with contextlib.suppress(OSError), open(marker, "wb", buffering=0) as file:
-            while is_real:
-                file.write(bytes(1024))
+        with open(marker, "wb", buffering=0) as file:
+            for size in (1 << 20, 1 << 10, 1) if is_real else ():
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
         if not forever:
             while "Checkpoint not saved: " not in run.text() and not run.is_over():
                 time.sleep(0.002)
@@ -311,7 +313,7 @@ def fill_disk(trial, forever):
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("--kills", type=int, default=30, help="kills on each file system")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of each run")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
         "--other", type=Path, default=Path("/dev/shm"), help="folder of another file system than TMPDIR"
