@@ -24,7 +24,7 @@ from harness import Table, make_parser, parse, save
 from pyg_schnet.cli import main as command
 from pyg_schnet.cli import train  # noqa: F401 - imported once, here, and not by every process
 
-LIMIT = 120  # seconds that a run may take
+LIMIT = 300  # seconds that a run may take
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 MOMENTS = ("in training", "while writing", "before moving", "after moving")
 NAME = "run 1"  # with a space, so that commands have to be quoted

@@ -1,5 +1,7 @@
 """A run that is stopped at any step goes on as though it had not been."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -38,19 +40,21 @@ def test_a_resumed_run_ends_with_the_same_weights(name, tmp_path):
     """Batches, random numbers, averages, rates and the best epoch are those of a run that was never stopped."""
     options = OPTIONS[name]
     task, trainer, steps, _ = fit(tmp_path / "whole", **options)
-    total, expected, energies = trainer.global_step, weights(task), steps.energies
+    total = trainer.global_step
     best = read(tmp_path / "whole" / "best.ckpt")
-    for step in range(1, total):
-        folder = tmp_path / f"stopped-{step}"
-        *_, first, stopped = fit(folder, stop_at=step, **options)
-        assert stopped
-        again, other, second, _ = fit(folder, folder / "last.ckpt", **options)
-        assert first.energies + second.energies == energies, step
-        assert_same(expected, weights(again))
-        assert other.global_step == total
-        found = read(folder / "best.ckpt")
-        assert (found["epoch"], found["global_step"]) == (best["epoch"], best["global_step"]), step
-        assert_same(best["state_dict"], found["state_dict"])
+    folder, energies = tmp_path / "stopped", []
+    stops = range(1, total) if name == "plain" else [step for step in (1, 3, 4, 6) if step < total]
+    for before, step in pairwise([0, *stops, None]):
+        again, other, part, stopped = fit(folder, folder / "last.ckpt" if before else None, stop_at=step, **options)
+        assert stopped == (step is not None)
+        energies += part.energies
+        assert energies == steps.energies[: len(energies)], step
+    assert energies == steps.energies
+    assert other.global_step == total
+    assert_same(weights(task), weights(again))
+    found = read(folder / "best.ckpt")
+    assert (found["epoch"], found["global_step"]) == (best["epoch"], best["global_step"])
+    assert_same(best["state_dict"], found["state_dict"])
 
 
 def test_a_run_ended_by_steps_goes_on_within_its_epoch(tmp_path):
