@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,26 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from pyg_schnet.models.writing import write_whole
+
+
+def load_whole(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
+    """Read what ``torch.save`` wrote, if its bytes are those that were written; nothing in it is executed.
+
+    Torch itself does not compare the check sums of tensors, so one byte that has flipped would be other weights.
+
+    Args:
+        path: The file.
+        map_location: Where tensors go, as ``torch.load`` takes it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a check sum differs.
+        Exception: Whatever readers of foreign or damaged bytes run into.
+    """
+    with zipfile.ZipFile(path) as file:
+        if (name := file.testzip()) is not None:
+            raise ValueError(f"{path} is damaged: the check sum of {name} differs")
+    return torch.load(path, map_location=map_location, weights_only=True)
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -62,8 +83,8 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Callable | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; nothing in it is executed."""
-        return super().load_checkpoint(path, map_location or (lambda storage, _: storage), weights_only=True)
+        """Read a checkpoint; see :func:`load_whole`."""
+        return load_whole(path, map_location or (lambda storage, _: storage))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a checkpoint that is no longer among the best."""

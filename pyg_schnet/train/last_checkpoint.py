@@ -6,13 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
-from pyg_schnet.train.checkpoint_files import CheckpointFiles
+from pyg_schnet.train.checkpoint_files import CheckpointFiles, load_whole
 from pyg_schnet.train.files import CHECKPOINTS
 from pyg_schnet.train.finite import check_weights
 from pyg_schnet.train.random_state import random_state, set_random_state
@@ -180,12 +179,15 @@ def read_checkpoint(path: str | Path, task: nn.Module) -> dict[str, Any]:
     """
     advice = "resume from RUN_DIR/checkpoints/last.ckpt, with --config=RUN_DIR/config.yaml"
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_whole(path)
         found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-        whole = {type(progress[name]) for name in ("ready", "processed")} == {int}
-        if not whole or not {"epoch", "global_step", "callbacks", "optimizer_states", "lr_schedulers"} <= {*checkpoint}:
-            raise KeyError("state of the training")
+        counts = (progress["ready"], progress["processed"], checkpoint["epoch"], checkpoint["global_step"])
+        parts = {"callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
+        if any(type(count) is not int for count in counts):
+            raise TypeError("counts of epochs and steps")
+        if not all(isinstance(checkpoint[name], kind) and checkpoint[name] for name, kind in parts.items()):
+            raise TypeError("state of the training")
     except Exception as error:  # whatever a reader of foreign or damaged bytes runs into
         raise ValueError(f"{path} is no whole checkpoint of a run ({type(error).__name__}); {advice}") from error
     needed = {name: tuple(value.shape) for name, value in task.state_dict().items()}

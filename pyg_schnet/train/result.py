@@ -13,7 +13,7 @@ from pyg_schnet.data import collate_indices
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
-from pyg_schnet.train.checkpoint_files import CheckpointFiles
+from pyg_schnet.train.checkpoint_files import CheckpointFiles, load_whole
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, anonymous_data, as_json, write_json
 from pyg_schnet.train.report import Errors
@@ -41,7 +41,7 @@ def take_best(trainer: Trainer, task: PropertyTask) -> int | None:
     best = found[0].best_model_path if found else ""
     if not best or not Path(best).is_file():
         return None
-    checkpoint = torch.load(best, map_location=task.device, weights_only=True)
+    checkpoint = load_whole(best, task.device)
     task.load_state_dict(checkpoint["state_dict"])
     return checkpoint["epoch"]
 
