@@ -191,7 +191,7 @@ class PropertyTask(FiniteModule):
         return data.check(self.needed())
 
     def gradient_labels(self) -> dict[str, Any]:
-        """What is learned of gradients, as arguments of :func:`pyg_schnet.train.coverage.domain_of`: here nothing."""
+        """What is learned of gradients, as arguments of ``domain_of``: here nothing."""
         return {}
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
@@ -271,6 +271,8 @@ class PropertyTask(FiniteModule):
         loss = self.loss_of_batch(batch)
         if self._is_shown():
             self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
+            if self._scheduler is not None:
+                self.log("train/lr", self._scheduler.optimizer.param_groups[0]["lr"], batch_size=batch.num_graphs)
         return loss
 
     def loss_of_batch(self, batch: Batch) -> Tensor:
@@ -380,5 +382,5 @@ class PropertyTask(FiniteModule):
         return warm_restart_factor(epoch, self.restart_period, self.restart_multiplier, self.restart_decay)
 
     def progress(self) -> float:
-        """Part of the training budget that has passed, 0 to 1; see :func:`pyg_schnet.train.budget.progress_of`."""
+        """Part of the training budget that has passed, 0 to 1; see ``progress_of``."""
         return progress_of(self.trainer)
