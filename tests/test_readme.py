@@ -10,7 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "examples" / "guides"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *GUIDES.glob("*.md")]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    ROOT / ".github" / "CONTRIBUTING.md",
+    *GUIDES.glob("*.md"),
+]
 REFERENCE = "".join(path.read_text(encoding="utf-8") for path in sorted((GUIDES / "api").glob("*.rst")))
 PACKAGES = re.findall(r"^\.\. automodule:: (\S+)\n   :imported-members:", REFERENCE, re.MULTILINE)
 MODULES = re.findall(r"^\.\. automodule:: (\S+)", REFERENCE, re.MULTILINE)

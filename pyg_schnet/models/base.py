@@ -73,7 +73,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     @property
     def backend(self) -> Backend:
-        """How operators are computed, ``"auto"``, ``"reference"`` (plain torch) or ``"numba"``.
+        """How operators are computed, ``"auto"``, ``"reference"`` (plain torch), ``"numba"`` or ``"triton"``.
 
         It does not change the function of the model, so it is neither in ``config`` nor in files. Set it again after
         replacing parts. Edges are searched and sorted in one way with all of them, which has no rounding.

@@ -6,6 +6,7 @@ Every public operator of :mod:`pyg_schnet.ops` takes ``backend``, and asks :func
 from __future__ import annotations
 
 import importlib
+import warnings
 from functools import cache
 from types import ModuleType
 from typing import Literal, get_args, overload
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-Backend = Literal["auto", "reference", "numba"]
+Backend = Literal["auto", "reference", "numba", "triton"]
 """How an operator is computed: ``"reference"`` is a composition of plain torch operations, ``"numba"`` the kernels for
-CPUs, ``"auto"`` these kernels where they can be used and the composition elsewhere."""
+CPUs, ``"triton"`` those for CUDA and ROCm devices, with compositions of the operators that it does not have, ``"auto"``
+the kernels of the device where they can be used and compositions elsewhere."""
 
 # torch says in no public function whether a transform of torch.func, forward-mode differentiation or torch.jit.trace is
 # at work. The private names for it are used in this file and in _autograd.py only.
@@ -44,7 +46,7 @@ def kernels_for(
     """Module of the kernels that compute an operator, ``None`` for the composition of torch operations.
 
     Args:
-        backend: ``"auto"``, ``"reference"`` or ``"numba"``.
+        backend: ``"auto"``, ``"reference"``, ``"numba"`` or ``"triton"``.
         *tensors: All tensors that the kernels would read; ``None`` for arguments that are left out.
         needs: Name of the kernel, for operators that a backend need not have.
         unless: Reason why kernels cannot take these tensors; ``None`` if there is none.
@@ -52,10 +54,11 @@ def kernels_for(
     Returns:
         With ``"auto"``, the numba backend if all tensors are dense, on the CPU and in float32 or float64 (or integers),
         and nothing but autograd records the computation: neither transforms of ``torch.func``, forward-mode
-        differentiation, ``torch.jit.trace``, nor compilation or export.
+        differentiation, ``torch.jit.trace``, nor compilation or export. The triton backend if all are on one CUDA or
+        ROCm device, and the same holds; where it cannot be used there, one warning says why.
 
     Raises:
-        ValueError: If the backend is none of these, or ``"numba"`` and the kernels cannot be used.
+        ValueError: If the backend is none of these, or ``"numba"`` or ``"triton"`` and its kernels cannot be used.
 
     Example:
         >>> kernels_for("reference", torch.zeros(2)) is None, kernels_for("auto", torch.zeros(2).half()) is None
@@ -65,15 +68,60 @@ def kernels_for(
     """
     if backend == "reference":
         return None
-    if backend != "auto" and backend != "numba":
+    if backend != "auto" and backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if unless is None and not is_followed() and all([x is None or _is_memory(x) for x in tensors]):  # noqa: C419 - a list is faster
-        kernels = _numba()
-        if needs is None or hasattr(kernels, needs):
+    if unless is None and not is_followed():
+        kernels = None
+        if backend != "triton" and all([x is None or _is_memory(x) for x in tensors]):  # noqa: C419 - a list is faster
+            kernels = _numba()
+        elif backend != "numba":
+            kernels = _of_device(backend, tensors)
+        if kernels is not None and (needs is None or hasattr(kernels, needs)):
             return kernels
-    if backend == "numba":
-        raise ValueError(_reason(tensors, needs, unless))
+        if kernels is not None and backend == "triton":
+            return None  # it has five operators, of which the others are made
+    if backend != "auto":
+        raise ValueError(_reason(backend, tensors, needs, unless))
     return None
+
+
+def _of_device(backend: Backend, tensors: tuple[Tensor | None, ...]) -> ModuleType | None:
+    """The triton backend, if it takes the tensors; warns once for each reason why it does not take those of a GPU."""
+    given = [x for x in tensors if x is not None]
+    if backend == "auto" and not (given and given[0].is_cuda):
+        return None
+    if not all(map(_is_dense, given)) or any(x.device != given[0].device for x in given):
+        return None
+    found = _triton()
+    if isinstance(found, str) or not given:
+        why, kernels = (found, None) if isinstance(found, str) else (None, found)
+    else:
+        why, kernels = found.refusal(given[0].device), found
+        if why is None and backend == "auto":
+            why = found.failure(given[0].device)
+    if why is None:
+        return kernels
+    if backend == "auto":
+        _warn_once(why)
+    return None
+
+
+def refusal_of(device: torch.device) -> str | None:
+    """Reason why tensors of a CUDA or ROCm device are computed by plain torch operations; ``None`` for others.
+
+    Example:
+        >>> refusal_of(torch.device("cpu")) is None
+        True
+    """
+    if device.type != "cuda":
+        return None
+    found = _triton()
+    return found if isinstance(found, str) else found.refusal(device) or found.failure(device)
+
+
+@cache
+def _warn_once(why: str) -> None:
+    warnings.warn(f"backend 'triton' is left for plain torch operations: {why}", RuntimeWarning, stacklevel=4)
 
 
 def other_types(first: Tensor, *others: Tensor) -> str | None:
@@ -95,28 +143,52 @@ def _numba() -> ModuleType:
     return importlib.import_module(f"{__package__.rpartition('.')[0]}.backends.numba")
 
 
+@cache
+def _triton() -> ModuleType | str:
+    """The triton backend, imported when it is first used, or the reason why it cannot be."""
+    try:
+        return importlib.import_module(f"{__package__.rpartition('.')[0]}.backends.triton")
+    except ModuleNotFoundError:
+        return "triton is not installed; pip install 'pyg_schnet[gpu]'"
+    except Exception as error:  # of another version, or of a driver
+        return f"triton cannot be imported ({type(error).__name__}: {error})"
+
+
 def _is_memory(x: Tensor) -> bool:
+    return x.is_cpu and _is_dense(x)
+
+
+def _is_dense(x: Tensor) -> bool:
     return (
         type(x) in _OWN_TYPES
-        and x.is_cpu
         and x.dtype in _TAKEN
         and x.layout is torch.strided
         and not _functorch.is_legacy_batchedtensor(x)
     )
 
 
-def _reason(tensors: tuple[Tensor | None, ...], needs: str | None, unless: str | None) -> str:
+def _reason(backend: Backend, tensors: tuple[Tensor | None, ...], needs: str | None, unless: str | None) -> str:
+    takes = _is_memory if backend == "numba" else _is_dense
     if unless is not None:
         why = unless
     elif is_followed():
         why = "torch.func, forward-mode differentiation, torch.jit.trace or torch.compile follows what is computed"
-    elif others := [x for x in tensors if x is not None and not _is_memory(x)]:
+    elif others := [x for x in tensors if x is not None and not takes(x)]:
         x = others[0]
         kind = "" if type(x) in _OWN_TYPES else f"{type(x).__name__}, "
-        why = f"it takes dense tensors of float32 or float64 on the CPU, got one of {kind}{x.dtype} on {x.device}"
+        place = "on the CPU" if backend == "numba" else "on a CUDA or ROCm device"
+        why = f"it takes dense tensors of float32 or float64 {place}, got one of {kind}{x.dtype} on {x.device}"
+    elif backend == "triton":
+        found, devices = _triton(), {x.device: None for x in tensors if x is not None}
+        if isinstance(found, str):
+            why = found
+        elif len(devices) > 1:
+            why = f"it takes tensors on one device, got some on {' and on '.join(map(str, devices))}"
+        else:
+            why = found.refusal(*devices)
     else:
         why = f"it has no kernel {needs!r}"
-    return f"backend='numba' cannot be used: {why}; backend='auto' takes plain torch operations there"
+    return f"backend={backend!r} cannot be used: {why}; backend='auto' takes plain torch operations there"
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -214,6 +286,16 @@ def is_dense_cpu(x: Tensor, dtypes: tuple[torch.dtype, ...] = _REAL) -> bool:
         (True, False)
     """
     return not is_followed() and x.dtype in dtypes and _is_memory(x)
+
+
+def is_dense_gpu(x: Tensor) -> bool:
+    """Whether ``x`` is a dense tensor of float32 or float64 on a device of which the triton backend takes tensors.
+
+    Example:
+        >>> is_dense_gpu(torch.zeros(2))
+        False
+    """
+    return x.is_cuda and x.dtype in _REAL and not is_followed() and _is_dense(x) and refusal_of(x.device) is None
 
 
 def is_at_hand(x: Tensor) -> bool:

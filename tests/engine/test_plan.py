@@ -99,7 +99,7 @@ def test_backend_is_a_way_and_no_option(tmp_path):
     model.backend = "auto"
     assert model.interactions[0].conv.backend == "auto"
     model.backend = "numba"
-    with pytest.raises(ValueError, match="backend must be one of auto, reference, numba, got 'cuda'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, reference, numba, triton, got 'cuda'"):
         model.backend = "cuda"
     assert load(model.save(tmp_path / "model.safetensors")).backend == "auto"
 

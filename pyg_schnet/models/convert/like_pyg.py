@@ -32,7 +32,7 @@ from pyg_schnet.neighbors import InteractionGraph
 from pyg_schnet.nn import MAX_Z, exclude_self_loops
 from pyg_schnet.nn.readout import as_references
 from pyg_schnet.ops.checks import check_batch_size, check_parameters, positive_length, real_number
-from pyg_schnet.ops.dispatch import is_cast, kernels_for
+from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 
 PYG_MAX_NUM_NEIGHBORS = 32
 """Neighbours of an atom that PyTorch Geometric's SchNet keeps, unless told otherwise."""
@@ -217,7 +217,7 @@ class SchNet(PyGSchNet):
         edges = self._edges(pos, batch, given, batch_size) if own_graph else self._within_quota(pos, batch)
         if edges is None:
             return _padded(super().forward(z, pos, batch), batch_size)
-        if own_graph and edge_index is None and _is_at_hand(pos):
+        if own_graph and edge_index is None and is_at_hand(pos):
             graph.say_if_crowded(edges, z.size(0))
         twin = self._find_twin(z, pos)
         if twin is None:
@@ -279,7 +279,7 @@ class SchNet(PyGSchNet):
     def _within_quota(self, pos: Tensor, batch: Tensor | None) -> Edges | None:
         """Edges of PyG's graph, which are all that there are, unless an atom has more neighbours than it keeps."""
         graph = self.interaction_graph
-        if type(graph) is not RadiusInteractionGraph or _is_changed(graph) or not _is_at_hand(pos):
+        if type(graph) is not RadiusInteractionGraph or _is_changed(graph) or not is_at_hand(pos):
             return None
         if graph.cutoff != self.cutoff or pos.dtype != self.embedding.weight.dtype:
             return None
@@ -288,7 +288,7 @@ class SchNet(PyGSchNet):
 
     def _find_twin(self, z: Tensor, pos: Tensor) -> OurSchNet | None:
         """Our SchNet on the weights of this model; ``None`` where PyG's forward pass has to be taken."""
-        if self.filters == "exact" or pos.dtype != torch.float32 or is_cast(pos) or not _is_at_hand(pos):
+        if self.filters == "exact" or pos.dtype != torch.float32 or is_cast(pos) or not is_at_hand(pos):
             return None
         if bool((z == 0).any()) or bool((z > MAX_Z).any()):  # padding, which PyG does not know to leave out; mistakes
             return None
@@ -346,11 +346,6 @@ class _View:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
-
-
-def _is_at_hand(pos: Tensor) -> bool:
-    """Whether kernels can be used and reading values waits for no device."""
-    return kernels_for("auto", pos) is not None
 
 
 def _is_changed(graph: torch.nn.Module) -> bool:
