@@ -296,7 +296,7 @@ def _check(
     return path
 
 
-def _write(result: Any, path: Path, plot: Any, columns: dict[str, np.ndarray] | None = None) -> None:
+def _write(result: Any, path: Path, plot: Any, columns: Any = None) -> None:
     """Arrays and picture."""
     import matplotlib
 
@@ -305,7 +305,8 @@ def _write(result: Any, path: Path, plot: Any, columns: dict[str, np.ndarray] | 
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as partial, partial.open("wb") as file:
         if path.suffix == ".npz":
-            np.savez_compressed(file, **_arrays(result))
+            arrays: dict[str, Any] = _arrays(result)
+            np.savez_compressed(file, **arrays)
         else:
             table = np.stack(list(columns.values()), axis=1)
             np.savetxt(file, table, delimiter=",", header=",".join(columns), comments="", encoding="utf-8")

@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -236,7 +236,7 @@ def _command_line(args: list[str]) -> TrainCLI:
         parser_kwargs={
             "prog": "pyg-schnet train",
             "exit_on_error": False,
-            "description": inspect.cleandoc(train_model.__doc__),
+            "description": inspect.cleandoc(str(train_model.__doc__)),
         },
     )
 
@@ -346,8 +346,10 @@ def _set_callbacks(trainer: Trainer, data: StructureDataModule, resume: str | No
             _say("There is no validation, so the model is that of the last step")
         if not len(data.val_set):
             trainer.limit_val_batches = 0
-        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
-    for one in trainer.callbacks:
+        callbacks = cast(Any, trainer).callbacks
+        kept = [one for one in callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
+        cast(Any, trainer).callbacks = kept
+    for one in cast(Any, trainer).callbacks:
         if isinstance(one, ModelCheckpoint) and resume is not None:
             one.resumed_from = Path(resume).parent
         if isinstance(one, LastCheckpoint):

@@ -103,7 +103,7 @@ class Split:
     def save(self, path: str | os.PathLike) -> None:
         """Write the split to ``path``: as JSON if it ends in ``.json``, as a NumPy archive if in ``.npz``."""
         path = Path(path)
-        arrays = {"train": self.train, "val": self.val, "test": self.test}
+        arrays: dict[str, Any] = {"train": self.train, "val": self.val, "test": self.test}
         if _format(path) == ".json":
             content = {"n_structures": self.n_structures, "fingerprint": self.fingerprint}
             write_whole(path, json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
@@ -122,7 +122,7 @@ class Split:
         path = Path(path)
         names = ("train", "val", "test", "n_structures", "fingerprint")
         try:
-            content = read_json(path) if _format(path) == ".json" else read_arrays(path, names)
+            content: Any = read_json(path) if _format(path) == ".json" else read_arrays(path, names)
             if not isinstance(content, dict):
                 raise ValueError(f"it must be a dictionary, got {described(content)}")
             if missing := [name for name in names if name not in content]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -85,7 +85,7 @@ class CheckpointMixin:
             "units": {"length": "Å", "output": self.card.get("unit")},
             "card": self.card,
         }
-        state = {key: value.detach().contiguous() for key, value in self.state_dict().items()}
+        state = {key: value.detach().contiguous() for key, value in cast(torch.nn.Module, self).state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(state, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
         return path
@@ -114,7 +114,7 @@ class CheckpointMixin:
             wanted = cls.__name__ if cls is not CheckpointMixin else " or ".join(sorted(known))
             raise ValueError(f"{path} holds a {header['class']}, expected a {wanted}")
         try:
-            model = found(**header["hyper_parameters"])
+            model: Any = found(**header["hyper_parameters"])
         except Exception as error:  # whatever a constructor says to arguments of any type
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ValueError(

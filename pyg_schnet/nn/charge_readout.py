@@ -22,6 +22,9 @@ _ROUNDING = 8.0  # error of a dipole, in units of the rounding of its sum
 class _ChargeReadout(Readout):
     """Readouts of latent atomic charges placed at the positions."""
 
+    scale: Tensor
+    atomic_mass: Tensor
+
     def __init__(self, hidden_channels: int = 128, *, activation: Activation = "ssp", scale: float = 1.0) -> None:
         super().__init__()
         self.hidden_channels = whole_number(hidden_channels, "hidden_channels")

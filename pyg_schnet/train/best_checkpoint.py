@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import callbacks
 
@@ -44,7 +44,7 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
         if not path:
             return ""
         name = Path(path.replace("\\", "/")).name
-        target = Path(self.dirpath) / name
+        target = Path(cast(str, self.dirpath)) / name
         source = target if self.resumed_from is None else self.resumed_from / name
         if source.is_file() and os.path.abspath(source) != os.path.abspath(target):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -277,7 +277,7 @@ class StructureDataModule(LightningDataModule):
 
 def _cutoff_of(trainer: Trainer | None) -> float | None:
     """Cutoff in Å of a trainer's network, if this takes edges."""
-    network = getattr(getattr(trainer, "lightning_module", None), "network", None)
+    network: Any = getattr(getattr(trainer, "lightning_module", None), "network", None)
     cutoff = getattr(network, "cutoff", None)
     if not isinstance(cutoff, (int, float)) or "edge_index" not in NetworkInputs(network).names:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
-_LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+_LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
 SHOWN_EVERY = 10  # steps from one drawing of the progress bar to the next
@@ -72,6 +72,9 @@ class PropertyTask(FiniteModule):
         ValueError: If an option is out of range.
     """
 
+    atomref: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -111,7 +114,7 @@ class PropertyTask(FiniteModule):
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.pooling_is_stated = pooling != "auto"
-        self.property: Property | None = target if isinstance(target, Property) else None
+        self.property: Any = target if isinstance(target, Property) else None
         self.domain: Domain | None = None  # of the training structures, known once a fit has begun
         self._target = target
         self.channels = channels_of(network)
@@ -139,14 +142,14 @@ class PropertyTask(FiniteModule):
 
     def setup(self, stage: str) -> None:
         """Learn the property and, before the first fit, its statistics from the data module."""
-        if isinstance(self.trainer.datamodule, StructureDataModule):
-            self.learn_from(self.trainer.datamodule, stage)
+        if isinstance(cast(Any, self.trainer).datamodule, StructureDataModule):
+            self.learn_from(cast(Any, self.trainer).datamodule, stage)
         elif stage in ("validate", "test"):
             check_stated(self.property)
 
     def on_fit_start(self) -> None:
         """Learn the property and its statistics from what other data modules and plain data loaders load."""
-        if not isinstance(self.trainer.datamodule, StructureDataModule):
+        if not isinstance(cast(Any, self.trainer).datamodule, StructureDataModule):
             self.learn_from(source_of(self.trainer, self.property or self._target), "fit")
 
     def learn_from(self, data: StructureDataModule, stage: str) -> None:
@@ -257,7 +260,7 @@ class PropertyTask(FiniteModule):
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Loss of a batch, the weighted sum of its terms."""
         terms = [(weight, self.loss_of(pairs[name])) for name, weight in self.terms().items()]
-        return sum(loss if weight == 1.0 else weight * loss for weight, loss in terms)
+        return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
 
     def loss_of(self, pair: Pair) -> Tensor:
         """Loss of one quantity; zero where a batch has no labels of it."""
@@ -284,8 +287,8 @@ class PropertyTask(FiniteModule):
         every = getattr(self._trainer, "log_every_n_steps", None)
         if every is None:  # not in a fit
             return True
-        number = self._trainer.global_step + 1
-        drawn = self._trainer.progress_bar_callback is not None and number % SHOWN_EVERY == 1
+        number = self.trainer.global_step + 1
+        drawn = self.trainer.progress_bar_callback is not None and number % SHOWN_EVERY == 1
         return drawn or (every > 0 and number % every == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -357,12 +360,11 @@ class PropertyTask(FiniteModule):
             renew(model.card, self.domain)
         return model
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Adam (AdamW with weight decay) and the schedule, set again before every step."""
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
-        self._scheduler = scheduler
+        self._scheduler = scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
