@@ -69,16 +69,14 @@ def test_cutoffs(backend, cutoff):
 def test_the_structure_of_a_batch_is_named():
     pos, batch = torch.rand(8, 3), torch.arange(2).repeat_interleave(4)
     cell = torch.stack([4.0 * torch.eye(3), 1e-3 * torch.eye(3)])
-    with pytest.raises(
-        ValueError, match=re.escape("structure 1 has 4e+12 lattice images of its atoms within the cutoff")
-    ):
+    with pytest.raises(ValueError, match=re.escape("structure 1 has 4e+12 lattice images of its atoms")):
         radius_graph(pos, 5.0, batch, cell=cell, pbc=PBC.repeat(2, 1))
 
 
 def test_open_axes_have_no_images():
     cell = torch.diag(torch.tensor([1e-9, 1e-9, 4.0]))
     edge_index, _ = radius_graph(POS.float(), 5.0, cell=cell, pbc=[False, False, True])
-    assert edge_index.size(1) == 10
+    assert edge_index.size(1) == 8
 
 
 def test_many_ordinary_cells():
