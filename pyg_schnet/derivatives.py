@@ -72,7 +72,7 @@ def energy_forces_stress(
     derivatives are computed outside of both, in the precision of the model.
 
     Without ``create_graph``, the method ``energy_and_gradients`` is called where the model's class has one
-    (:meth:`pyg_schnet.SchNet.energy_and_gradients`); where it returns ``None``, autograd is used.
+    (:meth:`~pyg_schnet.models.SchNet.energy_and_gradients`); where it returns ``None``, autograd is used.
 
     Args:
         model: Energy model, see :data:`EnergyModel`; it has to be differentiable in ``pos`` (and ``cell`` for stress).

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress
-from pyg_schnet.engine.freeze import FrozenModel, copy_of, freeze
+from pyg_schnet.engine.frozen import FrozenModel, copy_of, freeze
 from pyg_schnet.models import AtomisticModel, load, prepare_edges
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.card import unit_of

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.structure import Structure
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.boundaries import check_origin

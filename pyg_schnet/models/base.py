@@ -62,7 +62,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     @property
     def num_interactions(self) -> int:
-        """Number T of interactions: that of the blocks, unless one block is shared by all interactions."""
+        """Number T of interactions, that of the blocks, unless one block is shared by all interactions."""
         n_blocks = len(self.interactions)
         return self._num_interactions if self.shared_weights and n_blocks == 1 else n_blocks
 
@@ -73,7 +73,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     @property
     def backend(self) -> Backend:
-        """How operators are computed: ``"auto"``, ``"reference"`` (plain torch) or ``"numba"``.
+        """How operators are computed, ``"auto"``, ``"reference"`` (plain torch), ``"numba"`` or ``"triton"``.
 
         It does not change the function of the model, so it is neither in ``config`` nor in files. Set it again after
         replacing parts. Edges are searched and sorted in one way with all of them, which has no rounding.
@@ -267,7 +267,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
         Args:
             z: Atomic numbers, shape ``[N]``.
-            edges: Edges of the batch, see :func:`pyg_schnet.models.graph.prepare_edges`.
+            edges: Edges of the batch, see :func:`pyg_schnet.models.prepare_edges`.
 
         Returns:
             Features, shape ``[N, hidden_channels]``.

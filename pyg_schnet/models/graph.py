@@ -167,7 +167,7 @@ def find_edges(
         all edges.
     """
     edge_index, edge_shift = _check_given(pos, edge_index, edge_shift, cell, pbc, batch_size)
-    use_half_list = kernels_for(backend, z, pos) is not None and not _has_padding(z)
+    use_half_list = kernels_for(backend, z, pos, needs="half_list") is not None and not _has_padding(z)
     if edge_index is not None:
         graph = Graph(edge_index, None, edge_shift)
     elif (cell is None and pbc is None) or (use_half_list and is_open(cell, pbc, batch_size)):
@@ -191,7 +191,7 @@ def is_open(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> bool:
         return False
     if cell is not None and (cell.shape != (batch_size, 3, 3) or cell.requires_grad):
         return False
-    return kernels_for("auto", pbc) is not None and not bool(pbc.any())
+    return is_at_hand(pbc) and not bool(pbc.any())
 
 
 def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattice: Tensor | None) -> Graph:
@@ -231,7 +231,7 @@ def _without_padding(graph: MeasuredGraph, z: Tensor, cutoff: float) -> Measured
 
 def _has_padding(z: Tensor) -> bool:
     """Whether there may be padding; assumed on other devices than CPUs, since a check would wait for them."""
-    return kernels_for("auto", z) is None or bool((z == 0).any())
+    return not is_at_hand(z) or bool((z == 0).any())
 
 
 def _check_given(

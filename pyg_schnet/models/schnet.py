@@ -22,7 +22,8 @@ from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteracti
 from pyg_schnet.nn.conv import CFConv, Filters
 from pyg_schnet.nn.spline import check_num_grid_points
 from pyg_schnet.ops.checks import as_real, check_parameters
-from pyg_schnet.ops.dispatch import Backend, registered
+from pyg_schnet.ops.dispatch import Backend
+from pyg_schnet.ops.modules import registered
 from pyg_schnet.ops.potential import EnergyGradients
 
 
@@ -64,7 +65,7 @@ class SchNet(Conversions, AtomisticModel):
             mode and for any structures. Errors are at most about 1e-6 of the energies and 1e-5 of the largest force in
             evaluation, and ten times that in training.
         num_grid_points: Number of grid points of the table; ``None`` takes as many as these errors need.
-        backend: How operators are computed, see :attr:`backend`.
+        backend: How operators are computed, see :attr:`~pyg_schnet.models.AtomisticModel.backend`.
 
     Example:
         >>> import torch
@@ -143,7 +144,7 @@ class SchNet(Conversions, AtomisticModel):
 
     @property
     def filters(self) -> Filters:
-        """Which filters are computed: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        """Which filters are computed, ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         chosen = {conv.filters for conv in self._convolutions()}
         return chosen.pop() if len(chosen) == 1 else self._chosen_filters
 
@@ -202,10 +203,10 @@ class SchNet(Conversions, AtomisticModel):
             strain: Whether to compute the gradient with respect to strain.
 
         Returns:
-            Energies and gradients, not differentiable; ``None`` if autograd is needed (:meth:`plan` has the reasons).
+            Energies and gradients, not differentiable; ``None`` if autograd is needed (``plan`` has the reasons).
 
         Raises:
-            ValueError: If shapes or types do not fit, as in :meth:`forward`.
+            ValueError: If shapes or types do not fit, as in :meth:`~pyg_schnet.models.AtomisticModel.forward`.
 
         Example:
             >>> import torch

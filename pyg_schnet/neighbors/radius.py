@@ -69,7 +69,7 @@ def radius_graph(
     differentiable with respect to positions and cell.
 
     Backends find the same edges: each proposes pairs and
-    :func:`~pyg_schnet.neighbors.criterion.edge_exists` decides in the dtype of ``pos``.
+    ``edge_exists`` decides in the dtype of ``pos``.
 
     - ``"torch"``: any device; batches are vectorised; linear in the number of atoms.
     - ``"vesin"``: one structure after the other on the CPU, fastest for large crystals.

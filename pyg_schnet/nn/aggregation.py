@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 
-from pyg_schnet.ops.dispatch import is_unmodified
+from pyg_schnet.ops.modules import is_unmodified
 from pyg_schnet.ops.segment_sum import segment_sum as sum_to_targets
 from pyg_schnet.ops.segment_sum import sum_rows
 

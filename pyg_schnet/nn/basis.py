@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.ops.checks import as_real, positive_length, shown, whole_number
-from pyg_schnet.ops.dispatch import registered
+from pyg_schnet.ops.modules import registered
 
 MOST_GAUSSIANS = 10_000
 """Largest number of Gaussians of a basis."""

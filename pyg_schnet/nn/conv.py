@@ -16,8 +16,9 @@ from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.spline import SplineFilter, can_be_splined, check_num_grid_points, filters_from_table
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import FUSED_HOOKS, Backend, constant_in_programs, is_followed, may_fuse, registered
+from pyg_schnet.ops.dispatch import Backend, is_followed
 from pyg_schnet.ops.graph import SplineGraph, spanned
+from pyg_schnet.ops.modules import FUSED_HOOKS, constant_in_programs, may_fuse, registered
 from pyg_schnet.ops.sort_edges import check_keys
 from pyg_schnet.ops.spline_conv import convolve
 
@@ -107,7 +108,7 @@ class CFConv(MessagePassing):
     Splined filters are summed without storing a tensor ``[E, F]`` (:func:`pyg_schnet.ops.spline_conv`); inside
     ``torch.func``, ``torch.compile``, ``torch.jit.trace`` and forward-mode differentiation the same filters are
     evaluated on every edge. ``torch.export`` hides the classes of parts, so filters are exact there, unless the layer
-    was frozen (:func:`pyg_schnet.engine.freeze.freeze`), which keeps its table.
+    was frozen (:func:`pyg_schnet.engine.freeze`), which keeps its table.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -147,7 +148,7 @@ class CFConv(MessagePassing):
 
     @property
     def filters(self) -> Filters:
-        """Which filters are taken: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        """Which filters are taken, ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         return self._filters
 
     @filters.setter

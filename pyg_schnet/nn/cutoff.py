@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.ops.checks import positive_length
-from pyg_schnet.ops.dispatch import registered
+from pyg_schnet.ops.modules import registered
 
 
 def cosine_cutoff(dist: Tensor, cutoff: float) -> Tensor:

@@ -10,7 +10,7 @@ from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff
 from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.ops.checks import whole_number
-from pyg_schnet.ops.dispatch import registered
+from pyg_schnet.ops.modules import registered
 
 
 @registered(window=None, basis=None, lin1=nn.Linear, lin2=nn.Linear, act=ShiftedSoftplus)

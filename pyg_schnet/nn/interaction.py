@@ -11,7 +11,7 @@ from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.nn.dtnn_conv import DTNNConv
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.ops.checks import whole_number
-from pyg_schnet.ops.dispatch import registered
+from pyg_schnet.ops.modules import registered
 
 
 @registered(lin_in=nn.Linear, conv=CFConv, lin1=nn.Linear, act=ShiftedSoftplus, lin2=nn.Linear)

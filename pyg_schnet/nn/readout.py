@@ -15,7 +15,8 @@ from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.ops import atom_values, mlp, pool_atoms
 from pyg_schnet.ops.checks import as_real, real_number, shown, whole_numbers
-from pyg_schnet.ops.dispatch import Backend, is_followed, may_fuse, registered
+from pyg_schnet.ops.dispatch import Backend, is_followed
+from pyg_schnet.ops.modules import may_fuse, registered
 from pyg_schnet.ops.sort_edges import check_keys
 
 _IN_UNIT = "a finite number in the unit of the property"
@@ -259,7 +260,7 @@ class SumReadout(_PooledReadout):
         dropout: Probability with which a feature is set to zero in training, see :class:`AtomNetwork`.
         scale: Scale s, unit of the property.
         shift: Shift t for each atom, unit of the property.
-        atomref: References a, one row for each atomic number from 0 on; see :meth:`set_references`.
+        atomref: References a, one row for each atomic number from 0 on; see ``set_references``.
 
     Example:
         >>> readout = SumReadout(16)

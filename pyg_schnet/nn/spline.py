@@ -16,8 +16,9 @@ from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_table
 from pyg_schnet.ops.checks import as_real, positive_length, shown, whole_number
-from pyg_schnet.ops.dispatch import Backend, is_followed, may_fuse
+from pyg_schnet.ops.dispatch import Backend, is_followed
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
+from pyg_schnet.ops.modules import may_fuse
 from pyg_schnet.ops.spline_basis import spline_basis
 
 TOLERANCE = 1e-5
@@ -137,7 +138,7 @@ def filters_from_table(dist: Tensor, table: Tensor, cutoff: float, backend: Back
 
 
 class SplineFilter(nn.Module):
-    r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, :func:`filters_from_table`.
+    r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, ``filters_from_table``.
 
     The network is evaluated at G grid points instead of on every edge; its weights get gradients through the table
     (:func:`pyg_schnet.ops.spline_table`). The spline has two continuous derivatives, and distances receive its exact

@@ -1,7 +1,7 @@
 """Operators, one in each file, with formula, composition of plain torch operations, and derivatives.
 
 The public functions take ``backend``, see :func:`kernels_for`. The kernels of a backend are in
-:mod:`pyg_schnet.backends`, which is imported when it is first used.
+``pyg_schnet.backends``, which is imported when it is first used.
 """
 
 import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings

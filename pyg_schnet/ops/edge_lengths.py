@@ -162,7 +162,7 @@ def _with_batch(
     """The lattice, with ``batch`` also where there is only one structure."""
     if edge_shift is None or batch is not None:
         return edge_shift, cell, batch
-    return edge_shift, cell, torch.zeros(pos.size(0), dtype=torch.int64)
+    return edge_shift, cell, torch.zeros(pos.size(0), dtype=torch.int64, device=pos.device)
 
 
 def _out_of_range(
@@ -212,7 +212,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grad: Tensor, pos: Tensor, cell: Tensor | None, *constants: Any) -> tuple[Tensor, ...]:
         edge_index, shift, batch, dist, ctx.needs_cell, ctx.loop_length, ctx.backend = constants
-        kernels, lattice = kernels_for(ctx.backend), _with_batch(pos, shift, cell, batch)
+        kernels, lattice = kernels_for(ctx.backend, pos), _with_batch(pos, shift, cell, batch)
         ctx.save_for_backward(grad, pos, cell, edge_index, shift, batch, dist)
         ctx.set_materialize_grads(False)
         return kernels.edge_lengths_backward(grad, pos, edge_index, *lattice, dist, needs_cell=ctx.needs_cell)

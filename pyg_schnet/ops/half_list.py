@@ -40,7 +40,7 @@ def half_list(edge_index: Tensor, ptr: Tensor | None, edge_shift: Tensor | None,
     Returns:
         The half list; ``None`` for directed graphs, for edges that are not sorted by target and source (and images of
         one atom such that their order is reversed for the opposite direction, as in graphs of this package), for atoms
-        with more than :data:`MANY_EDGES` edges, and on other devices than CPUs.
+        with more than ``MANY_EDGES`` edges, and on other devices than CPUs.
 
     Raises:
         ValueError: If a shape or type does not fit, or ``ptr`` is not that of the edges.

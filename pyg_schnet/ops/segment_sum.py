@@ -67,7 +67,7 @@ def sum_rows(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None = 
 
 
 def is_crowded(ptr: Tensor, source: Tensor | None = None) -> bool:
-    """Whether an atom has more than :data:`MANY_EDGES` edges; checked on CPUs only.
+    """Whether an atom has more than ``MANY_EDGES`` edges; checked on CPUs only.
 
     Args:
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.

@@ -31,7 +31,7 @@ def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Te
         (tensor([0, 1, 3, 3]), tensor([1, 0, 2]))
     """
     _check(key, size)
-    kernels = kernels_for(backend, key)
+    kernels = kernels_for(backend, key, needs="sort_edges")
     if is_at_hand(key):
         check_keys(key, size)
         if kernels is not None:
@@ -58,7 +58,7 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
         True
     """
     _check(key, size)
-    kernels = kernels_for(backend, key)
+    kernels = kernels_for(backend, key, needs="pointer_of_sorted")
     if not is_at_hand(key):
         return None
     if kernels is not None:

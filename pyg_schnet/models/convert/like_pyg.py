@@ -32,7 +32,7 @@ from pyg_schnet.neighbors import InteractionGraph
 from pyg_schnet.nn import MAX_Z, exclude_self_loops
 from pyg_schnet.nn.readout import as_references
 from pyg_schnet.ops.checks import check_batch_size, check_parameters, positive_length, real_number
-from pyg_schnet.ops.dispatch import is_cast, kernels_for
+from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 
 PYG_MAX_NUM_NEIGHBORS = 32
 """Neighbours of an atom that PyTorch Geometric's SchNet keeps, unless told otherwise."""
@@ -78,11 +78,11 @@ class SchNet(PyGSchNet):
       more neighbours than that. It needs neither pyg-lib nor torch-cluster, and takes periodic structures (``cell``,
       ``pbc``) and given edges. Any graph that is passed is called as it is, ``RadiusInteractionGraph`` of PyTorch
       Geometric with its quota included.
-    - **Speed.** On CPUs and in float32 the interactions are those of :class:`pyg_schnet.SchNet` on the same weights,
-      with ``filters`` as explained there. Elsewhere, and wherever a part was exchanged, subclassed or hooked, the
-      forward pass is PyTorch Geometric's own.
+    - **Speed.** On CPUs and in float32 the interactions are those of :class:`~pyg_schnet.models.SchNet` on the same
+      weights, with ``filters`` as explained there. Elsewhere, and wherever a part was exchanged, subclassed or hooked,
+      the forward pass is PyTorch Geometric's own.
 
-    ``pyg_schnet.SchNet.from_pyg(model)`` makes a :class:`pyg_schnet.SchNet` of it, as :meth:`save` does.
+    ``pyg_schnet.SchNet.from_pyg(model)`` makes a :class:`~pyg_schnet.models.SchNet` of it, as :meth:`save` does.
 
     Args:
         hidden_channels: Size F of the atom features.
@@ -217,7 +217,7 @@ class SchNet(PyGSchNet):
         edges = self._edges(pos, batch, given, batch_size) if own_graph else self._within_quota(pos, batch)
         if edges is None:
             return _padded(super().forward(z, pos, batch), batch_size)
-        if own_graph and edge_index is None and _is_at_hand(pos):
+        if own_graph and edge_index is None and is_at_hand(pos):
             graph.say_if_crowded(edges, z.size(0))
         twin = self._find_twin(z, pos)
         if twin is None:
@@ -281,7 +281,7 @@ class SchNet(PyGSchNet):
     def _within_quota(self, pos: Tensor, batch: Tensor | None) -> Edges | None:
         """Edges of PyG's graph, which are all that there are, unless an atom has more neighbours than it keeps."""
         graph = self.interaction_graph
-        if type(graph) is not RadiusInteractionGraph or _is_changed(graph) or not _is_at_hand(pos):
+        if type(graph) is not RadiusInteractionGraph or _is_changed(graph) or not is_at_hand(pos):
             return None
         if graph.cutoff != self.cutoff or pos.dtype != self.embedding.weight.dtype:
             return None
@@ -290,7 +290,7 @@ class SchNet(PyGSchNet):
 
     def _find_twin(self, z: Tensor, pos: Tensor) -> OurSchNet | None:
         """Our SchNet on the weights of this model; ``None`` where PyG's forward pass has to be taken."""
-        if self.filters == "exact" or pos.dtype != torch.float32 or is_cast(pos) or not _is_at_hand(pos):
+        if self.filters == "exact" or pos.dtype != torch.float32 or is_cast(pos) or not is_at_hand(pos):
             return None
         if bool((z == 0).any()) or bool((z > MAX_Z).any()):  # padding, which PyG does not know to leave out; mistakes
             return None
@@ -306,7 +306,7 @@ class SchNet(PyGSchNet):
         return {name: value for name, value in self.__dict__.items() if name != "_twin"}
 
     def as_schnet(self) -> OurSchNet:
-        """A :class:`pyg_schnet.SchNet` with these weights and outputs.
+        """A :class:`~pyg_schnet.models.SchNet` with these weights and outputs.
 
         Raises:
             ValueError: If the graph is the caller's, which a model of this package has no place for.
@@ -319,7 +319,7 @@ class SchNet(PyGSchNet):
         return from_pyg(self)
 
     def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
-        """Write the model as a file that :func:`pyg_schnet.load` reads as a :class:`pyg_schnet.SchNet`.
+        """Write the model as a file that :func:`~pyg_schnet.models.load` reads as a :class:`~pyg_schnet.models.SchNet`.
 
         Args:
             path: File to write, by convention ``*.safetensors``.
@@ -348,11 +348,6 @@ class _View:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
-
-
-def _is_at_hand(pos: Tensor) -> bool:
-    """Whether kernels can be used and reading values waits for no device."""
-    return kernels_for("auto", pos) is not None
 
 
 def _is_changed(graph: torch.nn.Module) -> bool:
