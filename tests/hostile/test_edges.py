@@ -7,7 +7,7 @@ import torch
 
 from pyg_schnet import DTNN, SchNet, ops, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine import freeze
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import prepare_edges
 from pyg_schnet.models.convert import like_pyg

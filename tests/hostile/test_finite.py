@@ -10,7 +10,7 @@ from ase import Atoms
 
 from pyg_schnet import SchNet
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine import freeze
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.nn import DipoleReadout
