@@ -72,7 +72,7 @@ def energy_forces_stress(
     derivatives are computed outside of both, in the precision of the model.
 
     Without ``create_graph``, the method ``energy_and_gradients`` is called where the model's class has one
-    (:meth:`pyg_schnet.SchNet.energy_and_gradients`); where it returns ``None``, autograd is used.
+    (:meth:`~pyg_schnet.models.SchNet.energy_and_gradients`); where it returns ``None``, autograd is used.
 
     Args:
         model: Energy model, see :data:`EnergyModel`; it has to be differentiable in ``pos`` (and ``cell`` for stress).
@@ -114,6 +114,8 @@ def energy_forces_stress(
     found = None
     if not create_graph and (forces or stress):
         found = _gradients_of_model(model, z, pos, batch, given, stress)
+    if found is None and stress and batch is not None and batch_size is not None and cell.size(0) != batch_size:
+        raise ValueError(f"cell must hold one cell for each of {batch_size} structures, got {cell.size(0)}")
     if found is None:
         found = _gradients_by_autograd(model, z, pos, batch, given, forces, stress, create_graph)
     return EnergyForcesStress(
@@ -212,6 +214,8 @@ def _gradients_by_autograd(
 def _energy_of(model: EnergyModel, z: Tensor, pos: Tensor, batch: Tensor | None, given: dict[str, Any]) -> Tensor:
     """Energies ``[B]``; keywords that are ``None`` are left out of the call."""
     energy = model(z, pos, batch, **{name: value for name, value in given.items() if value is not None})
+    if not isinstance(energy, Tensor):
+        raise ValueError(f"the model must return a tensor of energies, [B] or [B, 1]; got a {type(energy).__name__}")
     if energy.dim() == 2 and energy.size(1) == 1:
         energy = energy.squeeze(1)
     if energy.dim() != 1:
@@ -233,6 +237,10 @@ def _gradients(energy: Tensor, inputs: list[Tensor], create_graph: bool) -> list
 def _is_limited(*given: Tensor | None) -> bool:
     """Whether results could not be differentiated (inference mode), or not in their own precision (autocast)."""
     tensors = [x for x in given if x is not None]
+    if not all([isinstance(x, Tensor) for x in tensors]) or len(tensors) < 2:  # noqa: C419 - a list is faster
+        kinds = {type(x).__name__ for x in given if x is not None and not isinstance(x, Tensor)} or {"None"}
+        kinds = ", ".join(sorted(kinds))
+        raise ValueError(f"atomic numbers, positions and everything that belongs to them must be tensors, got {kinds}")
     if torch.is_inference_mode_enabled() or is_cast(tensors[1]):
         return True
     return any([x.is_inference() for x in tensors])  # noqa: C419 - a list is faster
@@ -270,6 +278,11 @@ def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:
         raise ValueError("stress is defined for periodic structures only; pass cell ([B, 3, 3], Å) and pbc ([B, 3])")
     if cell.dim() != 3 or cell.shape[1:] != (3, 3):
         raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
+    if pbc.dtype != torch.bool or pbc.shape != cell.shape[:2]:
+        raise ValueError(
+            f"pbc must be booleans, one row for each of {cell.size(0)} cells, [B, 3]; got {list(pbc.shape)} of "
+            f"{pbc.dtype}"
+        )
     if not bool(pbc.all()):
         first = int((~pbc.all(-1)).nonzero()[0])
         raise ValueError(

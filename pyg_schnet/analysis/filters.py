@@ -38,7 +38,7 @@ def radial_filters(model: Source, distances: np.ndarray | Sequence[float] | None
     uses splined ones.
 
     Args:
-        model: A :class:`pyg_schnet.SchNet`, its file, or the name of a pretrained one.
+        model: A :class:`~pyg_schnet.models.SchNet`, its file, or the name of a pretrained one.
         distances: In Å; ``None`` takes 501 from zero to the cutoff.
 
     Returns:

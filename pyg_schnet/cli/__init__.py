@@ -1,4 +1,4 @@
-"""The command ``pyg-schnet``: train, test, predict, merge and analyze, one module each, imported when it is run."""
+"""The command ``pyg-schnet`` with its commands, one module each, imported when it is run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from pyg_schnet.cli._help import TRAIN
 from pyg_schnet.cli._packages import EXTRAS, import_for
 from pyg_schnet.pretrained import VERSION
 
 COMMANDS = tuple(EXTRAS)
 
-_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,merge,analyze} ...
+_USAGE = """usage: pyg-schnet [-h] [--version] COMMAND ...
 
 SchNet for molecules and materials.
 
@@ -22,6 +23,13 @@ commands:
   predict   property of the structures in any file that ASE reads
   merge     one model, the mean of those of several runs
   analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
+  report    draw a run: curves, predictions beside labels, errors by element and size
+  doctor    look at the installation: versions, devices, compiled kernels, speed
+
+examples:
+  pyg-schnet train
+  pyg-schnet predict molecule.xyz --model qm9-u0
+  pyg-schnet doctor
 
 pyg-schnet COMMAND --help explains the options of each.
 """
@@ -44,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if command not in COMMANDS:
         print(_USAGE, end="", file=sys.stderr)
         sys.exit(f"pyg-schnet: unknown command {command!r}")
+    if command == "train" and any(one in ("-h", "--help") for one in rest):
+        print(TRAIN, end="")
+        return
     module = import_for(command, f"pyg_schnet.cli.{command}")
     _quiet()
     try:

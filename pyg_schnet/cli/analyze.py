@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import jsonargparse
 import numpy as np
 
 import pyg_schnet  # whose rooms are imported when they are asked for
-from pyg_schnet.cli._packages import import_for
+from pyg_schnet.cli._help import help_of_analyze
+from pyg_schnet.cli._options import run_function
 
 
 def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, output: str = "probe.npz") -> None:
@@ -289,11 +289,15 @@ def _arrays(result: Any) -> dict[str, np.ndarray]:
 
 
 def run(args: list[str]) -> None:
-    """Run one analysis with its arguments."""
-    parser = jsonargparse.auto_parser(COMMANDS, prog="pyg-schnet analyze", as_positional=True)
-    given = parser.parse_args(args)
-    options = given[given.subcommand].as_dict()
-    options.pop("config", None)
-    for name in ("interfaces", "analysis", "plotting"):
-        import_for("analyze", f"pyg_schnet.{name}", quickly=True)
-    COMMANDS[given.subcommand](**options)
+    """Run one analysis with its arguments.
+
+    Raises:
+        ValueError: If there is no such analysis.
+    """
+    if not args or args[0] in ("-h", "--help"):
+        print(help_of_analyze(COMMANDS), end="")
+        return
+    if args[0] not in COMMANDS:
+        raise ValueError(f"unknown analysis {args[0]!r}; it must be one of {', '.join(COMMANDS)}")
+    needs = [f"pyg_schnet.{name}" for name in ("interfaces", "analysis", "plotting")]
+    run_function(f"analyze {args[0]}", COMMANDS[args[0]], args[1:], needs=needs)

@@ -19,7 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
-from pyg_schnet.cli._options import prepare_torch, readable_errors
+from pyg_schnet.cli._options import readable_errors
+from pyg_schnet.cli._prepare import prepare_torch
 from pyg_schnet.data import Split, collate_indices
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.convert import like_pyg
@@ -177,7 +178,7 @@ def run(args: list[str]) -> None:
     """Run the command with its arguments."""
     prepare_torch()
     with readable_errors("train"):
-        train_model(args)
+        train_model(["--help" if one == "--help_all" else one for one in args])
 
 
 def train_model(args: list[str]) -> None:

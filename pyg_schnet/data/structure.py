@@ -270,21 +270,30 @@ def _complete(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
 
 
 def check_cell(cell: np.ndarray, periodic: np.ndarray) -> None:
-    """Raise for lattice vectors of periodic directions that are too short to be in Å.
+    """Raise for lattice vectors of periodic directions that are too short, or angles too small, to be meant.
 
     Args:
         cell: Lattice vectors in rows in Å, shape ``[3, 3]``.
         periodic: Periodic directions, shape ``[3]``.
 
     Raises:
-        ValueError: If one is shorter than 0.1 Å.
+        ValueError: If one is shorter than 0.1 Å, or lattice planes are closer than that.
     """
     lengths = np.linalg.norm(cell, axis=1)
-    if (periodic & (lengths < _SHORT)).any():
+    if (periodic & ~(lengths >= _SHORT)).any():
         given = ", ".join(f"{length:.3g}" for length in lengths)
         raise ValueError(
             f"the structure has pbc={periodic.tolist()} but cell vectors of {given} Å, "
             f"expected at least {_SHORT} Å in periodic directions; are they in another unit?"
+        )
+    if periodic.sum() < 2:
+        return
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(_complete(cell, periodic)), axis=0)
+    if (periodic & ~(heights >= _SHORT)).any():
+        given = ", ".join(f"{height:.3g}" for height in heights[periodic])
+        raise ValueError(
+            f"the structure has pbc={periodic.tolist()} but lattice planes only {given} Å apart, expected at least "
+            f"{_SHORT} Å, cell={cell.tolist()}; are its angles in another unit?"
         )
 
 

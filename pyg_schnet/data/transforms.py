@@ -22,7 +22,7 @@ class NeighborList(BaseTransform):
     :class:`~pyg_schnet.data.StructureLoader`, is the fast way. Both attributes batch by PyG's rules for their names:
     the indices count on from structure to structure, the shifts are only joined. A third one, ``neighbor_list``
     ``[1, 2]``, notes the cutoff and the number of edges: by it training knows these edges from others, see
-    :func:`cutoff_of_edges`. Positions must not change afterwards, so take it as the last transform.
+    ``cutoff_of_edges``. Positions must not change afterwards, so take it as the last transform.
 
     Args:
         cutoff: Cutoff in Å.

@@ -24,9 +24,10 @@ from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched, kernels_for
+from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for, refusal_of
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
+from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
 from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
 _POTENTIAL, _INTERACTIONS, _ = PROGRAMS
@@ -150,7 +151,9 @@ class Facts(NamedTuple):
             half_list: Whether all edges have both directions; ``None`` if not known.
             **asked: Other fields of the request.
         """
-        blocks, in_memory = self.blocks, kernels_for("auto", z, real) is not None
+        blocks, in_memory = self.blocks, is_at_hand(z) and is_at_hand(real)
+        on_device = backend == "triton" or (not in_memory and backend == "auto")
+        on_device = on_device and kernels_for(backend, z, real) is not None
         empty, same_precision, known_elements, large = z.numel() == 0, True, True, False
         if blocks is not None:
             same_precision = real.dtype == blocks.embedding.dtype
@@ -164,6 +167,8 @@ class Facts(NamedTuple):
             is_followed(),
             torch.is_autocast_enabled("cpu"),
             in_memory,
+            on_device,
+            "" if in_memory or on_device else refusal_of(real.device) or "",
             empty,
             same_precision,
             known_elements,
@@ -219,18 +224,19 @@ class Blocks:
         packed = pack_interactions(table, self.weights, self.embedding)
         return numbers.pack(packed) if self.readout else numbers._replace(packed=(packed, None, None))
 
-    def represent(self, z: Tensor, edges: Any, numbers: PotentialWeights | None) -> Tensor:
+    def represent(self, z: Tensor, edges: Any, numbers: PotentialWeights | None, backend: Backend = "auto") -> Tensor:
         """Features after all blocks.
 
         Args:
             z: Atomic numbers, shape ``[N]``.
             edges: Edges with ``half_list``, which may be ``None``, and ``directed``.
             numbers: Result of :meth:`pack`; ``None`` in training.
+            backend: How it is computed.
         """
         directed = edges.half_list is None
         edges = edges.directed if directed else edges.half_list
         index, dist, ptr = edges.index, edges.dist, edges.ptr
-        interval, basis = spline_basis(dist, self.cutoff, self.num_intervals)
+        interval, basis = spline_basis(dist, self.cutoff, self.num_intervals, backend=backend)
         if numbers is None:
             interval, first, count = spanned(interval, self.num_intervals)
             table, packed = self.tables.compute(first, count), None
@@ -240,7 +246,8 @@ class Blocks:
         n_neighbors = self._count(index, dist.detach(), z.size(0), directed) if self.normalize else None
         if directed:
             graph = self._directed_graph(interval, index, ptr, z.size(0), table)
-            return directed_interactions(z, self.embedding, table, basis, graph, self.weights, n_neighbors)
+            arguments = z, self.embedding, table, basis, graph, self.weights, n_neighbors
+            return directed_interactions(*arguments, backend=backend)
         half_list = SplineGraph(interval, index[0], index[1], ptr)
         return interactions(
             z,
@@ -325,7 +332,7 @@ class ModelCache:
         if plan.program != _INTERACTIONS:
             return None
         numbers = None if facts.blocks.training else self.packed(facts)
-        return facts.blocks.represent(z, edges, numbers)
+        return facts.blocks.represent(z, edges, numbers, backend)
 
     def prepare_potential(self, model: Any, z: Tensor, pos: Tensor, **asked: Any) -> PotentialWeights | None:
         """Weights for the program ``"potential"``; ``None`` if the call is to be computed otherwise.

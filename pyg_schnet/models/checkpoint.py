@@ -50,7 +50,7 @@ class CheckpointMixin:
 
         Args:
             path: File to write, by convention ``*.safetensors``.
-            **card: Entries to add to :attr:`card`, for example ``target="U0", unit="eV"``.
+            **card: Entries to add to the attribute ``card``, for example ``target="U0", unit="eV"``.
 
         Returns:
             The path.
@@ -121,7 +121,7 @@ class CheckpointMixin:
 
     @classmethod
     def from_pretrained(cls, name: str, device: str | torch.device = "cpu") -> Any:
-        """Load one of the trained models of the package; :attr:`card` has its training data and errors.
+        """Load one of the trained models of the package; the attribute ``card`` has its training data and errors.
 
         Args:
             name: One of :func:`pyg_schnet.pretrained.available`.

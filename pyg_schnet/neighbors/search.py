@@ -29,7 +29,7 @@ def pairs_within(
 ) -> Tensor:
     """All pairs of a point and a target of the same structure closer than the cutoff, sorted by target.
 
-    The distance is that of :func:`~pyg_schnet.neighbors.criterion.squared_distances`, in the dtype of the points.
+    The distance is that of ``squared_distances``, in the dtype of the points.
 
     Args:
         points: Sources in Å, shape ``[M, 3]``, those of one structure together.

@@ -8,13 +8,14 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from pyg_schnet.neighbors._checks import Structures, check_batch, check_cutoff, check_positions
+from pyg_schnet.neighbors._checks import Structures, check_batch, check_positions
 from pyg_schnet.neighbors.backend import Backend
 from pyg_schnet.neighbors.criterion import edge_exists
 from pyg_schnet.neighbors.lattice import Lattice, open_lattice, rounding_allowance
 from pyg_schnet.neighbors.periodic import check_periodic
 from pyg_schnet.neighbors.radius import radius_graph
 from pyg_schnet.neighbors.search import wide_dtype
+from pyg_schnet.ops.checks import positive_length
 
 
 class Reference(NamedTuple):
@@ -69,8 +70,8 @@ class VerletList:
     """
 
     def __init__(self, cutoff: float, skin: float, backend: Backend = "auto"):
-        self.cutoff = check_cutoff(cutoff)
-        self.skin = check_cutoff(skin, "skin")
+        self.cutoff = positive_length(cutoff)
+        self.skin = positive_length(skin, "skin")
         self.backend = backend
         self.n_rebuilds = 0
         self._reference: Reference | None = None

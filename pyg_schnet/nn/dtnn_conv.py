@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from pyg_schnet.nn._inputs import check_edges, check_features
+from pyg_schnet.nn._inputs import check_edges, check_ends, check_features, check_parts, sizes_of
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.conv import Features, exclude_self_loops
 from pyg_schnet.nn.cutoff import HardCutoff
 from pyg_schnet.nn.dense import dense, reset_parameters
+from pyg_schnet.ops.checks import whole_numbers
 
 
 class DTNNConv(MessagePassing):
@@ -47,13 +48,15 @@ class DTNNConv(MessagePassing):
         super().__init__(aggr="sum", node_dim=0)
         if window is None:
             window = HardCutoff(10.0 if basis is None else basis.cutoff)
+        check_parts(basis, window)
         self.window = window
         self.basis = GaussianBasis(cutoff=window.cutoff) if basis is None else basis
-        self.hidden_channels = hidden_channels
-        self.num_factors = num_factors
-        self.lin_features = dense(hidden_channels, num_factors)  # W^cf, b^f1
-        self.lin_dist = dense(self.basis.num_gaussians, num_factors)  # W^df, b^f2
-        self.lin_out = dense(num_factors, hidden_channels, bias=False)  # W^fc
+        self.hidden_channels, self.num_factors = sizes = whole_numbers(
+            hidden_channels=hidden_channels, num_factors=num_factors
+        )
+        self.lin_features = dense(*sizes)  # W^cf, b^f1
+        self.lin_dist = dense(self.basis.num_gaussians, self.num_factors)  # W^df, b^f2
+        self.lin_out = dense(self.num_factors, self.hidden_channels, bias=False)  # W^fc
 
     @property
     def cutoff(self) -> float:
@@ -90,6 +93,7 @@ class DTNNConv(MessagePassing):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
         x_src, x_dst = x
+        check_ends(edge_index, edge_ptr, sizes_of(x, size), forward=is_forward(self))
         return self.propagate(
             edge_index,
             x=(x_src if self._explains_features() else self._factors(x_src), x_dst),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pyg_schnet.nn._inputs import check_parts
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff
 from pyg_schnet.nn.dense import dense, reset_parameters
-from pyg_schnet.ops.dispatch import registered
+from pyg_schnet.ops.checks import whole_number
+from pyg_schnet.ops.modules import registered
 
 
 @registered(window=None, basis=None, lin1=nn.Linear, lin2=nn.Linear, act=ShiftedSoftplus)
@@ -47,12 +49,13 @@ class FilterNetwork(nn.Module):
         super().__init__()
         if window is None:
             window = CosineCutoff(10.0 if basis is None else basis.cutoff)
+        check_parts(basis, window)
         self.window = window
         self.basis = GaussianBasis(cutoff=window.cutoff) if basis is None else basis
-        self.num_filters = num_filters
+        self.num_filters = whole_number(num_filters, "num_filters")
         self.activate_filters = activate_filters
-        self.lin1 = dense(self.basis.num_gaussians, num_filters)
-        self.lin2 = dense(num_filters, num_filters)
+        self.lin1 = dense(self.basis.num_gaussians, self.num_filters)
+        self.lin2 = dense(self.num_filters, self.num_filters)
         self.act = ShiftedSoftplus()
 
     @property

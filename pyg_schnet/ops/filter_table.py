@@ -57,7 +57,7 @@ def filter_table(
             then those of the next one.
         activate: Whether the networks end with a softplus.
         known: The tables, where they are known and only their gradient is needed.
-        backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Tables, shape ``[T, M - 4, K]``.

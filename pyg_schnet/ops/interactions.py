@@ -71,12 +71,12 @@ def interactions(
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
         basis: Spline basis h of each edge, shape ``[P, 4]``.
         half_list: One edge for both directions, sorted by target, with the interval of each.
-        weights: The five :class:`BlockWeights` of the first block, then those of the next one.
+        weights: The five ``BlockWeights`` of the first block, then those of the next one.
         n_neighbors: Divisor of the convolution at each atom, shape ``[N]``; ``None`` for plain sums.
-        packed: Result of :func:`pack_interactions` for ``table``, ``weights`` and ``embedding``, if available.
+        packed: Result of ``pack_interactions`` for ``table``, ``weights`` and ``embedding``, if available.
         keep_for_weights: Whether to keep intermediate results for gradients with respect to weights, as in training;
             otherwise these need a second forward pass.
-        backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Features, shape ``[N, F]``.
@@ -160,7 +160,7 @@ def directed_interactions(
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
         basis: Spline basis h of each edge, shape ``[E, 4]``.
         graph: Edges, in all orders that derivatives need.
-        weights: The five :class:`BlockWeights` of the first block, then those of the next one.
+        weights: The five ``BlockWeights`` of the first block, then those of the next one.
         n_neighbors: Divisor of the convolution at each atom, shape ``[N]``; ``None`` for plain sums.
         backend: How the operators are computed.
 

@@ -51,7 +51,7 @@ class PotentialWeights(NamedTuple):
         mean: Whether energies are means over atoms.
         embedding: Features of each element before the blocks, shape ``[Z, F]``.
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
-        weights: Dense layers of the blocks, see :class:`~pyg_schnet.ops.interactions.BlockWeights`.
+        weights: Dense layers of the blocks, see ``BlockWeights``.
         readout: Weights and bias of the two layers of the readout, ``[H, F]``, ``[H]``, ``[1, H]``, ``[1]``, then
             scale ``[1]``, shift ``[1]`` and element energies ``[Z, 1]``.
         packed: Copies for the kernels of a backend, see :meth:`pack`.
@@ -70,7 +70,7 @@ class PotentialWeights(NamedTuple):
         """The same with copies in the order in which the kernels of a backend read them.
 
         Args:
-            blocks: Result of :func:`~pyg_schnet.ops.interactions.pack_interactions`, if available.
+            blocks: Result of ``pack_interactions``, if available.
             backend: How the potential is computed.
         """
         kernels = kernels_for(backend, self.embedding, self.table, *self.weights, *self.readout, needs="Head")
@@ -115,7 +115,7 @@ def potential(
         cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
         weights: Parameters of the potential.
         strain: Whether to compute the gradient with respect to strain.
-        backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Energies and gradients; ``None`` if an atomic number, structure or atom index is out of range.

@@ -38,7 +38,7 @@ def close_pairs(
 
     .. math:: \{ (j, i) : \lVert \mathbf{s}_j - \mathbf{t}_i \rVert^2 < r_c^2 \}
 
-    with :func:`squared_distances` in the dtype of the points. Not differentiable.
+    with ``squared_distances`` in the dtype of the points. Not differentiable.
 
     Args:
         points: Points s in Å, shape ``[M, 3]``.
@@ -84,7 +84,7 @@ def close_pairs_once(
         Sources (row 0) and targets (row 1), shape ``[2, P]``, sorted by target and source; where those of each target
         begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` where no backend makes half
         lists, for structures so large that bins are faster, for atoms with more than
-        :data:`~pyg_schnet.ops.segment_sum.MANY_EDGES` edges, and for input that
+        ``MANY_EDGES`` edges, and for input that
         :func:`pyg_schnet.neighbors.radius_graph` refuses.
 
     Example:

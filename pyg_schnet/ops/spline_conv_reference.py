@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyg_schnet.ops.bspline import SPAN, interpolate
 from pyg_schnet.ops.graph import SplineGraph
-from pyg_schnet.ops.segment_sum import segment_sum
+from pyg_schnet.ops.segment_sum import sum_rows as segment_sum
 
 
 def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph) -> Tensor:

@@ -156,7 +156,7 @@ class StructureDataModule(LightningDataModule):
         return values_of(collate_indices(self.dataset, [0]), self.property).numel()
 
     def check(self, needed: Sequence[Property]) -> list[str]:
-        """Raise where labels are missing; see :func:`pyg_schnet.train.checks.check_labels`.
+        """Raise where labels are missing; see ``check_labels``.
 
         Args:
             needed: Targets that are learned.
@@ -172,7 +172,7 @@ class StructureDataModule(LightningDataModule):
         ]
 
     def check_places(self, network: nn.Module, *, test_only: bool = False) -> None:
-        """Raise where dipoles or spatial extents are not defined; see :func:`pyg_schnet.train.survey.check_places`.
+        """Raise where dipoles or spatial extents are not defined; see ``check_places``.
 
         Args:
             network: The network.
@@ -222,7 +222,7 @@ class StructureDataModule(LightningDataModule):
         return sorted(taught, key=atomic_numbers.__getitem__)
 
     def training_domain(self, **labels: Any) -> Domain:
-        """What the training structures are like, for the card of the model; arguments of :func:`domain_of`."""
+        """What the training structures are like, for the card of the model; arguments of ``domain_of``."""
         return domain_of(StructureLoader(self.train_set, 1000, exclude_keys=_texts(self.dataset)), **labels)
 
     def training_rms(self, target: Property) -> float:

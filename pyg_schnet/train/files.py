@@ -13,6 +13,9 @@ from typing import Any
 
 MODEL_FILE, SPLIT_FILE, CONFIG_FILE, RESULT_FILE = "model.safetensors", "split.json", "config.yaml", "result.json"
 
+LOGS = "logs"
+"""Folder of the tables that a run logs."""
+
 RUN = "run"
 """Entry of a model's card: kind of task and options of the data, so that the model can be tested without its folder."""
 

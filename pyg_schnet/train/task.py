@@ -192,7 +192,7 @@ class PropertyTask(LightningModule):
         return data.check(self.needed())
 
     def gradient_labels(self) -> dict[str, Any]:
-        """What is learned of gradients, as arguments of :func:`pyg_schnet.train.coverage.domain_of`: here nothing."""
+        """What is learned of gradients, as arguments of ``domain_of``: here nothing."""
         return {}
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
@@ -272,6 +272,8 @@ class PropertyTask(LightningModule):
         loss = self.loss_of_batch(batch)
         if self._is_shown():
             self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
+            if self._scheduler is not None:
+                self.log("train/lr", self._scheduler.optimizer.param_groups[0]["lr"], batch_size=batch.num_graphs)
         return loss
 
     def loss_of_batch(self, batch: Batch) -> Tensor:
@@ -394,5 +396,5 @@ class PropertyTask(LightningModule):
         return warm_restart_factor(epoch, self.restart_period, self.restart_multiplier, self.restart_decay)
 
     def progress(self) -> float:
-        """Part of the training budget that has passed, 0 to 1; see :func:`pyg_schnet.train.budget.progress_of`."""
+        """Part of the training budget that has passed, 0 to 1; see ``progress_of``."""
         return progress_of(self.trainer)

@@ -111,10 +111,10 @@ OPERATORS_AND_ENGINE = [
     Mutant("plan-barred", "engine/plan.py", "if program not in barred)", "if program not in facts.found)"),
     Mutant("plan-reasons", "engine/plan.py", "for bars, reason in found if bars & faster))", "for bars, reason in found))"),
     Mutant("plan-backend", "engine/plan.py", '"numba" if by_kernels else "reference"', '"reference" if by_kernels else "numba"'),
-    Mutant("frozen-precision", "engine/freeze.py", "if {value.dtype for value in self.model.parameters()} != dtypes:", "if False:"),
-    Mutant("frozen-elements", "engine/freeze.py", "readout.atomref = references.to(torch.float64)", "readout.atomref = references"),
-    Mutant("frozen-is-a-copy", "engine/freeze.py", "self.model = copy_of(model).eval().requires_grad_(False)", "self.model = model.eval().requires_grad_(False)"),
-    Mutant("frozen-mode", "engine/freeze.py", "self.model.train(False)", "self.model.train(mode)"),
+    Mutant("frozen-precision", "engine/frozen.py", "if {value.dtype for value in self.model.parameters()} != dtypes:", "if False:"),
+    Mutant("frozen-elements", "engine/frozen.py", "readout.atomref = references.to(torch.float64)", "readout.atomref = references"),
+    Mutant("frozen-is-a-copy", "engine/frozen.py", "self.model = copy_of(model).eval().requires_grad_(False)", "self.model = model.eval().requires_grad_(False)"),
+    Mutant("frozen-mode", "engine/frozen.py", "self.model.train(False)", "self.model.train(mode)"),
 ]  # fmt: skip
 
 MODELS_AND_DATA = [

@@ -14,6 +14,7 @@ from pyg_schnet.models.schnet import SchNet
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.neighbors import InteractionGraph
 from pyg_schnet.nn import MAX_Z, CosineCutoff, DipoleReadout, MeanReadout, Readout, SumReadout
+from pyg_schnet.ops.checks import check_finite
 
 _BLOCK = {  # ours -> PyG's, within one interaction block
     "lin_in": "conv.lin1",
@@ -91,6 +92,7 @@ def from_pyg(model: PyGSchNet) -> SchNet:
         ours.readout.atomic_mass[1:].copy_(model.atomic_mass[1 : MAX_Z + 1])
     elif isinstance(ours.readout, (SumReadout, MeanReadout)):
         _statistics_from_pyg(ours.readout, model)
+    check_finite(ours.state_dict().items(), "the model of PyTorch Geometric")
     return ours.train(model.training)
 
 

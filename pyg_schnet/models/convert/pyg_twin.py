@@ -13,7 +13,7 @@ from torch_geometric.nn.models.schnet import CFConv, GaussianSmearing, Interacti
 
 from pyg_schnet.models.convert.pyg import pair_layers
 from pyg_schnet.models.schnet import SchNet
-from pyg_schnet.ops.dispatch import is_any_hooked, is_patched, registered
+from pyg_schnet.ops.modules import is_any_hooked, is_patched, registered
 
 _TABLES = ("_modules", "_parameters", "_buffers")
 _SHIFT = ShiftedSoftplus().shift

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyg_schnet.models.schnet import SchNet
 from pyg_schnet.nn import DipoleReadout, MeanReadout, Readout, SumReadout
 from pyg_schnet.nn.readout import Activation
+from pyg_schnet.ops.checks import check_finite
 
 _LAYERS = {  # SchNetPack's -> ours
     r"representation\.embedding\.(weight)": r"embedding.\1",
@@ -85,6 +86,7 @@ def from_schnetpack(
         model.readout.shift.copy_(offsets["mean"])
     if "atomref" in offsets:
         model.readout.set_references(offsets["atomref"])
+    check_finite(model.state_dict().items(), "SchNetPack's model")
     return model.eval()
 
 
