@@ -50,7 +50,7 @@ def reason_of(error: Exception) -> str:
         return "it is nested too deeply"
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
-    if isinstance(error, _OF_A_PARSER) or isinstance(error.__cause__, StopIteration):
+    if isinstance(error, _OF_A_PARSER) or isinstance(error.__cause__, StopIteration) or "unpack" in str(error):
         return f"it is no whole file of its format ({type(error.__cause__ or error).__name__})"
     if type(error).__name__ == "UnknownFileTypeError":
         return "ASE knows no format of such a name or content"

@@ -15,7 +15,9 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_elements(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_text(one) and one in chemical_symbols[1:] for one in value)
+    return (
+        isinstance(value, list) and value != [] and all(_is_text(one) and one in chemical_symbols[1:] for one in value)
+    )
 
 
 _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -26,7 +27,7 @@ _RENAMED = {"num_nodes": "num_grid_points"}  # arguments of models as earlier fi
 
 _PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-_ENTRIES = {"format": (int, "a whole number"), "class": (str, "the name of a class")}
+_ENTRIES = {"format": (int, "a whole number of at least 1"), "class": (str, "the name of a class")}
 _ENTRIES |= dict.fromkeys(("hyper_parameters", "card"), (dict, "a dictionary"))
 
 
@@ -116,9 +117,14 @@ class CheckpointMixin:
         try:
             model: Any = found(**header["hyper_parameters"])
         except Exception as error:  # whatever a constructor says to arguments of any type
-            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            given = header["hyper_parameters"]
+            unknown = [name for name in given if name not in inspect.signature(found.__init__).parameters]
+            reason = f"it has no argument {described(unknown[0])}" if unknown else "one is of another type or size"
+            reason = (
+                " ".join(str(error).split()) if isinstance(error, ValueError) else f"{reason}: {described(given, 300)}"
+            )
             raise ValueError(
-                f"the hyper-parameters in the header of {path} make no {header['class']}: {' '.join(reason.split())}"
+                f"the hyper-parameters in the header of {path} make no {header['class']}: {reason}"
             ) from error
         with safe_open(path, framework="pt", device=str(device)) as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
@@ -200,7 +206,7 @@ def _check_entries(header: Any, path: Path) -> None:
         if name not in header:
             raise ValueError(f"the header of {path} is damaged: it has no {name!r}, {expected}")
         value = header[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 1):
             raise ValueError(f"the header of {path} is damaged: {name!r} must be {expected}, got {described(value)}")
 
 

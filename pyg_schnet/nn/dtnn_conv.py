@@ -51,9 +51,9 @@ class DTNNConv(MessagePassing):
         window: nn.Module | None = None,
     ) -> None:
         super().__init__(aggr="sum", node_dim=0)
+        check_parts(basis, window)
         if window is None:
             window = HardCutoff(10.0 if basis is None else cast(Any, basis).cutoff)
-        check_parts(basis, window)
         self.window = window
         self.basis = GaussianBasis(cutoff=self.window.cutoff) if basis is None else basis
         self.hidden_channels, self.num_factors = whole_numbers(hidden_channels=hidden_channels, num_factors=num_factors)

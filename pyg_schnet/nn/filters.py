@@ -52,9 +52,9 @@ class FilterNetwork(nn.Module):
         activate_filters: bool = True,
     ) -> None:
         super().__init__()
+        check_parts(basis, window)
         if window is None:
             window = CosineCutoff(10.0 if basis is None else cast(Any, basis).cutoff)
-        check_parts(basis, window)
         self.window = window
         self.basis = GaussianBasis(cutoff=self.window.cutoff) if basis is None else basis
         self.num_filters = whole_number(num_filters, "num_filters")
