@@ -1,4 +1,4 @@
-"""The command ``pyg-schnet``: train, test, predict, merge and analyze, one module each, imported when it is run."""
+"""The command ``pyg-schnet`` with its commands, one module each, imported when it is run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from pyg_schnet.cli._help import TRAIN
 from pyg_schnet.cli._packages import EXTRAS, import_for
 from pyg_schnet.cli._sentences import UsageError, stop
 from pyg_schnet.pretrained import VERSION
@@ -15,7 +16,7 @@ COMMANDS = tuple(EXTRAS)
 DEBUG = "--debug"
 """Option of all commands, before or after their names: show where an error comes from."""
 
-_USAGE = """usage: pyg-schnet [-h] [--version] {train,test,predict,merge,analyze} ...
+_USAGE = """usage: pyg-schnet [-h] [--version] COMMAND ...
 
 SchNet for molecules and materials.
 
@@ -24,9 +25,18 @@ commands:
   test      error of a saved model on the test structures of its run
   predict   property of the structures in any file that ASE reads
   merge     one model, the mean of those of several runs
+  audit     whether a model is a sound potential: invariances, neighbours, forces, dynamics, ...
   analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
+  report    draw a run: curves, predictions beside labels, errors by element and size
+  doctor    look at the installation: versions, devices, compiled kernels, speed
 
-pyg-schnet COMMAND --help explains the options of each; with --debug, errors show where they come from.
+examples:
+  pyg-schnet train
+  pyg-schnet predict molecule.xyz --model qm9-u0
+  pyg-schnet doctor
+
+pyg-schnet COMMAND --help explains the options of each.
+With --debug, errors show where they come from.
 """
 
 
@@ -61,6 +71,9 @@ def _run(command: str, rest: list[str]) -> None:
     if command not in COMMANDS:
         print(_USAGE, end="", file=sys.stderr)
         raise UsageError(f"unknown command {command!r}")
+    if command == "train" and any(one in ("-h", "--help") for one in rest):
+        print(TRAIN, end="")
+        return
     module = import_for(command, f"pyg_schnet.cli.{command}")
     _quiet()
     module.run(rest)

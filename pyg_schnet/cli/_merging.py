@@ -44,7 +44,7 @@ def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: 
         raise ValueError(f"{folders[0] / MODEL_FILE} does not note its run and its split, as training does")
     noted = {**first["split"], "structures": note_split(together(splits), given["data"].get("seed", 0))}
     card = {RUN: first[RUN], "split": noted, "merged": [result["seed"] for result in results]}
-    errors = []
+    errors: list[Any] = []
     if first["split"]["num_test"] > 0:
         with of_configuration(str(config)):
             errors, size = errors_of(copy.deepcopy(model), given, splits[0], data_dir, batch_size)
@@ -70,7 +70,8 @@ def _result(path: Path) -> dict[str, Any]:
         ValueError: If something is missing.
     """
     result = read_json(path)
-    for name, kind in {"recipe": (str, type(None)), "seed": (int, type(None)), RUN: dict}.items():
+    kinds: dict[str, Any] = {"recipe": (str, type(None)), "seed": (int, type(None)), RUN: dict}
+    for name, kind in kinds.items():
         if not isinstance(result, dict) or not isinstance(result.get(name), kind):
             raise ValueError(f"{path} is no result of a run: it has no entry {name!r} as training writes it")
     if not isinstance(result[RUN].get("data"), dict):

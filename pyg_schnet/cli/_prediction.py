@@ -90,7 +90,8 @@ def _predict(network: AtomisticModel, dataset: AtomsDataset, batch_size: int) ->
     network, dtype = network.to(device), next(network.parameters()).dtype
     values = []
     for batch in tqdm(loader, "Predicting", leave=False, delay=1.0):
-        size, taken = batch.num_graphs, 0.0
+        size = batch.num_graphs
+        taken: Any = 0.0
         if atomref is not None:
             taken = sum_references(atomref, batch.z, batch.batch, size, mean=mean)
         batch = batch.to(device)

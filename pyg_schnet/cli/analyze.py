@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import ase
-import jsonargparse
 import numpy as np
 
 import pyg_schnet  # whose rooms are imported when they are asked for
+from pyg_schnet.cli._help import help_of_analyze
+from pyg_schnet.cli._options import run_function
 from pyg_schnet.cli._outputs import check_output
-from pyg_schnet.cli._packages import import_for
+from pyg_schnet.cli._sentences import UsageError
 
 _MOST_STEPS = 100_000_000  # of dynamics
 
@@ -295,7 +296,7 @@ def _check(
     return path
 
 
-def _write(result: Any, path: Path, plot: Any, columns: dict[str, np.ndarray] | None = None) -> None:
+def _write(result: Any, path: Path, plot: Any, columns: Any = None) -> None:
     """Arrays and picture."""
     import matplotlib
 
@@ -304,7 +305,8 @@ def _write(result: Any, path: Path, plot: Any, columns: dict[str, np.ndarray] | 
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as partial, partial.open("wb") as file:
         if path.suffix == ".npz":
-            np.savez_compressed(file, **_arrays(result))
+            arrays: dict[str, Any] = _arrays(result)
+            np.savez_compressed(file, **arrays)
         else:
             table = np.stack(list(columns.values()), axis=1)
             np.savetxt(file, table, delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
@@ -329,11 +331,15 @@ def _arrays(result: Any) -> dict[str, np.ndarray]:
 
 
 def run(args: list[str]) -> None:
-    """Run one analysis with its arguments."""
-    parser = jsonargparse.auto_parser(COMMANDS, prog="pyg-schnet analyze", as_positional=True)
-    given = parser.parse_args(args)
-    options = given[given.subcommand].as_dict()
-    options.pop("config", None)
-    for name in ("interfaces", "analysis", "plotting"):
-        import_for("analyze", f"pyg_schnet.{name}", quickly=True)
-    COMMANDS[given.subcommand](**options)
+    """Run one analysis with its arguments.
+
+    Raises:
+        UsageError: If there is no such analysis.
+    """
+    if not args or args[0] in ("-h", "--help"):
+        print(help_of_analyze(COMMANDS), end="")
+        return
+    if args[0] not in COMMANDS:
+        raise UsageError(f"unknown analysis {args[0]!r}; it must be one of {', '.join(COMMANDS)}")
+    needs = [f"pyg_schnet.{name}" for name in ("interfaces", "analysis", "plotting")]
+    run_function(f"analyze {args[0]}", COMMANDS[args[0]], args[1:], needs=needs)

@@ -9,7 +9,7 @@ from pyg_schnet.cli._options import run_function
 
 def run(args: list[str]) -> None:
     """Run the command with its arguments."""
-    run_function("test", evaluate_model, args, needs="pyg_schnet.train.evaluation")
+    run_function("test", evaluate_model, args, needs=["pyg_schnet.train.evaluation"])
 
 
 def evaluate_model(

@@ -80,7 +80,7 @@ class AtomsDataset(StructureDataset):
         super().__init__(transform=transform)
         properties, keys = dict(properties or {}), dict(keys or {})
         structures: list[Data] = []
-        levels = {name: standard.level for name, standard in STANDARD_LABELS.items()}
+        levels: dict[str, Any] = {name: standard.level for name, standard in STANDARD_LABELS.items()}
         available: dict[str, set[str]] = {}
         read_as_labels, charged = {*properties, *keys.values()}, False
         for where, atoms in read_all(source, index, format):
@@ -209,7 +209,7 @@ def _read_file(path: Path, index: Any, format: str | None) -> Iterator[tuple[str
 @contextlib.contextmanager
 def _decompressed(path: Path) -> Iterator[Path]:
     """The file itself or, while in use, a plain copy: ASE seeks in files, some 50 times slower in gzipped ones."""
-    opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower())
+    opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower())
     if opener is None:
         yield path
         return

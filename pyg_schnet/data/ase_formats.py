@@ -119,7 +119,7 @@ def _read(path: Path, format: str, index: Any) -> Iterator[Atoms]:
         yield from _chosen((_models if format == "proteindatabank" else _crystals)(path), index)
         return
     single = format in _SEVERAL or ase.io.formats.ioformats[format].single
-    options = {"properties_parser": parse_comment} if format == "extxyz" else {}
+    options: dict[str, Any] = {"properties_parser": parse_comment} if format == "extxyz" else {}
     images = ase.io.iread(path, ":" if single else index, format, do_not_split_by_at_sign=True, **options)
     for atoms in _chosen(images, index) if single else images:
         if format in _ALWAYS_PERIODIC:
@@ -175,7 +175,7 @@ def _entries(line: str) -> dict[str, Any]:
 def _flags(value: Any) -> list[bool]:
     """Three periodic directions, from one word or three."""
     words = re.findall(r"[^\s,\[\]()]+", " ".join(map(str, value)) if np.ndim(value) else str(value))
-    flags = [_FLAGS.get(word.lower()) for word in words]
+    flags: list[Any] = [_FLAGS.get(word.lower()) for word in words]
     if len(flags) not in (1, 3) or None in flags:
         raise ValueError(f'pbc must be three of T and F, such as pbc="T T F", got {value!r}')
     return flags if len(flags) == 3 else flags * 3

@@ -81,7 +81,7 @@ class MaterialsDataset(StructureDataset):
                 for name, column in labels.items():
                     value = self._label(name, find_entry(record, keys[name]), len(structures[-1][0]))
                     is_minus = name == "forces" and value is not None and is_gradient(keys[name])
-                    column.append(-value if is_minus else value)
+                    column.append(-value if value is not None and is_minus else value)
             except ValueError as error:
                 raise ValueError(f"{where} is not a labelled structure: {error}") from error
             for name, column in kept.items():

@@ -218,15 +218,14 @@ def _read(files: list[Path], progress: bool) -> dict[str, Tensor]:
             f"the molecules of {files[0].parent} are not in the order of their Index, or appear twice: that with Index "
             f"{wrong} comes behind one that is not smaller"
         )
-    z = torch.tensor(z, dtype=torch.uint8)
-    n_atoms = torch.tensor(n_atoms)
+    species, counts = torch.tensor(z, dtype=torch.uint8), torch.tensor(n_atoms)
     values = torch.from_numpy(np.array(targets))
     return {
         "idx": torch.tensor(idx),
-        "n_atoms": n_atoms,
-        "z": z,
+        "n_atoms": counts,
+        "z": species,
         "pos": torch.from_numpy(np.concatenate(pos)),
-        "y": _targets(values, z, n_atoms),
+        "y": _targets(values, species, counts),
     }
 
 

@@ -39,7 +39,7 @@ def read_records(path: Sequence[str | os.PathLike] | str | os.PathLike) -> Itera
     """
     for file in [path] if isinstance(path, str | os.PathLike) else path:
         file = check_file(Path(file).expanduser())
-        opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(file.suffix.lower(), open)
+        opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(file.suffix.lower(), open)
         try:
             with opener(file, "rt", encoding="utf-8") as handle:
                 text = handle.read()
@@ -140,16 +140,16 @@ def structure_of(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.
         symbols, fractions = _entry(record, "sym", list), _entry(record, "frac", list)
     cell = numbers_of(cell, "cell", (3, 3))
     numbers = np.array([atomic_number(symbol) for symbol in symbols], dtype=np.int64)
-    fractions = numbers_of(fractions, "frac")
-    if numbers.size == 0 or fractions.shape != (numbers.size, 3):
-        raise ValueError(f"{numbers.size} atoms and coordinates {list(fractions.shape)} do not fit together")
+    scaled = numbers_of(fractions, "frac")
+    if numbers.size == 0 or scaled.shape != (numbers.size, 3):
+        raise ValueError(f"{numbers.size} atoms and coordinates {list(scaled.shape)} do not fit together")
     if abs(np.linalg.det(cell)) < 1e-6:
         raise ValueError("the cell is flat")
     check_cell(cell, np.ones(3, dtype=bool))
-    positions = fractions @ cell
+    positions = scaled @ cell
     if not np.isfinite(positions).all():
         raise ValueError("a position is too large")
-    if _may_coincide(fractions):
+    if _may_coincide(scaled):
         check_distinct(positions, cell, np.ones(3, dtype=bool))
     return numbers, positions, cell
 
@@ -188,7 +188,7 @@ def _may_coincide(fractions: np.ndarray) -> bool:
         return True
     vec = fractions[:, None] - fractions
     vec -= np.rint(vec)
-    return np.count_nonzero((np.abs(vec) < 1e-3).all(-1)) > len(fractions)
+    return bool(np.count_nonzero((np.abs(vec) < 1e-3).all(-1)) > len(fractions))
 
 
 def _lattice(cell: list[Any]) -> np.ndarray:

@@ -122,7 +122,10 @@ def _atom(row: str, atom: int) -> tuple[str, list[float]]:
 
 
 def _v3000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int, int], dict[int, int]]:
-    symbols, positions, charges, masses = [], [], {}, {}
+    symbols: list[str] = []
+    positions: list[list[float]] = []
+    charges: dict[int, int] = {}
+    masses: dict[int, int] = {}
     inside, rest = False, ""
     for line in lines:
         if not line.startswith("M  V30 "):

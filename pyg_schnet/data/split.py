@@ -20,6 +20,7 @@ from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.data.structure import batch_near_origin
 from pyg_schnet.models.reading import described, read_arrays, read_json
+from pyg_schnet.models.writing import write_whole, written
 
 _CHUNK = 10_000  # structures hashed at a time
 
@@ -102,12 +103,13 @@ class Split:
     def save(self, path: str | os.PathLike) -> None:
         """Write the split to ``path``: as JSON if it ends in ``.json``, as a NumPy archive if in ``.npz``."""
         path = Path(path)
-        arrays = {"train": self.train, "val": self.val, "test": self.test}
+        arrays: dict[str, Any] = {"train": self.train, "val": self.val, "test": self.test}
         if _format(path) == ".json":
             content = {"n_structures": self.n_structures, "fingerprint": self.fingerprint}
-            path.write_text(json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
+            write_whole(path, json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
         else:
-            np.savez_compressed(path, n_structures=self.n_structures, fingerprint=self.fingerprint or "", **arrays)
+            with written(path) as partial, open(partial, "wb") as file:
+                np.savez_compressed(file, n_structures=self.n_structures, fingerprint=self.fingerprint or "", **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Split:
@@ -120,7 +122,7 @@ class Split:
         path = Path(path)
         names = ("train", "val", "test", "n_structures", "fingerprint")
         try:
-            content = read_json(path) if _format(path) == ".json" else read_arrays(path, names)
+            content: Any = read_json(path) if _format(path) == ".json" else read_arrays(path, names)
             if not isinstance(content, dict):
                 raise ValueError(f"it must be a dictionary, got {described(content)}")
             if missing := [name for name in names if name not in content]:

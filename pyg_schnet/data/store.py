@@ -23,8 +23,20 @@ from torch_geometric.data import Data, OnDiskDataset
 from pyg_schnet.data.properties import Property, properties_of
 from pyg_schnet.models.reading import check_file, described, read_json
 
-_DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
-_DTYPES += ("complex64", "complex128")
+_DTYPES = (
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+)
 _STRUCTURES = "structures.db"
 _DESCRIPTION = "structures.json"  # put in place last, so a store without it was never finished
 
@@ -55,6 +67,7 @@ class StructureStore(OnDiskDataset):
         StructureStore(3) tensor([1, 1, 1])
     """
 
+    _db: Any  # the open file of the base class
     _is_new = False  # has no file yet
 
     def __init__(self, root: str | os.PathLike, transform: Callable | None = None) -> None:
@@ -142,7 +155,7 @@ class StructureStore(OnDiskDataset):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix="partial-") as folder:
             (Path(folder) / _DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n")
-            partial = cls.__new__(cls)
+            partial: Any = cls.__new__(cls)
             partial._is_new = True
             partial.__init__(folder)
             partial._write(itertools.chain([first], iterator), content["attributes"], chunk_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -24,9 +24,10 @@ from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import Backend, is_any_hooked, is_followed, is_of_calls, is_patched, kernels_for
+from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for, refusal_of
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
+from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
 from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
 _POTENTIAL, _INTERACTIONS, _ = PROGRAMS
@@ -51,7 +52,9 @@ class ModuleSnapshot:
         self._chosen = self._now()
         self._children = [part._modules for part in parts if part._modules]
         self._copies = list(map(dict, self._children))
-        tensors = [table for part in parts for table in (part._parameters, part._buffers) if table]
+        tensors: list[dict[str, Any]] = [
+            table for part in parts for table in (part._parameters, part._buffers) if table
+        ]
         self._values = list(map(dict.values, tensors))
         self._held = list(chain.from_iterable(self._values))  # so that no other tensor gets one of their places
         self._places = list(map(id, self._held))
@@ -150,7 +153,9 @@ class Facts(NamedTuple):
             half_list: Whether all edges have both directions; ``None`` if not known.
             **asked: Other fields of the request.
         """
-        blocks, in_memory = self.blocks, kernels_for("auto", z, real) is not None
+        blocks, in_memory = self.blocks, is_at_hand(z) and is_at_hand(real)
+        on_device = backend == "triton" or (not in_memory and backend == "auto")
+        on_device = on_device and kernels_for(backend, z, real) is not None
         empty, same_precision, known_elements, large = z.numel() == 0, True, True, False
         if blocks is not None:
             same_precision = real.dtype == blocks.embedding.dtype
@@ -164,6 +169,8 @@ class Facts(NamedTuple):
             is_followed(),
             torch.is_autocast_enabled("cpu"),
             in_memory,
+            on_device,
+            "" if in_memory or on_device else refusal_of(real.device) or "",
             empty,
             same_precision,
             known_elements,
@@ -200,7 +207,7 @@ class Blocks:
         self.embedding = parts.embedding.weight
         self.weights = [weight for block in parts.blocks for weight in weights_of(block)]
         self.tables = FilterTables(convs)
-        self.readout = readout_tensors(parts.readout) if with_readout else ()
+        self.readout: Sequence[Tensor] = readout_tensors(parts.readout) if with_readout else ()
         self.mean = with_readout and parts.readout.reduce == "mean"
         first, table = convs[0], convs[0].table
         self.normalize, self.cutoff, self.training = first.normalize, float(first.cutoff), first.filter_network.training
@@ -219,28 +226,31 @@ class Blocks:
         packed = pack_interactions(table, self.weights, self.embedding)
         return numbers.pack(packed) if self.readout else numbers._replace(packed=(packed, None, None))
 
-    def represent(self, z: Tensor, edges: Any, numbers: PotentialWeights | None) -> Tensor:
+    def represent(self, z: Tensor, edges: Any, numbers: PotentialWeights | None, backend: Backend = "auto") -> Tensor:
         """Features after all blocks.
 
         Args:
             z: Atomic numbers, shape ``[N]``.
             edges: Edges with ``half_list``, which may be ``None``, and ``directed``.
             numbers: Result of :meth:`pack`; ``None`` in training.
+            backend: How it is computed.
         """
         directed = edges.half_list is None
         edges = edges.directed if directed else edges.half_list
         index, dist, ptr = edges.index, edges.dist, edges.ptr
-        interval, basis = spline_basis(dist, self.cutoff, self.num_intervals)
+        interval, basis = spline_basis(dist, self.cutoff, self.num_intervals, backend=backend)
         if numbers is None:
             interval, first, count = spanned(interval, self.num_intervals)
             table, packed = self.tables.compute(first, count), None
         else:
+            assert numbers.packed is not None
             table, packed = numbers.table, numbers.packed[0]
             table = self.tables.with_gradient(table) if torch.is_grad_enabled() else table
         n_neighbors = self._count(index, dist.detach(), z.size(0), directed) if self.normalize else None
         if directed:
             graph = self._directed_graph(interval, index, ptr, z.size(0), table)
-            return directed_interactions(z, self.embedding, table, basis, graph, self.weights, n_neighbors)
+            arguments = z, self.embedding, table, basis, graph, self.weights, n_neighbors
+            return directed_interactions(*arguments, backend=backend)
         half_list = SplineGraph(interval, index[0], index[1], ptr)
         return interactions(
             z,
@@ -301,11 +311,13 @@ class ModelCache:
 
     def packed(self, facts: Facts) -> PotentialWeights:
         """Packed weights for evaluation, packed again if a weight has changed."""
+        blocks = facts.blocks
+        assert blocks is not None
         if self.detect_changes:
-            kept = facts.kept.get(facts.blocks.tensors, None, facts.blocks.pack)
-            return facts.blocks.pack() if kept is None else kept
+            kept = facts.kept.get(blocks.tensors, None, blocks.pack)
+            return blocks.pack() if kept is None else kept
         if self._packed is None:
-            self._packed = facts.blocks.pack()
+            self._packed = blocks.pack()
         return self._packed
 
     def represent(self, model: Any, z: Tensor, edges: Any, backend: Backend = "auto") -> Tensor | None:
@@ -322,10 +334,11 @@ class ModelCache:
         half_list, facts = edges.half_list, self.facts(model)
         dist = (edges.directed if half_list is None else half_list).dist
         plan = facts.plan(facts.request(z, dist, backend, half_list=half_list is not None))
-        if plan.program != _INTERACTIONS:
+        blocks = facts.blocks
+        if plan.program != _INTERACTIONS or blocks is None:
             return None
-        numbers = None if facts.blocks.training else self.packed(facts)
-        return facts.blocks.represent(z, edges, numbers)
+        numbers = None if blocks.training else self.packed(facts)
+        return blocks.represent(z, edges, numbers, backend)
 
     def prepare_potential(self, model: Any, z: Tensor, pos: Tensor, **asked: Any) -> PotentialWeights | None:
         """Weights for the program ``"potential"``; ``None`` if the call is to be computed otherwise.
@@ -346,4 +359,5 @@ class ModelCache:
 
 def run_potential(weights: PotentialWeights, *arguments: Any, strain: bool, backend: Backend) -> EnergyGradients | None:
     """The program ``"potential"``; see :func:`pyg_schnet.ops.potential.potential`."""
-    return potential(*arguments, weights, strain=strain, backend=backend)
+    compute: Any = potential
+    return compute(*arguments, weights, strain=strain, backend=backend)

@@ -6,20 +6,21 @@ changed; :data:`CALL_ROWS` examines each call. A row that finds a reason bars pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from pyg_schnet.nn.interaction import SchNetInteraction
 from pyg_schnet.nn.readout import MeanReadout, SumReadout
-from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_unmodified, modifications
+from pyg_schnet.ops.dispatch import Backend, is_dense_cpu, is_dense_gpu, refusal_of
 from pyg_schnet.ops.interactions import BlockWeights
+from pyg_schnet.ops.modules import is_unmodified, modifications
 
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
 
-PROGRAMS = ("potential", "interactions", "layers")
+PROGRAMS: tuple[Literal["potential", "interactions", "layers"], ...] = ("potential", "interactions", "layers")
 """Programs, the fastest first: energy and gradients of a small structure in one call; all interaction blocks in one
 call; each layer called separately, which nothing bars."""
 
@@ -36,19 +37,19 @@ class Parts(NamedTuple):
         readout: Maps features to the property.
     """
 
-    model: nn.Module
-    embedding: nn.Module
-    blocks: list[nn.Module]
-    readout: nn.Module
+    model: Any
+    embedding: Any
+    blocks: list[Any]
+    readout: Any
 
     @classmethod
     def of(cls, model: Any) -> Parts:
         """Parts of a model that has ``embedding``, ``blocks()`` and ``readout``."""
         return cls(model, model.embedding, model.blocks(), model.readout)
 
-    def different_blocks(self) -> dict[nn.Module, str]:
+    def different_blocks(self) -> dict[Any, str]:
         """Each block once, with its name."""
-        names: dict[nn.Module, str] = {}
+        names: dict[Any, str] = {}
         for k, block in enumerate(self.blocks):
             names.setdefault(block, f"interactions.{k}")
         return names
@@ -62,6 +63,8 @@ class Request(NamedTuple):
         followed: Whether anything but autograd records the computation.
         autocast: Whether autocast is enabled.
         in_memory: Whether atomic numbers and positions are in the memory of the CPU.
+        on_device: Whether they are computed with by the triton backend.
+        refusal: Why the triton backend does not take them from the device where they are; empty if it does.
         empty: Whether there are no atoms.
         same_precision: Whether positions, or distances, have the precision of the weights.
         known_elements: Whether every atomic number has an embedding, if that was checked.
@@ -76,6 +79,8 @@ class Request(NamedTuple):
     followed: bool = False
     autocast: bool = False
     in_memory: bool = True
+    on_device: bool = False
+    refusal: str = ""
     empty: bool = False
     same_precision: bool = True
     known_elements: bool = True
@@ -156,18 +161,20 @@ def _of_weights(parts: Parts) -> Iterator[str]:
         yield from _not_at_hand(tensors_of(block), name)
 
 
-def _not_at_hand(tensors: dict[str, Tensor | None], name: str) -> Iterator[str]:
+def _not_at_hand(tensors: Mapping[str, Tensor | None], name: str) -> Iterator[str]:
     for key, value in tensors.items():
         if value is None:
             yield f"{name}.{key} is missing"
-        elif not is_dense_cpu(value):
-            yield f"{name}.{key} is {value.dtype} on {value.device}, of type {type(value).__name__}"
+        elif not (is_dense_cpu(value) or is_dense_gpu(value)):
+            why = refusal_of(value.device)
+            why = "" if why is None else f"; {why}"
+            yield f"{name}.{key} is {value.dtype} on {value.device}, of type {type(value).__name__}{why}"
 
 
 def _of_sizes(parts: Parts) -> Iterator[str]:
     blocks = parts.different_blocks()
     shapes = {tuple(value.shape for value in weights_of(block)) for block in blocks}
-    dtypes = {value.dtype for block in blocks for value in tensors_of(block).values()}
+    dtypes = {value.dtype for block in blocks for value in tensors_of(block).values() if value is not None}
     if len(shapes) > 1:
         yield "interactions differ in size"
     if len(dtypes | {parts.embedding.weight.dtype}) > 1:
@@ -185,6 +192,12 @@ def _of_options(parts: Parts) -> Iterator[str]:
 def _of_model(parts: Parts) -> Iterator[str]:
     if not is_unmodified(parts.model):
         yield f"{type(parts.model).__name__} is subclassed, hooked or has a method of its own"
+
+
+def _of_place(parts: Parts) -> Iterator[str]:
+    device = parts.embedding.weight.device
+    if device.type != "cpu":
+        yield f"weights are on {device}, where energy and gradients are not computed in one call"
 
 
 def _of_mode(parts: Parts) -> Iterator[str]:
@@ -214,10 +227,11 @@ MODEL_ROWS = (  # later rows rely on the earlier ones
     Row("the embedding gives rows of its weights", _BOTH, _of_embedding),
     Row("blocks and all of their parts are of this package and unmodified", _BOTH, _of_blocks),
     Row("filters of all blocks are splined", _BOTH, _of_filters),
-    Row("weights are float32 or float64 in the memory of the CPU", _BOTH, _of_weights),
+    Row("weights are float32 or float64 where a backend has kernels", _BOTH, _of_weights),
     Row("blocks have the same sizes and precision", _BOTH, _of_sizes),
     Row("blocks have the same options and grid", _BOTH, _of_options),
     Row("the model itself is unmodified", _POTENTIAL, _of_model),
+    Row("the model is in the memory of the CPU", _POTENTIAL, _of_place),
     Row("everything is in evaluation mode", _POTENTIAL, _of_mode),
     Row("the readout is a sum or mean of one property, unmodified", _POTENTIAL, _of_readout),
 )
@@ -239,10 +253,17 @@ def _autocast(_: Facts, request: Request) -> Iterator[str]:
 
 
 def _atoms(facts: Facts, request: Request) -> Iterator[str]:
-    if request.empty or not request.in_memory:
+    if request.refusal:
+        yield f"backend 'triton' cannot be used: {request.refusal}"
+    elif request.empty or not (request.in_memory or request.on_device):
         yield "there are no atoms in the memory of the CPU"
-    if not request.same_precision:
+    if facts.blocks is not None and not request.same_precision:
         yield f"positions are not {facts.blocks.embedding.dtype}, as the weights are"
+
+
+def _place(_: Facts, request: Request) -> Iterator[str]:
+    if request.on_device:
+        yield "backend is 'triton', which computes the gradients by autograd"
 
 
 def _edges(_: Facts, request: Request) -> Iterator[str]:
@@ -276,7 +297,8 @@ CALL_ROWS = (
     Row("backend allows kernels", _BOTH, _backend),
     Row("only autograd follows what is computed", _BOTH, _followed),
     Row("autocast is off", _BOTH, _autocast),
-    Row("atoms are in the memory of the CPU, in the precision of the weights", _BOTH, _atoms),
+    Row("atoms are where a backend has kernels, in the precision of the weights", _BOTH, _atoms),
+    Row("the backend has the whole potential", _POTENTIAL, _place),
     Row("every edge is there in both directions", _POTENTIAL, _edges),
     Row("every element has an embedding", _INTERACTIONS, _elements),
     Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _gradients),

@@ -25,7 +25,7 @@ class Plan:
 
     program: Literal["potential", "interactions", "layers"]
     filters: Literal["spline", "exact", "mixed"]
-    backend: Literal["numba", "reference"]
+    backend: Literal["numba", "triton", "reference"]
     reasons: tuple[str, ...] = ()
 
 
@@ -46,5 +46,6 @@ def choose(facts: Facts, request: Request) -> Plan:
     place = next(k for k, program in enumerate(PROGRAMS) if program not in barred)
     faster = frozenset(PROGRAMS[:place])
     reasons = tuple(dict.fromkeys(reason for bars, reason in found if bars & faster))
-    by_kernels = request.backend != "reference" and request.in_memory and not request.followed
-    return Plan(PROGRAMS[place], facts.filters, "numba" if by_kernels else "reference", reasons)
+    backend = "triton" if request.on_device else "numba" if request.in_memory else "reference"
+    backend = "reference" if request.backend == "reference" or request.followed else backend
+    return Plan(PROGRAMS[place], facts.filters, backend, reasons)

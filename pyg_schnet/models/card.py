@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 from ase.data import chemical_symbols
 
@@ -73,7 +73,7 @@ def check_elements(card: dict[str, Any], numbers: Iterable[int]) -> None:
         raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(known)}")
 
 
-def unit_of(card: dict[str, Any], stated: str | None) -> str:
+def unit_of(card: Mapping[str, Any], stated: str | None) -> str:
     """Unit of the output of a model, from its card or the caller.
 
     Args:
@@ -95,4 +95,4 @@ def unit_of(card: dict[str, Any], stated: str | None) -> str:
             f"unit={stated!r} contradicts the model, which says {known!r}; leave unit out, then results are converted "
             'to eV and Å, or correct model.card["unit"]'
         )
-    return known if stated is None else stated
+    return cast(str, known) if stated is None else stated

@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from pyg_schnet import pretrained
 from pyg_schnet.models.card import check_card
 from pyg_schnet.models.reading import check_file, described, parse_json
 from pyg_schnet.models.structure import check_described
+from pyg_schnet.models.writing import write_whole
 
 FORMAT = 1
 """Version of the header format; increased when older versions could misread it."""
@@ -54,11 +55,11 @@ class CheckpointMixin:
     def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
         """Write the model to one file without pickle.
 
-        The file is written to a temporary name and then moved, so an interruption leaves the old file intact.
+        The file is written beside its place and then moved: an interruption or a full disk leaves the old one intact.
 
         Args:
             path: File to write, by convention ``*.safetensors``.
-            **card: Entries to add to :attr:`card`, for example ``target="U0", unit="eV"``.
+            **card: Entries to add to the attribute ``card``, for example ``target="U0", unit="eV"``.
 
         Returns:
             The path.
@@ -85,11 +86,9 @@ class CheckpointMixin:
             "units": {"length": "Å", "output": self.card.get("unit")},
             "card": self.card,
         }
-        state = {key: value.detach().contiguous() for key, value in self.state_dict().items()}
+        state = {key: value.detach().contiguous() for key, value in cast(torch.nn.Module, self).state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(save(state, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
-        os.replace(partial, path)
+        write_whole(path, save(state, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
         return path
 
     @classmethod
@@ -116,7 +115,7 @@ class CheckpointMixin:
             wanted = cls.__name__ if cls is not CheckpointMixin else " or ".join(sorted(known))
             raise ValueError(f"{path} holds a {header['class']}, expected a {wanted}")
         try:
-            model = found(**header["hyper_parameters"])
+            model: Any = found(**header["hyper_parameters"])
         except Exception as error:  # whatever a constructor says to arguments of any type
             given = header["hyper_parameters"]
             unknown = [name for name in given if name not in inspect.signature(found.__init__).parameters]
@@ -139,7 +138,7 @@ class CheckpointMixin:
 
     @classmethod
     def from_pretrained(cls, name: str, device: str | torch.device = "cpu") -> Any:
-        """Load one of the trained models of the package; :attr:`card` has its training data and errors.
+        """Load one of the trained models of the package; the attribute ``card`` has its training data and errors.
 
         Args:
             name: One of :func:`pyg_schnet.pretrained.available`.

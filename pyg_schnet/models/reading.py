@@ -108,7 +108,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_arrays(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, np.ndarray | None]:
+def read_arrays(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:
     """Arrays of a NumPy archive, ``.npz``; nothing in it is unpickled.
 
     Args:

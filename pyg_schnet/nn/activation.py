@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyg_schnet.ops import shifted_softplus
-from pyg_schnet.ops.dispatch import Backend, registered
+from pyg_schnet.ops.dispatch import Backend
+from pyg_schnet.ops.modules import registered
 
 __all__ = ["ShiftedSoftplus", "shifted_softplus"]
 

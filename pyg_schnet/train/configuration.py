@@ -88,7 +88,8 @@ def _reasons(text: str) -> Iterator[str]:
     sizes: dict[str, int | None] = {}  # of what an anchor stands for; None while it is open
     stack: list[_Collection] = []
     for event in yaml.parse(text, Loader=_LOADER):
-        line, size = event.start_mark.line + 1, 0
+        line = event.start_mark.line + 1
+        size: int | None = 0
         if isinstance(event, yaml.AliasEvent):
             size = sizes.get(event.anchor, 0)
             if size is None:

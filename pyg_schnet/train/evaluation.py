@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonargparse
 from lightning.pytorch import Trainer
@@ -95,7 +95,7 @@ def split_of_run(
         return Split.load(stated)
     found = split_of(network.card)
     if found is not None or beside is not None:
-        found = Split.load(beside) if found is None else found
+        found = Split.load(cast(Path, beside)) if found is None else found
         return replace(found, fingerprint=None)  # compared by check_untrained, whose words fit a model
     if given["data"].get("split") is not None:
         raise ValueError(
@@ -121,7 +121,7 @@ def _run_of(
         made.dataset,
         made.target,
         **{name: options[name] for name in ("num_train", "num_val", "num_test", "seed") if name in options},
-        split=split,
+        split=cast(Any, split),
         eval_batch_size=batch_size,
         test_dataset=made.get("test_dataset"),
     )

@@ -30,7 +30,7 @@ def note_split(split: Split, seed: int) -> dict[str, Any]:
     """
     sizes = [len(getattr(split, name)) for name in _PARTS]
     note = {"n_structures": split.n_structures, "sizes": sizes}
-    drawn = random_split_indices(split.n_structures, *sizes, seed)
+    drawn = random_split_indices(split.n_structures, sizes[0], sizes[1], sizes[2], seed)
     if all(np.array_equal(getattr(split, name), getattr(drawn, name)) for name in _PARTS):
         return {**note, "seed": seed}
     return {**note, "parts": _pack(split)}
@@ -71,10 +71,11 @@ def _noted(noted: dict[str, Any], card: dict[str, Any]) -> Split | None:
         raise ValueError(f"it has {len(sizes)} sizes, expected those of {', '.join(_PARTS)}")
     if "seed" in structures:
         _check_counts([structures["seed"]], 2**128)
-        drawn = random_split_indices(number, *sizes, structures["seed"])
+        drawn = random_split_indices(number, sizes[0], sizes[1], sizes[2], structures["seed"])
         return Split(drawn.train, drawn.val, drawn.test, number, fingerprint)
     parts = _unpack(structures["parts"], number)
-    found = Split(*(np.flatnonzero(parts == code) for code in (1, 2, 3)), number, fingerprint)
+    train, val, test = (np.flatnonzero(parts == code) for code in (1, 2, 3))
+    found = Split(train, val, test, number, fingerprint)
     if [len(getattr(found, name)) for name in _PARTS] != sizes:
         raise ValueError(f"its parts do not have {sizes} structures")
     return found
@@ -94,7 +95,8 @@ def _drawn(noted: dict[str, Any], data: dict[str, Any]) -> Split | None:
         return None
     sizes = [noted["num_train"], noted["num_val"], 0 if elsewhere else noted["num_test"]]
     _check_counts(sizes)
-    return replace(random_split_indices(sum(sizes), *sizes, data.get("seed", 0)), fingerprint=noted.get("fingerprint"))
+    drawn = random_split_indices(sum(sizes), sizes[0], sizes[1], sizes[2], data.get("seed", 0))
+    return replace(drawn, fingerprint=noted.get("fingerprint"))
 
 
 def together(splits: list[Split]) -> Split:

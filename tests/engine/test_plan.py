@@ -7,7 +7,7 @@ from pyg_schnet import DTNN, SchNet, load, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine import cache
 from pyg_schnet.engine.cache import Facts
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.engine.plan import Plan, choose
 
 from .models import POS, Z, make
@@ -99,7 +99,7 @@ def test_backend_is_a_way_and_no_option(tmp_path):
     model.backend = "auto"
     assert model.interactions[0].conv.backend == "auto"
     model.backend = "numba"
-    with pytest.raises(ValueError, match="backend must be one of auto, reference, numba, got 'cuda'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, reference, numba, triton, got 'cuda'"):
         model.backend = "cuda"
     assert load(model.save(tmp_path / "model.safetensors")).backend == "auto"
 

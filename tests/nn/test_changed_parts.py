@@ -7,7 +7,7 @@ from torch import nn
 from torch_geometric.nn.aggr import MaxAggregation, SumAggregation
 
 from pyg_schnet.nn import CFConv, CosineCutoff, DTNNConv, FilterNetwork, GaussianBasis, HardCutoff, SplineFilter
-from pyg_schnet.ops.dispatch import is_standard
+from pyg_schnet.ops.modules import is_standard
 
 F64 = torch.float64
 CUTOFF, N, F = 5.0, 8, 6

@@ -1,0 +1,124 @@
+"""GPUs as far as they can be seen without one: fake tensors of a CUDA device, and tensors without values."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from pyg_schnet import SchNet
+from pyg_schnet.derivatives import energy_forces_stress
+from pyg_schnet.ops import dispatch
+
+from .models import Z
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Fake tensors of a device, which count as dense ones there; what the triton backend says of it can be set."""
+    dispatch._warn_once.cache_clear()
+    triton = SimpleNamespace(
+        __name__="pyg_schnet.backends.triton", refusal=lambda device: triton.why, failure=lambda device: None, why=None
+    )
+    monkeypatch.setattr(dispatch, "_OWN_TYPES", (*dispatch._OWN_TYPES, FakeTensor))
+    monkeypatch.setattr(dispatch, "_triton", lambda: triton)
+    with FakeTensorMode():
+        yield triton
+    dispatch._warn_once.cache_clear()
+
+
+def inputs(batched=False, device="cuda"):
+    """Atoms of one structure, or two, and edges between all of each, as tensors without values."""
+    n = 2 * Z.size(0) if batched else Z.size(0)
+    made = {"device": device}
+    z, pos = torch.zeros(n, dtype=torch.int64, **made), torch.zeros(n, 3, **made)
+    index = torch.zeros(2, 7 * n, dtype=torch.int64, **made)
+    return (z, pos, torch.zeros(n, dtype=torch.int64, **made)), {"edge_index": index, "batch_size": 1 + batched}
+
+
+def model(**options):
+    """A model with fake weights on the device; builds of torch for CPUs copy nothing there, not even fake tensors."""
+    made = SchNet(16, 8, 2, num_gaussians=20, cutoff=4.0, **options).eval()
+    for part in made.modules():
+        for table in (part._parameters, part._buffers):
+            for name, value in table.items():
+                if value is not None:
+                    other = torch.empty(value.shape, device="cuda")
+                    table[name] = torch.nn.Parameter(other) if table is part._parameters else other
+    return made
+
+
+def test_plan_on_a_device(cuda):
+    arguments, edges = inputs()
+    plan = model().plan(*arguments, **edges)
+    assert (plan.program, plan.filters, plan.backend) == ("interactions", "spline", "triton")
+    plan = model().plan(*arguments, **edges, forces=True)
+    assert (plan.program, plan.backend) == ("interactions", "triton")
+    assert any("weights are on cuda:0" in why for why in plan.reasons)
+    assert any("computes the gradients by autograd" in why for why in plan.reasons)
+    assert model(backend="reference").plan(*arguments, **edges).backend == "reference"
+
+
+def test_plan_says_why_not(cuda):
+    arguments, edges = inputs()
+    cuda.why = "it needs compute capability 7.0 or higher, cuda:0 has 6.1"
+    with pytest.warns(RuntimeWarning, match="backend 'triton' is left for plain torch operations: it needs compute"):
+        plan = model().plan(*arguments, **edges)
+    assert (plan.program, plan.backend) == ("layers", "reference")
+    assert any("capability 7.0 or higher, cuda:0 has 6.1" in why for why in plan.reasons)
+    model().plan(*arguments, **edges)  # and says so once
+    with pytest.raises(ValueError, match="backend='triton' cannot be used: it needs compute capability"):
+        dispatch.kernels_for("triton", arguments[1])
+
+
+def test_one_warning_where_triton_is_missing(cuda, monkeypatch):
+    monkeypatch.setattr(dispatch, "_triton", lambda: "triton is not installed; pip install 'pyg_schnet[gpu]'")
+    pos = inputs()[0][1]
+    with pytest.warns(RuntimeWarning, match="triton is not installed") as caught:
+        assert dispatch.kernels_for("auto", pos) is dispatch.kernels_for("auto", pos) is None
+    assert len(caught) == 1
+    assert dispatch.refusal_of(pos.device) == "triton is not installed; pip install 'pyg_schnet[gpu]'"
+    with pytest.raises(ValueError, match="backend='triton' cannot be used: triton is not installed"):
+        dispatch.kernels_for("triton", pos)
+
+
+def test_tensors_of_two_places_are_not_taken(cuda):
+    with pytest.raises(ValueError, match="got some on cuda:0 and on cpu"):
+        dispatch.kernels_for("triton", inputs()[0][1], torch.zeros(3))
+    assert dispatch.kernels_for("auto", inputs()[0][1], torch.zeros(3)) is None
+    with pytest.raises(ValueError, match=r"takes dense tensors of float32 or float64 on a CUDA or ROCm device"):
+        dispatch.kernels_for("triton", inputs()[0][1].half())
+
+
+def test_operators_that_it_does_not_have_are_compositions(cuda):
+    cuda.mlp = None
+    pos = inputs()[0][1]
+    assert dispatch.kernels_for("triton", pos, needs="pool") is None
+    assert dispatch.kernels_for("triton", pos, needs="mlp") is cuda
+
+
+@pytest.mark.parametrize("filters", ["spline", "exact"])
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_reads_a_value_on_a_device(filters, training):
+    """The compositions of plain operations: energies, forces, and training on forces, of tensors without values."""
+    arguments, edges = inputs(batched=True, device="meta")
+    network = SchNet(16, 8, 2, num_gaussians=20, cutoff=4.0, filters=filters).to("meta").train(training)
+    energy, forces, _ = energy_forces_stress(network, *arguments, **edges, create_graph=training)
+    assert (energy.device.type, forces.shape) == ("meta", arguments[1].shape)
+    if training:
+        (energy.sum() + forces.square().sum()).backward()
+        assert all(value.grad is not None for value in network.interactions.parameters())
+
+
+def test_nothing_reads_a_value_of_crystals():
+    arguments, edges = inputs(batched=True, device="meta")
+    edges |= {
+        "edge_shift": torch.zeros(edges["edge_index"].size(1), 3, dtype=torch.int32, device="meta"),
+        "cell": torch.eye(3, device="meta").repeat(2, 1, 1),
+    }
+    network = SchNet(16, 8, 2, num_gaussians=20, cutoff=4.0).to("meta").eval()
+    edges["cell"].requires_grad_()
+    energy = network(*arguments, **edges)
+    (slope,) = torch.autograd.grad(energy.sum(), edges["cell"], create_graph=True)
+    slope.square().sum().backward()
+    assert slope.shape == (2, 3, 3)
