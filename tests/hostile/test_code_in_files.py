@@ -21,7 +21,7 @@ from pyg_schnet.cli import main
 from pyg_schnet.data import MD17, QM9, AtomsDataset, MaterialsDataset, Split, StructureStore
 from pyg_schnet.train import PropertyTask
 from pyg_schnet.train.configuration import check_run
-from pyg_schnet.train.last_checkpoint import check_checkpoint
+from pyg_schnet.train.last_checkpoint import read_checkpoint
 
 from ..train.conftest import SAMPLE
 from .spoiled import CARD, DATASET, model_file, refused, save_trap, structures, trap
@@ -309,7 +309,7 @@ def test_files_of_data_that_are_pickles_are_refused(kind, tmp_path, marker):
         "qm9_part1.csv": lambda path: QM9(tmp_path / "q", source=tmp_path, progress=False),
         "cache/processed/qm9-1.safetensors": lambda path: QM9(tmp_path / "cache", progress=False),
         "store/structures.json": lambda path: StructureStore(tmp_path / "store"),
-        "e.ckpt": lambda path: check_checkpoint(path, PropertyTask(pyg_schnet.SchNet(8, 8, 1, 8, 4.0))),
+        "e.ckpt": lambda path: read_checkpoint(path, PropertyTask(pyg_schnet.SchNet(8, 8, 1, 8, 4.0))),
     }
     for name, read in readers.items():
         path = plant(tmp_path / name)

@@ -628,7 +628,10 @@ WEIGHTS = {
         r"embedding\.weight is of torch\.int64, expected one of float16, bfloat16, float32, float64",
     ),
     "not a number": (lambda state: state["embedding.weight"][3].fill_(float("nan")), "NaN or infinite"),
-    "infinite": (lambda state: state["embedding.weight"][3].fill_(float("inf")), r"embedding\.weight has numbers that"),
+    "infinite": (
+        lambda state: state["embedding.weight"][3].fill_(float("inf")),
+        r"of embedding\.weight are NaN or infinite",
+    ),
 }
 
 
