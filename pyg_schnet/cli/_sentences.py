@@ -16,6 +16,7 @@ _NOISE = (
     r"Does not validate against any of the Union subtypes",
     r"Subtypes: \[.*?\](?=\s|$)",
     r"Errors:",
+    r"(?s)Subclass types expect one of:.*?(?=Given value|\Z)",
     r"Problem with given class_path '[^']*':",
     r"- Expected a <class 'NoneType'>",
     r"Given value type: .*",
