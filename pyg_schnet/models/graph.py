@@ -139,6 +139,9 @@ def prepare_edges(
         ValueError: If a graph cannot be built, see :func:`pyg_schnet.neighbors.radius_graph`, or
             edges of periodic structures come without ``edge_shift``.
     """
+    check_atoms(z, pos, batch)
+    if not is_followed():
+        check_batch_size(batch_size)
     given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
     found, directed = find_edges(z, pos, batch, cutoff, **given, batch_size=batch_size, backend=backend)
     measure = partial(_measure, pos, batch, cutoff, cell, backend)
