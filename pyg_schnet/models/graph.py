@@ -288,7 +288,7 @@ def _check_number(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> N
     for name, value, rows in (("cell", cell, 2), ("pbc", pbc, 1)):
         if value is None or (value.dim() == rows and batch_size <= 1):
             continue
-        if value.dim() != rows + 1 or value.size(0) != batch_size:
+        if value.dim() != rows + 1 or not 1 <= value.size(0) <= max(batch_size, 1):  # the last may have no atoms
             raise ValueError(f"{name} must have one row for each of {batch_size} structures; got {described(value)}")
 
 
