@@ -18,6 +18,7 @@ from torch import Tensor
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.data.structure import batch_near_origin
+from pyg_schnet.models.writing import write_whole, written
 
 _CHUNK = 10_000  # structures hashed at a time
 
@@ -93,9 +94,10 @@ class Split:
         arrays = {"train": self.train, "val": self.val, "test": self.test}
         if _format(path) == ".json":
             content = {"n_structures": self.n_structures, "fingerprint": self.fingerprint}
-            path.write_text(json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
+            write_whole(path, json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
         else:
-            np.savez_compressed(path, n_structures=self.n_structures, fingerprint=self.fingerprint or "", **arrays)
+            with written(path) as partial, open(partial, "wb") as file:
+                np.savez_compressed(file, n_structures=self.n_structures, fingerprint=self.fingerprint or "", **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Split:

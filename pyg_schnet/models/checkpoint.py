@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from pyg_schnet import pretrained
 from pyg_schnet.models.structure import check_described
+from pyg_schnet.models.writing import write_whole
 
 FORMAT = 1
 """Version of the header format; increased when older versions could misread it."""
@@ -46,7 +47,7 @@ class CheckpointMixin:
     def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
         """Write the model to one file without pickle.
 
-        The file is written to a temporary name and then moved, so an interruption leaves the old file intact.
+        The file is written beside its place and then moved: an interruption or a full disk leaves the old one intact.
 
         Args:
             path: File to write, by convention ``*.safetensors``.
@@ -78,9 +79,7 @@ class CheckpointMixin:
         }
         state = {key: value.detach().contiguous() for key, value in self.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(save(state, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
-        os.replace(partial, path)
+        write_whole(path, save(state, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
         return path
 
     @classmethod
