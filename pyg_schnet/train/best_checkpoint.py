@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch import callbacks
 
+from pyg_schnet.models.writing import written
+
 
 class ModelCheckpoint(callbacks.ModelCheckpoint):
     """Lightning's, which finds the best checkpoint again when its folder was moved, copied or renamed.
@@ -46,7 +48,6 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
         source = target if self.resumed_from is None else self.resumed_from / name
         if source.is_file() and os.path.abspath(source) != os.path.abspath(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f"{target.name}.{os.getpid()}")
-            shutil.copyfile(source, partial)
-            os.replace(partial, target)  # whole at every moment; each process of a run does the same
+            with written(target) as partial:  # each process of a run does the same
+                shutil.copyfile(source, partial)
         return str(target) if target.is_file() else ""

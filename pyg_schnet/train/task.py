@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -17,9 +16,9 @@ from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.nn import MAX_Z, sum_references
-from pyg_schnet.ops import total_norm
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
+from pyg_schnet.train.finite import FiniteModule
 from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
@@ -33,7 +32,7 @@ Pair = tuple[Tensor, Tensor]  # predicted, true
 SHOWN_EVERY = 10  # steps from one drawing of the progress bar to the next
 
 
-class PropertyTask(LightningModule):
+class PropertyTask(FiniteModule):
     r"""Learn one property of structures.
 
     The network learns the difference from references of the elements, in units of its spread:
@@ -327,6 +326,7 @@ class PropertyTask(LightningModule):
         add = (lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum")) if parallel else None
         means = self.errors.means(dict.fromkeys([*quantities, *terms]), add)
         self.errors = ErrorSums()
+        self.check_errors({f"{stage}/{name}_mae": mean.mae for name, mean in means.items()})
         if not self._has_own_loss() and any(name in means for name in terms):
             loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
             self.log(f"{stage}/loss", loss)
@@ -356,20 +356,6 @@ class PropertyTask(LightningModule):
         if self.domain is not None:
             renew(model.card, self.domain)
         return model
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip gradients as Lightning does; on CPUs, where looking is cheap, only those that are too large."""
-        by_norm = gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm")
-        if by_norm and self.device.type == "cpu":
-            gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
-            if total_norm([grad for grad in gradients if grad is not None]) <= gradient_clip_val:
-                return
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam (AdamW with weight decay) and the schedule, set again before every step."""
