@@ -276,7 +276,8 @@ def _train(cli: TrainCLI, signals: Signals) -> None:
     _say(ending_sentence(trainer))
     if not begun:  # all was done before
         _save_options(cli, run_dir)
-        task.load_state_dict(checkpoint["state_dict"])
+        if config.resume is not None:
+            task.load_state_dict(checkpoint["state_dict"])
     best_epoch = take_best(trainer, task)
     check_numbers(task, data)
     training = {**record.summary(trainer), "ended_by": ending_of(trainer), "best_epoch": best_epoch}

@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
 
+import numpy as np
+from torch.utils.data import BatchSampler, Sampler
+from torch_geometric.data import Batch
+
 from pyg_schnet.data import StructureLoader
 
 

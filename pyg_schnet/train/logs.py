@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from pyg_schnet.models.writing import write_whole
+from pyg_schnet.train.files import LOGS
 
 
 class TableWriter(ExperimentWriter):
@@ -96,8 +97,8 @@ def run_loggers(folder: str | os.PathLike[str]) -> list[TableLogger | BoardLogge
     Args:
         folder: Folder of the run.
     """
-    table = TableLogger(os.fspath(folder), name="logs")
-    return [table, BoardLogger(os.fspath(folder), name="logs", version=table.version)]
+    table = TableLogger(os.fspath(folder), name=LOGS)
+    return [table, BoardLogger(os.fspath(folder), name=LOGS, version=table.version)]
 
 
 def _rows(rows: list[dict[str, Any]], columns: list[str], *, header: bool) -> str:
