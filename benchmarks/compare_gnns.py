@@ -1,7 +1,7 @@
 """Which graph neural network predicts a property of QM9 best after the same time of training?
 
 All models learn from the same batches in the same order, by the same loss, optimiser and schedule, one after the other.
-What they are, and how to add one, is in ``gnns.py``; README.md says how to read the result.
+What they are, and how to add one, is in ``gnns.py``; examples/guides/models.md says how to read the result.
 
 Run: python benchmarks/compare_gnns.py --json gnns.json --plot gnns.pdf
 """

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from pyg_schnet import SchNet
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.geometry import edge_vectors
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress
-from pyg_schnet.engine.freeze import FrozenModel, copy_of, freeze
+from pyg_schnet.engine.frozen import FrozenModel, copy_of, freeze
 from pyg_schnet.models import AtomisticModel, load, prepare_edges
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.card import unit_of
+from pyg_schnet.models.graph import check_atoms
 from pyg_schnet.nn import MeanReadout, SumReadout
+from pyg_schnet.ops.checks import check_batch_size, check_finite, check_prediction, described, refuse_prediction
 from pyg_schnet.ops.dispatch import wide_dtype
 from pyg_schnet.units import dimension, factor
 
@@ -70,6 +73,8 @@ class Potential:
         (torch.Size([1]), torch.float64)
     """
 
+    model: Any  # frozen copy of a module, or a function
+
     @torch.inference_mode(False)  # weights made inside of it cannot be used for derivatives
     def __init__(
         self,
@@ -100,9 +105,10 @@ class Potential:
         self.element_energies: Tensor | None = None
         self.model = model
         if isinstance(model, nn.Module):
+            check_finite(model.state_dict().items())
             own = copy_of(model)
             if _is_sum_of_references(own):
-                self.element_energies = self.factor * pop_atomref(own).to(self.device)
+                self.element_energies = self.factor * cast(Tensor, pop_atomref(own)).to(self.device)
                 self.element_energies[0] = 0.0  # padding
             self.model = freeze(own).to(device=self.device, dtype=self.dtype)
 
@@ -145,9 +151,10 @@ class Potential:
         if forces or stress:
             self.check.derivatives("forces and stress")
         z, pos, batch, given = self._inputs(z, pos, batch, cell, pbc, edge_index, edge_shift, batch_size)
-        found = energy_forces_stress(self.model, z, pos, batch, **given, forces=forces, stress=stress)
+        found: Any = energy_forces_stress(self.model, z, pos, batch, **given, forces=forces, stress=stress)
+        _check_results(found)
         n_atoms = self._num_atoms(z, batch, found.energy.size(0))
-        scale = self.factor if n_atoms is None else self.factor * n_atoms  # of each structure
+        scale: Any = self.factor if n_atoms is None else self.factor * n_atoms  # of each structure
         of_atoms = scale if n_atoms is None or not forces else scale[_owner(z, batch)].unsqueeze(1)
         wide = wide_dtype(found.energy)
         return EnergyForcesStress(
@@ -167,6 +174,9 @@ class Potential:
         """
         z, pos, batch, given = self._inputs(z, pos, batch, **graph)
         energy = self.model(z, pos, batch, **given)
+        if not isinstance(energy, Tensor) or energy.dim() not in (1, 2):
+            raise ValueError(f"the model must return energies, [B] or [B, 1]; got {described(energy)}")
+        check_prediction(energy, "energy")
         energy = energy.squeeze(1) if energy.dim() == 2 else energy
         n_atoms = self._num_atoms(z, batch, energy.size(0))
         scale = self.factor if n_atoms is None else self.factor * n_atoms
@@ -182,11 +192,14 @@ class Potential:
         if getattr(self.model, "represent", None) is None or not _has_energy_readout(self.model):
             raise TypeError("energies of atoms are those of models of this package with a SumReadout or MeanReadout")
         z, pos, batch, given = self._inputs(z, pos, batch, **graph)
+        check_atoms(z, pos, batch)
         size = given.pop("batch_size", None)
         owner = _owner(z, batch)
         size = (int(owner.max()) + 1 if len(z) else 1) if size is None else size
+        check_batch_size(size)
         edges = prepare_edges(z, pos, owner, self.model.cutoff, **given, batch_size=size)
         values = self.model.readout.atom_values(self.model.represent(z, edges), z)[:, 0]
+        check_prediction(values, "energies of atoms")
         energies = self.factor * values.to(wide_dtype(values))
         return energies if self.element_energies is None else energies + self.element_energies[z, 0]
 
@@ -202,7 +215,10 @@ class Potential:
         batch_size: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]:
         """Inputs of the model, on its device and in its precision, without those that are ``None``."""
-        given = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+        given: dict[str, Any] = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+        for name, value in (("z", z), ("pos", pos), ("batch", batch), *given.items()):
+            if not isinstance(value, Tensor) and (value is not None or name in ("z", "pos")):
+                raise ValueError(f"{name} must be a tensor, got {described(value)}")
         given = {name: value.to(self.device) for name, value in given.items() if value is not None}
         if cell is not None:
             given["cell"] = given["cell"].to(self.dtype)
@@ -226,6 +242,13 @@ class Potential:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, {self.dtype}, device={str(self.device)!r})"
+
+
+def _check_results(found: EnergyForcesStress) -> None:
+    """Raise unless energies and derivatives are finite; on other devices than CPUs where they leave for the host."""
+    for name, value in zip(found._fields, found, strict=True):
+        if value is not None and value.is_cpu and not math.isfinite(float(value.sum())):
+            refuse_prediction(value, name)
 
 
 def source_of(model: Any) -> Any:

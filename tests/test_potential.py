@@ -11,7 +11,7 @@ from pyg_schnet import DTNN, InteractionGraph, SchNet, radius_graph
 from pyg_schnet import testing as contract
 from pyg_schnet.data import to_data
 from pyg_schnet.derivatives import hessian
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.models.domain import ENTRY, Coverage, Domain
 from pyg_schnet.nn import SumReadout
 from pyg_schnet.potential import Potential

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyModel
-from pyg_schnet.engine.freeze import FrozenModel, freeze
+from pyg_schnet.engine.frozen import FrozenModel, freeze
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.potential import EnergySource, Potential, Source, check_energy, place_of, source_of

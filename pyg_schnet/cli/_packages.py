@@ -8,7 +8,16 @@ from types import ModuleType
 
 from pyg_schnet.cli._quick import import_quickly, without_collection
 
-EXTRAS = {"train": "train", "test": "train", "predict": "train", "merge": "train", "analyze": "train,analysis"}
+EXTRAS = {
+    "train": "train",
+    "test": "train",
+    "predict": "train",
+    "merge": "train",
+    "audit": "train",
+    "analyze": "train,analysis",
+    "report": "train,plot",
+    "doctor": "train",
+}
 """Commands, and the optional packages of each."""
 
 

@@ -7,7 +7,7 @@ from pyg_schnet.cli._options import run_function
 
 def run(args: list[str]) -> None:
     """Run the command with its arguments."""
-    run_function("merge", merge_runs, args, needs="pyg_schnet.cli._merging")
+    run_function("merge", merge_runs, args, needs=["pyg_schnet.cli._merging"])
 
 
 def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, batch_size: int = 250) -> None:

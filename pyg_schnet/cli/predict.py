@@ -9,7 +9,7 @@ from pyg_schnet.cli._options import run_function
 
 def run(args: list[str]) -> None:
     """Run the command with its arguments."""
-    run_function("predict", predict_file, args, needs="pyg_schnet.cli._prediction")
+    run_function("predict", predict_file, args, needs=["pyg_schnet.cli._prediction"])
 
 
 def predict_file(

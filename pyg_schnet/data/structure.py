@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -219,7 +219,7 @@ def _moved(
     if largest > _FAR:
         origin = np.round(positions.max(0) / 2 + positions.min(0) / 2)
         moved = positions - origin
-        if pbc is not None and pbc.any() and np.abs(moved).max() > _FAR:
+        if pbc is not None and cell is not None and pbc.any() and np.abs(moved).max() > _FAR:
             moved = _near_the_cell(moved, cell, pbc)
         if np.abs(moved).max() < largest / 4:
             return moved, origin
@@ -248,7 +248,7 @@ def _check_occupancies(atoms: Atoms) -> None:
         )
 
 
-def _is_full(site: Mapping[str, object]) -> bool:
+def _is_full(site: Mapping[str, Any]) -> bool:
     """Whether a site has one element, entirely; ``"?"`` and ``"."`` of CIF say nothing."""
     if len(site) != 1:
         return False
@@ -270,21 +270,30 @@ def _complete(cell: np.ndarray, periodic: np.ndarray) -> np.ndarray:
 
 
 def check_cell(cell: np.ndarray, periodic: np.ndarray) -> None:
-    """Raise for lattice vectors of periodic directions that are too short to be in Å.
+    """Raise for lattice vectors of periodic directions that are too short, or angles too small, to be meant.
 
     Args:
         cell: Lattice vectors in rows in Å, shape ``[3, 3]``.
         periodic: Periodic directions, shape ``[3]``.
 
     Raises:
-        ValueError: If one is shorter than 0.1 Å.
+        ValueError: If one is shorter than 0.1 Å, or lattice planes are closer than that.
     """
     lengths = np.linalg.norm(cell, axis=1)
-    if (periodic & (lengths < _SHORT)).any():
+    if (periodic & ~(lengths >= _SHORT)).any():
         given = ", ".join(f"{length:.3g}" for length in lengths)
         raise ValueError(
             f"the structure has pbc={periodic.tolist()} but cell vectors of {given} Å, "
             f"expected at least {_SHORT} Å in periodic directions; are they in another unit?"
+        )
+    if periodic.sum() < 2:
+        return
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(_complete(cell, periodic)), axis=0)
+    if (periodic & ~(heights >= _SHORT)).any():
+        given = ", ".join(f"{height:.3g}" for height in heights[periodic])
+        raise ValueError(
+            f"the structure has pbc={periodic.tolist()} but lattice planes only {given} Å apart, expected at least "
+            f"{_SHORT} Å, cell={cell.tolist()}; are its angles in another unit?"
         )
 
 

@@ -10,6 +10,7 @@ from torch_geometric.transforms import BaseTransform
 from pyg_schnet.data._batch import set_slices, slices_of
 from pyg_schnet.data.atoms import positions_of
 from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.neighbors.backend import Backend
 
 MARK = "neighbor_list"
 """Attribute of structures whose edges :class:`NeighborList` made: cutoff in Å and number of edges, ``[B, 2]``."""
@@ -22,7 +23,7 @@ class NeighborList(BaseTransform):
     :class:`~pyg_schnet.data.StructureLoader`, is the fast way. Both attributes batch by PyG's rules for their names:
     the indices count on from structure to structure, the shifts are only joined. A third one, ``neighbor_list``
     ``[1, 2]``, notes the cutoff and the number of edges: by it training knows these edges from others, see
-    :func:`cutoff_of_edges`. Positions must not change afterwards, so take it as the last transform.
+    ``cutoff_of_edges``. Positions must not change afterwards, so take it as the last transform.
 
     Args:
         cutoff: Cutoff in Å.
@@ -42,7 +43,7 @@ class NeighborList(BaseTransform):
                 [0, 1]])
     """
 
-    def __init__(self, cutoff: float, periodic: bool | None = None, backend: str = "auto") -> None:
+    def __init__(self, cutoff: float, periodic: bool | None = None, backend: Backend = "auto") -> None:
         if not cutoff > 0:
             raise ValueError(f"cutoff must be a positive length in Å, got {cutoff!r}")
         self.cutoff, self.periodic, self.backend = float(cutoff), periodic, backend

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.structure import Structure
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.boundaries import check_origin
@@ -22,6 +22,7 @@ from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.nn import MAX_Z, DipoleReadout
+from pyg_schnet.ops.checks import refuse_prediction
 from pyg_schnet.potential import Potential, Source, predicts_energy, source_of
 from pyg_schnet.units import dimension, factor
 
@@ -128,6 +129,8 @@ class SchNetCalculator(Calculator):
         answers = [member(structure.z, structure.pos, graph, properties) for member in self.members]
         for name in answers[0]:
             values = np.stack([answer[name].cpu().numpy() for answer in answers])
+            if self.device.type != "cpu" or name == "dipole":  # those of potentials on CPUs were looked at
+                refuse_prediction(torch.from_numpy(values), name)
             self._store(name, values.mean(0))
             if len(answers) > 1 and name != "energies":
                 self._store(f"{name}_std", values.std(0))
@@ -197,8 +200,8 @@ class _Energies:
         """Results of a single structure, without batch dimension."""
         stress = "stress" in properties
         forces = stress or "forces" in properties
-        found = self.potential(z, pos, **graph, batch_size=1, forces=forces, stress=stress)
-        results = {"energy": found.energy[0]}
+        found: Any = self.potential(z, pos, **graph, batch_size=1, forces=forces, stress=stress)
+        results: dict[str, Any] = {"energy": found.energy[0]}
         if forces:
             results["forces"] = found.forces
         if stress:

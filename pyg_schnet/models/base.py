@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
 from pyg_schnet.nn import MAX_Z, Readout
 from pyg_schnet.nn.dense import reset_parameters
+from pyg_schnet.ops.checks import MOST_ROWS, check_batch_size, positive_length
 from pyg_schnet.ops.dispatch import Backend, is_cast
 
 NO_SCRIPT = (
@@ -50,7 +51,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
     ) -> None:
         super().__init__()
         self.hidden_channels = hidden_channels
-        self.cutoff = float(cutoff)
+        self.cutoff = positive_length(cutoff)
         self.card: dict[str, Any] = {}
         self.embedding = nn.Embedding(MAX_Z + 1, hidden_channels, padding_idx=0)
         self.interactions = nn.ModuleList(interactions)
@@ -61,7 +62,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     @property
     def num_interactions(self) -> int:
-        """Number T of interactions: that of the blocks, unless one block is shared by all interactions."""
+        """Number T of interactions, that of the blocks, unless one block is shared by all interactions."""
         n_blocks = len(self.interactions)
         return self._num_interactions if self.shared_weights and n_blocks == 1 else n_blocks
 
@@ -72,7 +73,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     @property
     def backend(self) -> Backend:
-        """How operators are computed: ``"auto"``, ``"reference"`` (plain torch), ``"numba"`` or ``"triton"``.
+        """How operators are computed, ``"auto"``, ``"reference"`` (plain torch), ``"numba"`` or ``"triton"``.
 
         It does not change the function of the model, so it is neither in ``config`` nor in files. Set it again after
         replacing parts. Edges are searched and sorted in one way with all of them, which has no rounding.
@@ -86,7 +87,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         self._backend = value
         for module in self.modules():
             if module is not self and getattr(module, "backend", value) != value:
-                module.backend = value
+                cast(Any, module).backend = value
 
     def plan(
         self,
@@ -237,10 +238,10 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             raise ValueError(
                 f"pos is {pos.dtype} but the weights are {dtype}; convert pos, or the model by model.to(dtype)"
             )
-        if batch_size is not None and (not isinstance(batch_size, (int, torch.SymInt)) or batch_size < 0):
-            raise ValueError(f"batch_size must be the number of structures, got {batch_size!r}")
         if batch_size is None:
             batch_size = 1 if batch is None else count_structures(batch)
+        elif type(batch_size) is not int or not 0 <= batch_size <= MOST_ROWS:
+            check_batch_size(batch_size)
         return torch.zeros_like(z) if batch is None else batch, batch_size
 
     def _check_differentiable(self) -> None:
@@ -256,7 +257,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     def _dtype(self) -> torch.dtype:
         """Precision of the embedding, or of the first parameter if the embedding was replaced."""
-        weight = getattr(self.embedding, "weight", None)
+        weight: Any = getattr(self.embedding, "weight", None)
         if not isinstance(weight, Tensor):  # quantised ones, for example, have a method of that name
             weight = next((value for value in self.parameters() if value.is_floating_point()), self.readout.scale)
         return weight.dtype
@@ -266,7 +267,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
         Args:
             z: Atomic numbers, shape ``[N]``.
-            edges: Edges of the batch, see :func:`pyg_schnet.models.graph.prepare_edges`.
+            edges: Edges of the batch, see :func:`pyg_schnet.models.prepare_edges`.
 
         Returns:
             Features, shape ``[N, hidden_channels]``.

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pyg_schnet.models.base import AtomisticModel
-from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
+from pyg_schnet.models.parts import (
+    check_options,
+    check_sizes,
+    describe_readout,
+    make_readout,
+    make_window,
+    refuse_pyg_arguments,
+)
 from pyg_schnet.nn import DTNNConv, DTNNInteraction, GaussianBasis, Readout, SumReadout
+from pyg_schnet.ops.checks import as_real, check_parameters
 
 
 class DTNN(AtomisticModel):
@@ -52,7 +60,13 @@ class DTNN(AtomisticModel):
         window: Literal["cosine", "hard"] = "hard",
         shared_weights: bool = True,
     ) -> None:
-        check_sizes(hidden_channels=hidden_channels, num_factors=num_factors)
+        num_interactions, hidden_channels, num_factors, num_gaussians = check_sizes(
+            num_interactions, hidden_channels=hidden_channels, num_factors=num_factors, num_gaussians=num_gaussians
+        )
+        check_options(shared_weights=shared_weights)
+        n_blocks = 1 if shared_weights else num_interactions
+        of_block = num_factors * (2 * hidden_channels + num_gaussians)
+        check_parameters(n_blocks * of_block + 100 * hidden_channels, "a DTNN")
         if isinstance(readout, str) and readout in ("sum", "add"):
             readout = SumReadout(hidden_channels, out_channels, activation="tanh")
         super().__init__(
@@ -68,13 +82,13 @@ class DTNN(AtomisticModel):
                         make_window(window, cutoff),
                     )
                 )
-                for _ in range(1 if shared_weights else num_interactions)
+                for _ in range(n_blocks)
             ],
             make_readout(readout, hidden_channels, out_channels),
         )
         self.num_factors = num_factors
         self.num_gaussians = num_gaussians
-        self.gamma = gamma
+        self.gamma = None if gamma is None else as_real(gamma)
         self.window = window
         self.shared_weights = shared_weights
 

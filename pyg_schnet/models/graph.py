@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from torch_geometric.index import index2ptr
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MAX_Z
 from pyg_schnet.nn._inputs import as_edge_index
-from pyg_schnet.ops import close_pairs_once, edge_lengths, half_list
+from pyg_schnet.ops import close_pairs_once, edge_lengths
+from pyg_schnet.ops.checks import check_batch_size, check_edge_shift, check_index, described
 from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for
+from pyg_schnet.ops.half_list import halve
 
 
 class Graph(NamedTuple):
@@ -27,7 +29,7 @@ class Graph(NamedTuple):
         dist: Distances in Å from the search, not differentiable, shape ``[E]``; ``None`` if not known.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     ptr: Tensor | None = None
     edge_shift: Tensor | None = None
     dist: Tensor | None = None
@@ -42,7 +44,7 @@ class MeasuredGraph(NamedTuple):
         ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` if edges are not known to be sorted.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     dist: Tensor
     ptr: Tensor | None = None
 
@@ -81,6 +83,7 @@ class Edges:
     def directed(self) -> MeasuredGraph:
         """All edges."""
         if self._directed is None:
+            assert self._measure is not None
             self._directed = self._measure()
         return self._directed
 
@@ -164,7 +167,7 @@ def find_edges(
         A half list, or ``None`` if kernels do not use one or an edge has no opposite one; and a function that returns
         all edges.
     """
-    edge_index, edge_shift = _check_given(pos, edge_index, edge_shift, cell, pbc)
+    edge_index, edge_shift = _check_given(pos, edge_index, edge_shift, cell, pbc, batch_size)
     use_half_list = kernels_for(backend, z, pos, needs="half_list") is not None and not _has_padding(z)
     if edge_index is not None:
         graph = Graph(edge_index, None, edge_shift)
@@ -178,6 +181,8 @@ def find_edges(
     else:
         graph = _search(pos, batch, cutoff, batch_size, cell=cell, pbc=pbc)
     half = _half_list(graph, z.size(0)) if use_half_list else None
+    if edge_index is not None:
+        _check_ends(edge_index if half is None else half.index, batch, batch_size, is_checked=half is not None)
     return half, lambda: graph
 
 
@@ -190,7 +195,7 @@ def is_open(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> bool:
     return is_at_hand(pbc) and not bool(pbc.any())
 
 
-def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattice: Tensor | None) -> Graph:
+def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattice: Any) -> Graph:
     """The complete radius graph; with ``cell`` and ``pbc`` that of periodic structures."""
     found = radius_graph(pos, cutoff, batch, batch_size=batch_size, **lattice)
     index, shift = found if lattice else (found, None)
@@ -199,7 +204,7 @@ def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattic
 
 def _half_list(graph: Graph, num_atoms: int) -> Graph | None:
     """One edge of each pair of directions; ``None`` if there is no half list."""
-    found = half_list(graph.index, graph.ptr, graph.edge_shift, num_atoms)
+    found = halve(graph.index, graph.ptr, graph.edge_shift, num_atoms)
     if found is None:
         return None
     shift = graph.edge_shift
@@ -231,34 +236,81 @@ def _has_padding(z: Tensor) -> bool:
 
 
 def _check_given(
-    pos: Tensor, edge_index: Tensor | None, edge_shift: Tensor | None, cell: Tensor | None, pbc: Tensor | None
+    pos: Tensor,
+    edge_index: Tensor | None,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    pbc: Tensor | None,
+    batch_size: int,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Given edges with the types that kernels take; raises unless shapes, types and the lattice fit."""
-    if cell is not None and cell.dtype != pos.dtype:
-        raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
+    if cell is not None:
+        _check_cell(cell, pos)
     if edge_index is None:
         if edge_shift is not None:
             raise ValueError("edge_shift belongs to given edges; pass edge_index as well, or leave both out")
         return None, None
     edge_index = as_edge_index(edge_index)
-    _check_lattice(edge_index.size(1), edge_shift, cell)
+    if edge_shift is not None:
+        check_edge_shift(edge_shift, edge_index.size(1))
+        if cell is None:
+            raise ValueError(
+                "edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None"
+            )
+        if edge_shift.dtype in (torch.int8, torch.int16):  # as data sets may keep them
+            edge_shift = edge_shift.to(torch.int32)
+    _check_number(cell, pbc, batch_size)
+    for name, value in (("edge_index", edge_index), ("edge_shift", edge_shift), ("cell", cell), ("pbc", pbc)):
+        if value is not None and value.device != pos.device:
+            raise ValueError(f"{name} must be on the device of pos ({pos.device}), got {value.device}")
     _check_crossings(edge_index, edge_shift, pbc)
-    if edge_shift is not None and edge_shift.dtype in (torch.int8, torch.int16):  # as data sets may keep them
-        edge_shift = edge_shift.to(torch.int32)
     return edge_index, edge_shift
 
 
-def _check_lattice(n_edges: int, edge_shift: Tensor | None, cell: Tensor | None) -> None:
-    """Raise unless shifts and cell of given edges have the shapes that they need."""
-    if edge_shift is not None and edge_shift.shape != (n_edges, 3):
+def _check_cell(cell: Tensor, pos: Tensor) -> None:
+    """Raise unless lattice vectors have the shape and the type that they need."""
+    if not isinstance(cell, Tensor) or cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3):
+        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {described(cell)}")
+    if cell.dtype != pos.dtype:
+        raise ValueError(f"cell and pos must have the same dtype, got {cell.dtype} and {pos.dtype}; convert one")
+
+
+def _check_number(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> None:
+    """Raise unless there are as many cells and boundaries as structures."""
+    if pbc is not None and (not isinstance(pbc, Tensor) or pbc.dtype != torch.bool or pbc.shape[-1:] != (3,)):
         raise ValueError(
-            f"edge_shift must count the lattice vectors crossed by each of the {n_edges} edges, [E, 3]; "
-            f"got {list(edge_shift.shape)}"
+            f"pbc must be a tensor of booleans, one row of 3 for each structure, [B, 3]; got {described(pbc)}"
         )
-    if cell is not None and (cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3)):
-        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
-    if edge_shift is not None and cell is None:
-        raise ValueError("edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None")
+    if is_followed():  # sizes may be symbols
+        return
+    for name, value, rows in (("cell", cell, 2), ("pbc", pbc, 1)):
+        if value is None or (value.dim() == rows and batch_size <= 1):
+            continue
+        if value.dim() != rows + 1 or value.size(0) != batch_size:
+            raise ValueError(f"{name} must have one row for each of {batch_size} structures; got {described(value)}")
+
+
+def _check_ends(edge_index: Tensor, batch: Tensor, batch_size: int, *, is_checked: bool) -> None:
+    """Raise unless edges connect atoms that there are, of the same structure; values are read on CPUs only.
+
+    Args:
+        edge_index: Ends of all edges, or of those of a half list, shape ``[2, E]``.
+        batch: Structure of each atom, shape ``[N]``.
+        batch_size: Number of structures.
+        is_checked: Whether the ends are known to be atoms.
+    """
+    if not is_at_hand(edge_index):
+        return
+    if not is_checked:
+        check_index(edge_index, batch.size(0), batch.size(0))
+    if batch_size > 1 and is_at_hand(batch):
+        first, second = (batch.index_select(0, ends) for ends in edge_index)
+        if not torch.equal(first, second):
+            edge = int((first != second).nonzero()[0])
+            raise ValueError(
+                f"edges must connect atoms of the same structure; atoms {edge_index[:, edge].tolist()} are of "
+                f"structures {int(first[edge])} and {int(second[edge])}; count the atoms of structures before it"
+            )
 
 
 def _check_crossings(edge_index: Tensor, edge_shift: Tensor | None, pbc: Tensor | None) -> None:
@@ -285,25 +337,21 @@ def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:
     """
     for name, value, meaning in (("z", z, "atomic numbers, [N] of int64"), ("pos", pos, "positions in Å, [N, 3]")):
         if not isinstance(value, Tensor):
-            raise ValueError(f"{name} must be a tensor of {meaning}; got {_kind(value)}")
+            missing = ", the data have none" if value is None else ""
+            raise ValueError(f"{name} must be a tensor of {meaning}; got {described(value)}{missing}")
     if z.dim() != 1 or z.dtype != torch.int64:
-        raise ValueError(
-            f"z must hold one atomic number for each atom, [N] of int64; got {tuple(z.shape)} of {z.dtype}"
-        )
+        raise ValueError(f"z must hold one atomic number for each atom, [N] of int64; got {described(z)}")
     if pos.shape != (z.size(0), 3) or not pos.is_floating_point():
         raise ValueError(
-            f"pos must hold one position in Å for each of the {z.size(0)} atoms, [N, 3]; "
-            f"got {tuple(pos.shape)} of {pos.dtype}"
+            f"pos must hold one position in Å for each of the {z.size(0)} atoms, [N, 3]; got {described(pos)}"
         )
-    if batch is not None and (batch.shape != z.shape or batch.dtype != torch.int64):
+    if batch is not None and (not isinstance(batch, Tensor) or batch.shape != z.shape or batch.dtype != torch.int64):
         raise ValueError(
-            f"batch must name the structure of each of the {z.size(0)} atoms, [N] of int64; "
-            f"got {tuple(batch.shape)} of {batch.dtype}"
+            f"batch must name the structure of each of the {z.size(0)} atoms, [N] of int64; got {described(batch)}"
         )
-
-
-def _kind(value: object) -> str:
-    return "None, the data have none" if value is None else f"a {type(value).__name__}"
+    if z.device != pos.device or (batch is not None and batch.device != pos.device):
+        others = {str(x.device) for x in (z, batch) if x is not None}
+        raise ValueError(f"z and batch must be on the device of pos ({pos.device}), got {', '.join(sorted(others))}")
 
 
 def embed(embedding: torch.nn.Embedding, z: Tensor) -> Tensor:
@@ -326,4 +374,6 @@ def count_structures(batch: Tensor) -> int:
         raise ValueError(
             "torch.jit.trace would keep the number of structures of this batch for all others; pass batch_size"
         )
-    return int(batch.max()) + 1 if batch.numel() > 0 else 1
+    found = int(batch.max()) + 1 if batch.numel() > 0 else 1
+    check_batch_size(found)
+    return found

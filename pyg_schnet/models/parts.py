@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 from torch import nn
 from torch_geometric.nn.aggr import Aggregation
 
@@ -21,6 +21,10 @@ from pyg_schnet.nn import (
     Readout,
     SumReadout,
 )
+from pyg_schnet.ops.checks import shown, whole_number, whole_numbers
+
+MOST_INTERACTIONS = 1000
+"""Largest number of interactions of a model."""
 
 WINDOWS: dict[str, type[nn.Module]] = {"cosine": CosineCutoff, "hard": HardCutoff}
 READOUTS: dict[str, type[Readout]] = {
@@ -83,7 +87,7 @@ def make_window(window: str, cutoff: float) -> nn.Module:
         >>> make_window("cosine", 5.0)
         CosineCutoff(5.0 Å)
     """
-    if window not in WINDOWS:
+    if not isinstance(window, str) or window not in WINDOWS:
         raise ValueError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}")
     return WINDOWS[window](cutoff)
 
@@ -105,10 +109,10 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
         >>> make_readout("mean", 64, 1)
         MeanReadout(hidden_channels=64, out_channels=1, activation='ssp')
     """
-    if isinstance(out_channels, bool) or not isinstance(out_channels, int) or out_channels < 1:
-        raise ValueError(
-            f"out_channels must be the number of properties, at least 1; got {out_channels!r}. {_LIKE_PYG}"
-        )
+    try:
+        out_channels = whole_number(out_channels, "out_channels")
+    except ValueError as error:
+        raise ValueError(f"{error}; it is the number of properties. {_LIKE_PYG}") from None
     if isinstance(readout, str):
         if readout not in READOUTS:
             raise ValueError(f"readout must be a module or one of {', '.join(READOUTS)}, got {readout!r}")
@@ -132,18 +136,28 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
     return readout
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raise unless numbers of features are positive integers.
+def check_sizes(num_interactions: int, **sizes: int) -> list[int]:
+    """Sizes of a model as ``int``, the number of interactions first.
 
     Raises:
-        ValueError: If one is not a whole number of at least 1.
+        ValueError: If one is not a whole number of at least 1, or too large.
 
     Example:
-        >>> check_sizes(hidden_channels=64)
+        >>> check_sizes(6, hidden_channels=64)
+        [6, 64]
     """
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, got {size!r}")
+    return [whole_number(num_interactions, "num_interactions", most=MOST_INTERACTIONS), *whole_numbers(**sizes)]
+
+
+def check_options(**options: bool) -> None:
+    """Raise a ValueError unless switches are ``True`` or ``False``; text such as ``"no"`` would count as true.
+
+    Example:
+        >>> check_options(normalize=True)
+    """
+    for name, value in options.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} must be True or False, got {shown(value)}")
 
 
 def _from_description(description: dict[str, Any]) -> Readout:
@@ -151,9 +165,13 @@ def _from_description(description: dict[str, Any]) -> Readout:
         arguments = description.get("init_args") or {}
         description = {"class": str(description["class_path"]).rsplit(".", 1)[-1], **arguments}
     name = description.get("class")
-    if name not in _READOUT_CLASSES:
+    if not isinstance(name, str) or name not in _READOUT_CLASSES:
         raise ValueError(f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {name!r}")
-    return _READOUT_CLASSES[name](**{key: value for key, value in description.items() if key != "class"})
+    cls, arguments = _READOUT_CLASSES[name], {key: value for key, value in description.items() if key != "class"}
+    unknown = [key for key in arguments if key not in inspect.signature(cls).parameters]
+    if unknown:
+        raise ValueError(f"{name} has no argument {', '.join(map(str, unknown))}")
+    return cls(**arguments)
 
 
 def _check_readout(readout: Any) -> None:

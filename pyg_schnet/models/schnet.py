@@ -10,9 +10,18 @@ from pyg_schnet.engine.cache import ModelCache, run_potential
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.convert import Conversions
 from pyg_schnet.models.graph import Edges, find_edges
-from pyg_schnet.models.parts import check_sizes, describe_readout, make_readout, make_window, refuse_pyg_arguments
+from pyg_schnet.models.parts import (
+    check_options,
+    check_sizes,
+    describe_readout,
+    make_readout,
+    make_window,
+    refuse_pyg_arguments,
+)
 from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteraction, num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, Filters
+from pyg_schnet.nn.spline import check_num_grid_points
+from pyg_schnet.ops.checks import as_real, check_parameters
 from pyg_schnet.ops.dispatch import Backend
 from pyg_schnet.ops.modules import registered
 from pyg_schnet.ops.potential import EnergyGradients
@@ -56,7 +65,7 @@ class SchNet(Conversions, AtomisticModel):
             mode and for any structures. Errors are at most about 1e-6 of the energies and 1e-5 of the largest force in
             evaluation, and ten times that in training.
         num_grid_points: Number of grid points of the table; ``None`` takes as many as these errors need.
-        backend: How operators are computed, see :attr:`backend`.
+        backend: How operators are computed, see :attr:`~pyg_schnet.models.AtomisticModel.backend`.
 
     Example:
         >>> import torch
@@ -87,7 +96,18 @@ class SchNet(Conversions, AtomisticModel):
         num_grid_points: int | None = None,
         backend: Backend = "auto",
     ) -> None:
-        check_sizes(hidden_channels=hidden_channels, num_filters=num_filters)
+        num_interactions, hidden_channels, num_filters, num_gaussians = check_sizes(
+            num_interactions, hidden_channels=hidden_channels, num_filters=num_filters, num_gaussians=num_gaussians
+        )
+        check_options(
+            trainable_gaussians=trainable_gaussians,
+            normalize=normalize,
+            activate_filters=activate_filters,
+            shared_weights=shared_weights,
+        )
+        n_blocks = 1 if shared_weights else num_interactions
+        widths = hidden_channels + num_filters
+        check_parameters(n_blocks * (widths**2 + num_filters * num_gaussians) + 100 * hidden_channels, "a SchNet")
         super().__init__(
             hidden_channels,
             num_interactions,
@@ -105,32 +125,32 @@ class SchNet(Conversions, AtomisticModel):
                     filters=filters,
                     num_grid_points=num_grid_points,
                 )
-                for _ in range(1 if shared_weights else num_interactions)
+                for _ in range(n_blocks)
             ],
             make_readout(readout, hidden_channels, out_channels),
         )
         self.num_filters = num_filters
         self.num_gaussians = num_gaussians
-        self.gamma = gamma
+        self.gamma = None if gamma is None else as_real(gamma)
         self.trainable_gaussians = trainable_gaussians
         self.window = window
         self.normalize = normalize
         self.activate_filters = activate_filters
         self.shared_weights = shared_weights
-        self.num_grid_points = num_grid_points
+        self.num_grid_points = check_num_grid_points(num_grid_points)
         self._chosen_filters = filters
         self._engine = ModelCache()
         self.backend = backend
 
     @property
     def filters(self) -> Filters:
-        """Which filters are computed: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        """Which filters are computed, ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         chosen = {conv.filters for conv in self._convolutions()}
         return chosen.pop() if len(chosen) == 1 else self._chosen_filters
 
     @filters.setter
     def filters(self, value: Filters) -> None:
-        if value not in ("auto", "exact", "spline"):
+        if not isinstance(value, str) or value not in ("auto", "exact", "spline"):
             raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
         for conv in self._convolutions():
             conv.filters = value
@@ -183,10 +203,10 @@ class SchNet(Conversions, AtomisticModel):
             strain: Whether to compute the gradient with respect to strain.
 
         Returns:
-            Energies and gradients, not differentiable; ``None`` if autograd is needed (:meth:`plan` has the reasons).
+            Energies and gradients, not differentiable; ``None`` if autograd is needed (``plan`` has the reasons).
 
         Raises:
-            ValueError: If shapes or types do not fit, as in :meth:`forward`.
+            ValueError: If shapes or types do not fit, as in :meth:`~pyg_schnet.models.AtomisticModel.forward`.
 
         Example:
             >>> import torch

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.ops import pointer_of_sorted
+from pyg_schnet.ops.checks import check_batch_size, shown
 from pyg_schnet.ops.dispatch import list_of
 
 
@@ -29,14 +30,6 @@ class Structures(NamedTuple):
     def n_points(self) -> Tensor:
         """Points of each structure, shape ``[B]``."""
         return self.ptr.diff()
-
-
-def check_cutoff(cutoff: float, name: str = "cutoff") -> float:
-    """Return ``cutoff`` as a float, or raise ``ValueError`` if it is not a positive finite length."""
-    value = float(cutoff)
-    if not math.isfinite(value) or value <= 0.0:
-        raise ValueError(f"{name} must be a positive finite length in Å, got {cutoff!r}")
-    return value
 
 
 def check_positions(pos: Tensor, name: str = "pos") -> Tensor:
@@ -76,13 +69,17 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
             ``batch_size`` is too small.
     """
     n = pos.size(0)
+    if batch_size is not None:
+        check_batch_size(batch_size)
     if batch is None:
-        n_structures = 1 if batch_size is None else int(batch_size)
+        n_structures = 1 if batch_size is None else batch_size
         if n_structures < 1 and n > 0:
             raise ValueError(f"batch_size must be at least 1 for {n} atoms, got {batch_size}")
         ptr = torch.full((n_structures + 1,), n, dtype=torch.int64, device=pos.device)
         ptr[0] = 0
         return Structures(pos, torch.zeros(n, dtype=torch.int64, device=pos.device), ptr)
+    if not isinstance(batch, Tensor):
+        raise ValueError(f"{name} must be a tensor, the structure of each of {n} atoms; got a {type(batch).__name__}")
     if batch.dim() != 1 or batch.numel() != n:
         raise ValueError(f"{name} must hold one structure index for each of {n} atoms, got shape {list(batch.shape)}")
     if batch.dtype not in (torch.int64, torch.int32):
@@ -93,9 +90,9 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
     if n == 0:
         return Structures(pos, batch, torch.zeros(int(batch_size or 0) + 1, dtype=torch.int64, device=pos.device))
     if batch_size is not None:
-        ptr = pointer_of_sorted(batch, int(batch_size))
-        if ptr is not None:
-            return Structures(pos, batch, ptr)
+        known = pointer_of_sorted(batch, int(batch_size))
+        if known is not None:
+            return Structures(pos, batch, known)
     # one transfer from the device instead of three
     first, last, n_descents = list_of(torch.stack([batch[0], batch[-1], (batch[1:] < batch[:-1]).sum()]))
     if n_descents > 0:
@@ -110,6 +107,7 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
             f"batch_size must be at least {last + 1}, the largest index in {name} plus one, got {batch_size}"
         )
     n_structures = last + 1 if batch_size is None else int(batch_size)
+    check_batch_size(n_structures)
     return Structures(pos, batch, _offsets(batch, n_structures))
 
 
@@ -137,6 +135,8 @@ def check_cell(
         raise ValueError(
             "cell was given without pbc; state the periodic axes, for example pbc=torch.tensor([True, True, True])"
         )
+    if not isinstance(cell, Tensor):
+        raise ValueError(f"cell must be a tensor [B, 3, 3], rows in Å, got a {type(cell).__name__}")
     if cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3):
         raise ValueError(f"cell must have shape [B, 3, 3] or [3, 3], rows in Å, got {list(cell.shape)}")
     if cell.dtype != pos.dtype:
@@ -145,7 +145,10 @@ def check_cell(
         )
     if cell.device != pos.device:
         raise ValueError(f"cell must be on the device of pos ({pos.device}), got {cell.device}")
-    pbc = torch.as_tensor(pbc, device=pos.device)
+    try:
+        pbc = torch.as_tensor(pbc, device=pos.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"pbc must be booleans, one for each of three axes, got {shown(pbc)}") from None
     if pbc.dtype != torch.bool:
         raise ValueError(f"pbc must be boolean, got {pbc.dtype}; use pbc.bool()")
     cell = cell.detach().reshape(-1, 3, 3)

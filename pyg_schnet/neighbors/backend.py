@@ -13,7 +13,7 @@ VESIN_TO = 200_000  # atoms beyond which it is not any more: torch works through
 
 def choose_backend(backend: str, structures: Structures, periodic: bool) -> str:
     """Resolve ``"auto"`` by boundaries, device and mean size; raise ``ValueError`` for an unknown name."""
-    if backend not in get_args(Backend):
+    if not isinstance(backend, str) or backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(map(repr, get_args(Backend)))}, got {backend!r}")
     if backend != "auto":
         return backend

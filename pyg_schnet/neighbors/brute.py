@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_schnet.ops.checks import check_batch_size, described, positive_length
+
+_MOST_IMAGES = 10**6  # of an atom
+
 
 def brute_radius_graph(
     pos: Tensor,
@@ -44,6 +48,8 @@ def brute_radius_graph(
         tensor([[1, 0],
                 [0, 1]])
     """
+    _check(pos, batch, cell, pbc)
+    cutoff = positive_length(cutoff)
     r = pos.detach().cpu().numpy()
     structure = np.zeros(len(r), dtype=int) if batch is None else batch.cpu().numpy()
     n_cells = 1 if batch is None else int(structure.max(initial=-1)) + 1
@@ -53,6 +59,11 @@ def brute_radius_graph(
     for k in range(n_cells):
         inverse = np.linalg.pinv(np.where(periodic[k][:, None], cells[k], 0.0).astype(np.float64))
         reach = cutoff * np.linalg.norm(inverse, axis=0)  # cutoff over the distance of lattice planes; 0 if open
+        if (n_images := np.prod(2 * reach + 1)) > _MOST_IMAGES or (periodic[k] & (reach == 0)).any():
+            raise ValueError(
+                f"structure {k} has {n_images:.3g} lattice images within the cutoff, or a cell vector of zero, "
+                f"cell={cells[k].tolist()}; at most {_MOST_IMAGES:.0e} are tried"
+            )
         frac = r.astype(np.float64) @ inverse
         atoms = np.flatnonzero(structure == k)
         for i, j in itertools.product(atoms, atoms):
@@ -61,6 +72,19 @@ def brute_radius_graph(
                     edges.append((int(i), int(j), *shift))
     table = torch.tensor(sorted(edges), dtype=torch.int64).reshape(-1, 5)
     return table[:, [1, 0]].T.contiguous(), table[:, 2:]
+
+
+def _check(pos: Tensor, batch: Tensor | None, cell: Tensor | None, pbc: Tensor | None) -> None:
+    if not isinstance(pos, Tensor) or pos.dim() != 2 or pos.size(1) != 3 or not bool(torch.isfinite(pos).all()):
+        raise ValueError(f"pos must be a tensor of finite positions in Å, [N, 3]; got {described(pos)}")
+    if batch is not None and (batch.shape != pos.shape[:1] or (batch.numel() > 0 and int(batch.min()) < 0)):
+        raise ValueError(f"batch must name the structure of each of the {pos.size(0)} atoms from 0 on, [N]")
+    if batch is not None and batch.numel() > 0:
+        check_batch_size(int(batch.max()) + 1)
+    if (cell is None) != (pbc is None):
+        raise ValueError("cell and pbc belong together; pass both, or neither for open boundaries")
+    if cell is not None and not bool(torch.isfinite(cell).all()):
+        raise ValueError(f"cell must be finite, in Å, got {cell.tolist()}")
 
 
 def edge_tuples(edge_index: Tensor, edge_shift: Tensor | None = None) -> list[tuple[int, ...]]:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.neighbors._checks import check_cutoff
 from pyg_schnet.neighbors.backend import Backend
 from pyg_schnet.neighbors.radius import radius_graph
+from pyg_schnet.ops.checks import positive_length
 
 
 class InteractionGraph(torch.nn.Module):
@@ -34,7 +34,7 @@ class InteractionGraph(torch.nn.Module):
 
     def __init__(self, cutoff: float, backend: Backend = "auto"):
         super().__init__()
-        self.cutoff = check_cutoff(cutoff)
+        self.cutoff = positive_length(cutoff)
         self.backend = backend
 
     def forward(self, pos: Tensor, batch: Tensor | None = None) -> tuple[Tensor, Tensor]:

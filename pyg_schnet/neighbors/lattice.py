@@ -83,6 +83,40 @@ def open_lattice(batch_size: int, like: Tensor) -> Lattice:
     return Lattice.from_cell(cell, torch.zeros(batch_size, 3, dtype=torch.bool, device=like.device))
 
 
+MOST_IMAGES = 10**7
+"""Largest number of images of all atoms together, about 1.5 GB, unless there are fewer than 27 of each atom."""
+
+
+def check_images(batch: Tensor, lattice: Lattice, cutoff: float, cell: Tensor) -> None:
+    r"""Raise where so many lattice images are within the cutoff that they would take all memory.
+
+    .. math:: n_b \approx \sum_i \prod_k \Bigl( 1 + \frac{2 r_\mathrm{cut}}{h_k} \Bigr)
+
+    over the periodic axes k with distances h of lattice planes: 1 in a large cell, 8e9 in one of 0.005 Å.
+
+    Args:
+        batch: Structure of each atom, shape ``[N]``.
+        lattice: Cells of the structures.
+        cutoff: Cutoff in Å.
+        cell: Lattice vectors as the caller gave them, for the message, shape ``[B, 3, 3]``.
+
+    Raises:
+        ValueError: If there are more than :data:`MOST_IMAGES`; the message names the cell.
+    """
+    of_atom = torch.where(lattice.pbc, 1.0 + 2.0 * cutoff / lattice.height, 1.0).prod(1)  # [B]
+    n_atoms = torch.bincount(batch, minlength=of_atom.size(0)).to(of_atom.dtype)
+    total = float((of_atom * n_atoms).sum())
+    if total <= max(MOST_IMAGES, 27 * batch.size(0)):
+        return
+    k = int((of_atom * (n_atoms > 0)).nan_to_num(torch.inf, torch.inf).argmax())
+    heights = ", ".join(f"{height:.3g}" for height in list_of(lattice.height[k]))
+    raise ValueError(
+        f"structure {k} has {float(of_atom[k] * n_atoms[k]):.3g} lattice images of its atoms within the cutoff of "
+        f"{cutoff} Å, at most {MOST_IMAGES:.0e} are possible; its lattice planes are {heights} Å apart, "
+        f"cell={cell[k].tolist()}; give the cell in Å, or take a smaller cutoff"
+    )
+
+
 class Images(NamedTuple):
     """Every image of every atom that may lie within the cutoff of the wrapped atoms."""
 
@@ -175,7 +209,7 @@ def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: flo
     error = error + torch.finfo(pos.dtype).eps * farthest * (length / lattice.height).sum(1)
     n_cells = farthest / lattice.height.masked_fill(~lattice.pbc, torch.inf).min()
     allowance, n_cells, farthest = list_of(torch.stack([16 * error.max(), n_cells, farthest]))
-    if allowance > cutoff or n_cells > 2**30:
+    if not (allowance <= cutoff and n_cells <= 2**30):
         raise ValueError(
             f"positions up to {farthest:.3g} Å are too far away: in {dtype} lengths may be wrong by {allowance:.3g} Å "
             f"(cutoff {cutoff} Å), and {n_cells:.3g} cells are crossed (at most 2**30); wrap the atoms into the cell"

@@ -11,23 +11,23 @@ from pyg_schnet.neighbors._checks import (
     Structures,
     check_batch,
     check_cell,
-    check_cutoff,
     check_lattice,
     check_positions,
 )
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.criterion import edge_exists
-from pyg_schnet.neighbors.lattice import Lattice, images_within, rounding_allowance
+from pyg_schnet.neighbors.lattice import Lattice, check_images, images_within, rounding_allowance
 from pyg_schnet.neighbors.search import pairs_within, wide_dtype
 from pyg_schnet.neighbors.vesin_backend import vesin_periodic
+from pyg_schnet.ops.checks import positive_length
 
 
 @torch.no_grad()
 def periodic_radius_graph(
     pos: Tensor,
     cutoff: float,
-    cell: Tensor,
-    pbc: Tensor | Sequence[bool],
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | None,
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
@@ -48,7 +48,7 @@ def periodic_radius_graph(
         >>> edge_shift[:, 0].tolist()
         [-2, -1, 1, 2]
     """
-    cutoff = check_cutoff(cutoff)
+    cutoff = positive_length(cutoff)
     structures, cell, lattice = check_periodic(pos, cell, pbc, batch, batch_size)
     pos = structures.pos
     chosen = choose_backend(backend, structures, periodic=True)
@@ -56,6 +56,7 @@ def periodic_radius_graph(
         raise ValueError("backend 'torch_cluster' has open boundaries only, got a cell; use 'torch', 'vesin' or 'auto'")
     if pos.size(0) == 0:
         return torch.empty((2, 0), dtype=torch.int64, device=pos.device), _no_shift(pos)
+    check_images(structures.batch, lattice, cutoff, cell)
     allowance = rounding_allowance(pos.to(lattice.cell.dtype), structures.batch, lattice, cutoff, pos.dtype)
     if chosen == "vesin":
         return vesin_periodic(structures, cutoff, cell, lattice, allowance)

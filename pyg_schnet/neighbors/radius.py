@@ -8,12 +8,13 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from pyg_schnet.neighbors._checks import check_batch, check_cutoff, check_positions
+from pyg_schnet.neighbors._checks import check_batch, check_positions
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.cluster_backend import cluster_open
 from pyg_schnet.neighbors.periodic import periodic_radius_graph
 from pyg_schnet.neighbors.search import arange_like, pairs_within
 from pyg_schnet.neighbors.vesin_backend import vesin_open
+from pyg_schnet.ops.checks import positive_length
 from pyg_schnet.ops.dispatch import is_transformed, numbers_of
 
 
@@ -43,6 +44,19 @@ def radius_graph(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@overload
+def radius_graph(
+    pos: Tensor,
+    cutoff: float,
+    batch: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | None,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
 @torch.no_grad()
 def radius_graph(
     pos: Tensor,
@@ -68,7 +82,7 @@ def radius_graph(
     differentiable with respect to positions and cell.
 
     Backends find the same edges: each proposes pairs and
-    :func:`~pyg_schnet.neighbors.criterion.edge_exists` decides in the dtype of ``pos``.
+    ``edge_exists`` decides in the dtype of ``pos``.
 
     - ``"torch"``: any device; batches are vectorised; linear in the number of atoms.
     - ``"vesin"``: one structure after the other on the CPU, fastest for large crystals.
@@ -111,7 +125,7 @@ def radius_graph(
         pbc = numbers_of(pbc, "boundaries") if isinstance(pbc, Tensor) else pbc
     if cell is not None or pbc is not None:
         return periodic_radius_graph(pos, cutoff, cell, pbc, batch, batch_size=batch_size, backend=backend)
-    cutoff = check_cutoff(cutoff)
+    cutoff = positive_length(cutoff)
     structures = check_batch(check_positions(pos), batch, batch_size)
     chosen = choose_backend(backend, structures, periodic=False)
     if pos.size(0) == 0:
@@ -160,7 +174,7 @@ def radius(
         tensor([[0, 1],
                 [0, 2]])
     """
-    cutoff = check_cutoff(cutoff)
+    cutoff = positive_length(cutoff)
     if is_transformed():
         pos_src, pos_dst = (numbers_of(pos, "positions") for pos in (pos_src, pos_dst))
     pos_src, pos_dst = check_positions(pos_src, "pos_src"), check_positions(pos_dst, "pos_dst")

@@ -9,6 +9,7 @@ from torch_geometric.nn.aggr import SumAggregation
 
 from pyg_schnet.ops.modules import is_unmodified
 from pyg_schnet.ops.segment_sum import segment_sum as sum_to_targets
+from pyg_schnet.ops.segment_sum import sum_rows
 
 __all__ = ["aggregate_messages", "is_forward", "sum_to_targets"]
 
@@ -32,5 +33,5 @@ def aggregate_messages(
     """
     summing = conv.aggr_module
     if type(summing) is SumAggregation and (torch.compiler.is_compiling() or is_unmodified(summing)):
-        return sum_to_targets(messages, index, num_targets, ptr)
+        return sum_rows(messages, index, num_targets, ptr)
     return MessagePassing.aggregate(conv, messages, index, None, num_targets)

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from pyg_schnet.ops import sum_species
+from pyg_schnet.ops.checks import check_atoms_of_structures
+from pyg_schnet.ops.sort_edges import check_keys
 
 MAX_Z = 99
 """Largest atomic number with an embedding, as in the SchNet of PyTorch Geometric; 0 is padding."""
@@ -28,6 +30,9 @@ def element_counts(z: Tensor, batch: Tensor, batch_size: int, *, mean: bool = Fa
         >>> element_counts(torch.tensor([8, 1, 1]), torch.tensor([0, 0, 0]), 1)[0, [1, 8]]
         tensor([2., 1.], dtype=torch.float64)
     """
+    check_atoms_of_structures(z, batch, batch_size)
+    check_keys(z, MAX_Z + 1, "atoms have atomic numbers")
+    check_keys(batch, batch_size, "atoms name structures")
     ones = (z > 0).to(torch.float32 if z.device.type == "mps" else torch.float64)
     counts = scatter(ones, batch * (MAX_Z + 1) + z, 0, batch_size * (MAX_Z + 1), reduce="sum")
     counts = counts.view(batch_size, MAX_Z + 1)
@@ -90,6 +95,8 @@ def fit_atom_references(counts: Tensor, target: Tensor) -> Tensor:
     target = target.to(torch.float64).reshape(target.size(0), -1)
     if counts.size(0) != target.size(0):
         raise ValueError(f"counts and target must have one row a structure, got {counts.size(0)} and {target.size(0)}")
+    if not torch.isfinite(counts).all():
+        raise ValueError("counts hold NaN or infinite values; take those of element_counts")
     if not torch.isfinite(target).all():
         raise ValueError("target holds NaN or infinite values; remove or mask those structures first")
     references = torch.zeros(counts.size(1), target.size(1), dtype=torch.float64, device=counts.device)

@@ -7,7 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyg_schnet.ops.checks import as_real, positive_length, shown, whole_number
 from pyg_schnet.ops.modules import registered
+
+MOST_GAUSSIANS = 10_000
+"""Largest number of Gaussians of a basis."""
+
+FINEST = 0.9e-4
+"""Smallest width of Gaussians as a part of the cutoff; splines of finer ones would need millions of grid points."""
 
 
 def gaussian_basis(dist: Tensor, centers: Tensor, gamma: float | Tensor) -> Tensor:
@@ -54,27 +61,29 @@ class GaussianBasis(nn.Module):
         GaussianBasis(num_gaussians=51, cutoff=5.0 Å, gamma=50 Å⁻²)
     """
 
+    centers: Tensor
+
     def __init__(
         self, num_gaussians: int = 50, cutoff: float = 10.0, *, gamma: float | None = None, trainable: bool = False
     ) -> None:
         super().__init__()
-        if not (math.isfinite(cutoff) and cutoff > 0):
-            raise ValueError(f"cutoff must be a positive length in Å, got {cutoff!r}")
-        if num_gaussians < (2 if gamma is None else 1):
+        self.cutoff = positive_length(cutoff)
+        self.num_gaussians = whole_number(num_gaussians, "num_gaussians", most=MOST_GAUSSIANS)
+        if self.num_gaussians == 1 and gamma is None:
             raise ValueError(
-                f"num_gaussians must be at least 2 (1 if gamma is given, as the spacing then sets no width), "
-                f"got {num_gaussians!r}"
+                "num_gaussians must be at least 2 (1 if gamma is given, as the spacing then sets no width), got 1"
             )
-        if gamma is not None and not (math.isfinite(gamma) and gamma > 0):
-            raise ValueError(f"gamma must be a positive inverse squared width in Å⁻², got {gamma!r}")
-        self.num_gaussians = num_gaussians
-        self.cutoff = float(cutoff)
-        self.gamma = 0.5 / (self.cutoff / (num_gaussians - 1)) ** 2 if gamma is None else float(gamma)
+        self.gamma = 0.5 / (self.cutoff / (self.num_gaussians - 1)) ** 2 if gamma is None else _check_gamma(gamma)
+        if math.sqrt(0.5 / self.gamma) < FINEST * self.cutoff:
+            raise ValueError(
+                f"gamma must be at most {0.5 / (FINEST * self.cutoff) ** 2:.3g} Å⁻² for a cutoff of {self.cutoff} Å, "
+                f"where Gaussians are {FINEST:g} of the cutoff wide, got {gamma!r}"
+            )
         self.trainable = trainable
-        centers = torch.empty(num_gaussians)
+        centers = torch.empty(self.num_gaussians)
         if trainable:
             self.centers = nn.Parameter(centers)
-            self.gammas = nn.Parameter(torch.empty(num_gaussians))
+            self.gammas = nn.Parameter(torch.empty(self.num_gaussians))
         else:
             self.register_buffer("centers", centers)
         self.reset_parameters()
@@ -122,6 +131,16 @@ class GaussianBasis(nn.Module):
         )
 
 
+def _check_gamma(gamma: float) -> float:
+    number = as_real(gamma)
+    if number is None or not math.isfinite(number) or not number >= _LEAST_GAMMA:
+        raise ValueError(f"gamma must be a positive inverse squared width in Å⁻², got {shown(gamma)}")
+    return number
+
+
+_LEAST_GAMMA = 1e-20  # Å⁻²; Gaussians are constant up to the longest cutoff, and not zero in float32
+
+
 def num_gaussians_for_spacing(spacing: float, cutoff: float) -> int:
     """Number of Gaussians, both ends included, for one every ``spacing`` Å up to ``cutoff`` Å.
 
@@ -132,11 +151,10 @@ def num_gaussians_for_spacing(spacing: float, cutoff: float) -> int:
         >>> num_gaussians_for_spacing(0.1, 30.0)
         301
     """
-    if not spacing > 0:
-        raise ValueError(f"spacing must be a positive length in Å, got {spacing!r}")
+    spacing, cutoff = positive_length(spacing, "spacing"), positive_length(cutoff)
     intervals = round(cutoff / spacing)
     if intervals < 1 or not math.isclose(intervals * spacing, cutoff, rel_tol=1e-6):
         raise ValueError(
             f"cutoff must be a multiple of spacing={spacing} Å, so that the grid ends on it; got {cutoff} Å"
         )
-    return intervals + 1
+    return whole_number(intervals + 1, "the number of Gaussians", 2, MOST_GAUSSIANS)

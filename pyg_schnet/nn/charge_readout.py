@@ -9,9 +9,12 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from pyg_schnet.geometry import safe_norm
+from pyg_schnet.nn._inputs import check_readout
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.readout import Activation, AtomNetwork, Readout
+from pyg_schnet.ops.checks import real_number, whole_number
 from pyg_schnet.ops.dispatch import wide_dtype
+from pyg_schnet.ops.sort_edges import check_keys
 
 _ROUNDING = 8.0  # error of a dipole, in units of the rounding of its sum
 
@@ -19,12 +22,15 @@ _ROUNDING = 8.0  # error of a dipole, in units of the rounding of its sum
 class _ChargeReadout(Readout):
     """Readouts of latent atomic charges placed at the positions."""
 
+    scale: Tensor
+    atomic_mass: Tensor
+
     def __init__(self, hidden_channels: int = 128, *, activation: Activation = "ssp", scale: float = 1.0) -> None:
         super().__init__()
-        self.hidden_channels = hidden_channels
+        self.hidden_channels = whole_number(hidden_channels, "hidden_channels")
         self.activation = activation
-        self.network = AtomNetwork(hidden_channels, activation=activation)
-        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.network = AtomNetwork(self.hidden_channels, activation=activation)
+        self.register_buffer("scale", torch.tensor(real_number(scale, "scale", "a finite factor to the unit")))
         from ase.data import atomic_masses  # here, so that importing the layers needs no ase
 
         masses = torch.as_tensor(atomic_masses[: MAX_Z + 1], dtype=self.scale.dtype)
@@ -47,6 +53,12 @@ class _ChargeReadout(Readout):
         total = scatter(mass, batch, 0, batch_size, reduce="sum")
         center = scatter(mass * pos, batch, 0, batch_size, reduce="sum") / torch.where(total > 0, total, 1.0)
         return pos - center.index_select(0, batch)
+
+
+def check_charge(charge: Any, batch_size: int) -> None:
+    """Raise a ValueError unless total charges are one number for each structure, ``[B]``, or ``None``."""
+    if charge is not None and (not isinstance(charge, Tensor) or charge.shape != (batch_size,)):
+        raise ValueError(f"charge must hold the total charge of each of {batch_size} structures in e, [B]")
 
 
 class DipoleReadout(_ChargeReadout):
@@ -99,7 +111,7 @@ class DipoleReadout(_ChargeReadout):
         self.magnitude = magnitude
         self.neutralize = neutralize
         self.origin = origin
-        self.total_charge = float(total_charge)
+        self.total_charge = real_number(total_charge, "total_charge", "a finite charge in e")
         self.out_channels = 1 if magnitude else 3
 
     @property
@@ -130,6 +142,10 @@ class DipoleReadout(_ChargeReadout):
         Returns:
             Magnitudes ``[B, 1]`` or vectors ``[B, 3]`` in e·Å times ``scale``.
         """
+        check_readout(x, z, batch, batch_size, pos)
+        check_keys(z, self.atomic_mass.size(0), "atoms have atomic numbers")
+        check_keys(batch, batch_size, "atoms name structures")
+        check_charge(charge, batch_size)
         latent = self.charges(x, z)
         charges = latent.to(wide_dtype(latent))
         if self.neutralize:
@@ -178,6 +194,9 @@ class ElectronicSpatialExtentReadout(_ChargeReadout):
 
     def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """Spatial extent of each structure in Å² times ``scale``, shape ``[B, 1]``; arguments as in other readouts."""
+        check_readout(x, z, batch, batch_size, pos)
+        check_keys(z, self.atomic_mass.size(0), "atoms have atomic numbers")
+        check_keys(batch, batch_size, "atoms name structures")
         square, charges = self.centered(z, pos, batch, batch_size).square().sum(-1), self.charges(x, z)
         total = scatter(charges * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)
         return (self.scale * total).to(charges.dtype)

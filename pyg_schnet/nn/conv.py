@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.utils import scatter
 
-from pyg_schnet.nn._inputs import check_edges, check_features
+from pyg_schnet.nn._inputs import check_edges, check_ends, check_features, check_filter_network, sizes_of
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
@@ -19,6 +19,7 @@ from pyg_schnet.ops import check_sources, spline_basis, spline_graph
 from pyg_schnet.ops.dispatch import Backend, is_followed
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.modules import FUSED_HOOKS, constant_in_programs, may_fuse, registered
+from pyg_schnet.ops.sort_edges import check_keys
 from pyg_schnet.ops.spline_conv import convolve
 
 Features = Tensor | tuple[Tensor, Tensor]
@@ -77,6 +78,8 @@ def neighbor_counts(edge_index: Tensor, edge_dist: Tensor, cutoff: float, num_ta
         >>> neighbor_counts(torch.tensor([[1, 2], [0, 0]]), torch.tensor([1.0, 9.0]), 5.0, 2)
         tensor([1., 1.])
     """
+    check_edges(edge_index, edge_dist)
+    check_keys(edge_index[1], num_targets)
     inside = (edge_dist < cutoff).to(edge_dist.dtype)
     return scatter(inside, edge_index[1], 0, num_targets, reduce="sum").clamp(min=1.0)
 
@@ -105,7 +108,7 @@ class CFConv(MessagePassing):
     Splined filters are summed without storing a tensor ``[E, F]`` (:func:`pyg_schnet.ops.spline_conv`); inside
     ``torch.func``, ``torch.compile``, ``torch.jit.trace`` and forward-mode differentiation the same filters are
     evaluated on every edge. ``torch.export`` hides the classes of parts, so filters are exact there, unless the layer
-    was frozen (:func:`pyg_schnet.engine.freeze.freeze`), which keeps its table.
+    was frozen (:func:`pyg_schnet.engine.freeze`), which keeps its table.
 
     Args:
         filter_network: Maps distances ``[E]`` in Å to filters ``[E, F]`` that vanish from its ``cutoff`` on.
@@ -127,6 +130,10 @@ class CFConv(MessagePassing):
 
     backend: Backend = "auto"
 
+    filter_network: Any  # a module, whose cutoff and num_filters are asked
+    table: Tensor | None
+    _spline: Any  # SplineFilter, or None while filters are exact
+
     def __init__(
         self,
         filter_network: nn.Module,
@@ -136,21 +143,21 @@ class CFConv(MessagePassing):
         num_grid_points: int | None = None,
     ) -> None:
         super().__init__(aggr="sum", node_dim=0)
+        check_filter_network(filter_network)
         self.filter_network = filter_network
         self.normalize = normalize
-        check_num_grid_points(num_grid_points)
-        self.num_grid_points = num_grid_points
+        self.num_grid_points = check_num_grid_points(num_grid_points)
         self.register_buffer("table", None, persistent=False)  # of splined filters that are fixed
         self.filters = filters
 
     @property
     def filters(self) -> Filters:
-        """Which filters are taken: ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
+        """Which filters are taken, ``"auto"``, ``"exact"`` or ``"spline"``; can be changed at any time."""
         return self._filters
 
     @filters.setter
     def filters(self, value: Filters) -> None:
-        if value not in ("auto", "exact", "spline"):
+        if not isinstance(value, str) or value not in ("auto", "exact", "spline"):
             raise ValueError(f"filters must be 'auto', 'exact' or 'spline', got {value!r}")
         if value == "spline" and not can_be_splined(self.filter_network, self.num_grid_points):
             raise ValueError(
@@ -174,7 +181,7 @@ class CFConv(MessagePassing):
         return known
 
     def _set_spline(self, spline: SplineFilter | None) -> None:
-        vars(self)["_spline"] = spline  # no part of this module, which would have the network twice
+        self.__dict__["_spline"] = spline  # no part of this module, which would have the network twice
 
     @property
     def cutoff(self) -> float:
@@ -234,17 +241,20 @@ class CFConv(MessagePassing):
             Convolved features, shape ``[N_dst, F]``.
 
         Raises:
-            ValueError: If shapes or types do not fit, such as distances ``[E, 1]`` or a sparse adjacency.
+            ValueError: If shapes or types do not fit, such as distances ``[E, 1]`` or a sparse adjacency, or
+                ``edge_ptr`` is not that of the edges.
+            IndexError: If an edge names an atom that is not there; checked on CPUs only.
         """
         check_features(x, getattr(self.filter_network, "num_filters", None))
         edge_index = check_edges(edge_index, edge_dist)
         if isinstance(x, Tensor):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
-        splined, forward = self.is_splined(), is_forward(self)
-        if splined and not is_followed():
-            num_targets = size[1] if x[1] is None else x[1].size(0)
-            out = self._fused(x[0], edge_index, edge_dist, edge_ptr, num_targets)
+        splined, forward, sizes = self.is_splined(), is_forward(self), sizes_of(x, size)
+        fused = splined and not is_followed()
+        check_ends(edge_index, edge_ptr, sizes, forward=forward, ends_known=fused)
+        if fused:
+            out = self._fused(x[0], edge_index, edge_dist, edge_ptr, sizes[1])
         else:
             filters = self._splined(edge_dist) if splined else self.filter_network(edge_dist)  # [E, F]
             edge_ptr = edge_ptr if forward else None

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyg_schnet.ops.checks import positive_length
 from pyg_schnet.ops.modules import registered
 
 
@@ -60,9 +61,7 @@ class _Cutoff(nn.Module):
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()
-        if not (math.isfinite(cutoff) and cutoff > 0):
-            raise ValueError(f"cutoff must be a positive length in Å, got {cutoff!r}")
-        self.cutoff = float(cutoff)
+        self.cutoff = positive_length(cutoff)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.cutoff} Å)"

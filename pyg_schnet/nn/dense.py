@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import nn
+
+from pyg_schnet.ops.checks import check_parameters, whole_numbers
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
@@ -20,10 +23,15 @@ def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
         out_channels: Size of each output row.
         bias: Whether a bias is added.
 
+    Raises:
+        ValueError: If a size is not a whole number of at least 1, or too large.
+
     Example:
         >>> dense(3, 2)
         Linear(in_features=3, out_features=2, bias=True)
     """
+    in_channels, out_channels = whole_numbers(in_channels=in_channels, out_channels=out_channels)
+    check_parameters(in_channels * out_channels, "a dense layer")
     layer = nn.Linear(in_channels, out_channels, bias=bias, device="meta")  # torch's own weights are not drawn
     layer.weight = nn.Parameter(torch.empty(out_channels, in_channels))
     if bias:
@@ -47,6 +55,6 @@ def reset_parameters(*modules: nn.Module) -> None:
         if type(module) is nn.Linear:
             draw_glorot(module)
         elif hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+            cast(Any, module).reset_parameters()
         else:
             reset_parameters(*module.children())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from pyg_schnet.nn._inputs import check_edges, check_features
+from pyg_schnet.nn._inputs import check_edges, check_ends, check_features, check_parts, sizes_of
 from pyg_schnet.nn.aggregation import aggregate_messages, is_forward
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.conv import Features, exclude_self_loops
 from pyg_schnet.nn.cutoff import HardCutoff
 from pyg_schnet.nn.dense import dense, reset_parameters
+from pyg_schnet.ops.checks import whole_numbers
 
 
 class DTNNConv(MessagePassing):
@@ -37,6 +40,9 @@ class DTNNConv(MessagePassing):
         torch.Size([2, 30])
     """
 
+    basis: Any  # a module with num_gaussians
+    window: Any  # a module with a cutoff
+
     def __init__(
         self,
         hidden_channels: int = 30,
@@ -45,15 +51,15 @@ class DTNNConv(MessagePassing):
         window: nn.Module | None = None,
     ) -> None:
         super().__init__(aggr="sum", node_dim=0)
+        check_parts(basis, window)
         if window is None:
-            window = HardCutoff(10.0 if basis is None else basis.cutoff)
+            window = HardCutoff(10.0 if basis is None else cast(Any, basis).cutoff)
         self.window = window
-        self.basis = GaussianBasis(cutoff=window.cutoff) if basis is None else basis
-        self.hidden_channels = hidden_channels
-        self.num_factors = num_factors
-        self.lin_features = dense(hidden_channels, num_factors)  # W^cf, b^f1
-        self.lin_dist = dense(self.basis.num_gaussians, num_factors)  # W^df, b^f2
-        self.lin_out = dense(num_factors, hidden_channels, bias=False)  # W^fc
+        self.basis = GaussianBasis(cutoff=self.window.cutoff) if basis is None else basis
+        self.hidden_channels, self.num_factors = whole_numbers(hidden_channels=hidden_channels, num_factors=num_factors)
+        self.lin_features = dense(self.hidden_channels, self.num_factors)  # W^cf, b^f1
+        self.lin_dist = dense(self.basis.num_gaussians, self.num_factors)  # W^df, b^f2
+        self.lin_out = dense(self.num_factors, self.hidden_channels, bias=False)  # W^fc
 
     @property
     def cutoff(self) -> float:
@@ -90,6 +96,7 @@ class DTNNConv(MessagePassing):
             edge_dist = exclude_self_loops(edge_index, edge_dist, self.cutoff)
             x = (x, x)
         x_src, x_dst = x
+        check_ends(edge_index, edge_ptr, sizes_of(x, size), forward=is_forward(self))
         return self.propagate(
             edge_index,
             x=(x_src if self._explains_features() else self._factors(x_src), x_dst),

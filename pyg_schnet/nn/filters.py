@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from torch import Tensor, nn
 
+from pyg_schnet.nn._inputs import check_parts
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff
 from pyg_schnet.nn.dense import dense, reset_parameters
+from pyg_schnet.ops.checks import whole_number
 from pyg_schnet.ops.modules import registered
 
 
@@ -36,6 +40,9 @@ class FilterNetwork(nn.Module):
         torch.Size([2, 64])
     """
 
+    basis: Any  # a module with num_gaussians
+    window: Any  # a module with a cutoff
+
     def __init__(
         self,
         num_filters: int = 128,
@@ -45,14 +52,15 @@ class FilterNetwork(nn.Module):
         activate_filters: bool = True,
     ) -> None:
         super().__init__()
+        check_parts(basis, window)
         if window is None:
-            window = CosineCutoff(10.0 if basis is None else basis.cutoff)
+            window = CosineCutoff(10.0 if basis is None else cast(Any, basis).cutoff)
         self.window = window
-        self.basis = GaussianBasis(cutoff=window.cutoff) if basis is None else basis
-        self.num_filters = num_filters
+        self.basis = GaussianBasis(cutoff=self.window.cutoff) if basis is None else basis
+        self.num_filters = whole_number(num_filters, "num_filters")
         self.activate_filters = activate_filters
-        self.lin1 = dense(self.basis.num_gaussians, num_filters)
-        self.lin2 = dense(num_filters, num_filters)
+        self.lin1 = dense(self.basis.num_gaussians, self.num_filters)
+        self.lin2 = dense(self.num_filters, self.num_filters)
         self.act = ShiftedSoftplus()
 
     @property

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from pyg_schnet.nn._inputs import check_features
+from pyg_schnet.nn._inputs import check_features, check_filter_network
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.conv import CFConv, Features, Filters
 from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.nn.dtnn_conv import DTNNConv
 from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.ops.checks import whole_number
 from pyg_schnet.ops.modules import registered
 
 
@@ -48,11 +51,12 @@ class SchNetInteraction(nn.Module):
         num_grid_points: int | None = None,
     ) -> None:
         super().__init__()
-        filter_network = FilterNetwork() if filter_network is None else filter_network
-        self.hidden_channels = hidden_channels
-        self.lin_in = dense(hidden_channels, filter_network.num_filters, bias=False)
-        self.conv = CFConv(filter_network, normalize=normalize, filters=filters, num_grid_points=num_grid_points)
-        self.lin1 = dense(filter_network.num_filters, hidden_channels)
+        network: Any = FilterNetwork() if filter_network is None else filter_network
+        self.hidden_channels = hidden_channels = whole_number(hidden_channels, "hidden_channels")
+        check_filter_network(network)
+        self.lin_in = dense(hidden_channels, network.num_filters, bias=False)
+        self.conv = CFConv(network, normalize=normalize, filters=filters, num_grid_points=num_grid_points)
+        self.lin1 = dense(network.num_filters, hidden_channels)
         self.act = ShiftedSoftplus()
         self.lin2 = dense(hidden_channels, hidden_channels)
 
@@ -100,6 +104,8 @@ class DTNNInteraction(nn.Module):
 
     def __init__(self, conv: DTNNConv | None = None) -> None:
         super().__init__()
+        if conv is not None and not isinstance(conv, nn.Module):
+            raise TypeError(f"conv must be a DTNNConv or another module, got a {type(conv).__name__}")
         self.conv = DTNNConv() if conv is None else conv
 
     def reset_parameters(self) -> None:

@@ -9,12 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from pyg_schnet.nn._inputs import check_readout
 from pyg_schnet.nn.activation import ShiftedSoftplus
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import dense, reset_parameters
 from pyg_schnet.ops import atom_values, mlp, pool_atoms
+from pyg_schnet.ops.checks import as_real, real_number, shown, whole_numbers
 from pyg_schnet.ops.dispatch import Backend, is_followed
 from pyg_schnet.ops.modules import may_fuse, registered
+from pyg_schnet.ops.sort_edges import check_keys
+
+_IN_UNIT = "a finite number in the unit of the property"
 
 Activation = Literal["ssp", "silu", "tanh"]
 _ACTIVATIONS = {"ssp": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -45,10 +50,12 @@ class AtomNetwork(nn.Module):
         self, hidden_channels: int, out_channels: int = 1, activation: Activation = "ssp", dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if activation not in _ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be a part of the features, at least 0 and below 1, got {dropout!r}")
+        part = as_real(dropout)
+        if part is None or not 0.0 <= part < 1.0:
+            raise ValueError(f"dropout must be a part of the features, at least 0 and below 1, got {shown(dropout)}")
+        hidden_channels, out_channels = whole_numbers(hidden_channels=hidden_channels, out_channels=out_channels)
         self.dropout = dropout
         self.lin1 = dense(hidden_channels, max(hidden_channels // 2, 1))
         self.act = _ACTIVATIONS[activation]()
@@ -102,6 +109,9 @@ class _PooledReadout(Readout):
     """Atom-wise values with scale, shift and element references, pooled; see the subclasses."""
 
     reduce: Literal["sum", "mean", "max"]  # how they are pooled
+    scale: Tensor
+    shift: Tensor
+    atomref: Tensor
     backend: Backend = "auto"
 
     def __init__(
@@ -116,12 +126,13 @@ class _PooledReadout(Readout):
         atomref: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.hidden_channels = hidden_channels
-        self.out_channels = out_channels
+        self.hidden_channels, self.out_channels = hidden_channels, out_channels = whole_numbers(
+            hidden_channels=hidden_channels, out_channels=out_channels
+        )
         self.activation = activation
         self.network = AtomNetwork(hidden_channels, out_channels, activation, dropout)
-        self.register_buffer("scale", torch.full((out_channels,), float(scale)))
-        self.register_buffer("shift", torch.full((out_channels,), float(shift)))
+        self.register_buffer("scale", torch.full((out_channels,), real_number(scale, "scale", _IN_UNIT)))
+        self.register_buffer("shift", torch.full((out_channels,), real_number(shift, "shift", _IN_UNIT)))
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, out_channels))
         if atomref is not None:
             self.set_references(atomref)
@@ -144,9 +155,9 @@ class _PooledReadout(Readout):
                 the unit of the property.
 
         Raises:
-            ValueError: If the shape does not fit.
+            ValueError: If the shape does not fit, or a value is not finite.
         """
-        values = torch.as_tensor(atomref)
+        values = as_references(atomref, self.atomref.dtype)
         values = values.reshape(-1, 1) if values.dim() == 1 else values
         if values.dim() != 2 or values.size(0) > MAX_Z + 1 or values.size(1) != self.out_channels:
             raise ValueError(
@@ -163,6 +174,7 @@ class _PooledReadout(Readout):
             x: Atom features, shape ``[N, F]``.
             z: Atomic numbers, shape ``[N]``.
         """
+        check_readout(x, z, z, 1)
         values = self.network(x)
         return atom_values(values, z, self.scale, self.shift, self.atomref).to(values.dtype)
 
@@ -180,13 +192,38 @@ class _PooledReadout(Readout):
             Property in the unit of scale, shift and references, shape ``[B, out_channels]``; zero where a structure
             has no atoms.
         """
+        check_readout(x, z, batch, batch_size)
         if self.reduce == "max":
+            check_keys(batch, batch_size, "atoms name structures")
             return _largest(self.atom_values(x, z), z > 0, batch, batch_size)
         if type(self).atom_values is not _ATOM_VALUES or "atom_values" in self.__dict__:
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
         statistics = self.scale, self.shift, self.atomref
-        how = {"mean": self.reduce == "mean", "backend": self.backend}
+        how: dict[str, Any] = {"mean": self.reduce == "mean", "backend": self.backend}
         return pool_atoms(self.network(x), z, batch, batch_size, *statistics, **how)
+
+
+def as_references(atomref: Any, dtype: torch.dtype) -> Tensor:
+    """Reference values of the elements as a tensor.
+
+    Args:
+        atomref: Numbers, one for each atomic number from 0 on.
+        dtype: Precision in which they will be kept.
+
+    Raises:
+        ValueError: If they are no finite numbers in that precision.
+    """
+    try:
+        values = torch.as_tensor(atomref)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"atomref must hold one number for each atomic number from 0 on, got {shown(atomref)}"
+        ) from error
+    real = values.dtype != torch.bool and not values.is_complex()
+    if not real or not bool(torch.isfinite(values.to(dtype)).all()):
+        what = f"{int((~torch.isfinite(values.to(dtype))).sum())} that are not" if real else f"{values.dtype}"
+        raise ValueError(f"atomref must hold finite numbers, one for each atomic number from 0 on, got {what}")
+    return values
 
 
 _ATOM_VALUES = _PooledReadout.atom_values  # as defined above, even if it is patched later
@@ -226,7 +263,7 @@ class SumReadout(_PooledReadout):
         dropout: Probability with which a feature is set to zero in training, see :class:`AtomNetwork`.
         scale: Scale s, unit of the property.
         shift: Shift t for each atom, unit of the property.
-        atomref: References a, one row for each atomic number from 0 on; see :meth:`set_references`.
+        atomref: References a, one row for each atomic number from 0 on; see ``set_references``.
 
     Example:
         >>> readout = SumReadout(16)

@@ -1,21 +1,19 @@
 """Operators, one in each file, with formula, composition of plain torch operations, and derivatives.
 
 The public functions take ``backend``, see :func:`kernels_for`. The kernels of a backend are in
-:mod:`pyg_schnet.backends`, which is imported when it is first used.
+``pyg_schnet.backends``, which is imported when it is first used.
 """
 
 import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
 from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_table
+from pyg_schnet.ops.checked import close_pairs, filter_table, interactions, potential
 from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.ops.edge_lengths import edge_lengths
-from pyg_schnet.ops.filter_table import filter_table
 from pyg_schnet.ops.graph import SplineGraph, check_sources, spline_graph
 from pyg_schnet.ops.half_list import HalfList, half_list
-from pyg_schnet.ops.interactions import interactions
 from pyg_schnet.ops.mlp import mlp
 from pyg_schnet.ops.pool_atoms import atom_values, pool_atoms
-from pyg_schnet.ops.potential import potential
-from pyg_schnet.ops.radius import close_pairs, close_pairs_once
+from pyg_schnet.ops.radius import close_pairs_once
 from pyg_schnet.ops.rows_of import rows_of
 from pyg_schnet.ops.segment_sum import segment_sum
 from pyg_schnet.ops.softplus import shifted_softplus

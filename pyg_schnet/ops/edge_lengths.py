@@ -10,7 +10,9 @@ from torch import Tensor
 
 from pyg_schnet.geometry import edge_vectors, safe_norm
 from pyg_schnet.ops._autograd import below_autograd, gradients_of, needs_grad, register
+from pyg_schnet.ops.checks import check_edge_index, check_edge_shift, described
 from pyg_schnet.ops.dispatch import Backend, kernels_for, wide_dtype
+from pyg_schnet.ops.sort_edges import check_keys
 
 _WHOLE = (torch.int64, torch.int32)
 _library = torch.library.Library("pyg_schnet", "FRAGMENT")
@@ -62,6 +64,7 @@ def edge_lengths(
     inputs = pos, edge_index, edge_shift, cell, batch
     kernels = kernels_for(backend, *inputs, unless=_refusal(*inputs))
     if kernels is None:
+        _check_places(*inputs)
         return _composition(*inputs, loop_length)
     if torch.is_grad_enabled() and (pos.requires_grad or (cell is not None and cell.requires_grad)):
         return _operator(*inputs, loop_length, backend)
@@ -72,29 +75,36 @@ def _lattice(
     pos: Tensor, edge_index: Tensor, edge_shift: Tensor | None, cell: Tensor | None, batch: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Cells, ``[B, 3, 3]``, and the structure of each atom; raises unless shapes fit, which kernels do not check."""
-    if pos.dim() != 2 or pos.size(1) != 3:
-        raise ValueError(f"pos must hold positions in Å, shape [N, 3]; got {list(pos.shape)}")
-    if edge_index.dim() != 2 or edge_index.size(0) != 2:
-        raise ValueError(f"edge_index must hold (j, i) of each edge, shape [2, E]; got {list(edge_index.shape)}")
+    if not isinstance(pos, Tensor) or pos.dim() != 2 or pos.size(1) != 3 or not pos.is_floating_point():
+        raise ValueError(f"pos must hold positions in Å, shape [N, 3]; got {described(pos)}")
+    check_edge_index(edge_index)
     if edge_shift is None:
         return None, None
-    if edge_shift.shape != (edge_index.size(1), 3):
-        raise ValueError(
-            f"edge_shift must count the lattice vectors crossed by each of the {edge_index.size(1)} edges, [E, 3]; "
-            f"got {list(edge_shift.shape)}"
-        )
+    check_edge_shift(edge_shift, edge_index.size(1))
     if cell is None:
         raise ValueError("edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None")
-    if cell.dim() not in (2, 3) or cell.shape[-2:] != (3, 3):
-        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
+    is_cell = isinstance(cell, Tensor) and cell.dim() in (2, 3) and cell.shape[-2:] == (3, 3)
+    if not is_cell or not cell.is_floating_point() or cell.numel() == 0:
+        raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {described(cell)}")
     cell = cell.unsqueeze(0) if cell.dim() == 2 else cell
     if cell.size(0) == 1:
         return cell, None
     if batch is None:
         raise ValueError(f"{cell.size(0)} cells need batch, the structure of each atom ([N]); got batch=None")
-    if batch.shape != pos.shape[:1]:
-        raise ValueError(f"batch must name the structure of each of the {pos.size(0)} atoms; got {list(batch.shape)}")
+    if not isinstance(batch, Tensor) or batch.shape != pos.shape[:1] or batch.dtype not in _WHOLE:
+        raise ValueError(f"batch must name the structure of each of the {pos.size(0)} atoms; got {described(batch)}")
     return cell, batch
+
+
+def _check_places(pos: Tensor, edge_index: Tensor, *lattice: Tensor | None) -> None:
+    """Raise unless edges name atoms, and atoms cells; checked on CPUs only, where kernels do so themselves."""
+    _, cell, batch = lattice
+    try:
+        check_keys(edge_index.flatten(), pos.size(0))
+        if batch is not None and cell is not None:
+            check_keys(batch, cell.size(0))
+    except IndexError:
+        raise _out_of_range(pos, edge_index, *lattice) from None
 
 
 def _refusal(
@@ -107,7 +117,7 @@ def _refusal(
         or (batch is not None and batch.dtype != torch.int64)
     ):
         return "positions must be floating-point numbers, edge_index and batch int64"
-    if shift is not None and (shift.dtype not in _WHOLE or cell.dtype != pos.dtype):
+    if shift is not None and cell is not None and (shift.dtype not in _WHOLE or cell.dtype != pos.dtype):
         return f"edge_shift must be int32 or int64 and cell {pos.dtype}, got {shift.dtype} and {cell.dtype}"
     return None
 
@@ -163,7 +173,7 @@ def _out_of_range(
         f"edges must name atoms 0 to {n_atoms - 1}; got sources {source.min()} to {source.max()} and targets "
         f"{target.min()} to {target.max()}"
     )
-    if batch is not None and batch.numel() > 0:
+    if batch is not None and batch.numel() > 0 and cell is not None:
         message += f"; and atoms cells 0 to {cell.size(0) - 1}, got batch from {batch.min()} to {batch.max()}"
     return IndexError(message)
 
@@ -183,7 +193,7 @@ class _EdgeLengths(torch.autograd.Function):
         needs_pos, needs_cell = ctx.needs_input_grad[0], cell is not None and needs_grad(ctx, 3)
         kernels = kernels_for(ctx.backend, grad, pos, edge_index, shift, cell, batch)
         if kernels is None:
-            constants = edge_index, shift, batch, ctx.loop_length
+            constants: tuple[Any, ...] = edge_index, shift, batch, ctx.loop_length
             grad_pos, grad_cell = _composed_gradients(grad, pos, cell, constants)
         elif torch.is_grad_enabled():
             constants = edge_index, shift, batch, dist.detach(), needs_cell, ctx.loop_length, ctx.backend

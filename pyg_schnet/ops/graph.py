@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.ops.checks import check_edge_index
 from pyg_schnet.ops.dispatch import is_at_hand
 from pyg_schnet.ops.sort_edges import check_keys, pointer_of_sorted, sort_edges
 
@@ -42,6 +43,7 @@ class SplineGraph(NamedTuple):
 
     def transposed(self) -> SplineGraph:
         """The same edges in the other direction, from target to source."""
+        assert self.source_ptr is not None
         return self._replace(
             source=self.target,
             target=self.source,
@@ -94,6 +96,7 @@ def spline_graph(
         >>> graph.target_order
         tensor([1, 0])
     """
+    check_edge_index(edge_index)
     source, target = edge_index[0], edge_index[1]
     order = None
     if target_ptr is None:

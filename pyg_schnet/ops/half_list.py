@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.ops.checks import MOST_ROWS, check_edge_index, check_edge_shift, check_pointer, whole_number
 from pyg_schnet.ops.dispatch import is_at_hand, kernels_for
 from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
 
@@ -21,7 +22,7 @@ class HalfList(NamedTuple):
     """
 
     edges: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     ptr: Tensor
 
 
@@ -39,20 +40,26 @@ def half_list(edge_index: Tensor, ptr: Tensor | None, edge_shift: Tensor | None,
     Returns:
         The half list; ``None`` for directed graphs, for edges that are not sorted by target and source (and images of
         one atom such that their order is reversed for the opposite direction, as in graphs of this package), for atoms
-        with more than :data:`MANY_EDGES` edges, and on other devices than CPUs.
+        with more than ``MANY_EDGES`` edges, and on other devices than CPUs.
 
     Raises:
-        ValueError: If ``edge_shift`` does not have one row for each edge.
+        ValueError: If a shape or type does not fit, or ``ptr`` is not that of the edges.
 
     Example:
         >>> half_list(torch.tensor([[1, 2, 0, 0], [0, 0, 1, 2]]), None, None, 3).edges
         tensor([0, 1])
     """
-    if edge_shift is not None and edge_shift.shape != (edge_index.size(1), 3):
-        raise ValueError(
-            f"edge_shift must count the lattice vectors crossed by each of the {edge_index.size(1)} edges, [E, 3]; "
-            f"got {list(edge_shift.shape)}"
-        )
+    check_edge_index(edge_index)
+    if edge_shift is not None:
+        check_edge_shift(edge_shift, edge_index.size(1))
+    whole_number(num_atoms, "num_atoms", 0, MOST_ROWS)
+    if ptr is not None:
+        check_pointer(ptr, edge_index[1], num_atoms, "ptr")
+    return halve(edge_index, ptr, edge_shift, num_atoms)
+
+
+def halve(edge_index: Tensor, ptr: Tensor | None, edge_shift: Tensor | None, num_atoms: int) -> HalfList | None:
+    """Like :func:`half_list`, without checks, for edges that were checked or searched before."""
     kernels = kernels_for("auto", edge_index, ptr, edge_shift, needs="half_list")
     if kernels is None or edge_index.dtype != torch.int64:
         return None

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from pyg_schnet.ops.checks import check_atoms_of_structures, described
 from pyg_schnet.ops.dispatch import Backend, kernels_for, wide_dtype
+from pyg_schnet.ops.sort_edges import check_keys
 
 
 def pool_atoms(
@@ -55,20 +57,26 @@ def pool_atoms(
                 [4.]])
     """
     statistics = scale, shift, atomref
-    unless = _refusal(values, z, batch, *statistics)
-    kernels = kernels_for(backend, values, z, batch, *statistics, needs="pool", unless=unless)
+    check_atoms_of_structures(z, batch, batch_size)
+    _check(values, z, *statistics)
+    kernels = kernels_for(backend, values, z, batch, *statistics, needs="pool")
     if kernels is None or (torch.is_grad_enabled() and any(x.requires_grad for x in statistics)):
+        check_keys(batch, batch_size, "atoms name structures")
         return _composition(values, z, batch, batch_size, *statistics, mean)
     return _Pool.apply(values, z, batch, batch_size, *statistics, mean)
 
 
-def _refusal(values: Tensor, z: Tensor, batch: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> str | None:
-    """Reason why the kernel cannot be used; ``None`` if it can. Torch raises the error for shapes that do not fit."""
-    if values.dim() != 2 or z.shape != batch.shape or z.shape != values.shape[:1]:
-        return "its values must be [N, C], and z and batch [N]"
+def _check(values: Tensor, z: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> None:
+    """Raise unless shapes fit, since torch would spread numbers over atoms where they do not."""
+    if values.dim() != 2 or values.shape[:1] != z.shape:
+        raise ValueError(f"values must hold one row for each of the {z.numel()} atoms, [N, C]; got {described(values)}")
     width = values.shape[1:]
-    fits = scale.shape == shift.shape == width and atomref.dim() == 2 and atomref.shape[1:] == width
-    return None if fits else "scale, shift and atomref must have as many columns as the values"
+    if not (scale.shape == shift.shape == width and atomref.dim() == 2 and atomref.shape[1:] == width):
+        given = ", ".join(str(list(x.shape)) for x in (scale, shift, atomref))
+        raise ValueError(
+            f"scale, shift and atomref must have as many columns as the values, {values.size(1)}: [C], [C] and [Z, C]; "
+            f"got {given}"
+        )
 
 
 def atom_values(values: Tensor, z: Tensor, scale: Tensor, shift: Tensor, atomref: Tensor) -> Tensor:
@@ -79,6 +87,8 @@ def atom_values(values: Tensor, z: Tensor, scale: Tensor, shift: Tensor, atomref
         tensor([[3.],
                 [0.]], dtype=torch.float64)
     """
+    _check(values, z, scale, shift, atomref)
+    check_keys(z, atomref.size(0), "atoms have atomic numbers")
     wide = wide_dtype(values)
     values, scale, shift, atomref = (x.to(wide) for x in (values, scale, shift, atomref))
     return torch.where((z > 0).unsqueeze(-1), scale * values + shift + atomref.index_select(0, z), 0.0)

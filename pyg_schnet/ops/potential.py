@@ -51,7 +51,7 @@ class PotentialWeights(NamedTuple):
         mean: Whether energies are means over atoms.
         embedding: Features of each element before the blocks, shape ``[Z, F]``.
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
-        weights: Dense layers of the blocks, see :class:`~pyg_schnet.ops.interactions.BlockWeights`.
+        weights: Dense layers of the blocks, see ``BlockWeights``.
         readout: Weights and bias of the two layers of the readout, ``[H, F]``, ``[H]``, ``[1, H]``, ``[1]``, then
             scale ``[1]``, shift ``[1]`` and element energies ``[Z, 1]``.
         packed: Copies for the kernels of a backend, see :meth:`pack`.
@@ -70,7 +70,7 @@ class PotentialWeights(NamedTuple):
         """The same with copies in the order in which the kernels of a backend read them.
 
         Args:
-            blocks: Result of :func:`~pyg_schnet.ops.interactions.pack_interactions`, if available.
+            blocks: Result of ``pack_interactions``, if available.
             backend: How the potential is computed.
         """
         kernels = kernels_for(backend, self.embedding, self.table, *self.weights, *self.readout, needs="Head")
@@ -115,7 +115,7 @@ def potential(
         cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
         weights: Parameters of the potential.
         strain: Whether to compute the gradient with respect to strain.
-        backend: How it is computed, see :func:`pyg_schnet.ops.dispatch.kernels_for`.
+        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
     Returns:
         Energies and gradients; ``None`` if an atomic number, structure or atom index is out of range.
@@ -126,7 +126,9 @@ def potential(
     kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
     if kernels is None:
         return compose(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, strain)
-    blocks, head, grid = (weights if weights.packed is not None else weights.pack()).packed
+    packed = weights.packed if weights.packed is not None else weights.pack().packed
+    assert packed is not None
+    blocks, head, grid = packed
     arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, grid, blocks, head
     found = kernels.potential(*arguments, mean=weights.mean, strain=strain)
     return None if found is None else EnergyGradients(*found)
@@ -146,7 +148,7 @@ def compose(
             lattice = torch.zeros_like(symmetric) if cell is None else cell
             moved, lattice = apply_strain(pos, lattice, symmetric, batch)
             cell = None if cell is None else lattice
-        options = {"loop_length": weights.cutoff, "backend": "reference"}
+        options: dict[str, Any] = {"loop_length": weights.cutoff, "backend": "reference"}
         dist = edge_lengths(moved, index, edge_shift, cell, batch, **options)
         energy = _energy(dist, z, batch, batch_size, index, ptr, weights)
         grads = torch.autograd.grad(energy.sum(), inputs, materialize_grads=True)
@@ -167,5 +169,5 @@ def _energy(
     )
     w1, b1, w2, b2, scale, shift, atomref = weights.readout
     values = mlp(x, w1, b1, w2, b2, backend="reference")
-    options = {"mean": weights.mean, "backend": "reference"}
+    options: dict[str, Any] = {"mean": weights.mean, "backend": "reference"}
     return pool_atoms(values, z, batch, batch_size, scale, shift, atomref, **options)[:, 0]

@@ -20,7 +20,7 @@ class Ranges(NamedTuple):
     """Ranges of consecutive points; target ``t`` owns the rows ``row[t]`` of ``start`` and ``count``."""
 
     start: Tensor  # [U, R] first point
-    count: Tensor  # [U, R] number of points
+    count: Tensor  # type: ignore[assignment]  # [U, R] number of points; hides tuple.count
     row: Tensor  # [N]
     order: Tensor | None  # [M] ranges refer to points[order]; None for the points as they are
 
@@ -38,7 +38,7 @@ def close_pairs(
 
     .. math:: \{ (j, i) : \lVert \mathbf{s}_j - \mathbf{t}_i \rVert^2 < r_c^2 \}
 
-    with :func:`squared_distances` in the dtype of the points. Not differentiable.
+    with ``squared_distances`` in the dtype of the points. Not differentiable.
 
     Args:
         points: Points s in Å, shape ``[M, 3]``.
@@ -84,7 +84,7 @@ def close_pairs_once(
         Sources (row 0) and targets (row 1), shape ``[2, P]``, sorted by target and source; where those of each target
         begin and end, shape ``[N + 1]``; distances in Å, shape ``[P]``. ``None`` where no backend makes half
         lists, for structures so large that bins are faster, for atoms with more than
-        :data:`~pyg_schnet.ops.segment_sum.MANY_EDGES` edges, and for input that
+        ``MANY_EDGES`` edges, and for input that
         :func:`pyg_schnet.neighbors.radius_graph` refuses.
 
     Example:
@@ -125,7 +125,7 @@ def squared_distances(
         >>> squared_distances(points, points, torch.tensor([0, 0]), torch.tensor([0, 1]))
         tensor([ 0., 25.])
     """
-    total = None
+    total: Tensor | None = None
     for axis in range(3):
         component = sources[axis].index_select(0, source)
         component -= targets[axis].index_select(0, target)
@@ -133,6 +133,7 @@ def squared_distances(
             component += translation[axis]
         component *= component
         total = component if total is None else total.add_(component)
+    assert total is not None
     return total
 
 

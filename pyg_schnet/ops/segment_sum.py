@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.utils import scatter, segment
 
+from pyg_schnet.ops.checks import MOST_ROWS, check_index, check_pointer, check_rows, described, whole_number
 from pyg_schnet.ops.dispatch import is_at_hand, is_transformed
 
 MANY_EDGES = 1024
@@ -35,12 +36,29 @@ def segment_sum(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None
     Returns:
         Sums, shape ``[N, ...]``; zero for targets without rows.
 
+    Raises:
+        ValueError: If shapes or types do not fit, or ``ptr`` is not that of the rows.
+        IndexError: If a target is out of range; checked on CPUs only.
+
     Example:
         >>> segment_sum(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 2]), 3)
         tensor([[3.],
                 [0.],
                 [4.]])
     """
+    if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype != torch.int64:
+        raise ValueError(f"index must name the target of each row, [E] of int64; got {described(index)}")
+    check_rows([("src", src)], index.size(0), "indices")
+    if not is_transformed() and not torch.compiler.is_compiling():
+        whole_number(num_targets, "num_targets", 0, MOST_ROWS)
+    check_index(index.unsqueeze(0), num_targets)
+    if ptr is not None:
+        check_pointer(ptr, index, num_targets, "ptr")
+    return sum_rows(src, index, num_targets, ptr)
+
+
+def sum_rows(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None = None) -> Tensor:
+    """Like :func:`segment_sum`, without checks."""
     if _is_crowded(src, index, num_targets, ptr):
         return scatter(src.to(torch.float64), index, 0, num_targets, reduce="sum").to(src.dtype)
     if ptr is None or src.is_meta or (not torch.compiler.is_compiling() and is_transformed()):
@@ -49,7 +67,7 @@ def segment_sum(src: Tensor, index: Tensor, num_targets: int, ptr: Tensor | None
 
 
 def is_crowded(ptr: Tensor, source: Tensor | None = None) -> bool:
-    """Whether an atom has more than :data:`MANY_EDGES` edges; checked on CPUs only.
+    """Whether an atom has more than ``MANY_EDGES`` edges; checked on CPUs only.
 
     Args:
         ptr: Begin and end of each target's edges, shape ``[N + 1]``.
@@ -98,7 +116,7 @@ class _SegmentSum(torch.autograd.Function):
         return _SegmentGather.apply(grad, *ctx.saved_tensors), None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
         return _SegmentSum.apply(src.movedim(in_dims[0], -1), ptr, index), -1
 
 
@@ -116,5 +134,5 @@ class _SegmentGather(torch.autograd.Function):
         return _SegmentSum.apply(grad, *ctx.saved_tensors), None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
         return _SegmentGather.apply(src.movedim(in_dims[0], -1), ptr, index), -1

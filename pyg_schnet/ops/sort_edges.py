@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
-from pyg_schnet.ops.dispatch import Backend, is_at_hand, kernels_for
+from pyg_schnet.ops.checks import MOST_ROWS, described, whole_number
+from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 
 def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
@@ -27,6 +30,7 @@ def sort_edges(key: Tensor, size: int, *, backend: Backend = "auto") -> tuple[Te
         >>> sort_edges(torch.tensor([1, 0, 1]), 3)
         (tensor([0, 1, 3, 3]), tensor([1, 0, 2]))
     """
+    _check(key, size)
     kernels = kernels_for(backend, key, needs="sort_edges")
     if is_at_hand(key):
         check_keys(key, size)
@@ -53,6 +57,7 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
         >>> pointer_of_sorted(torch.tensor([2, 0]), 3) is None
         True
     """
+    _check(key, size)
     kernels = kernels_for(backend, key, needs="pointer_of_sorted")
     if not is_at_hand(key):
         return None
@@ -61,6 +66,13 @@ def pointer_of_sorted(key: Tensor, size: int, *, backend: Backend = "auto") -> T
     if key.numel() > 0 and (bool((key.diff() < 0).any()) or int(key[0]) < 0 or int(key[-1]) >= size):
         return None
     return index2ptr(key, size)
+
+
+def _check(key: Tensor, size: int) -> None:
+    if not isinstance(key, Tensor) or key.dim() != 1 or key.dtype not in _WHOLE:
+        raise ValueError(f"key must hold a whole number for each edge, [E] of int64; got {described(key)}")
+    if not is_followed():
+        whole_number(size, "size", 0, MOST_ROWS)
 
 
 def check_keys(key: Tensor, size: int, what: str = "edges name atoms") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ def spline_basis(
     """
     if dist.dim() != 1:
         raise ValueError(f"dist must hold a distance for each edge, shape [E]; got {list(dist.shape)}")
-    if num_intervals < 1 or not cutoff > 0:
+    odd = isinstance(num_intervals, (float, str, bool)) or isinstance(cutoff, str)
+    if odd or not 1 <= num_intervals <= 2**31 or not 0 < cutoff < math.inf:
         raise ValueError(f"a grid needs one interval or more and a cutoff above 0, got {num_intervals} and {cutoff}")
     unless = None if dist.is_floating_point() else f"distances must be floating-point numbers, got {dist.dtype}"
     kernels = kernels_for(backend, dist, unless=unless)

@@ -28,6 +28,7 @@ from torch import Tensor
 from pyg_schnet.ops import spline_conv_reference as reference
 from pyg_schnet.ops._autograd import below_autograd, needs_grad, register
 from pyg_schnet.ops.bspline import SPAN
+from pyg_schnet.ops.checks import check_pointer, whole_number
 from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.sort_edges import check_keys
@@ -112,6 +113,7 @@ def spline_conv_grad_table(
         >>> spline_conv_grad_table(x, x, h, 4, graph).T
         tensor([[0.6000, 2.4000, 2.4000, 0.6000]])
     """
+    whole_number(num_rows, "num_rows", SPAN)
     _check(graph, targets=g, sources=x, basis=basis)
     _check_places(graph, x.size(0), g.size(0), num_rows)
     return _derive_table(g, x, basis, num_rows, graph, backend=backend)
@@ -166,6 +168,9 @@ def _derive_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph, *, ba
 
 def _check(graph: SplineGraph, basis: Tensor | None = None, **features: Tensor) -> None:
     """Raise unless shapes fit, since kernels do not check bounds."""
+    whole = all(isinstance(x, Tensor) and x.dtype == torch.int64 and x.dim() == 1 for x in graph[:4])
+    if not whole or any(x is not None and x.dtype != torch.int64 for x in graph[4:]):
+        raise ValueError("interval, source, target, their pointers and orders must be lists of int64")
     n_edges = graph.interval.size(0)
     if basis is not None and basis.shape != (n_edges, SPAN):
         raise ValueError(f"basis must have one row for each of the {n_edges} edges, [E, 4]; got {list(basis.shape)}")
@@ -188,15 +193,20 @@ def _check_places(graph: SplineGraph, num_sources: int, num_targets: int, num_ro
     check_keys(graph.source, num_sources)
     check_keys(graph.target, num_targets)
     check_keys(graph.interval, num_rows - SPAN + 1, "edges name intervals")
-    for ptr, order in (graph[3:5], graph[5:7], graph[7:9]):
-        if ptr is not None and is_at_hand(ptr) and not _divides(ptr, n_edges):
-            raise IndexError(f"where edges begin and end must rise from 0 to their number, {n_edges}")
+    orders = (
+        ("target", graph.target, num_targets, *graph[3:5]),
+        ("source", graph.source, num_sources, *graph[5:7]),
+        ("interval", graph.interval, num_rows - SPAN + 1, *graph[7:9]),
+    )
+    for name, key, size, ptr, order in orders:
+        if ptr is None:
+            continue
         if order is not None:
             check_keys(order, n_edges, "an order names edges")
-
-
-def _divides(ptr: Tensor, n_edges: int) -> bool:
-    return ptr.numel() > 0 and int(ptr[0]) == 0 and int(ptr[-1]) == n_edges and not bool((ptr.diff() < 0).any())
+            if is_at_hand(order) and n_edges > 0 and int(order.bincount().max()) > 1:
+                raise ValueError(f"{name}_order names an edge twice; take spline_graph or with_sources to make it")
+            key = key.index_select(0, order)
+        check_pointer(ptr, key, size, f"{name}_ptr")
 
 
 def _kernels(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType | None:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from pyg_schnet.ops.checks import check_atoms_of_structures
 from pyg_schnet.ops.dispatch import Backend, kernels_for, wide_dtype
+from pyg_schnet.ops.sort_edges import check_keys
 
 
 def sum_species(
@@ -35,10 +37,14 @@ def sum_species(
         >>> sum_species(torch.tensor([[0.0], [1.0], [4.0]]), torch.tensor([1, 1, 2]), torch.tensor([0, 0, 1]), 2)[1]
         tensor([2., 1.], dtype=torch.float64)
     """
-    unless = None if values.dim() == 2 and z.shape == batch.shape else "it takes values [Z, C], z and batch [N]"
-    kernels = kernels_for(backend, values, z, batch, needs="sum_species", unless=unless)
+    check_atoms_of_structures(z, batch, batch_size)
+    if values.dim() != 2:
+        raise ValueError(f"values must hold a row for each atomic number from 0 on, [Z, C]; got {list(values.shape)}")
+    kernels = kernels_for(backend, values, z, batch, needs="sum_species")
     if kernels is not None and not (values.requires_grad and torch.is_grad_enabled()):
         return kernels.sum_species(values, z, batch, batch_size)
+    check_keys(z, values.size(0), "atoms have atomic numbers")
+    check_keys(batch, batch_size, "atoms name structures")
     real = (z > 0).to(wide_dtype(values))
     each = values.to(real.dtype).index_select(0, z) * real.unsqueeze(-1)
     return tuple(scatter(one, batch, 0, batch_size, reduce="sum") for one in (each, real))

@@ -49,7 +49,7 @@ class NetworkInputs:
         return pos.to(dtype), batch.batch, extra
 
     def _edges(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Edges that were made for the network; see :func:`pyg_schnet.data.transforms.cutoff_of_edges`."""
+        """Edges that were made for the network; see ``cutoff_of_edges``."""
         if "edge_index" not in self.names or batch.get("edge_index") is None:
             return {}
         found, needed = cutoff_of_edges(batch), getattr(network, "cutoff", None)

@@ -303,13 +303,13 @@ def test_clock_stands_still_during_validation(monkeypatch):
     assert budget.curve[0]["val"]["meV"] == pytest.approx(500.0)
 
 
-def test_the_table_of_the_readme_is_that_of_the_saved_run(tmp_path, capsys, monkeypatch):
+def test_the_table_of_the_guide_is_that_of_the_saved_run(tmp_path, capsys, monkeypatch):
     saved, plot = BENCHMARKS / "results" / "gnns.json", tmp_path / "gnns.svg"
     monkeypatch.setattr(sys, "argv", ["compare_gnns.py", f"--draw={saved}", f"--plot={plot}"])
     compare_gnns.main()
     printed = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").splitlines()
-    begin = next(k for k, line in enumerate(readme) if line.startswith("| model | parameters |"))
-    assert [line.split() for line in readme[begin : begin + len(printed)]] == printed
+    guide = (BENCHMARKS.parent / "examples" / "guides" / "models.md").read_text(encoding="utf-8").splitlines()
+    begin = next(k for k, line in enumerate(guide) if line.startswith("| model | parameters |"))
+    assert [line.split() for line in guide[begin : begin + len(printed)]] == printed
     assert len(printed) == 7
     assert plot.stat().st_size > 10_000

@@ -84,8 +84,8 @@ def test_stored_results_belong_to_the_table(paper):
             assert all(start["commit"] for start in run["training"]["starts"])
 
 
-def test_readme_has_the_table(paper):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_guide_has_the_table(paper):
+    text = (ROOT / "examples" / "guides" / "models.md").read_text(encoding="utf-8")
     shown = text.split("<!-- results: python benchmarks/paper/table.py -->")[1].split("<!-- end of results -->")[0]
     assert shown.strip() == paper.table(paper.read_results(paper.RESULTS)).strip()
 

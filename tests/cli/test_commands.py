@@ -269,7 +269,7 @@ def test_a_finished_run_is_not_overwritten(run):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["train", "--help"], "--model.help CLASS explains"),
+        (["train", "--help_all"], "--model.help CLASS explains"),
         (["train", "--model.help=PropertyTask"], "Largest learning rate"),
         (["train", "--model.help=PotentialTask"], "of forces in eV/Å"),
         (["train", "--model.help=RelaxedTask"], "atoms were relaxed in cells that were not"),

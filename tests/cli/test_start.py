@@ -35,7 +35,7 @@ assert found in ([], ["sympy"]), found  # torch 2.8 needs it itself
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_needs_no_torch(command):
     code = f"""
 import sys

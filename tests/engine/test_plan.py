@@ -7,7 +7,7 @@ from pyg_schnet import DTNN, SchNet, load, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine import cache
 from pyg_schnet.engine.cache import Facts
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.engine.plan import Plan, choose
 
 from .models import POS, Z, make

@@ -9,7 +9,7 @@ from torch import nn
 
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress, hessian
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models import join_ensemble, load
 from pyg_schnet.models.structure import check_described

@@ -119,20 +119,20 @@ def test_shift_without_edges():
         prepare_edges(z, pos, batch, 5.0, edge_shift=torch.zeros(1, 3), batch_size=1)
     edge_index = torch.zeros(2, 1, dtype=torch.int64)
     with pytest.raises(ValueError, match="it needs cell"):
-        prepare_edges(z, pos, batch, 5.0, edge_index=edge_index, edge_shift=torch.zeros(1, 3), batch_size=1)
+        prepare_edges(z, pos, batch, 5.0, edge_index=edge_index, edge_shift=torch.zeros(1, 3).int(), batch_size=1)
 
 
 @pytest.mark.parametrize(
     ("z", "pos", "batch", "message"),
     [
-        (torch.ones(2, 1, dtype=torch.int64), torch.zeros(2, 3), None, r"z must hold one atomic number.*\(2, 1\)"),
+        (torch.ones(2, 1, dtype=torch.int64), torch.zeros(2, 3), None, r"z must hold one atomic number.*\[2, 1\]"),
         (torch.ones(2), torch.zeros(2, 3), None, r"z must hold one atomic number.*torch\.float32"),
         (torch.ones(2, dtype=torch.int32), torch.zeros(2, 3), None, r"of int64.*torch\.int32"),
         (torch.ones(2, dtype=torch.bool), torch.zeros(2, 3), None, r"of int64.*torch\.bool"),
-        (torch.ones(2, dtype=torch.int64), torch.zeros(3, 3), None, r"each of the 2 atoms, \[N, 3\]; got \(3, 3\)"),
-        (torch.ones(2, dtype=torch.int64), torch.zeros(2, 2), None, r"\[N, 3\]; got \(2, 2\)"),
+        (torch.ones(2, dtype=torch.int64), torch.zeros(3, 3), None, r"each of the 2 atoms, \[N, 3\]; got \[3, 3\]"),
+        (torch.ones(2, dtype=torch.int64), torch.zeros(2, 2), None, r"\[N, 3\]; got \[2, 2\]"),
         (torch.ones(2, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64), None, r"in Å.*torch\.int64"),
-        (torch.ones(2, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), r"batch must.*\(3,\)"),
+        (torch.ones(2, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), r"batch must.*\[3\]"),
         (torch.ones(2, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(2), r"batch must.*torch\.float32"),
     ],
 )

@@ -13,7 +13,7 @@ from torch_geometric.nn.models.schnet import CFConv as PyGCFConv
 
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine.freeze import freeze
+from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.models import prepare_edges
 from pyg_schnet.models.convert import like_pyg

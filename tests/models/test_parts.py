@@ -133,7 +133,7 @@ def test_add_is_sum():
 
 @pytest.mark.parametrize("out_channels", [0, None, 2.0, True])
 def test_out_channels_is_a_number(out_channels):
-    with pytest.raises(ValueError, match="out_channels must be the number of properties"):
+    with pytest.raises(ValueError, match=r"out_channels must be a whole number.* it is the number of properties"):
         SchNet(8, out_channels=out_channels)
 
 

@@ -24,7 +24,7 @@ ONCE_UNNOTICED = [
     Mutant("exported-shift", "train/references.py", "readout.shift.mul_(scale.to(readout.shift))", "pass"),
     Mutant("merge-validated-on-test", "cli/_merging.py", "np.concatenate([other.train, other.val])", "other.train"),
     Mutant("restarts-in-steps", "train/task.py", "epoch = self.trainer.global_step / steps_per_epoch(self.trainer)", "epoch = self.trainer.global_step"),
-    Mutant("best-not-restored", "cli/train.py", 'task.load_state_dict(checkpoint["state_dict"])', "pass", tests=("cli/test_commands.py",)),
+    Mutant("best-not-restored", "train/result.py", 'task.load_state_dict(checkpoint["state_dict"])', "pass", tests=("cli/test_commands.py",)),
     Mutant("per-atom-without-label", "train/potential.py", "n_atoms = n_atoms if mask is None else n_atoms[mask]", "n_atoms = n_atoms if mask is None else n_atoms[: int(mask.sum())]"),
     Mutant("order-of-predictions", "cli/_prediction.py", "return torch.cat(values)", "return torch.cat(values[::-1])", tests=("cli/test_predict_batches.py",)),
     Mutant("p-value-ties", "analysis/embedding.py", "(null >= score).sum()", "(null > score).sum()"),
@@ -111,10 +111,10 @@ OPERATORS_AND_ENGINE = [
     Mutant("plan-barred", "engine/plan.py", "if program not in barred)", "if program not in facts.found)"),
     Mutant("plan-reasons", "engine/plan.py", "for bars, reason in found if bars & faster))", "for bars, reason in found))"),
     Mutant("plan-backend", "engine/plan.py", '"numba" if by_kernels else "reference"', '"reference" if by_kernels else "numba"'),
-    Mutant("frozen-precision", "engine/freeze.py", "if {value.dtype for value in self.model.parameters()} != dtypes:", "if False:"),
-    Mutant("frozen-elements", "engine/freeze.py", "readout.atomref = references.to(torch.float64)", "readout.atomref = references"),
-    Mutant("frozen-is-a-copy", "engine/freeze.py", "self.model = copy_of(model).eval().requires_grad_(False)", "self.model = model.eval().requires_grad_(False)"),
-    Mutant("frozen-mode", "engine/freeze.py", "self.model.train(False)", "self.model.train(mode)"),
+    Mutant("frozen-precision", "engine/frozen.py", "if {value.dtype for value in self.model.parameters()} != dtypes:", "if False:"),
+    Mutant("frozen-elements", "engine/frozen.py", "readout.atomref = references.to(torch.float64)", "readout.atomref = references"),
+    Mutant("frozen-is-a-copy", "engine/frozen.py", "self.model = copy_of(model).eval().requires_grad_(False)", "self.model = model.eval().requires_grad_(False)"),
+    Mutant("frozen-mode", "engine/frozen.py", "self.model.train(False)", "self.model.train(mode)"),
 ]  # fmt: skip
 
 MODELS_AND_DATA = [

@@ -18,7 +18,7 @@ _MORE = {  # beside the file of the same name
     "neighbors/vesin_backend.py": ("neighbors/test_periodic.py", "neighbors/test_radius.py"),
     "engine/cache.py": ("engine", "models/test_changed_parts.py"),
     "engine/eligibility.py": ("engine", "models/test_schnet_small.py"),
-    "engine/freeze.py": ("engine/test_freeze.py",),
+    "engine/frozen.py": ("engine/test_frozen.py",),
     "engine/plan.py": ("engine/test_plan.py", "engine/test_eligibility.py"),
     "engine/tables.py": ("engine", "ops/test_interactions.py"),
     "nn/versioned_cache.py": ("nn/test_versioned_cache.py", "nn/test_spline_kept.py"),
@@ -56,7 +56,8 @@ _WIDER = {
     "cli": ("cli",),
     "analysis": ("analysis", "cli/test_analyze.py"),
     "interfaces": ("interfaces", "analysis/test_model.py"),
-    "": (*CONTRACT, "test_testing.py", "test_units.py", "interfaces", "data"),
+    "testing": ("testing", "physics"),
+    "": (*CONTRACT, "test_units.py", "interfaces", "data"),
 }
 
 

@@ -43,5 +43,5 @@ def test_forces_from_pyg_schnet():
 
 def test_options_are_shown_and_checked():
     assert repr(InteractionGraph(5.0)) == "InteractionGraph(cutoff=5.0, backend='auto')"
-    with pytest.raises(ValueError, match="cutoff must be a positive finite length in Å, got -1"):
+    with pytest.raises(ValueError, match="cutoff must be a positive length in Å, got -1"):
         InteractionGraph(-1)

@@ -79,9 +79,9 @@ def test_bad_cutoff(cutoff):
 
 
 def test_bad_numbers():
-    with pytest.raises(ValueError, match="num_gaussians must be at least 2"):
+    with pytest.raises(ValueError, match="num_gaussians must be"):
         GaussianBasis(1, 5.0)
-    with pytest.raises(ValueError, match="num_gaussians must be at least 2"):
+    with pytest.raises(ValueError, match="num_gaussians must be"):
         GaussianBasis(0, 5.0, gamma=1.0)
     for gamma in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="gamma must be a positive inverse squared width"):

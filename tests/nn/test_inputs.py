@@ -104,8 +104,8 @@ class TestModels:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"edge_shift": torch.zeros(29, 3)}, r"each of the 30 edges, \[E, 3\]; got \[29, 3\]"),
-            ({"edge_shift": torch.zeros(3, 30)}, r"each of the 30 edges, \[E, 3\]; got \[3, 30\]"),
+            ({"edge_shift": torch.zeros(29, 3)}, r"each of the 30 edges, \[E, 3\] of int32 or int64; got \[29, 3\]"),
+            ({"edge_shift": torch.zeros(3, 30)}, r"each of the 30 edges, \[E, 3\] of int32 or int64; got \[3, 30\]"),
             ({"edge_shift": torch.zeros(30, 3), "cell": torch.eye(3).reshape(1, 9)}, r"\[B, 3, 3\] in Å; got \[1, 9\]"),
             ({"batch_size": 1.0}, r"batch_size must be the number of structures, got 1\.0"),
         ],
@@ -121,9 +121,9 @@ class TestModels:
             (None, torch.zeros(6, 3), r"z must be a tensor of atomic numbers, \[N\] of int64; got None"),
             (torch.ones(6).long(), None, r"pos must be a tensor of positions in Å, \[N, 3\]; got None"),
             ([1, 1], torch.zeros(2, 3), r"z must be a tensor of atomic numbers.*got a list"),
-            (torch.ones(6), torch.zeros(6, 3), r"\[N\] of int64; got \(6,\) of torch\.float32"),
-            (torch.ones(6, 1).long(), torch.zeros(6, 3), r"\[N\] of int64; got \(6, 1\)"),
-            (torch.ones(6).long(), torch.zeros(6, 3).long(), r"one position in Å .* got \(6, 3\) of torch\.int64"),
+            (torch.ones(6), torch.zeros(6, 3), r"\[N\] of int64; got \[6\] of torch\.float32"),
+            (torch.ones(6, 1).long(), torch.zeros(6, 3), r"\[N\] of int64; got \[6, 1\]"),
+            (torch.ones(6).long(), torch.zeros(6, 3).long(), r"one position in Å .* got \[6, 3\] of torch\.int64"),
         ],
     )
     def test_atoms(self, name, mode, z, pos, message):

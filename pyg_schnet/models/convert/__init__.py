@@ -20,7 +20,7 @@ def _converter(name: str) -> ModuleType:
 
 
 class Conversions:
-    """Methods of :class:`pyg_schnet.SchNet` that take models from other packages and give them back."""
+    """Methods of :class:`~pyg_schnet.models.SchNet` that take models from other packages and give them back."""
 
     @staticmethod
     def like_pyg(

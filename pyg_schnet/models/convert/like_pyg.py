@@ -26,9 +26,12 @@ from pyg_schnet.models.base import NO_SCRIPT
 from pyg_schnet.models.convert.pyg import from_pyg
 from pyg_schnet.models.convert.pyg_twin import Twin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, prepare_edges
+from pyg_schnet.models.parts import check_sizes
 from pyg_schnet.models.schnet import SchNet as OurSchNet
 from pyg_schnet.neighbors import InteractionGraph
 from pyg_schnet.nn import MAX_Z, exclude_self_loops
+from pyg_schnet.nn.readout import as_references
+from pyg_schnet.ops.checks import check_batch_size, check_parameters, positive_length, real_number
 from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 
 PYG_MAX_NUM_NEIGHBORS = 32
@@ -75,11 +78,11 @@ class SchNet(PyGSchNet):
       more neighbours than that. It needs neither pyg-lib nor torch-cluster, and takes periodic structures (``cell``,
       ``pbc``) and given edges. Any graph that is passed is called as it is, ``RadiusInteractionGraph`` of PyTorch
       Geometric with its quota included.
-    - **Speed.** On CPUs and in float32 the interactions are those of :class:`pyg_schnet.SchNet` on the same weights,
-      with ``filters`` as explained there. Elsewhere, and wherever a part was exchanged, subclassed or hooked, the
-      forward pass is PyTorch Geometric's own.
+    - **Speed.** On CPUs and in float32 the interactions are those of :class:`~pyg_schnet.models.SchNet` on the same
+      weights, with ``filters`` as explained there. Elsewhere, and wherever a part was exchanged, subclassed or hooked,
+      the forward pass is PyTorch Geometric's own.
 
-    ``pyg_schnet.SchNet.from_pyg(model)`` makes a :class:`pyg_schnet.SchNet` of it, as :meth:`save` does.
+    ``pyg_schnet.SchNet.from_pyg(model)`` makes a :class:`~pyg_schnet.models.SchNet` of it, as :meth:`save` does.
 
     Args:
         hidden_channels: Size F of the atom features.
@@ -126,8 +129,15 @@ class SchNet(PyGSchNet):
         *,
         filters: Literal["auto", "exact"] = "auto",
     ) -> None:
-        if filters not in ("auto", "exact"):
+        if not isinstance(filters, str) or filters not in ("auto", "exact"):
             raise ValueError(f"filters must be 'auto' or 'exact', got {filters!r}")
+        num_interactions, hidden_channels, num_filters, num_gaussians = check_sizes(
+            num_interactions, hidden_channels=hidden_channels, num_filters=num_filters, num_gaussians=num_gaussians
+        )
+        of_block = (hidden_channels + num_filters) ** 2 + num_filters * num_gaussians
+        check_parameters(num_interactions * of_block + 100 * hidden_channels, "a SchNet")
+        cutoff = positive_length(cutoff)
+        mean, std = (None if x is None else real_number(x, n) for x, n in ((mean, "mean"), (std, "std")))
         if interaction_graph is None:
             interaction_graph = CompleteGraph(cutoff, max_num_neighbors)
         super().__init__(
@@ -193,6 +203,8 @@ class SchNet(PyGSchNet):
                 the caller's, which knows of neither.
         """
         check_atoms(z, pos, batch)
+        if batch_size is not None:
+            check_batch_size(batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
         graph = self.interaction_graph
         own_graph = type(graph) is CompleteGraph and not _is_changed(graph)
@@ -245,15 +257,13 @@ class SchNet(PyGSchNet):
         own_graph = type(self.interaction_graph) is CompleteGraph and not _is_changed(self.interaction_graph)
         edges = self._edges(pos, batch, given, batch_size) if own_graph else self._within_quota(pos, batch)
         twin = None if edges is None else self._find_twin(z, pos)
-        if twin is None:
+        if edges is None or twin is None:
             why = "the graph is another one" if edges is None else "filters='exact', or a part is not as it was built"
             return Plan("layers", "exact", "reference", (f"PyTorch Geometric's own forward pass is taken: {why}",))
         facts = Facts.of(twin)
         return choose(facts, facts.request(z, pos, half_list=edges.half_list is not None))
 
-    def _edges(
-        self, pos: Tensor, batch: Tensor | None, given: dict[str, Tensor | None], batch_size: int | None
-    ) -> Edges:
+    def _edges(self, pos: Tensor, batch: Tensor | None, given: dict[str, Any], batch_size: int | None) -> Edges:
         """Edges of the complete graph, or those that are given; padding acts as other atoms do, as in PyG's model."""
         if pos.dtype != self.embedding.weight.dtype:
             raise ValueError(
@@ -294,7 +304,7 @@ class SchNet(PyGSchNet):
         return {name: value for name, value in self.__dict__.items() if name != "_twin"}
 
     def as_schnet(self) -> OurSchNet:
-        """A :class:`pyg_schnet.SchNet` with these weights and outputs.
+        """A :class:`~pyg_schnet.models.SchNet` with these weights and outputs.
 
         Raises:
             ValueError: If the graph is the caller's, which a model of this package has no place for.
@@ -307,7 +317,7 @@ class SchNet(PyGSchNet):
         return from_pyg(self)
 
     def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
-        """Write the model as a file that :func:`pyg_schnet.load` reads as a :class:`pyg_schnet.SchNet`.
+        """Write the model as a file that :func:`~pyg_schnet.models.load` reads as a :class:`~pyg_schnet.models.SchNet`.
 
         Args:
             path: File to write, by convention ``*.safetensors``.
@@ -322,7 +332,7 @@ class SchNet(PyGSchNet):
 def _state_channels(model: PyGSchNet) -> None:
     """Say the size of what convolutions sum where PyG's explainers look for it, which PyG's own do not."""
     for block in model.interactions:
-        conv = getattr(block, "conv", None)
+        conv: Any = getattr(block, "conv", None)
         if type(conv) is CFConv:
             conv.in_channels = conv.out_channels = conv.lin1.out_features
 
@@ -362,7 +372,7 @@ def _most_neighbors(edges: Edges, n_atoms: int) -> int:
 
 
 def _as_column(atomref: Tensor) -> Tensor:
-    values = torch.as_tensor(atomref)
+    values = as_references(atomref, torch.float32)
     if tuple(values.shape) not in ((MAX_Z + 1, 1), (MAX_Z + 1,)):
         raise ValueError(
             f"atomref must hold one value for each atomic number from 0 to {MAX_Z}, [{MAX_Z + 1}, 1]; "

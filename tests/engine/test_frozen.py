@@ -11,7 +11,7 @@ from torch.export import Dim, export
 from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.engine import cache
-from pyg_schnet.engine.freeze import FrozenModel, freeze
+from pyg_schnet.engine.frozen import FrozenModel, freeze
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.nn import GaussianBasis
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
@@ -51,7 +53,7 @@ class FrozenModel(nn.Module):
     (``readout.atomref``) stay in float64. It can be pickled, copied, compiled by ``torch.compile`` and exported by
     ``torch.export``, with the same splined filters. Attributes that it does not have itself are those of the copy. It
     stays in evaluation mode; ``train()``, ``eval()`` and ``load_state_dict()`` make it look at its own weights once.
-    Those that ``torch.func.functional_call`` puts in their place are not seen.
+    With other weights in the place of its own, as by ``torch.func.functional_call``, tables are computed from these.
 
     Args:
         model: The model.
@@ -60,17 +62,20 @@ class FrozenModel(nn.Module):
         model: The copy.
     """
 
+    model: Any  # a module or a function
+
     def __init__(self, model: Callable[..., Tensor]) -> None:
         super().__init__()
         self.register_load_state_dict_post_hook(_fix_again)
         self._take(model)
         super().train(False)
 
-    def _take(self, model: Callable[..., Tensor]) -> None:
+    def _take(self, model: Any) -> None:
         """Copy a model, and compute the tables."""
         vars(self)["_source"] = weakref.ref(model) if isinstance(model, nn.Module) else None
         if not isinstance(model, nn.Module):
             self.model = model
+            self._note_weights()
             return
         model = model.model if isinstance(model, FrozenModel) else model
         self.model = copy_of(model).eval().requires_grad_(False)
@@ -106,13 +111,46 @@ class FrozenModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Output of the model; arguments as for the model."""
+        if not torch.compiler.is_compiling() and self._is_replaced():
+            with self._alive():
+                return self.model(*args, **kwargs)
         return self.model(*args, **kwargs)
 
     def energy_and_gradients(self, *args: Any, **kwargs: Any) -> EnergyGradients | None:
-        """As :meth:`pyg_schnet.SchNet.energy_and_gradients`; ``None`` for models without such a method."""
-        if not hasattr(type(self.model), "energy_and_gradients") or self._is_changed():
+        """As :meth:`~pyg_schnet.models.SchNet.energy_and_gradients`; ``None`` for models without such a method."""
+        if not hasattr(type(self.model), "energy_and_gradients") or self._is_changed() or self._is_replaced():
             return None  # asked of the class: wrappers pass on attributes
         return self.model.energy_and_gradients(*args, **kwargs)
+
+    def _is_replaced(self) -> bool:
+        """Whether weights are other tensors than those that tables were computed from."""
+        return [*map(id, chain.from_iterable(self._values))] != self._places
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Compute tables from the present weights."""
+        convs = [part for part in self.model.modules() if isinstance(part, CFConv)]
+        tables, engine = [conv.table for conv in convs], getattr(self.model, "_engine", None)
+        try:
+            for conv in convs:
+                conv.table = None
+            if isinstance(engine, ModelCache):
+                self.model._engine = ModelCache()
+            yield
+        finally:
+            for conv, table in zip(convs, tables, strict=True):
+                conv.table = table
+            if isinstance(engine, ModelCache):
+                self.model._engine = engine
+
+    def _note_weights(self) -> None:
+        """Remember which tensors the weights are."""
+        parts = self.model.modules() if isinstance(self.model, nn.Module) else ()
+        held: list[dict[str, Any]] = [table for part in parts for table in (part._parameters, part._buffers) if table]
+        own = vars(self)
+        own["_values"] = [*map(dict.values, held)]
+        own["_held"] = [*chain.from_iterable(own["_values"])]  # so that no other tensor gets one of their places
+        own["_places"] = [*map(id, own["_held"])]
 
     def _is_changed(self) -> bool:
         """Whether the call of this module itself does more than to call the model."""
@@ -137,17 +175,20 @@ class FrozenModel(nn.Module):
         for conv in self.model.modules():
             if isinstance(conv, CFConv):
                 conv.table = None
-                conv.table = conv.spline.compute_precisely() if conv.is_splined() else None
+                spline = conv.spline if conv.is_splined() else None
+                conv.table = None if spline is None else spline.compute_precisely()
+        self._note_weights()
 
     def _keep_references(self) -> None:
         """Convert element energies to float64."""
-        readout = getattr(self.model, "readout", None)
+        readout: Any = getattr(self.model, "readout", None)
         references = getattr(readout, "atomref", None)
         if isinstance(references, Tensor) and references.device.type != "mps":
             readout.atomref = references.to(torch.float64)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenModel:
-        if not isinstance(self.model, nn.Module):
+        model = self.model
+        if not isinstance(model, nn.Module):
             return self
         references = getattr(getattr(self.model, "readout", None), "atomref", None)
         dtypes = {value.dtype for value in self.model.parameters()}
@@ -160,6 +201,7 @@ class FrozenModel(nn.Module):
             self.model._engine.forget()
         if {value.dtype for value in self.model.parameters()} != dtypes:
             self._fix()
+        self._note_weights()
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -171,7 +213,12 @@ class FrozenModel(nn.Module):
             return getattr(self.model, name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_source": None}  # a copy has no part in later changes
+        own = {name: value for name, value in vars(self).items() if name not in ("_values", "_held", "_places")}
+        return {**own, "_source": None}  # a copy has no part in later changes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._note_weights()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model})"

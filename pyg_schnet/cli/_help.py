@@ -1,0 +1,115 @@
+"""What ``--help`` says: one screen for each command, with examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+EXAMPLES = {
+    "doctor": """examples:
+  pyg-schnet doctor
+  pyg-schnet doctor --json doctor.json  # to go with a report of a mistake
+  pyg-schnet doctor --speed false""",
+    "report": """examples:
+  pyg-schnet report runs/U0-20260101-120000
+  pyg-schnet report runs/U0-20260101-120000 --output U0.pdf --data_dir FOLDER
+  pyg-schnet report runs/U0-20260101-120000 --structures 0  # curves alone, of a running run too""",
+    "test": """examples:
+  pyg-schnet test runs/U0-20260101-120000/model.safetensors
+  pyg-schnet test perovskites --data_dir FOLDER""",
+    "predict": """examples:
+  pyg-schnet predict molecule.xyz --model qm9-u0
+  pyg-schnet predict crystals.cif --model mp-formation-energy --output energies.csv
+  pyg-schnet predict frames.xyz --model runs/U0-20260101-120000/model.safetensors --output out.xyz""",
+    "merge": """examples:
+  pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean
+  pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER""",
+    "audit": """examples:
+  pyg-schnet audit qm9-u0
+  pyg-schnet audit runs/U0-20260101-120000/model.safetensors frames.xyz --json audit.json
+  pyg-schnet audit rmd17-aspirin --checks "smooth energy" "smooth force" dynamics""",
+    "analyze probe": """example:
+  pyg-schnet analyze probe molecule.xyz --model qm9-u0 --probe H""",
+    "analyze embedding": """examples:
+  pyg-schnet analyze embedding mp-formation-energy
+  pyg-schnet analyze embedding mp-formation-energy --elements '[Li, Na, K, F, Cl, Br]'""",
+    "analyze dimer": """example:
+  pyg-schnet analyze dimer C O --model rmd17-aspirin --output dimer.npz""",
+    "analyze modes": """example:
+  pyg-schnet analyze modes aspirin.xyz --model rmd17-aspirin""",
+    "analyze spectrum": """examples:
+  pyg-schnet analyze spectrum aspirin.xyz --model rmd17-aspirin --picoseconds 10
+  pyg-schnet analyze spectrum trajectory.traj --timestep 0.5""",
+    "analyze filters": """example:
+  pyg-schnet analyze filters qm9-u0 --interaction 2""",
+}
+"""Examples of each command; all of them have one."""
+
+TRAIN = """usage: pyg-schnet train [--OPTION VALUE ...]
+
+Train, test with the best weights, and save the model with its errors. Without options: SchNet on
+110,000 molecules of QM9 (U0) for five minutes. These are the main options; --help_all lists all of
+them, and --print_config writes them as a file for --config.
+
+  --config FILE                 options from a file; those behind it on the command line win
+  --run_dir FOLDER              folder of the run; default runs/TARGET-DATE-TIME
+  --resume FILE                 checkpoint to go on from, RUN_DIR/checkpoints/last.ckpt
+  --start_from MODEL            trained model, file or name, to begin with
+  --data_dir FOLDER             folder of the files that the data sets name
+  --seed_everything N           seed of weights and batches; default 0
+  --data.dataset CLASS          pyg_schnet.data.QM9, AtomsDataset (any file of ASE), MD17, ...
+  --data.dataset.source FILE    its file; --data.dataset.help CLASS explains its other options
+  --data.target NAME            property to learn; default U0
+  --data.num_train N            structures; also --data.num_val, .num_test, .batch_size, .split
+  --model CLASS                 pyg_schnet.train.PropertyTask, PotentialTask (forces), RelaxedTask;
+                                --model.help CLASS explains their options
+  --model.lr RATE               largest learning rate; also --model.loss, .schedule, .warmup
+  --model.network CLASS         pyg_schnet.SchNet, DTNN, ...; --model.init_args.network.help CLASS
+  --model.network.cutoff LENGTH in Å; also .hidden_channels, .num_interactions, .readout, ...
+  --trainer.max_time TIME       as 00:00:05:00, the default; also .max_epochs, .max_steps, .devices
+  --early_stopping.patience N   epochs without a better validation loss; default 50
+
+examples:
+  pyg-schnet train --data.target mu --model.network.readout dipole --trainer.max_time 00:02:00:00
+  pyg-schnet train --data.dataset pyg_schnet.data.AtomsDataset --data.dataset.source frames.xyz \\
+      --data.target energy --model pyg_schnet.train.PotentialTask --data.num_train 900
+  pyg-schnet train --config runs/U0/config.yaml --resume runs/U0/checkpoints/last.ckpt
+"""
+"""Help of ``pyg-schnet train``, whose options are more than a thousand lines."""
+
+ANALYZE = """usage: pyg-schnet analyze ANALYSIS [--OPTION VALUE ...]
+
+Look inside a model. Each analysis writes arrays and a picture.
+
+analyses (pyg-schnet analyze ANALYSIS --help explains the options of each):
+{analyses}
+
+examples:
+  pyg-schnet analyze modes aspirin.xyz --model rmd17-aspirin
+  pyg-schnet analyze embedding mp-formation-energy
+"""
+"""Help of ``pyg-schnet analyze``."""
+
+
+def summary_of(function: Callable[..., object]) -> str:
+    """First paragraph of a docstring, on one line.
+
+    Example:
+        >>> summary_of(summary_of)
+        'First paragraph of a docstring, on one line.'
+    """
+    import inspect  # not needed for pyg-schnet --help
+
+    return " ".join(inspect.getdoc(function).split("\n\n")[0].split())
+
+
+def help_of_analyze(analyses: dict[str, Callable[..., object]]) -> str:
+    """Help of ``pyg-schnet analyze``.
+
+    Args:
+        analyses: Functions by their names.
+    """
+    import textwrap
+
+    options = {"width": 98, "subsequent_indent": 12 * " "}
+    lines = [textwrap.fill(f"  {name:<9} {summary_of(one)}", **options) for name, one in analyses.items()]
+    return ANALYZE.format(analyses="\n".join(lines))
