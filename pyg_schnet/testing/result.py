@@ -133,8 +133,9 @@ class Report:
         }
 
     def write_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write :meth:`as_dict` to a file, and return its path."""
+        """Write :meth:`as_dict` to a file, and return its path; its folder is made where it is not there."""
         path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 

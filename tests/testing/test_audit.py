@@ -244,6 +244,17 @@ def test_a_model_that_fails_on_the_way_has_failed():
     assert report["batch"].deviation is None
 
 
+def test_numbers_that_are_not_finite_fail(tmp_path):
+    torch.manual_seed(0)
+    model = SchNet(**SMALL)
+    model.readout.scale.fill_(float("nan"))
+    checks = [name for name in CHECKS if name not in ("dynamics", "many neighbours")]
+    report = audit(model, molecule("H2O"), checks=checks)
+    assert set(report.failed) >= {"all neighbours", "rotation", "batch", "extensivity", "forces", "zero distance"}
+    assert "ok" not in {result.verdict for result in report.results}
+    json.loads(report.write_json(tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
@@ -279,7 +290,7 @@ def test_report_as_table_and_json(tmp_path):
     assert table[4].split() == ["check", "deviation", "bound", "unit", "verdict"]
     assert table[5].split() == ["first", "1.0e-14", "1.0e-12", "eV", "ok", "water"]
     assert table[-1] == "1 ok, 1 failed, 1 not applicable"
-    read = json.loads(report.write_json(tmp_path / "report.json").read_text(encoding="utf-8"))
+    read = json.loads(report.write_json(tmp_path / "new" / "report.json").read_text(encoding="utf-8"))
     assert read["passed"] is False
     assert [row["deviation"] for row in read["results"]] == [1e-14, "nan", None]
 
