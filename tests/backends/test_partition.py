@@ -57,14 +57,15 @@ def test_tasks_cover_everything_once(sizes, threads):
         groups = find_groups(source, ptr, n_filters, n_features)
     partition = divide(threads, groups, ptr, n_filters, n_features, 16)
     assert partition.independent == (len(groups) > 2 or threads == 1)
-    assert len(partition.parts) == (len(groups) - 1 if partition.independent else threads)
+    assert len(partition.parts) == (min(threads, len(groups) - 1) if partition.independent else threads)
+    assert partition.groups.tolist() == list(groups)
     for bounds in (partition.rows, partition.pairs):
         assert (bounds[0], bounds[-1]) == (0, n_atoms)
         assert len(bounds) == len(partition.parts) + 1
         assert (np.diff(bounds) >= 0).all()
     filters, features = np.zeros((n_atoms, n_filters)), np.zeros((n_atoms, n_features))
-    for group, first, last, f, f_end, g, g_end in partition.parts:
-        assert groups[group : group + 2] == (first, last)
+    for first_group, last_group, f, f_end, g, g_end in partition.parts:
+        first, last = groups[first_group], groups[last_group]
         filters[first:last, f:f_end] += 1
         features[first:last, g:g_end] += 1
     assert (filters == 1).all()

@@ -9,11 +9,11 @@ from pyg_schnet.backends.numba.edge_lengths import (
 from pyg_schnet.backends.numba.filter_table import Networks, filter_table, filter_table_backward
 from pyg_schnet.backends.numba.interactions import interactions_backward, interactions_forward
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
+from pyg_schnet.backends.numba.lib.compiler import cache_folder
 from pyg_schnet.backends.numba.lib.gemm import gemm, gemm_tn
 from pyg_schnet.backends.numba.lib.parallel import is_large
 from pyg_schnet.backends.numba.lib.ragged import rows_of
 from pyg_schnet.backends.numba.lib.softplus import shifted_softplus
-from pyg_schnet.backends.numba.lib.transpose import transpose
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
 from pyg_schnet.backends.numba.norm import norm
 from pyg_schnet.backends.numba.pooling import pool, sum_species, unpool
@@ -28,6 +28,7 @@ __all__ = [
     "Head",
     "Networks",
     "Weights",
+    "cache_folder",
     "close_pairs",
     "close_pairs_once",
     "edge_lengths",
@@ -56,6 +57,5 @@ __all__ = [
     "spline_conv_grad_basis",
     "spline_conv_grad_table",
     "sum_species",
-    "transpose",
     "unpool",
 ]

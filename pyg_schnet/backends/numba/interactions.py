@@ -53,8 +53,15 @@ def normalize(begin, end, counts, values) -> None:
 @njit(**ORDERED)
 def part_of_filters(partition, task) -> tuple[int, int, int, int]:
     """First and last atom, and first and last filter, of a task."""
+    part, groups = partition[2][task], partition[3]
+    return groups[part[0]], groups[part[1]], part[2], part[3]
+
+
+@njit(**ORDERED)
+def sums_of(partition, task) -> tuple[int, int, int, int, int, int]:
+    """First and last group, filter and feature that a task sums over."""
     part = partition[2][task]
-    return part[1], part[2], part[3], part[4]
+    return part[0], part[1], part[2], part[3], part[4], part[5]
 
 
 @njit(**ORDERED)
@@ -133,7 +140,7 @@ def _backward_atoms(step, task, partition, pairs, weights, kept, more, passed, f
 @njit(**ORDERED)
 def _backward_pairs(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
     """From the gradient of the convolution to those of the pairs and of its input."""
-    t, (_, evaluated, _) = weights[0].shape[0] - 1 - step, partition
+    t, evaluated = weights[0].shape[0] - 1 - step, partition[1]
     basis, interval, source, ptr, _ = pairs
     first, last, f, stop = part_of_filters(partition, task)
     grad_species, _, grad_of_basis, _, _, _, _, _, _ = found
@@ -174,18 +181,19 @@ def _backward_weights(step, task, partition, pairs, weights, kept, more, passed,
     grads, _, all_sum, all_y, grad_inner = passed
     grad, grad_y = grads[step % grads.shape[0]], all_y[t % all_y.shape[0]]
     grad_species, grad_of_embedding, _, grad_tables, grad_w0, grad_w1, grad_b1, grad_w2, grad_b2 = found
-    group, begin, end = partition[2][task, 0], partition[2][task, 5], partition[2][task, 6]
-    first, last, f, stop = part_of_filters(partition, task)
-    if grad_w1.shape[1] > 0:
-        y, grad_sum = hidden[t], all_sum[t % all_sum.shape[0]]
-        grad_table(f, stop, y, first, last, grad_sum, y, basis, interval, source, ptr, grad_tables[group, t])
-        gemm_tn_rows(begin, end, first, last, grad_inner, summed[t], grad_w1[group, t], grad_b1[group, t])
-        gemm_tn_rows(begin, end, first, last, grad, outer[t], grad_w2[group, t], grad_b2[group, t])
-        if t > 0:
-            gemm_tn_rows(f, stop, first, last, grad_y, x[t], grad_w0[group, t], grad_b1[group, t][:0])
-    if t == 0 and grad_species.shape[1] > 0:
-        _sum_species(f, stop, grad_species, first, last, z, grad_y, grad_species[group])
-        _sum_species(begin, end, grad_species, first, last, z, grad, grad_of_embedding[group])
+    first_group, last_group, f, stop, begin, end = sums_of(partition, task)
+    for group in range(first_group, last_group):
+        first, last = partition[3][group], partition[3][group + 1]
+        if grad_w1.shape[1] > 0:
+            y, grad_sum = hidden[t], all_sum[t % all_sum.shape[0]]
+            grad_table(f, stop, y, first, last, grad_sum, y, basis, interval, source, ptr, grad_tables[group, t])
+            gemm_tn_rows(begin, end, first, last, grad_inner, summed[t], grad_w1[group, t], grad_b1[group, t])
+            gemm_tn_rows(begin, end, first, last, grad, outer[t], grad_w2[group, t], grad_b2[group, t])
+            if t > 0:
+                gemm_tn_rows(f, stop, first, last, grad_y, x[t], grad_w0[group, t], grad_b1[group, t][:0])
+        if t == 0 and grad_species.shape[1] > 0:
+            _sum_species(f, stop, grad_species, first, last, z, grad_y, grad_species[group])
+            _sum_species(begin, end, grad_species, first, last, z, grad, grad_of_embedding[group])
 
 
 BACKWARD = BlockProgram("backward", _backward_atoms, _backward_pairs, _backward_features, _backward_weights)

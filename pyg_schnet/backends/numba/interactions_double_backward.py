@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyg_schnet.backends.numba.half_list_conv import fetch_ahead
 from pyg_schnet.backends.numba.half_list_conv import grad_basis as add_grad_basis
-from pyg_schnet.backends.numba.interactions import normalize, part_of_filters, run_blocks
+from pyg_schnet.backends.numba.interactions import normalize, run_blocks, sums_of
 from pyg_schnet.backends.numba.lib.blocks import BlockProgram
 from pyg_schnet.backends.numba.lib.buffers import array, empties, zeros
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
@@ -110,14 +110,20 @@ def _double_pairs(t, task, partition, pairs, weights, kept, passed, scratch, fou
     basis, interval, source, ptr, _, tangent = pairs
     _, grad_basis, grad_hidden, _, grad_tables, _, _, _, _, _ = found
     grad_r, grad_s, _ = scratch
-    s, y, c, (_, evaluated, parts) = passed[2][t], kept[0][t], weights[0][t], partition
+    s, y, c, grad_y, evaluated = passed[2][t], kept[0][t], weights[0][t], grad_hidden[t], partition[1]
     if t > 0 and grad_basis.shape[0] > 0:
         add_grad_basis(evaluated[task], evaluated[task + 1], s, grad_r, c, interval, source, ptr, grad_basis)
-    first, last, f, stop = part_of_filters(partition, task)
-    grad_y, grad_c = grad_hidden[t], grad_tables[parts[task, 0], t]
-    _differentiate_columns(
-        f, stop, c, first, last, s, y, grad_r, c, basis, tangent, interval, source, ptr, grad_s, grad_y, grad_c
-    )
+    first_group, last_group, f, stop, _, _ = sums_of(partition, task)
+    for group in range(first_group, last_group):
+        first, last, grad_y, grad_c = (
+            partition[3][group],
+            partition[3][group + 1],
+            grad_hidden[t],
+            grad_tables[group, t],
+        )
+        _differentiate_columns(
+            f, stop, c, first, last, s, y, grad_r, c, basis, tangent, interval, source, ptr, grad_s, grad_y, grad_c
+        )
 
 
 @njit(**ORDERED)
@@ -147,13 +153,13 @@ def _double_weights(t, task, partition, pairs, weights, kept, passed, scratch, f
     grads, _, _, grad_y, p = passed
     _, grad_s, grad_q = scratch
     grad_grads, _, _, _, _, grad_w0, grad_w1, grad_b1, grad_w2, _ = found
-    group, begin, end = partition[2][task, 0], partition[2][task, 5], partition[2][task, 6]
-    first, last, f, stop = part_of_filters(partition, task)
-    none = grad_b1[group, t][:0]
-    gemm_tn_rows(begin, end, first, last, p, grad_s, grad_w1[group, t], none)
-    gemm_tn_rows(begin, end, first, last, grads[weights[0].shape[0] - 1 - t], grad_q, grad_w2[group, t], none)
-    if t > 0:
-        gemm_tn_rows(f, stop, first, last, grad_y[t], grad_grads[t % 2], grad_w0[group, t], none)
+    first_group, last_group, f, stop, begin, end = sums_of(partition, task)
+    for group in range(first_group, last_group):
+        first, last, none = partition[3][group], partition[3][group + 1], grad_b1[group, t][:0]
+        gemm_tn_rows(begin, end, first, last, p, grad_s, grad_w1[group, t], none)
+        gemm_tn_rows(begin, end, first, last, grads[weights[0].shape[0] - 1 - t], grad_q, grad_w2[group, t], none)
+        if t > 0:
+            gemm_tn_rows(f, stop, first, last, grad_y[t], grad_grads[t % 2], grad_w0[group, t], none)
 
 
 DOUBLE_BACKWARD = BlockProgram("double_backward", _double_start, _double_pairs, _double_atoms, _double_weights)

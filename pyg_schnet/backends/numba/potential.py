@@ -228,12 +228,12 @@ def potential(
     shapes = (batch_size, 1), pos.shape, (batch_size if strain else 0, 3, 3)
     energy, grad_pos, grad_strain = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)  # rounded once
     arrays = [*arrays_of(pos, z, batch, index[0], index[1], ptr), lattice_of(edge_shift, cell, batch)]
-    partition = divide_groups((0, len(pos)), *weights.w0.shape[1:])
+    partition = divide_groups(1, (0, len(pos)), *weights.w0.shape[1:])
     found = _evaluate(
         *arrays,
         tuple(grid),
         mean,
-        tuple(partition[:3]),
+        tuple(partition[:4]),
         tuple(weights),
         tuple(head),
         *arrays_of(energy, grad_pos, grad_strain),

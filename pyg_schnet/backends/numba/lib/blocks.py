@@ -56,10 +56,10 @@ class BlockProgram:
         """Run all blocks with a number of threads; arguments after the partition are tuples of arrays."""
         n_tasks = len(partition.parts)
         if threads == 1:
-            self.tasks.kernel(0, n_tasks, tuple(partition[:3]), *arguments)
+            self.tasks.kernel(0, n_tasks, tuple(partition[:4]), *arguments)
             return
         with several(threads):
             if partition.independent:
-                self.tasks.parallel(evenly(n_tasks)(threads), tuple(partition[:3]), *arguments)
+                self.tasks.parallel(evenly(n_tasks)(threads), tuple(partition[:4]), *arguments)
             else:
-                self._shared(tuple(partition[:3]), *arguments)
+                self._shared(tuple(partition[:4]), *arguments)

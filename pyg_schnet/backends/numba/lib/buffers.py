@@ -63,8 +63,10 @@ def empties(shapes: Iterable[tuple[int, ...]], dtype: np.dtype) -> list[np.ndarr
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An aligned array of zeros."""
-    return torch.zeros(shape, dtype=_TORCH_TYPES[dtype], device=_CPU).numpy()
+    """An aligned array of zeros, written without waking threads of torch, which would keep cores busy for a while."""
+    values = empty(shape, dtype)
+    values.fill(0)
+    return values
 
 
 def stacked(tensors: Tensor | Sequence[Tensor]) -> np.ndarray:

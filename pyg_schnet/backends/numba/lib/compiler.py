@@ -8,9 +8,10 @@ Parts are optimised together with the kernel that they end up in and never by th
 compilation. This reaches into numba; where a version of it does not allow that, parts are compiled as numba does.
 
 Numba keeps compiled code in ``__pycache__`` beside the sources, in the user's cache folder, or in ``NUMBA_CACHE_DIR``.
-Where none of these can be written to, a private temporary folder serves for the life of the process. A damaged file is
-compiled again and replaced. Both numba leaves to its callers: without this module the first raises "cannot cache
-function", the second an unpickling error in every later process.
+It is unpickled, so folders that others can write to are not used. Where none is left, a private temporary folder
+serves for the life of the process. A damaged file is compiled again and replaced. All this numba leaves to its callers:
+without this module a missing folder raises "cannot cache function", a damaged file an unpickling error in every later
+process.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import logging
 import os
 import pickle
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -230,13 +232,44 @@ def _temporary_folder() -> str | None:
     except OSError:
         folder = None
     _logger.warning(
-        "no folder for compiled kernels can be written to, so every process compiles them again; set NUMBA_CACHE_DIR "
-        "to a folder that can be written to"
+        "no folder for compiled kernels can be written to by this user alone, so every process compiles them again; "
+        "set NUMBA_CACHE_DIR to a folder of your own"
     )
     if folder is not None:
         owner = os.getpid()
         atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
     return folder
+
+
+def cache_folder() -> str | None:
+    """Folder in which compiled kernels are kept on disk; ``None`` where there is none."""
+    return getattr(kernel_of(_add_one, {"cache": True})._cache, "cache_path", None)
+
+
+def _private(locator: type) -> type:
+    """One of numba's locators of folders, for folders that this user alone can write to."""
+
+    class Private(locator):
+        def ensure_cache_path(self) -> None:
+            folder = self.get_cache_path()
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            _check_private(Path(folder), Path(self._py_file).parent)
+            super().ensure_cache_path()
+
+    return Private
+
+
+def _check_private(folder: Path, sources: Path) -> None:
+    """Raise OSError, with which numba goes on to its next folder, for a folder that others could put code into."""
+    if not hasattr(os, "getuid"):  # folders of Windows are those of the user
+        return
+    status, above, beside = (path.stat() for path in (folder, folder.parent, sources))
+    if folder.parent == sources and status.st_uid == beside.st_uid and not status.st_mode & ~beside.st_mode & 0o022:
+        return  # those who can write there can change the sources as well
+    mine = {status.st_uid, above.st_uid} <= {os.getuid(), 0}
+    replaceable = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
+    if not mine or status.st_mode & 0o022 or replaceable:
+        raise OSError(f"others can write to {folder}, where compiled kernels would be kept")
 
 
 @cache
@@ -259,6 +292,8 @@ def _stamp_of_sources() -> tuple[tuple[float, int], ...]:
 
 class _CheckedResult(CompileResultCacheImpl):
     """Compiled code with its checksum, since damaged machine code ends the process."""
+
+    _locator_classes = tuple(map(_private, CompileResultCacheImpl._locator_classes))
 
     def reduce(self, cres: Any) -> tuple[bytes, bytes]:
         payload = dumps(super().reduce(cres))

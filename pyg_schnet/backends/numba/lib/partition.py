@@ -24,14 +24,16 @@ class Partition(NamedTuple):
     Attributes:
         rows: Bounds of the atoms whose dense layers a task computes, shape ``[S + 1]``.
         pairs: Bounds of the atoms whose pairs it evaluates one by one, shape ``[S + 1]``.
-        parts: Group, first and last atom, first and last filter, first and last feature of its sums over pairs or
-            atoms, shape ``[S, 7]``.
-        independent: Whether each task is a group of structures, so that no task waits for others.
+        parts: First and last group, first and last filter, first and last feature of its sums over pairs or atoms,
+            shape ``[S, 6]``.
+        groups: Bounds of the atoms of the groups, which are summed separately, shape ``[G + 1]``.
+        independent: Whether each task has groups of its own, so that no task waits for others.
     """
 
     rows: np.ndarray
     pairs: np.ndarray
     parts: np.ndarray
+    groups: np.ndarray
     independent: bool
 
 
@@ -85,7 +87,7 @@ def find_groups(source: np.ndarray, ptr: np.ndarray, n_filters: int, n_features:
 def divide(
     threads: int, groups: tuple[int, ...], ptr: np.ndarray, n_filters: int, n_features: int, unit: int
 ) -> Partition:
-    """Tasks of some threads, or one for each group.
+    """Tasks of some threads.
 
     Args:
         threads: Number of threads.
@@ -96,15 +98,17 @@ def divide(
         unit: Number of features and filters that are not divided.
     """
     if len(groups) > 2 or threads == 1:
-        return divide_groups(groups, n_filters, n_features)
+        return divide_groups(threads, groups, n_filters, n_features)
     filters, features = evenly(n_filters, unit)(threads), evenly(n_features, unit)(threads)
-    parts = [(0, *groups, *filters[k : k + 2], *features[k : k + 2]) for k in range(threads)]
-    return Partition(evenly(groups[-1], TILE)(threads), equal_work(ptr)(threads), np.array(parts, np.int64), False)
+    parts = [(0, 1, *filters[k : k + 2], *features[k : k + 2]) for k in range(threads)]
+    rows, pairs = evenly(groups[-1], TILE)(threads), equal_work(ptr)(threads)
+    return Partition(rows, pairs, np.array(parts, np.int64), np.array(groups, np.int64), False)
 
 
 @lru_cache(maxsize=64)
-def divide_groups(groups: tuple[int, ...], n_filters: int, n_features: int) -> Partition:
-    """One task for each group; cached, since small structures are evaluated repeatedly."""
-    bounds, pairs = np.array(groups, np.int64), pairwise(groups)
-    parts = [(k, first, last, 0, n_filters, 0, n_features) for k, (first, last) in enumerate(pairs)]
-    return Partition(bounds, bounds, np.array(parts, np.int64), True)
+def divide_groups(threads: int, groups: tuple[int, ...], n_filters: int, n_features: int) -> Partition:
+    """Tasks that have consecutive groups each; cached, since small structures are evaluated repeatedly."""
+    n_groups, bounds = len(groups) - 1, np.array(groups, np.int64)
+    cut = evenly(n_groups)(min(threads, n_groups))
+    parts = [(first, last, 0, n_filters, 0, n_features) for first, last in pairwise(cut)]
+    return Partition(bounds[cut], bounds[cut], np.array(parts, np.int64), bounds, True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pyg_schnet.backends.numba.lib.buffers import array, empty
+from pyg_schnet.backends.numba.lib.buffers import empty
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
 from pyg_schnet.backends.numba.lib.parallel import evenly, run
 from pyg_schnet.backends.numba.lib.simd import NARROW, lanes, narrow, transpose_square
@@ -35,8 +33,3 @@ def transposes(matrices: np.ndarray) -> np.ndarray:
     out = empty((n, n_columns, n_rows), matrices.dtype)
     run(_transpose, evenly(n * -(-n_rows * matrices.itemsize // NARROW)), matrices.size, matrices, out)
     return out
-
-
-def transpose(x: Tensor) -> Tensor:
-    """Transpose of a matrix, in memory of its own."""
-    return torch.from_numpy(transposes(array(x)[None])[0])
