@@ -93,7 +93,7 @@ def sentence_of_extra(extra: str, versions: dict[str, str | None]) -> str:
         "qm9pack missing: pip install 'pyg_schnet[qm9]'"
     """
     missing = [name for name, version in versions.items() if version is None]
-    old = [name for name in versions if versions[name] and is_older(versions[name], EXTRAS[extra][name])]
+    old = [name for name, version in versions.items() if version and is_older(version, EXTRAS[extra][name])]
     if not missing and not old:
         return ", ".join(f"{name} {version}" for name, version in versions.items())
     parts = [f"{', '.join(missing)} missing"] if missing else []
@@ -162,7 +162,8 @@ def threads() -> dict[str, int]:
     except Exception:  # said with the devices, where kernels are imported
         return found
     # numba.get_num_threads() would start its threads, which changes the number of those of torch
-    return found | {"numba": numba.config.NUMBA_NUM_THREADS}
+    settings: Any = numba.config
+    return found | {"numba": settings.NUMBA_NUM_THREADS}
 
 
 def devices() -> list[dict[str, str]]:
@@ -182,7 +183,7 @@ def _name_of(device: Any) -> str:
 
     if device.type == "cpu":
         return torch.backends.cpu.get_cpu_capability()
-    module = getattr(torch, device.type, None)
+    module: Any = getattr(torch, device.type, None)
     name = module.get_device_name(device) if hasattr(module, "get_device_name") else device.type
     if hasattr(module, "get_device_properties"):
         memory = getattr(module.get_device_properties(device), "total_memory", None)
@@ -240,7 +241,8 @@ def _folders_of(module: Any) -> list[Path]:
             source = Path(value.py_func.__code__.co_filename).parent
             if source not in places:
                 places[source] = value.kernel.stats.cache_path
-    return [] if None in places.values() else list(dict.fromkeys(map(Path, places.values())))
+    known = [Path(place) for place in places.values() if place is not None]
+    return [] if len(known) < len(places) else list(dict.fromkeys(known))
 
 
 def _can_write(folder: Path) -> bool:

@@ -42,7 +42,8 @@ class ModelSubject(Subject):
         self._takes = _keywords(model)
         self.takes_cells = {"cell", "pbc"} <= self._takes
         self._device = next((x.device for x in _tensors(model)), torch.device("cpu"))
-        self._given, self._copies = model, {}
+        self._given = model
+        self._copies: dict[Any, Any] = {}
         self.kind, self.elements = _kind_of(model), elements_of(card)
         if self.kind == "other":
             self.takes_cells = False  # dipoles and spatial extents of crystals are not defined
@@ -168,7 +169,8 @@ def _kind_of(model: Any) -> Kind:
     readout = getattr(model, "readout", None)
     if is_pyg_schnet(model):
         kind = type(readout).__name__
-        return "other" if model.dipole else {"SumAggregation": "sum", "MeanAggregation": "mean"}.get(kind, "other")
+        kinds: dict[str, Kind] = {"SumAggregation": "sum", "MeanAggregation": "mean"}
+        return "other" if model.dipole else kinds.get(kind, "other")
     if not isinstance(model, AtomisticModel) or isinstance(readout, SumReadout):
         return "sum"
     return "mean" if isinstance(readout, MeanReadout) else ("intensive" if isinstance(readout, MaxReadout) else "other")

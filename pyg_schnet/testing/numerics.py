@@ -36,7 +36,10 @@ def forces(subject: Subject, structures: Sequence[Case]) -> Result:
             slope = -float((found * u).sum())
             size = max(float(found.norm()), abs(slope))
             deviation, noise = _best_difference(
-                subject, case, slope, lambda h, u=u, case=case: case.moved(case.pos + h * u)
+                subject,
+                case,
+                slope,
+                lambda h, u=u, case=case: case.moved(case.pos + h * u),  # type: ignore[misc]
             )
             worst.add(deviation, _relative(subject) * size + noise, case.name)
     return worst.result()
@@ -62,7 +65,12 @@ def stress(subject: Subject, structures: Sequence[Case]) -> Result:
         for d in (torch.eye(3, dtype=torch.float64), *shear):
             slope = float((found * d).sum()) * volume
             size = max(float(found.norm()) * volume, abs(slope))
-            deviation, noise = _best_difference(subject, case, slope, lambda h, d=d, case=case: case.strained(h * d))
+            deviation, noise = _best_difference(
+                subject,
+                case,
+                slope,
+                lambda h, d=d, case=case: case.strained(h * d),  # type: ignore[misc]
+            )
             worst.add(deviation / volume, (_relative(subject) * size + noise) / volume, case.name)
     return worst.result("none of the structures is periodic in three directions")
 

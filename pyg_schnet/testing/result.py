@@ -66,7 +66,7 @@ class Worst:
         """The result; not applicable, with a reason, where nothing was added."""
         if self.deviation is None:
             raise NotApplicable(why_not)
-        verdict = "ok" if self.deviation <= self.bound else "FAIL"  # NaN fails
+        verdict: Verdict = "ok" if self.deviation <= self.bound else "FAIL"  # NaN fails
         return Result(self.check, self.deviation, self.bound, self.unit, verdict, self.note)
 
 

@@ -118,5 +118,5 @@ def length_of(value: Any) -> float | None:
     """A cutoff that is a positive number; anything else is not known."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
-    is_length = isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value < float("inf")
+    is_length = isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < float("inf")
     return float(value) if is_length else None
