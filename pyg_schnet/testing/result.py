@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pyg_schnet.models.writing import write_whole
+
 Verdict = Literal["ok", "FAIL", "n/a"]
 
 
@@ -136,7 +138,7 @@ class Report:
         """Write :meth:`as_dict` to a file, and return its path; its folder is made where it is not there."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
         return path
 
 

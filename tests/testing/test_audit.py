@@ -313,6 +313,31 @@ def test_command(tmp_path, capsys):
         main(["audit", str(tmp_path / "hard.safetensors"), "--checks", "rotaton"])
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rmd17-aspirin", "no-such.xyz"], "no-such.xyz"),
+        (["rmd17-aspirin", "--json=report.txt"], r"output must end in \.json, got report\.txt"),
+        (["rmd17-aspirin", "--cutoff=far"], "argument --cutoff: invalid float value: 'far'"),
+        (["rmd17-aspirin", "--cutoff=nan"], "cutoff must be a positive length in Å, got nan"),
+        ([], "the following arguments are required: model"),
+    ],
+)
+def test_command_says_what_does_not_fit(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"pyg-schnet audit: .*{message}"):
+        main(["audit", *words])
+
+
+def test_cards_are_not_trusted():
+    torch.manual_seed(0)
+    model = SchNet(**SMALL)
+    model.card = {"unit": "e\x1b[2JV", "elements": ["H", 7, "Xx"], "trained_on": ["nothing"]}
+    report = audit(model, molecule("H2"), checks=["rotation"])
+    assert report.passed
+    assert "\x1b" not in str(report)
+
+
 @pytest.mark.parametrize("case", default_cases(), ids=lambda case: case.name)
 def test_pairs_are_those_of_brute_force(case):
     lattice = {} if case.cell is None else {"cell": case.cell, "pbc": case.pbc}
