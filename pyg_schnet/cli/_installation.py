@@ -229,18 +229,16 @@ def kernels(devices: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def _folders_of(module: Any) -> list[Path]:
-    """Folders of compiled code of a backend: as it says, or where numba keeps the functions of each of its folders."""
-    own = getattr(module, "cache_folder", None)
-    if own is not None:
-        folder = own()
-        return [] if folder is None else [Path(folder)]
+    """Folders of compiled code of a backend: where numba keeps its functions, or what it says by ``cache_folder()``."""
     places: dict[Path, str | None] = {}
     parts = [one for name, one in sys.modules.items() if f"{name}.".startswith(f"{module.__name__}.")]
     for value in [value for part in parts for value in vars(part).values()]:
         if (getattr(value, "__dict__", {}).get("kernel_options") or {}).get("cache"):
-            source = Path(value.py_func.__code__.co_filename).parent
+            source = Path(value.py_func.__code__.co_filename).parent  # numba has a folder for each
             if source not in places:
                 places[source] = value.kernel.stats.cache_path
+    if not places and hasattr(module, "cache_folder"):
+        places[Path()] = module.cache_folder()
     known = [Path(place) for place in places.values() if place is not None]
     return [] if len(known) < len(places) else list(dict.fromkeys(known))
 

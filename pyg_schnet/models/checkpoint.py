@@ -206,7 +206,7 @@ def _check_entries(header: Any, path: Path) -> None:
         if name not in header:
             raise ValueError(f"the header of {path} is damaged: it has no {name!r}, {expected}")
         value = header[name]
-        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 1):
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
             raise ValueError(f"the header of {path} is damaged: {name!r} must be {expected}, got {described(value)}")
 
 

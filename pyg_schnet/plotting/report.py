@@ -156,8 +156,9 @@ class _Numbers(LogFormatter):
 
 
 def _mark_best(ax: Axes, run: Run) -> None:
-    if run.best_epoch is not None:
-        ax.axvline(run.best_epoch + 1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    if run.best_epoch is not None and "val/loss" in run.curves:
+        last = run.curves["val/loss"].epochs.max()  # in an epoch that time may have cut short
+        ax.axvline(min(run.best_epoch + 1, last), color="0.6", linewidth=0.8, linestyle=":", zorder=0)
 
 
 def _over_epochs(ax: Axes, title: str, label: str | None = None) -> None:
