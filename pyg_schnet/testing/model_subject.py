@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine.frozen import copy_of
 from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models.reading import printable
 from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout
 from pyg_schnet.testing.pyg import given_graph, is_pyg_schnet, swaps_graph, with_running_graph
 from pyg_schnet.testing.result import NotApplicable
@@ -35,7 +36,7 @@ class ModelSubject(Subject):
         super().__init__()
         card = getattr(model, "card", None)
         card = card if isinstance(card, dict) else {}
-        self.unit = unit or card.get("unit") or "U"
+        self.unit = printable(unit or card.get("unit") or "U")
         self.name = f"{type(model).__name__} of {type(model).__module__.split('.')[0]}"
         own_cutoff = getattr(model, "cutoff", None)
         self.cutoff = cutoff if cutoff is not None else length_of(own_cutoff)
@@ -47,7 +48,8 @@ class ModelSubject(Subject):
         self.kind, self.elements = _kind_of(model), elements_of(card)
         if self.kind == "other":
             self.takes_cells = False  # dipoles and spatial extents of crystals are not defined
-        if "trained_on" in card and card["trained_on"].get("gradients") != "forces":
+        trained_on = card.get("trained_on")
+        if isinstance(trained_on, dict) and trained_on.get("gradients") != "forces":
             self.notes.append("forces were not trained; they are examined as derivatives of the energy alone")
         if is_pyg_schnet(model):
             self._given, notes = with_running_graph(model)

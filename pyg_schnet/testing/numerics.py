@@ -155,7 +155,7 @@ def dynamics(subject: Subject, structures: Sequence[Case]) -> Result:
     Velocity Verlet is of second order: its energy error is proportional to Δt² where forces are the gradient of a
     smooth energy, and to nothing of the kind where they are not (`Hairer et al. (2003)
     <https://doi.org/10.1017/S0962492902000144>`_). Ratios need neither a unit nor a tolerance of energy. The steps are
-    0.2 and 0.1 over the highest frequency ω, found by power iteration, for a time of 3/ω; velocities are random. Bound:
+    0.2 and 0.1 over the highest frequency ω, found by power iteration, for a time of 4/ω; velocities are random. Bound:
     half, between the quarter of a good potential and the whole of one that loses energy. Errors that are mere rounding
     pass.
     """
@@ -171,7 +171,7 @@ def dynamics(subject: Subject, structures: Sequence[Case]) -> Result:
         frequency = _highest_frequency(subject, case, mass)
         generator = torch.Generator().manual_seed(6)
         velocity = 0.02 * frequency * torch.randn(case.pos.shape, dtype=torch.float64, generator=generator)
-        runs = ((0.2 / frequency, 15), (0.1 / frequency, 30))
+        runs = ((0.2 / frequency, 20), (0.1 / frequency, 40))
         errors = [_energy_error(subject, case, mass, velocity, step, count) for step, count in runs]
         floor = 10.0 * rounding(subject, case)
         ratio = 0.25 if errors[1] <= floor else errors[1] / errors[0]

@@ -111,7 +111,8 @@ def elements_of(card: Any) -> list[int] | None:
     from ase.data import atomic_numbers
 
     symbols = card.get("elements") if isinstance(card, dict) else None
-    return [atomic_numbers[symbol] for symbol in symbols] if symbols else None
+    known = [atomic_numbers[one] for one in symbols if one in atomic_numbers] if isinstance(symbols, list) else []
+    return known or None
 
 
 def length_of(value: Any) -> float | None:
