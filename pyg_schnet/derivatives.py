@@ -256,8 +256,9 @@ def _is_limited(*given: Tensor | None) -> bool:
             "atomic numbers, positions and everything that belongs to them must be tensors, got "
             f"{', '.join(sorted(kinds))}"
         )
-    if not given[1].is_floating_point():
-        raise ValueError(f"positions must be floating point numbers in Å, [N, 3]; got {given[1].dtype}")
+    pos = given[1]
+    if pos is not None and not pos.is_floating_point():
+        raise ValueError(f"positions must be floating point numbers in Å, [N, 3]; got {pos.dtype}")
     if torch.is_inference_mode_enabled() or is_cast(tensors[1]):
         return True
     return any([x.is_inference() for x in tensors])  # noqa: C419 - a list is faster

@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
 
-import numpy as np
-from torch.utils.data import BatchSampler, Sampler
-from torch_geometric.data import Batch
-
 from pyg_schnet.data import StructureLoader
 
 

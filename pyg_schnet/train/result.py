@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, cast
-from typing import Any
 
 import torch
 import yaml
