@@ -319,7 +319,7 @@ def test_models_that_are_not_what_their_config_says_are_not_converted():
 def test_models_without_blocks_are_not_saved(tmp_path):
     model = make()
     none_left(model)
-    with pytest.raises(ValueError, match=r"cannot be stored .* num_interactions must be a whole number, at least 1"):
+    with pytest.raises(ValueError, match=r"cannot be stored .*num_interactions must be a whole number, at least 1"):
         model.save(tmp_path / "model.safetensors")
 
 
