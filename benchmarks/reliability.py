@@ -73,6 +73,8 @@ class Run:
         if self.pid == 0:
             code = 1
             try:
+                for name in SIGNALS:  # nohup and shells have some of them ignored
+                    signal.signal(getattr(signal, name), signal.SIG_DFL)
                 for stream in (1, 2):
                     os.dup2(self.output.fileno(), stream)
                 if prepare is not None:
@@ -193,13 +195,23 @@ class Trial:
         write_data(self.data)
         whole = base / "whole"
         begin = time.monotonic()
-        assert Run(self.start(whole)).wait() == 0, "a run that nothing happens to has to end well"
-        self.seconds = time.monotonic() - begin
+        run = Run(self.start(whole))
+        self.wait_for_checkpoint(run, whole)
+        first = time.monotonic()
+        while not (whole / "model.safetensors").is_file() and not run.is_over():
+            time.sleep(0.002)
+        self.training_seconds, self.seconds = time.monotonic() - first, time.monotonic() - begin
+        assert run.wait() == 0, "a run that nothing happens to has to end well"
         self.weights = final_weights(whole)
 
     def start(self, folder):
         """Arguments of a run in a folder."""
         return start_options(self.data, folder, self.epochs)
+
+    def wait_for_checkpoint(self, run, folder):
+        """Wait until a run has saved for the first time."""
+        while not (folder / "checkpoints" / "last.ckpt").is_file() and not run.is_over():
+            time.sleep(0.002)
 
     def finish(self, folder):
         """What became of a run that was ended: files that are damaged, and whether it ends with the same weights."""
@@ -211,12 +223,16 @@ class Trial:
         return {"damaged": len(broken), "resumed": int(begun), "identical": int(same), "left_files": left}
 
     def kill(self, number, generator):
-        """Kill a run at a random moment, a third of them in a save."""
+        """Kill a run at a random moment, half of them in a save."""
         folder = self.base / f"killed-{number}" / NAME
-        moment = MOMENTS[number % 4] if number % 2 else MOMENTS[0]
+        moment = MOMENTS[1 + number // 2 % 3] if number % 2 else MOMENTS[0]
         if moment == "in training":
             run = Run(self.start(folder))
-            time.sleep(generator.uniform(0.1, 1.0) * self.seconds)
+            if number % 4:  # the others are killed before their first checkpoint, too
+                self.wait_for_checkpoint(run, folder)
+                time.sleep(generator.uniform(0.0, 1.0) * self.training_seconds)
+            else:
+                time.sleep(generator.uniform(0.1, 1.0) * self.seconds)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(run.pid, signal.SIGKILL)
         else:
@@ -228,9 +244,8 @@ class Trial:
         """Tell a run to end, and give the command that it prints."""
         folder = self.base / name / NAME
         run = Run(self.start(folder))
-        while not (folder / "checkpoints" / "last.ckpt").is_file() and not run.is_over():
-            time.sleep(0.005)
-        time.sleep(generator.uniform(0.0, 0.3) * self.seconds)
+        self.wait_for_checkpoint(run, folder)
+        time.sleep(generator.uniform(0.0, 0.5) * self.training_seconds)
         if not run.is_over():
             os.kill(run.pid, getattr(signal, name))
         run.wait()

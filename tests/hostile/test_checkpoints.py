@@ -2,8 +2,6 @@
 
 import io
 import zipfile
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,12 +17,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpe
 SENTENCE = r"^.*last\.ckpt (is no whole checkpoint of a run|is of another task or network|is of a training that)"
 
 
-@dataclass(repr=False)
 class Saved:
-    content: bytes
-    task: object
-    data: object
-    folder: Path
+    """A checkpoint's bytes and what belongs to it; not shown in full by failing examples."""
+
+    def __init__(self, content, task, data, folder):
+        self.content, self.task, self.data, self.folder = content, task, data, folder
+
+    def __repr__(self):
+        return "Saved(...)"
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,7 @@ def test_other_files_are_refused(saved, content):
         read_checkpoint(path, saved.task)
 
 
-VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=4), st.just([]), st.just({})
-)
+VALUES = st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=4), st.just([]), st.just({}))
 
 
 @spoilt
