@@ -38,7 +38,13 @@ class EnergyForcesStress(NamedTuple):
     stress: Tensor | None
 
     def virial(self, cell: Tensor) -> Tensor:
-        """Virial, minus stress times volume, in U, shape ``[B, 3, 3]``; ``cell`` in Å, shape ``[B, 3, 3]``."""
+        """Virial, minus stress times volume, in U, shape ``[B, 3, 3]``; ``cell`` in Å, shape ``[B, 3, 3]``.
+
+        Raises:
+            ValueError: If no stress was computed.
+        """
+        if self.stress is None:
+            raise ValueError("the virial is minus stress times volume, but no stress was computed; pass stress=True")
         return -self.stress * volume(cell)[:, None, None]
 
 
@@ -102,26 +108,31 @@ def energy_forces_stress(
         >>> energy_forces_stress(spring, torch.tensor([1, 1]), pos).forces[:, 2]
         tensor([ 2., -2.])
     """
-    given = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    given: dict[str, Any] = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
     if _is_limited(z, pos, batch, *given.values()):
         with _no_limits(pos.device.type):
-            atoms, given = _ordinary(z, pos, batch), dict(zip(given, _ordinary(*given.values()), strict=True))
-            options = {"batch_size": batch_size, "forces": forces, "stress": stress, "create_graph": create_graph}
-            return energy_forces_stress(_with_ordinary_weights(model), *atoms, **given, **options)
+            (z, pos, batch), given = _ordinary(z, pos, batch), dict(zip(given, _ordinary(*given.values()), strict=True))
+            options: dict[str, Any] = {
+                "batch_size": batch_size,
+                "forces": forces,
+                "stress": stress,
+                "create_graph": create_graph,
+            }
+            return energy_forces_stress(_with_ordinary_weights(model), z, pos, batch, **given, **options)
     if stress:
         _check_periodic(cell, pbc)
     given["batch_size"] = batch_size
-    found = None
+    found: Any = None
     if not create_graph and (forces or stress):
         found = _gradients_of_model(model, z, pos, batch, given, stress)
-    if found is None and stress and batch is not None and batch_size is not None and cell.size(0) != batch_size:
-        raise ValueError(f"cell must hold one cell for each of {batch_size} structures, got {cell.size(0)}")
+    if found is None and stress and cell is not None and batch is not None and batch_size is not None:
+        _check_number(cell, batch_size)
     if found is None:
         found = _gradients_by_autograd(model, z, pos, batch, given, forces, stress, create_graph)
     return EnergyForcesStress(
         found.energy,
         -found.grad_pos if forces else None,
-        found.grad_strain / volume(cell)[:, None, None] if stress else None,
+        found.grad_strain / volume(given["cell"])[:, None, None] if stress else None,
     )
 
 
@@ -156,13 +167,14 @@ def hessian(
         >>> hessian(spring, torch.tensor([1, 1]), torch.zeros(2, 3))[0, 0, :, 0]
         tensor([ 2., -2.])
     """
-    given = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+    given: dict[str, Any] = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
     if _is_limited(z, pos, *given.values()):
         with _no_limits(pos.device.type):
-            atoms, given = _ordinary(z, pos), dict(zip(given, _ordinary(*given.values()), strict=True))
-            return hessian(_with_ordinary_weights(model), *atoms, **given)
+            (z, pos), given = _ordinary(z, pos), dict(zip(given, _ordinary(*given.values()), strict=True))
+            return hessian(_with_ordinary_weights(model), z, pos, **given)
     pos = pos.detach().requires_grad_(True)
-    forces = energy_forces_stress(model, z, pos, **given, create_graph=True).forces.reshape(-1)
+    found: Any = energy_forces_stress(model, z, pos, **given, create_graph=True)
+    forces = found.forces.reshape(-1)
     rows = [torch.autograd.grad(-component, pos, retain_graph=True, materialize_grads=True)[0] for component in forces]
     return torch.stack(rows).view(*pos.shape, *pos.shape)
 
@@ -178,8 +190,9 @@ def _gradients_of_model(
     """Energies and gradients from the model itself, where it computes them without autograd."""
     if getattr(type(model), "energy_and_gradients", None) is None:  # of the class: wrappers pass on attributes
         return None
+    own: Any = model
     with torch.no_grad():
-        return model.energy_and_gradients(z, pos, batch, strain=strain, **given)
+        return own.energy_and_gradients(z, pos, batch, strain=strain, **given)
 
 
 def _gradients_by_autograd(
@@ -238,8 +251,8 @@ def _is_limited(*given: Tensor | None) -> bool:
     """Whether results could not be differentiated (inference mode), or not in their own precision (autocast)."""
     tensors = [x for x in given if x is not None]
     if not all([isinstance(x, Tensor) for x in tensors]) or len(tensors) < 2:  # noqa: C419 - a list is faster
-        kinds = {type(x).__name__ for x in given if x is not None and not isinstance(x, Tensor)} or {"None"}
-        kinds = ", ".join(sorted(kinds))
+        found = {type(x).__name__ for x in given if x is not None and not isinstance(x, Tensor)} or {"None"}
+        kinds = ", ".join(sorted(found))
         raise ValueError(f"atomic numbers, positions and everything that belongs to them must be tensors, got {kinds}")
     if torch.is_inference_mode_enabled() or is_cast(tensors[1]):
         return True
@@ -254,7 +267,7 @@ def _no_limits(device_type: str) -> Iterator[None]:
         yield
 
 
-def _ordinary(*given: Tensor | None) -> list[Tensor | None]:
+def _ordinary(*given: Tensor | None) -> list[Any]:
     """The same tensors, with copies of those made in inference mode, which autograd refuses."""
     return [x.clone() if x is not None and x.is_inference() else x for x in given]
 
@@ -271,6 +284,11 @@ def _with_ordinary_weights(model: EnergyModel) -> EnergyModel:
 
 def _call_with(model: nn.Module, state: dict[str, Tensor], *inputs: Any, **keywords: Any) -> Tensor:
     return torch.func.functional_call(model, state, inputs, keywords)
+
+
+def _check_number(cell: Tensor, batch_size: int) -> None:
+    if cell.size(0) != batch_size:
+        raise ValueError(f"cell must hold one cell for each of {batch_size} structures, got {cell.size(0)}")
 
 
 def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:

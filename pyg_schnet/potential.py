@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,8 @@ class Potential:
         (torch.Size([1]), torch.float64)
     """
 
+    model: Any  # frozen copy of a module, or a function
+
     @torch.inference_mode(False)  # weights made inside of it cannot be used for derivatives
     def __init__(
         self,
@@ -106,7 +108,7 @@ class Potential:
             check_finite(model.state_dict().items())
             own = copy_of(model)
             if _is_sum_of_references(own):
-                self.element_energies = self.factor * pop_atomref(own).to(self.device)
+                self.element_energies = self.factor * cast(Tensor, pop_atomref(own)).to(self.device)
                 self.element_energies[0] = 0.0  # padding
             self.model = freeze(own).to(device=self.device, dtype=self.dtype)
 
@@ -149,10 +151,10 @@ class Potential:
         if forces or stress:
             self.check.derivatives("forces and stress")
         z, pos, batch, given = self._inputs(z, pos, batch, cell, pbc, edge_index, edge_shift, batch_size)
-        found = energy_forces_stress(self.model, z, pos, batch, **given, forces=forces, stress=stress)
+        found: Any = energy_forces_stress(self.model, z, pos, batch, **given, forces=forces, stress=stress)
         _check_results(found)
         n_atoms = self._num_atoms(z, batch, found.energy.size(0))
-        scale = self.factor if n_atoms is None else self.factor * n_atoms  # of each structure
+        scale: Any = self.factor if n_atoms is None else self.factor * n_atoms  # of each structure
         of_atoms = scale if n_atoms is None or not forces else scale[_owner(z, batch)].unsqueeze(1)
         wide = wide_dtype(found.energy)
         return EnergyForcesStress(
@@ -213,7 +215,7 @@ class Potential:
         batch_size: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]:
         """Inputs of the model, on its device and in its precision, without those that are ``None``."""
-        given = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
+        given: dict[str, Any] = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift}
         for name, value in (("z", z), ("pos", pos), ("batch", batch), *given.items()):
             if not isinstance(value, Tensor) and (value is not None or name in ("z", "pos")):
                 raise ValueError(f"{name} must be a tensor, got {described(value)}")

@@ -5,7 +5,7 @@ The factors are those of CODATA 2018, in which the electron charge and Avogadro'
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -102,4 +102,5 @@ def convert(value: T, source: str, target: str) -> T:
         >>> round(convert(1.0, "D", "e·Å"), 6)
         0.208194
     """
-    return value * factor(source, target)
+    scaled: Any = value
+    return scaled * factor(source, target)

@@ -219,6 +219,8 @@ def test_virial_is_minus_stress_times_volume(triclinic):
     response = energy_forces_stress(schnet(), data.z, data.pos, **lattice(data), stress=True)
     size = abs(math.prod(torch.linalg.svdvals(data.cell[0]).tolist()))
     torch.testing.assert_close(response.virial(data.cell), -response.stress * size)
+    with pytest.raises(ValueError, match="pass stress=True"):
+        response._replace(stress=None).virial(data.cell)
 
 
 def test_atoms_without_neighbours_feel_nothing():

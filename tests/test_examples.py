@@ -41,3 +41,11 @@ def test_train_qm9(monkeypatch, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "Errors on 5 test structures" in printed
     assert float(re.search(r"U0 of water is ([-\d.]+) eV", printed)[1]) == pytest.approx(-2079, abs=30)
+
+
+def test_audit(monkeypatch, capsys):
+    run_example("07_audit.py", monkeypatch, "--checks", "all neighbours", "rotation", "--pretrained=rmd17-aspirin")
+    printed = capsys.readouterr().out
+    assert printed.count("rotation ") == 3
+    assert "where an atom has more than 32" in printed
+    assert printed.splitlines()[-1].endswith("SchNet of pyg_schnet: none; rmd17-aspirin: SchNet of pyg_schnet: none")

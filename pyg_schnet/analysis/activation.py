@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,8 @@ def activation_curves(
 def _derivatives(name: str, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x = x.requires_grad_(True)
     with torch.enable_grad():
-        value = _ACTIVATIONS[name](x)
+        function: Any = _ACTIVATIONS[name]
+        value = function(x)
         (first,) = torch.autograd.grad(value.sum(), x, create_graph=True)
         second = torch.zeros_like(x)
         if first.requires_grad:  # that of a piecewise linear function is a constant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from pyg_schnet.analysis._model import (
     structure_of,
     to_numpy,
 )
+from pyg_schnet.engine import FrozenModel
 from pyg_schnet.geometry import edge_vectors
-from pyg_schnet.models import AtomisticModel, prepare_edges
+from pyg_schnet.models import prepare_edges
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MeanReadout
 
@@ -178,8 +179,8 @@ def locality(
     z, pos, lattice = structure_of(atoms, *place_of(network))
     horizon = network.num_interactions * network.cutoff
     radii = _radii(radii, pos, horizon, bool(lattice))
-    indices = np.arange(len(z))[slice(None) if indices is None else list(indices)]
-    chosen = torch.as_tensor(indices, device=z.device)
+    places = np.arange(len(z))[slice(None) if indices is None else list(indices)]
+    chosen = torch.as_tensor(places, device=z.device)
     clusters, counts, which = _clusters(z, pos, lattice, chosen, radii)
     with torch.no_grad():
         whole = _atom_energies(network, z, pos, torch.zeros_like(z), 1, **lattice)[chosen]
@@ -189,7 +190,7 @@ def locality(
         changes=to_ev * to_numpy(alone[which] - whole.unsqueeze(1)),
         n_neighbors=to_numpy(counts),
         energies=to_ev * to_numpy(whole),
-        indices=indices,
+        indices=places,
         numbers=to_numpy(z[chosen]),
         cutoff=network.cutoff,
         horizon=horizon,
@@ -197,7 +198,7 @@ def locality(
 
 
 def _atom_energies(
-    network: AtomisticModel, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, **lattice: Tensor
+    network: FrozenModel, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, **lattice: Any
 ) -> Tensor:
     """Contribution of each atom in the unit of the model, shape ``[N]``."""
     edges = prepare_edges(z, pos, batch, network.cutoff, batch_size=batch_size, **lattice)
@@ -218,7 +219,7 @@ Cluster = tuple[Tensor, Tensor]  # atomic numbers and positions, the atom in the
 
 
 def _clusters(
-    z: Tensor, pos: Tensor, lattice: dict[str, Tensor], chosen: Tensor, radii: np.ndarray
+    z: Tensor, pos: Tensor, lattice: dict[str, Any], chosen: Tensor, radii: np.ndarray
 ) -> tuple[list[Cluster], Tensor, Tensor]:
     """What is left around the chosen atoms.
 
@@ -229,7 +230,8 @@ def _clusters(
     edge_index, edge_shift = graph if lattice else (graph, None)
     vec = edge_vectors(pos, edge_index, edge_shift, lattice.get("cell"))
     limits = torch.as_tensor(radii, device=pos.device).to(pos.dtype)
-    clusters, counts, which = [], [], []
+    clusters: list[Cluster] = []
+    counts, which = [], []
     for i in chosen:
         mine = (edge_index[1] == i).nonzero().squeeze(1)
         dist, order = vec[mine].norm(dim=1).sort(stable=True)
@@ -246,7 +248,8 @@ def _clusters(
 
 def _batches(clusters: list[Cluster], max_atoms: int) -> Iterator[list[Cluster]]:
     """Clusters in their order, as many at a time as have at most ``max_atoms`` atoms, but at least one."""
-    part, n_atoms = [], 0
+    part: list[Cluster] = []
+    n_atoms = 0
     for cluster in clusters:
         if part and n_atoms + len(cluster[0]) > max_atoms:
             yield part
@@ -256,7 +259,7 @@ def _batches(clusters: list[Cluster], max_atoms: int) -> Iterator[list[Cluster]]
     yield part
 
 
-def _center_energies(network: AtomisticModel, clusters: list[Cluster]) -> Tensor:
+def _center_energies(network: FrozenModel, clusters: list[Cluster]) -> Tensor:
     """Energy of the first atom of each cluster in the unit of the model, shape ``[number of clusters]``."""
     z, pos = (torch.cat(parts) for parts in zip(*clusters, strict=True))
     sizes = torch.tensor([len(numbers) for numbers, _ in clusters], device=z.device)

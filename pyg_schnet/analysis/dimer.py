@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -113,10 +113,8 @@ def dimer_scan(
     distances = np.linspace(0.8, 6.0, 261) if distances is None else np.array(distances, dtype=np.float64)
     if distances.ndim != 1 or not distances.size or not (np.isfinite(distances) & (distances > 0)).all():
         raise ValueError(f"distances must be positive and in Å, [D]; got {distances.tolist()}")
-    several = isinstance(models, Sequence) and not isinstance(models, str)
-    potentials = [
-        Potential(model, unit, untrained_forces=untrained_forces) for model in (models if several else [models])
-    ]
+    given: Any = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
+    potentials = [Potential(model, unit, untrained_forces=untrained_forces) for model in given]
     if not potentials:
         raise ValueError("models is empty; give a model or several of them")
     numbers = [atomic_numbers[first], atomic_numbers[second]]
@@ -139,7 +137,7 @@ def _scan(potential: Potential, numbers: list[int], distances: np.ndarray) -> tu
     pos = torch.zeros(count, 2, 3, dtype=potential.dtype, device=potential.device)
     pos[:, 1, 0] = torch.from_numpy(distances).to(pos)
     batch = torch.arange(count, device=potential.device).repeat_interleave(2)
-    found = potential(z, pos.view(-1, 3), batch)
+    found: Any = potential(z, pos.view(-1, 3), batch)
     along = found.forces.view(count, 2, 3)[:, :, 0]
     return to_numpy(found.energy), to_numpy(0.5 * (along[:, 1] - along[:, 0]))
 

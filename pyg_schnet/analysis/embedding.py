@@ -114,7 +114,7 @@ def _elements(stated: Sequence[str] | None, trained: Sequence[str] | None) -> tu
         raise ValueError(
             'the model does not say which elements it was trained on; state them: elements=["H", "C", ...]'
         )
-    symbols = tuple(trained if stated is None else stated)
+    symbols = tuple(stated if stated is not None else trained or ())
     if unknown := [symbol for symbol in symbols if symbol not in chemical_symbols[1:100]]:
         raise ValueError(f"not symbols of elements up to Z = 99: {', '.join(map(repr, unknown))}")
     if len(set(symbols)) < len(symbols):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def radial_filters(model: Source, distances: np.ndarray | Sequence[float] | None
         (2, 3, 32)
     """
     network = own_atomistic_copy(model, "radial_filters")
-    blocks = [getattr(getattr(block, "conv", None), "filter_network", None) for block in network.blocks()]
+    blocks: list[Any] = [getattr(getattr(block, "conv", None), "filter_network", None) for block in network.blocks()]
     if any(block is None for block in blocks):
         raise TypeError(f"expected a model with filter networks, such as SchNet, got {type(network.model).__name__}")
     distances = np.linspace(0.0, network.cutoff, 501) if distances is None else np.array(distances, dtype=np.float64)

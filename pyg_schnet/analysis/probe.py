@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from pyg_schnet.analysis._model import (
 from pyg_schnet.analysis._surroundings import Surroundings
 from pyg_schnet.analysis.surface import LEVEL, Surface, molecular_surface
 from pyg_schnet.data import to_data
-from pyg_schnet.models import AtomisticModel, prepare_edges
+from pyg_schnet.engine import FrozenModel
+from pyg_schnet.models import prepare_edges
 from pyg_schnet.models.card import check_elements
 from pyg_schnet.models.graph import embed
 from pyg_schnet.nn import MAX_Z, CFConv, DTNNInteraction, SchNetInteraction
@@ -133,7 +134,8 @@ def probe_potential(
         raise ValueError(f"memory must be a positive number of MiB, got {memory!r}")
     device, dtype = place_of(network)
     surface = _surface(atoms, points, isosurface)
-    points = _points(points if surface is None else surface.vertices, device, dtype)
+    given: Any = points if surface is None else surface.vertices
+    points = _points(given, device, dtype)
     with torch.no_grad():
         energies = _Probe(network, atoms, memory)(number, points)
         reference = network.readout.atomref[number, 0]
@@ -153,7 +155,7 @@ def probe_potential(
 class _Probe:
     """The features that a structure has before each interaction, and the probes that see them."""
 
-    def __init__(self, network: AtomisticModel, atoms: Atoms, memory: float) -> None:
+    def __init__(self, network: FrozenModel, atoms: Atoms, memory: float) -> None:
         data = to_data(atoms, dtype=network.embedding.weight.dtype).to(network.embedding.weight.device)
         lattice = {"cell": data.cell, "pbc": data.pbc} if atoms.pbc.any() else {}
         edges = prepare_edges(data.z, data.pos, torch.zeros_like(data.z), network.cutoff, batch_size=1, **lattice)
@@ -190,7 +192,7 @@ class _Probe:
         return self.network.readout.atom_values(x, z)[:, 0]
 
 
-def _check_interactions(network: AtomisticModel) -> None:
+def _check_interactions(network: FrozenModel) -> None:
     for block in network.interactions:
         if not isinstance(block, (SchNetInteraction, DTNNInteraction)):
             raise TypeError(

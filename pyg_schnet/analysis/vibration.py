@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -134,7 +134,8 @@ def normal_modes(
     masses = torch.as_tensor(atoms.get_masses(), dtype=pos.dtype).to(pos.device)
     if not bool((masses > 0).all()):
         raise ValueError(f"masses must be positive, in u; got {atoms.get_masses().tolist()}")
-    forces = potential(z, pos, **lattice).forces
+    found: Any = potential(z, pos, cell=lattice.get("cell"), pbc=lattice.get("pbc"))
+    forces = found.forces
     curvature = hessian(potential.energy, z, pos, **lattice)
     root = masses.sqrt().repeat_interleave(3)  # [3N]
     weighted = curvature.reshape(root.numel(), -1) / (root.unsqueeze(0) * root.unsqueeze(1))
@@ -202,7 +203,7 @@ def _rigid_motions(pos: Tensor, masses: Tensor, cell: Tensor | None = None, pbc:
     axes = torch.eye(3, dtype=pos.dtype, device=pos.device)
     root = masses.sqrt().view(-1, 1, 1)
     translations = (root / masses.sum().sqrt() * axes).transpose(1, 2).reshape(-1, 3)  # [3N, 3]
-    if pbc is not None:
+    if cell is not None and pbc is not None:
         periodic = cell[0][pbc[0]]
         if len(periodic) > 1:
             return translations  # a lattice does not turn with its atoms

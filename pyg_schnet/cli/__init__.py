@@ -9,9 +9,12 @@ from collections.abc import Sequence
 
 from pyg_schnet.cli._help import TRAIN
 from pyg_schnet.cli._packages import EXTRAS, import_for
+from pyg_schnet.cli._sentences import UsageError, stop
 from pyg_schnet.pretrained import VERSION
 
 COMMANDS = tuple(EXTRAS)
+DEBUG = "--debug"
+"""Option of all commands, before or after their names: show where an error comes from."""
 
 _USAGE = """usage: pyg-schnet [-h] [--version] COMMAND ...
 
@@ -22,6 +25,7 @@ commands:
   test      error of a saved model on the test structures of its run
   predict   property of the structures in any file that ASE reads
   merge     one model, the mean of those of several runs
+  audit     whether a model is a sound potential: invariances, neighbours, forces, dynamics, ...
   analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
   report    draw a run: curves, predictions beside labels, errors by element and size
   doctor    look at the installation: versions, devices, compiled kernels, speed
@@ -32,6 +36,7 @@ examples:
   pyg-schnet doctor
 
 pyg-schnet COMMAND --help explains the options of each.
+With --debug, errors show where they come from.
 """
 
 
@@ -40,36 +45,38 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Args:
         argv: Arguments; ``None`` takes those of the process.
+
+    Raises:
+        SystemExit: If something goes wrong; with one sentence, and exit code 2 for options that are not understood,
+            otherwise 1.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
+    debug = DEBUG in argv
+    argv = [one for one in argv if one != DEBUG]
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    try:
+        _run(command, rest)
+        sys.stdout.flush()  # a full disk, or a pipe that is closed, is noticed here
+    except Exception as error:
+        stop(command if command in COMMANDS else "", error, debug=debug)
+
+
+def _run(command: str, rest: list[str]) -> None:
+    if command in ("-h", "--help"):
         print(_USAGE, end="")
         return
-    if argv[0] == "--version":
+    if command == "--version":
         print(f"pyg_schnet {VERSION}")
         return
-    command, rest = argv[0], argv[1:]
     if command not in COMMANDS:
         print(_USAGE, end="", file=sys.stderr)
-        sys.exit(f"pyg-schnet: unknown command {command!r}")
+        raise UsageError(f"unknown command {command!r}")
     if command == "train" and any(one in ("-h", "--help") for one in rest):
         print(TRAIN, end="")
         return
     module = import_for(command, f"pyg_schnet.cli.{command}")
     _quiet()
-    try:
-        module.run(rest)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"pyg-schnet {command}: {error}")
-    except Exception as error:
-        if not _is_misuse(error):
-            raise
-        sys.exit(f"pyg-schnet {command}: {' '.join(str(error).split())}")
-
-
-def _is_misuse(error: Exception) -> bool:
-    """Whether Lightning says that its options do not fit; it has an exception of its own for that."""
-    return type(error).__name__ == "MisconfigurationException"
+    module.run(rest)
 
 
 def _quiet() -> None:

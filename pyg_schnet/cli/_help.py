@@ -23,6 +23,10 @@ EXAMPLES = {
     "merge": """examples:
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER""",
+    "audit": """examples:
+  pyg-schnet audit qm9-u0
+  pyg-schnet audit runs/U0-20260101-120000/model.safetensors frames.xyz --json audit.json
+  pyg-schnet audit rmd17-aspirin --checks "smooth energy" "smooth force" dynamics""",
     "analyze probe": """example:
   pyg-schnet analyze probe molecule.xyz --model qm9-u0 --probe H""",
     "analyze embedding": """examples:

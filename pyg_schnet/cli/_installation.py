@@ -10,8 +10,8 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from contextlib import contextmanager, suppress
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,13 @@ def packages(needs: dict[str, str]) -> dict[str, str | None]:
 
 
 def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    """Version that the installer has noted, or else the one that the package says itself."""
+    with suppress(metadata.PackageNotFoundError):
+        if (version := metadata.version(name)) is not None:
+            return version
+    with suppress(Exception):  # of a package that is there, but cannot be imported
+        return str(import_module(name.replace("-", "_")).__version__)
+    return None
 
 
 def is_older(version: str, lowest: str) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from pyg_schnet.cli._options import of_configuration
 from pyg_schnet.data import Split
 from pyg_schnet.models import join_ensemble, load
+from pyg_schnet.models.reading import described, read_json
+from pyg_schnet.models.writing import write_whole
+from pyg_schnet.train.configuration import check_run, read_configuration
 from pyg_schnet.train.evaluation import errors_of
 from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE, as_json, write_json
 from pyg_schnet.train.report import NO_TEST, format_errors
@@ -30,29 +31,52 @@ def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: 
     out = Path(run_dir)
     if out.exists():
         raise ValueError(f"{run_dir} is there already; choose another --run_dir")
-    results = [json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")) for folder in folders]
+    results = [_result(folder / RESULT_FILE) for folder in folders]
     _check(folders, results)
     model = join_ensemble([load(folder / MODEL_FILE) for folder in folders])
-    training = _together([result["training"] for result in results])
+    training = _together(folders, [result.get("training") for result in results])
     training["parameters"] = sum(weight.numel() for weight in model.parameters())
-    given = yaml.safe_load((folders[0] / CONFIG_FILE).read_text(encoding="utf-8"))
+    config = folders[0] / CONFIG_FILE
+    given = check_run(read_configuration(config), str(config), origin="beside")
     splits = [Split.load(folder / SPLIT_FILE) for folder in folders]
     first = load(folders[0] / MODEL_FILE).card  # says where the test structures are
+    if not isinstance(first.get(RUN), dict) or not isinstance((first.get("split") or {}).get("num_test"), int):
+        raise ValueError(f"{folders[0] / MODEL_FILE} does not note its run and its split, as training does")
     noted = {**first["split"], "structures": note_split(together(splits), given["data"].get("seed", 0))}
     card = {RUN: first[RUN], "split": noted, "merged": [result["seed"] for result in results]}
-    errors = []
+    errors: list[Any] = []
     if first["split"]["num_test"] > 0:
-        errors, size = errors_of(copy.deepcopy(model), given, splits[0], data_dir, batch_size)
+        with of_configuration(str(config)):
+            errors, size = errors_of(copy.deepcopy(model), given, splits[0], data_dir, batch_size)
         print(format_errors(errors, size))
     else:
         print(NO_TEST)
     card |= {"training": training, "test": {row.name: row.as_dict() for row in errors}}
     path = model.save(out / MODEL_FILE, **as_json(card))
     for name in (CONFIG_FILE, SPLIT_FILE):
-        shutil.copy(folders[0] / name, out / name)
+        write_whole(out / name, (folders[0] / name).read_bytes())
     result = {**results[0], "merged": card["merged"], "training": training, "errors": card["test"]}
     write_json(out / RESULT_FILE, result)
     print(f"Model saved to {path}")
+
+
+_NUMBERS = ("seconds", "epochs", "steps", "structures_per_second")
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """Result of a run, with what is used of it.
+
+    Raises:
+        ValueError: If something is missing.
+    """
+    result = read_json(path)
+    kinds: dict[str, Any] = {"recipe": (str, type(None)), "seed": (int, type(None)), RUN: dict}
+    for name, kind in kinds.items():
+        if not isinstance(result, dict) or not isinstance(result.get(name), kind):
+            raise ValueError(f"{path} is no result of a run: it has no entry {name!r} as training writes it")
+    if not isinstance(result[RUN].get("data"), dict):
+        raise ValueError(f"{path} is no result of a run: it does not say its data")
+    return result
 
 
 def _check(folders: list[Path], results: list[dict[str, Any]]) -> None:
@@ -71,8 +95,21 @@ def _check(folders: list[Path], results: list[dict[str, Any]]) -> None:
             )
 
 
-def _together(training: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts of all runs."""
+def _together(folders: list[Path], training: list[Any]) -> dict[str, Any]:
+    """Counts of all runs.
+
+    Raises:
+        ValueError: If a run does not note them.
+    """
+    for folder, run in zip(folders, training, strict=True):
+        noted = run if isinstance(run, dict) else {}
+        if not all(isinstance(noted.get(name), int | float) for name in _NUMBERS) or not isinstance(
+            noted.get("starts"), list
+        ):
+            raise ValueError(
+                f"{folder / RESULT_FILE} is no result of a run: 'training' must note {', '.join(_NUMBERS)} and starts, "
+                f"got {described(run)}"
+            )
     seconds = sum(run["seconds"] for run in training)
     structures = sum(run["structures_per_second"] * run["seconds"] for run in training)
     return {

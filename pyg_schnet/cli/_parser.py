@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from pyg_schnet.cli._sentences import UsageError
+
 
 class Lines:
     """Mixin for argparse's formatters: texts of several lines stay as they are."""
@@ -34,6 +36,6 @@ class Parser(argparse.ArgumentParser):
         """Raise what does not fit, as other commands do.
 
         Raises:
-            ValueError: Always.
+            UsageError: Always.
         """
-        raise ValueError(f"{message}; {self.prog} --help explains the options")
+        raise UsageError(f"{message}; {self.prog} --help explains the options")

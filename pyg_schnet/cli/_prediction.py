@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import csv
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
+from pyg_schnet.cli._outputs import check_output
 from pyg_schnet.data import AtomsDataset, StructureLoader
-from pyg_schnet.data.ase_files import read_all
+from pyg_schnet.data.ase_files import files_of, read_all
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.extxyz import flat_info, writable
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
+from pyg_schnet.models.reading import printable
+from pyg_schnet.models.writing import written
 from pyg_schnet.nn import MeanReadout, sum_references
+from pyg_schnet.pretrained import find
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,23 +32,40 @@ _FORMATS = {".csv": "csv", ".xyz": "extxyz", ".extxyz": "extxyz"}
 
 def predict_file(structures: str, model: str, output: str | None, format: str, batch_size: int) -> None:
     """Print or write the property of structures; for the arguments see :func:`pyg_schnet.cli.predict.predict_file`."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be a number of structures, at least 1, got {batch_size}")
     kind = _kind_of(output, format)
+    path = None if output is None else check_output(output, [find(model), *files_of(structures)])
     network = load(model)
-    name, unit = network.card.get("target") or "property", network.card.get("unit") or "1"
+    name, unit = (
+        printable(network.card.get(entry) or default) for entry, default in (("target", "property"), ("unit", "1"))
+    )
     images = [atoms for _, atoms in read_all(structures, ":", None)]
     try:
         dataset = AtomsDataset([atoms.copy() for atoms in images])  # without labels, which are not needed
+        values = _predict(network, dataset, batch_size).tolist()
     except ValueError as error:
         raise ValueError(f"{structures}: {error}") from error
-    values = _predict(network, dataset, batch_size).tolist()
-    if output is None:
+    _check_finite(values, structures, name)
+    if path is None:
         print(f"{'structure':>9}  {'formula':<16}  {'  '.join(_headers(name, unit, len(values[0])))}")
         for k, (atoms, value) in enumerate(zip(images, values, strict=True)):
             print(f"{k:>9}  {atoms.get_chemical_formula():<16}  {'  '.join(f'{number:.6f}' for number in value)}")
         return
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    (_write_csv if kind == "csv" else _write_extxyz)(Path(output), images, values, name, unit)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as partial:
+        (_write_csv if kind == "csv" else _write_extxyz)(partial, images, values, name, unit)
     print(f"{len(values):,} values of {name} in {unit} written to {output}")
+
+
+def _check_finite(values: list[list[float]], structures: str, name: str) -> None:
+    """Raise for a prediction that is no number."""
+    for k, value in enumerate(values):
+        if not all(map(math.isfinite, value)):
+            raise ValueError(
+                f"{structures}: {name} of structure {k} is {value[0] if len(value) == 1 else value}, no finite number; "
+                "its positions may be far from all that the model has learned from"
+            )
 
 
 def _predict(network: AtomisticModel, dataset: AtomsDataset, batch_size: int) -> torch.Tensor:
@@ -67,7 +90,8 @@ def _predict(network: AtomisticModel, dataset: AtomsDataset, batch_size: int) ->
     network, dtype = network.to(device), next(network.parameters()).dtype
     values = []
     for batch in tqdm(loader, "Predicting", leave=False, delay=1.0):
-        size, taken = batch.num_graphs, 0.0
+        size = batch.num_graphs
+        taken: Any = 0.0
         if atomref is not None:
             taken = sum_references(atomref, batch.z, batch.batch, size, mean=mean)
         batch = batch.to(device)
@@ -112,7 +136,7 @@ def _write_extxyz(path: Path, images: list[Atoms], values: list[list[float]], na
     written = []
     for atoms, value in zip(images, values, strict=True):
         atoms = writable(atoms)
-        label = _free_name(f"predicted_{name}", atoms.info)
+        label = _free_name("predicted_" + re.sub(r"[\s\"'={}\[\]\\,]", "_", name), atoms.info)
         atoms.info[label] = value[0] if len(value) == 1 else value
         atoms.info[f"{label}_unit"] = unit
         written.append(atoms)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 UNUSED = (("torch", "_dynamo"), ("torch_geometric", "datasets"), ("ase", "dft"))
 """Package and module of what is left out."""
@@ -40,7 +41,8 @@ def _left_out() -> Iterator[None]:
     added = [name for name in names if name not in sys.modules]
     sys.modules.update({name: ModuleType(name) for name in added})
     if "ase.dft" in added:  # whose lists of special points are used
-        sys.modules["ase.dft"].__path__ = [str(Path(import_module("ase").__file__).with_name("dft"))]
+        place = cast(str, import_module("ase").__file__)
+        sys.modules["ase.dft"].__path__ = [str(Path(place).with_name("dft"))]
     try:
         yield
     finally:

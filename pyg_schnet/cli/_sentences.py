@@ -1,8 +1,16 @@
-"""What the parser of options says, as one sentence."""
+"""Errors as one sentence: the one place that decides what a command says, and its exit code."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import traceback
+from typing import NoReturn
+
+LONGEST = 600
+"""Characters after which a sentence is cut; ``--debug`` shows all of it."""
+
 
 _NOISE = (
     r"Does not validate against any of the Union subtypes",
@@ -13,6 +21,72 @@ _NOISE = (
     r"Given value type: .*",
     r"Given value: .*",
 )
+
+
+class UsageError(ValueError):
+    """Options that a command does not have or cannot read; its exit code is 2."""
+
+
+def stop(command: str, error: BaseException, *, debug: bool) -> NoReturn:
+    """End the process with one sentence on ``stderr``, and exit code 2 for options that are not understood, else 1.
+
+    Args:
+        command: Name of the command; empty for none.
+        error: What was raised.
+        debug: Whether to print the traceback first.
+
+    Raises:
+        SystemExit: Always; it has the sentence and the code.
+    """
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, BrokenPipeError):  # as of `| head`: there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    ending = SystemExit(f"pyg-schnet{' ' * bool(command)}{command}: {explained(error)}")
+    ending.code = 2 if isinstance(error, UsageError) else 1
+    print(ending, file=sys.stderr)
+    raise ending from error
+
+
+def explained(error: BaseException) -> str:
+    r"""What went wrong, in one line without characters that steer a terminal.
+
+    Args:
+        error: What was raised.
+
+    Example:
+        >>> explained(PermissionError(13, "Permission denied", "a.xyz"))
+        'a.xyz: permission denied'
+        >>> explained(ValueError("a.xyz:\n  no \x1b structure"))
+        'a.xyz: no \\x1b structure'
+        >>> explained(KeyError("a"))
+        "KeyError: 'a'; this was not expected, --debug shows where it comes from"
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.errno is not None:
+        text = error.strerror[:1].lower() + error.strerror[1:]
+        text = text if error.filename is None else f"{os.fsdecode(error.filename)}: {text}"
+    elif isinstance(error, (MemoryError, RecursionError)) or type(error).__name__ == "OutOfMemoryError":
+        said = "nested too deeply" if isinstance(error, RecursionError) else "larger than the memory"
+        text = f"the input is {said}" + (f" ({text})" if text else "")
+    elif type(error).__name__ == "ArgumentError" and hasattr(error, "argument_name"):
+        text = sentence_of(text)
+    elif not isinstance(error, (ValueError, OSError, ImportError)) and not _is_misuse(error):
+        text = f"{type(error).__name__}: {text}; this was not expected, --debug shows where it comes from"
+    elif is_of_parser(text):
+        text = sentence_of(text)
+    return _short(" ".join(text.split()) or type(error).__name__)
+
+
+def _is_misuse(error: BaseException) -> bool:
+    """Whether Lightning says that its options do not fit; it has an exception of its own for that."""
+    return type(error).__name__ == "MisconfigurationException"
+
+
+def _short(text: str) -> str:
+    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 30]} ... (--debug shows the rest)"
 
 
 def is_of_parser(text: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ import numpy as np
 import pyg_schnet  # whose rooms are imported when they are asked for
 from pyg_schnet.cli._help import help_of_analyze
 from pyg_schnet.cli._options import run_function
+from pyg_schnet.cli._outputs import check_output
+from pyg_schnet.cli._sentences import UsageError
+
+_MOST_STEPS = 100_000_000  # of dynamics
 
 
 def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, output: str = "probe.npz") -> None:
@@ -24,9 +30,14 @@ def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, o
         level: Level of the surface in Å⁻².
         output: File of the arrays, .npz; picture and page get the same name with .png and .html.
     """
+    path = _check(output, (structure, model), (".npz",), more=(".png", ".html"))
     result = pyg_schnet.analysis.probe_potential(model, _first(structure), probe, isosurface=level)
-    path = _write(result, output, pyg_schnet.plotting.plot_probe_potential)
-    page = pyg_schnet.plotting.write_probe_html(result, path.with_suffix(".html"))
+    _write(result, path, pyg_schnet.plotting.plot_probe_potential)
+    from pyg_schnet.models.writing import written
+
+    page = path.with_suffix(".html")
+    with written(page) as partial:
+        pyg_schnet.plotting.write_probe_html(result, partial)
     energies = result.without_reference
     print(
         f"{probe} on {len(energies):,} points: {energies.min():.3f} to {energies.max():.3f} eV; page to turn in {page}"
@@ -44,8 +55,9 @@ def embedding(
         dimensions: Leading components that the score sees.
         output: File of the arrays, .npz; the picture gets the same name with .png.
     """
+    path = _check(output, (model,), (".npz",))
     result = pyg_schnet.analysis.embedding_map(model, elements, dimensions=dimensions)
-    _write(result, output, pyg_schnet.plotting.plot_embedding_map)
+    _write(result, path, pyg_schnet.plotting.plot_embedding_map)
     print(
         f"score of main groups {result.score:.3f}, with shuffled groups {result.null.mean():.3f} on average, "
         f"{result.null.max():.3f} at most; p = {result.p_value:.2g}"
@@ -74,6 +86,9 @@ def dimer(
         untrained_forces: Whether to go on with models that were trained on energies alone.
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
     """
+    path = _check(output, (model,) if isinstance(model, str) else model)
+    if not 0.0 < start < stop < math.inf:
+        raise ValueError(f"start and stop must be distances in Å, the first one the shorter, got {start} and {stop}")
     distances = np.linspace(start, stop, 221)
     result = pyg_schnet.analysis.dimer_scan(model, first, second, distances, untrained_forces=untrained_forces)
     columns = {
@@ -83,7 +98,7 @@ def dimer(
         "force [eV/Å]": result.forces.mean(0),
         "force spread [eV/Å]": result.forces.std(0),
     }
-    _write(result, output, pyg_schnet.plotting.plot_dimer_scan, columns)
+    _write(result, path, pyg_schnet.plotting.plot_dimer_scan, columns)
     lowest = result.energies.mean(0).argmin()
     print(f"lowest energy {result.energies.mean(0)[lowest]:.3f} eV at {result.distances[lowest]:.2f} Å")
 
@@ -108,6 +123,8 @@ def modes(
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png, the displacements with
             -displacements.xyz.
     """
+    path = _check(output, (structure, model))
+    displacements = _check(path.with_name(f"{path.stem}-displacements.xyz"), (structure, model), (".xyz",), more=())
     atoms = _first(structure)
     if relax:
         _relax(atoms, model, untrained_forces)
@@ -117,12 +134,12 @@ def modes(
         "imaginary": result.imaginary.astype(float),
         "reduced mass [u]": result.reduced_masses,
     }
-    path = _write(result, output, pyg_schnet.plotting.plot_normal_modes, columns)
-    path = path.with_name(f"{path.stem}-displacements.xyz")
-    _write_displacements(path, atoms, result)
+    _write(result, path, pyg_schnet.plotting.plot_normal_modes, columns)
+    _write_displacements(displacements, atoms, result)
     print(
-        f"displacements in {path}\n{len(result.frequencies)} modes, {result.imaginary.sum()} imaginary; zero-point "
-        f"energy {result.zero_point_energy:.4f} eV; largest force {result.residual_force:.1e} eV/Å"
+        f"displacements in {displacements}\n"
+        f"{len(result.frequencies)} modes, {result.imaginary.sum()} imaginary; zero-point energy "
+        f"{result.zero_point_energy:.4f} eV; largest force {result.residual_force:.1e} eV/Å"
     )
 
 
@@ -159,6 +176,17 @@ def spectrum(
 
     from pyg_schnet.data.ase_files import read_all
 
+    path = _check(output, (structure,) if model is None else (structure, model))
+    for name, value in (("picoseconds", picoseconds), ("timestep", timestep), ("temperature", temperature)):
+        if not 0.0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number, got {value}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if model is not None and not 1 <= round(1000 * picoseconds / timestep) <= _MOST_STEPS:
+        raise ValueError(
+            f"{picoseconds} ps in steps of {timestep} fs are {1000 * picoseconds / timestep:.4g} steps, expected 1 to "
+            f"{_MOST_STEPS:,}"
+        )
     if model is None:
         frames = [atoms for _, atoms in read_all(structure, ":", None)]
         if len(frames) < 2 or not frames[0].has("momenta"):
@@ -170,7 +198,7 @@ def spectrum(
         velocities, masses = _dynamics(atoms, round(1000 * picoseconds / timestep), timestep, temperature, seed)
     result = pyg_schnet.analysis.power_spectrum(velocities, timestep, masses=masses)
     columns = {"wave number [cm-1]": result.wavenumbers, "kinetic energy [eV cm]": result.intensity}
-    _write(result, output, pyg_schnet.plotting.plot_power_spectrum, columns)
+    _write(result, path, pyg_schnet.plotting.plot_power_spectrum, columns)
     line = f"highest line at {result.peaks[0]:.0f} cm-1" if len(result.peaks) else "no line"
     print(f"{len(velocities):,} frames; {line}, resolution {result.resolution:.1f} cm-1")
 
@@ -183,12 +211,15 @@ def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") ->
         interaction: The interaction that is drawn, from 0; the file has all of them.
         output: File of the arrays, .npz; the picture gets the same name with .png.
     """
+    path = _check(output, (model,), (".npz",))
     try:
         result = pyg_schnet.analysis.radial_filters(model)
     except TypeError as error:  # a model without them
         raise ValueError(str(error)) from error
-    _write(result, output, lambda found: pyg_schnet.plotting.plot_radial_filters(found, interaction=interaction))
     n_interactions, n_distances, n_filters = result.values.shape
+    if not 0 <= interaction < n_interactions:
+        raise ValueError(f"interaction must be from 0 to {n_interactions - 1} in this model, got {interaction}")
+    _write(result, path, lambda found: pyg_schnet.plotting.plot_radial_filters(found, interaction=interaction))
     print(f"{n_filters} filters of {n_interactions} interactions at {n_distances} distances")
 
 
@@ -239,6 +270,8 @@ def _write_displacements(path: Path, atoms: ase.Atoms, result: pyg_schnet.analys
     """One frame for each mode, with the displacements of norm 1 behind the positions, as Jmol animates them."""
     import ase.io
 
+    from pyg_schnet.models.writing import written
+
     frames = []
     for k, (mode, frequency) in enumerate(zip(result.modes, result.frequencies, strict=True)):
         frame = ase.Atoms(result.numbers, result.positions, cell=atoms.cell, pbc=atoms.pbc)
@@ -246,34 +279,43 @@ def _write_displacements(path: Path, atoms: ase.Atoms, result: pyg_schnet.analys
         frame.arrays["displacements"] = mode
         frames.append(frame)
     if frames:
-        ase.io.write(path, frames, format="extxyz", columns=["symbols", "positions", "displacements"])
+        with written(path) as partial:
+            ase.io.write(partial, frames, format="extxyz", columns=["symbols", "positions", "displacements"])
 
 
-def _write(result: Any, output: str, plot: Any, columns: dict[str, np.ndarray] | None = None) -> Path:
-    """Arrays and picture; returns the path of the arrays.
+def _check(
+    output: str | Path, inputs: Sequence[str], endings: Sequence[str] = (".csv", ".npz"), more: Any = (".png",)
+) -> Path:
+    """Path of the arrays, if it and those of the files beside it can be written and are none that are read."""
+    from pyg_schnet.pretrained import available
 
-    Raises:
-        ValueError: If the ending of the file is none of those possible.
-    """
+    inputs = [one for one in inputs if one not in available()]
+    path = check_output(output, inputs, endings)
+    for ending in more:
+        check_output(path.with_suffix(ending), inputs)
+    return path
+
+
+def _write(result: Any, path: Path, plot: Any, columns: Any = None) -> None:
+    """Arrays and picture."""
     import matplotlib
 
-    path = Path(output)
-    possible = (".npz",) if columns is None else (".csv", ".npz")
-    if path.suffix not in possible:
-        raise ValueError(f"output must end in {' or '.join(possible)}, got {output}")
+    from pyg_schnet.models.writing import written
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npz":
-        np.savez_compressed(path, **_arrays(result))
-    else:
-        table = np.stack(list(columns.values()), axis=1)
-        np.savetxt(path, table, delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
+    with written(path) as partial, partial.open("wb") as file:
+        if path.suffix == ".npz":
+            arrays: dict[str, Any] = _arrays(result)
+            np.savez_compressed(file, **arrays)
+        else:
+            table = np.stack(list(columns.values()), axis=1)
+            np.savetxt(file, table, delimiter=",", header=",".join(columns), comments="", encoding="utf-8")
     matplotlib.use("Agg")
     picture = path.with_suffix(".png")
-    with pyg_schnet.plotting.style():
+    with pyg_schnet.plotting.style(), written(picture) as partial:
         ax = plot(result)
-        ax.figure.savefig(picture)
+        ax.figure.savefig(partial, format="png")
     print(f"arrays in {path}, picture in {picture}")
-    return path
 
 
 def _arrays(result: Any) -> dict[str, np.ndarray]:
@@ -292,12 +334,12 @@ def run(args: list[str]) -> None:
     """Run one analysis with its arguments.
 
     Raises:
-        ValueError: If there is no such analysis.
+        UsageError: If there is no such analysis.
     """
     if not args or args[0] in ("-h", "--help"):
         print(help_of_analyze(COMMANDS), end="")
         return
     if args[0] not in COMMANDS:
-        raise ValueError(f"unknown analysis {args[0]!r}; it must be one of {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown analysis {args[0]!r}; it must be one of {', '.join(COMMANDS)}")
     needs = [f"pyg_schnet.{name}" for name in ("interfaces", "analysis", "plotting")]
     run_function(f"analyze {args[0]}", COMMANDS[args[0]], args[1:], needs=needs)

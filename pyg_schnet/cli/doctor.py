@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from pyg_schnet.cli._help import EXAMPLES
+from pyg_schnet.cli._outputs import check_output
 from pyg_schnet.cli._parser import Parser
 
 _WIDTH = 15  # of the first column
@@ -20,9 +20,9 @@ _WIDTH = 15  # of the first column
 def run(args: list[str]) -> None:
     """Run the command with its arguments; exits with 1 and a sentence if something essential is broken."""
     options = _parser().parse_args(args)
+    path = None if options.json is None else check_output(options.json, endings=(".json",))
     found = examine(speed=options.speed == "true")
-    if options.json is not None:
-        path = Path(options.json)
+    if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if found["problems"]:
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "check of five seconds. Kernels that are not compiled yet are compiled, which takes a minute or two once.",
     )
     parser.add_argument("--speed", choices=("true", "false"), default="true", help="whether to check the speed")
-    parser.add_argument("--json", metavar="FILE", help="file to write all of it to, too")
+    parser.add_argument("--json", metavar="FILE", help="file to write all of it to, too, .json")
     parser.epilog = EXAMPLES["doctor"]
     return parser
 

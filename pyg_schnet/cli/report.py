@@ -14,6 +14,7 @@ def report_run(
     run: str,
     *,
     output: str | None = None,
+    config: str | None = None,
     data_dir: str | None = None,
     structures: int = 5000,
     batch_size: int = 250,
@@ -23,10 +24,11 @@ def report_run(
     Args:
         run: Folder of the run.
         output: Picture to write, .png, .svg or .pdf; by default report.png in the folder of the run.
+        config: Configuration that names the data set; by default config.yaml of the run, or what the model file says.
         data_dir: Folder of the files that the data sets name.
         structures: Largest number of test structures to predict, drawn at random; 0 draws curves alone.
         batch_size: Structures in a batch.
     """
     from pyg_schnet.cli import _reporting
 
-    _reporting.report_run(run, output, data_dir, structures, batch_size)
+    _reporting.report_run(run, output, config, data_dir, structures, batch_size)

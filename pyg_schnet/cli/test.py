@@ -31,6 +31,7 @@ def evaluate_model(
         data_dir: Folder of the files that the data sets name.
         batch_size: Structures in a batch.
     """
+    from pyg_schnet.cli._options import of_configuration
     from pyg_schnet.models import load
     from pyg_schnet.pretrained import find
     from pyg_schnet.train.evaluation import configuration_of, errors_of, split_of_run
@@ -39,7 +40,10 @@ def evaluate_model(
 
     network = load(model)
     folder = find(model).parent
-    given = configuration_of(network, Path(config) if config else folder / CONFIG_FILE, required=config is not None)
+    path = folder / CONFIG_FILE if config is None else Path(config)
+    given = configuration_of(network, path, required=config is not None, model=model)
     beside = folder / SPLIT_FILE
-    chosen = split_of_run(network, given, split, beside if beside.is_file() else None)
-    print(format_errors(*errors_of(network, given, chosen, data_dir, batch_size)))
+    with of_configuration(f"the configuration of {model}" if config is None else config):
+        chosen = split_of_run(network, given, split, beside if beside.is_file() else None)
+        found = errors_of(network, given, chosen, data_dir, batch_size)
+    print(format_errors(*found))

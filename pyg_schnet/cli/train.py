@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import sys
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-import jsonargparse
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.cli._options import readable_errors
@@ -24,25 +24,18 @@ from pyg_schnet.cli._prepare import prepare_torch
 from pyg_schnet.data import Split, collate_indices
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.convert import like_pyg
+from pyg_schnet.models.writing import remove_partial, written
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.early_stopping import EarlyStopping
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.ending import ending_of, ending_sentence
 from pyg_schnet.train.evaluation import test_errors
-from pyg_schnet.train.files import (
-    CONFIG_FILE,
-    MODEL_FILE,
-    RESULT_FILE,
-    RUN,
-    SPLIT_FILE,
-    anonymous_data,
-    as_json,
-    check_files,
-    locate_data,
-    write_json,
-)
-from pyg_schnet.train.last_checkpoint import LastCheckpoint, check_checkpoint
+from pyg_schnet.train.files import CHECKPOINTS, CONFIG_FILE, SPLIT_FILE, check_files, locate_data
+from pyg_schnet.train.finite import not_finite
+from pyg_schnet.train.last_checkpoint import LastCheckpoint, read_checkpoint
+from pyg_schnet.train.lock import locked
+from pyg_schnet.train.logs import run_loggers
 from pyg_schnet.train.processes import (
     SHARED_FOLDER,
     check_first,
@@ -52,9 +45,19 @@ from pyg_schnet.train.processes import (
     started_by_others,
 )
 from pyg_schnet.train.record import RunRecord
-from pyg_schnet.train.report import NO_TEST, Errors, format_errors
-from pyg_schnet.train.resuming import check_split, clear, interruption, is_missing
-from pyg_schnet.train.split_note import note_split, num_seen
+from pyg_schnet.train.report import NO_TEST, format_errors
+from pyg_schnet.train.result import check_numbers, save_result, take_best
+from pyg_schnet.train.resuming import (
+    Begun,
+    check_same_run,
+    interruption,
+    is_missing,
+    is_taken,
+    leaving_nothing,
+    may_begin_again,
+)
+from pyg_schnet.train.signals import Ended, Signals
+from pyg_schnet.train.split_note import num_seen
 from pyg_schnet.train.switches import check_strategy, check_switches, has_validation
 from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
 from pyg_schnet.train.transfer import start_from
@@ -72,6 +75,8 @@ class TrainCLI(LightningCLI):
     """Lightning's command line with the callbacks, loggers and folder of a run."""
 
     given: ClassVar[list[str]] = []  # arguments of the command line
+    folder: ClassVar[str] = ""  # of the run
+    open_until_end: ClassVar[ExitStack] = ExitStack()  # the lock of the folder, given back at the end of the command
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of task, data and trainer; and the defaults, which are the five-minute run on QM9."""
@@ -122,19 +127,23 @@ class TrainCLI(LightningCLI):
         check_switches(config.trainer)
         if is_one_process(config.trainer):
             check_first()
+        config.run_dir = TrainCLI.folder = self._folder()
         if config.resume is not None and not Path(config.resume).is_file():
-            raise FileNotFoundError(f"no checkpoint to resume from at {config.resume}")
-        config.run_dir = self._folder()
-        taken = (Path(config.run_dir) / CONFIG_FILE).exists() and not is_follower(config.trainer)
-        if config.resume is None and taken:
-            raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
+            if not may_begin_again(config.resume):
+                raise FileNotFoundError(f"no checkpoint to resume from at {config.resume}")
+            _say(f"The run in {config.run_dir} has no checkpoint yet, so it begins again")
+            config.resume = None
+        if not is_follower(config.trainer):
+            self.open_until_end.enter_context(locked(Path(config.run_dir)))
+            if config.resume is None and is_taken(Path(config.run_dir)):
+                raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
         own_split = Path(config.run_dir) / SPLIT_FILE
         if config.resume is not None and own_split.is_file() and is_missing(config.data.split):
             config.data.split = str(own_split)
         config.data = locate_data(config.data, config.data_dir)
         check_files(config.data)
         config.trainer.default_root_dir = config.run_dir
-        config.checkpoint.dirpath = str(Path(config.run_dir) / "checkpoints")
+        config.checkpoint.dirpath = str(Path(config.run_dir) / CHECKPOINTS)
         if config.trainer.enable_progress_bar is False:
             self.trainer_defaults.pop("callbacks")
 
@@ -146,7 +155,7 @@ class TrainCLI(LightningCLI):
         stated = any(one == "--run_dir" or one.startswith("--run_dir=") for one in self.given)
         if config.resume is not None and not stated:  # not the place that config.yaml says, where it was at the start
             checkpoints = Path(os.path.abspath(config.resume)).parent
-            if checkpoints.name == "checkpoints":
+            if checkpoints.name == CHECKPOINTS:
                 return (
                     os.path.relpath(checkpoints.parent)
                     if not Path(config.resume).is_absolute()
@@ -177,7 +186,7 @@ class TrainCLI(LightningCLI):
 def run(args: list[str]) -> None:
     """Run the command with its arguments."""
     prepare_torch()
-    with readable_errors("train"):
+    with readable_errors("train", args):
         train_model(["--help" if one == "--help_all" else one for one in args])
 
 
@@ -190,8 +199,19 @@ def train_model(args: list[str]) -> None:
     --data.dataset.help CLASS those of pyg_schnet.data.QM9, AtomsDataset, MD17, MaterialsDataset, MLearn or another
     data set. --print_config writes a file of all options, which --config reads.
     """
-    TrainCLI.given = list(args)
-    cli = TrainCLI(
+    with Signals() as signals, ExitStack() as stack:
+        TrainCLI.given, TrainCLI.open_until_end = list(args), stack
+        try:
+            _train(_command_line(args), signals)
+        except (Ended, SIGTERMException) as error:
+            code, said = interruption(error, TrainCLI.folder)
+            print(f"pyg-schnet train: {said}", file=sys.stderr, flush=True)
+            sys.exit(code)
+
+
+def _command_line(args: list[str]) -> TrainCLI:
+    """Options of the command, and what they make."""
+    return TrainCLI(
         PropertyTask,
         StructureDataModule,
         trainer_class=Trainer,
@@ -216,56 +236,76 @@ def train_model(args: list[str]) -> None:
         parser_kwargs={
             "prog": "pyg-schnet train",
             "exit_on_error": False,
-            "description": inspect.cleandoc(train_model.__doc__),
+            "description": inspect.cleandoc(str(train_model.__doc__)),
         },
     )
+
+
+def _train(cli: TrainCLI, signals: Signals) -> None:
     trainer, task, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
     task.find_targets(data)
     said = task.check(data)
     _check_call(task, data)
     run_dir = Path(config.run_dir)
     if config.resume is not None:
-        check_checkpoint(config.resume, task)
-        check_split(run_dir / SPLIT_FILE, data.split)
+        checkpoint = read_checkpoint(config.resume, task)
+        check_same_run(config.resume, checkpoint, data)
     if config.start_from is not None and config.resume is None:
         _start_from(task, load(config.start_from), data.split)
     if trainer.is_global_zero:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        kept = config.clone()
-        kept.resume = None  # a run that takes these options begins at the beginning
-        kept.data_dir = None  # its files have been found
-        cli.parser.save(kept, run_dir / CONFIG_FILE, overwrite=True)
-        data.save_split(run_dir / SPLIT_FILE)
+        remove_partial(run_dir / CHECKPOINTS)
+        remove_partial(run_dir)
         _say(
             f"Training on {len(data.train_set):,} structures, validating on {len(data.val_set):,}; run in {run_dir}",
             *said,
         )
-    _set_loggers(trainer, config.trainer, run_dir)
-    record = RunRecord()
-    trainer.callbacks.append(record)
-    _set_callbacks(trainer, data, config.resume)
+    if config.trainer.logger in (True, None):
+        trainer.loggers = run_loggers(run_dir)
+    record, begun = RunRecord(), Begun(lambda: _save_options(cli, run_dir))
+    trainer.callbacks[:0] = [begun, record]  # before checkpoints, which are to hold what it counts
+    _set_callbacks(trainer, data, config.resume, signals)
     if trainer.world_size > 1:
         os.environ[SHARED_FOLDER] = os.path.abspath(run_dir)
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=config.resume)
-    except (ValueError, MisconfigurationException):
-        if config.resume is None and trainer.is_global_zero and not (run_dir / "checkpoints" / "last.ckpt").is_file():
-            clear(run_dir)  # so that the command can be given again
-        raise
-    except SystemExit as error:
-        sys.exit(error.code if (said := interruption(trainer, error, run_dir)) is None else f"pyg-schnet train: {said}")
+        with leaving_nothing(run_dir, config.resume, begun):
+            trainer.fit(task, datamodule=data, ckpt_path=config.resume, weights_only=True)
     finally:
         os.environ.pop(SHARED_FOLDER, None)
     if not trainer.is_global_zero:
         return
     _say(ending_sentence(trainer))
-    best_epoch = _load_best(trainer, task)
-    _check_numbers(task, data)
+    if not begun:  # all was done before
+        _save_options(cli, run_dir)
+        task.load_state_dict(checkpoint["state_dict"])
+    best_epoch = take_best(trainer, task)
+    check_numbers(task, data)
     training = {**record.summary(trainer), "ended_by": ending_of(trainer), "best_epoch": best_epoch}
-    errors = test_errors(task, data) if len(data.test_set) else []
-    _say(*(one for one in said if " test structure" in one))
-    print("\n" + format_errors(errors, len(data.test_set)) if errors else NO_TEST)
-    _save_result(run_dir, task, data, config, training, errors)
+    path = save_result(run_dir, task, data, config, training, None)
+    if path is None:
+        print(f"Checkpoints and logs are in {run_dir}; networks of other packages are not exported")
+    else:
+        print(f"Model saved to {path}" + (", to be tested now" if len(data.test_set) else ""), flush=True)
+    if len(data.test_set):
+        errors = test_errors(task, data)
+        save_result(run_dir, task, data, config, training, errors)
+        _say(*(one for one in said if " test structure" in one))
+        print("\n" + format_errors(errors, len(data.test_set)))
+    else:
+        print(NO_TEST)
+    if path is not None:
+        print(f"Next: pyg-schnet predict --model {shlex.quote(str(path))} molecule.xyz")
+
+
+def _save_options(cli: TrainCLI, run_dir: Path) -> None:
+    """Write down what a run is made of, once it has begun."""
+    if not cli.trainer.is_global_zero:
+        return
+    kept = cli.config.clone()
+    kept.resume = None  # a run that takes these options begins at the beginning
+    kept.data_dir = None  # its files have been found
+    with written(run_dir / CONFIG_FILE) as partial:
+        cli.parser.save(kept, partial, overwrite=True)
+    cli.datamodule.save_split(run_dir / SPLIT_FILE)
 
 
 def _check_call(task: PropertyTask, data: StructureDataModule) -> None:
@@ -289,6 +329,8 @@ def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> No
             f"the model to start from has learned from {seen:,} of the {len(split.test):,} test structures; take its "
             "split (--data.split)"
         )
+    if name := not_finite(trained.state_dict()):
+        raise ValueError(f"the model to start from is of a training that diverged: {name} is NaN or infinite")
     start_from(task.network, trained)
 
 
@@ -297,84 +339,18 @@ def _say(*sentences: str | None) -> None:
         print(sentence)
 
 
-def _set_loggers(trainer: Trainer, options: Any, run_dir: Path) -> None:
-    """A table and a TensorBoard of the run, unless its options say otherwise."""
-    if options.logger is True or options.logger is None:
-        # a version of its own for every start, so that resuming deletes nothing
-        table = CSVLogger(run_dir, name="logs")
-        trainer.loggers = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
-
-
-def _set_callbacks(trainer: Trainer, data: StructureDataModule, resume: str | None) -> None:
-    """Tell callbacks where the run was; without validation, none waits for it."""
+def _set_callbacks(trainer: Trainer, data: StructureDataModule, resume: str | None, signals: Signals) -> None:
+    """Tell callbacks where the run was and what ends it; without validation, none waits for it."""
     if not has_validation(trainer, data):
         if trainer.is_global_zero:
             _say("There is no validation, so the model is that of the last step")
         if not len(data.val_set):
             trainer.limit_val_batches = 0
-        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
-    for one in trainer.callbacks:
+        callbacks = cast(Any, trainer).callbacks
+        kept = [one for one in callbacks if not isinstance(one, (EarlyStopping, ModelCheckpoint))]
+        cast(Any, trainer).callbacks = kept
+    for one in cast(Any, trainer).callbacks:
         if isinstance(one, ModelCheckpoint) and resume is not None:
             one.resumed_from = Path(resume).parent
-
-
-def _load_best(trainer: Trainer, task: PropertyTask) -> int | None:
-    """Take the best weights of the run, where there was a validation to tell which; returns their epoch."""
-    found = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
-    best = found[0].best_model_path if found else ""
-    if not best or not Path(best).is_file():
-        return None
-    checkpoint = torch.load(best, map_location=task.device, weights_only=True)
-    task.load_state_dict(checkpoint["state_dict"])
-    return checkpoint["epoch"]
-
-
-def _check_numbers(task: PropertyTask, data: StructureDataModule) -> None:
-    """Raise for weights, or a prediction of a training structure, that are no numbers."""
-    first = collate_indices(data.train_set, [0]).to(task.device)
-    with torch.no_grad():
-        numbers = [*task.network.parameters(), task.eval().predict_step(first, 0)]
-    if not all(bool(torch.isfinite(number).all()) for number in numbers):
-        raise ValueError(
-            "training diverged: weights or predictions are NaN or infinite, so there is no model to save; choose a "
-            f"lower learning rate than {task.lr:g} (--model.init_args.lr)"
-        )
-
-
-def _save_result(
-    run_dir: Path,
-    task: PropertyTask,
-    data: StructureDataModule,
-    config: jsonargparse.Namespace,
-    training: dict[str, Any],
-    errors: list[Errors],
-) -> None:
-    """Save what came out, with all that describes the run, and the model with the part its users need."""
-    given = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
-    card = {
-        **config.card,
-        **({} if config.start_from is None else {"started_from": Path(config.start_from).stem}),
-        RUN: {"model": {"class_path": given["model"]["class_path"]}, "data": anonymous_data(given["data"])},
-        "elements": data.training_elements(task.needed()),
-        "split": {
-            "num_train": len(data.train_set),
-            "num_val": len(data.val_set),
-            "num_test": len(data.test_set),
-            "fingerprint": data.split.fingerprint,
-            "structures": note_split(data.split, data.seed),
-        },
-        "training": {**training, "parameters": sum(weight.numel() for weight in task.network.parameters())},
-        "test": {row.name: row.as_dict() for row in errors},
-    }
-    recipes = [Path(str(path)).stem for path in config.config or []]
-    result = {"recipe": recipes[0] if recipes else None, "seed": given["seed_everything"], **card}
-    result["errors"] = result.pop("test")
-    limits = {name: given["trainer"].get(name) for name in ("max_time", "max_epochs", "max_steps")}
-    result[RUN] = {**card[RUN], "model": given["model"], "trainer": limits}
-    write_json(run_dir / RESULT_FILE, result)
-    if not isinstance(task.network, (AtomisticModel, like_pyg.SchNet)):
-        print(f"Checkpoints and logs are in {run_dir}; networks of other packages are not exported")
-        return
-    path = task.export().save(run_dir / MODEL_FILE, **as_json(card))
-    print(f"Model saved to {path}")
-    print(f"Next: pyg-schnet predict --model {path} molecule.xyz")
+        if isinstance(one, LastCheckpoint):
+            one.signals = signals

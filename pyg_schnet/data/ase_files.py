@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.data.ase_formats import read_structures
+from pyg_schnet.data.ase_formats import read_structures, reason_of
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.charge import warn_of_charge
 from pyg_schnet.data.convert import convert_structure
 from pyg_schnet.data.labels import STANDARD_LABELS, available_labels, list_labels, stored_unit
 from pyg_schnet.data.properties import Property
+from pyg_schnet.models.reading import check_file
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -78,7 +80,7 @@ class AtomsDataset(StructureDataset):
         super().__init__(transform=transform)
         properties, keys = dict(properties or {}), dict(keys or {})
         structures: list[Data] = []
-        levels = {name: standard.level for name, standard in STANDARD_LABELS.items()}
+        levels: dict[str, Any] = {name: standard.level for name, standard in STANDARD_LABELS.items()}
         available: dict[str, set[str]] = {}
         read_as_labels, charged = {*properties, *keys.values()}, False
         for where, atoms in read_all(source, index, format):
@@ -163,10 +165,20 @@ def read_all(source: Any, index: Any, format: str | None) -> Iterator[tuple[str,
         yield f"structure {number}", item
 
 
+def files_of(source: Any) -> list[Path]:
+    """Files that the ``source`` of a data set names, by paths or patterns.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    items = [source] if isinstance(source, str | os.PathLike) else source
+    return [path for item in items if isinstance(item, str | os.PathLike) for path in _expand(item)]
+
+
 def _expand(source: str | os.PathLike) -> list[Path]:
     """The files of a path or pattern."""
     path = Path(source).expanduser()
-    if path.exists():
+    if path.exists() or path.is_symlink():
         return [path]
     files = sorted(Path(name) for name in glob.glob(str(path))) if glob.has_magic(str(path)) else []
     if not files:
@@ -176,6 +188,8 @@ def _expand(source: str | os.PathLike) -> list[Path]:
 
 
 def _read_file(path: Path, index: Any, format: str | None) -> Iterator[tuple[str, Atoms]]:
+    if not path.is_dir():  # as bundles of trajectories are
+        check_file(path)
     count = 0
     with _decompressed(path) as plain:
         structures = read_structures(plain, index, format)
@@ -185,8 +199,7 @@ def _read_file(path: Path, index: Any, format: str | None) -> Iterator[tuple[str
             except StopIteration:
                 break
             except Exception as error:  # each of ASE's many readers raises what it likes
-                reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-                raise ValueError(f"ASE cannot read structure {count} of {path}: {reason}") from error
+                raise ValueError(f"ASE cannot read structure {count} of {path}: {reason_of(error)}") from error
             yield f"{path}, structure {count}", atoms
             count += 1
     if count == 0:
@@ -196,7 +209,7 @@ def _read_file(path: Path, index: Any, format: str | None) -> Iterator[tuple[str
 @contextlib.contextmanager
 def _decompressed(path: Path) -> Iterator[Path]:
     """The file itself or, while in use, a plain copy: ASE seeks in files, some 50 times slower in gzipped ones."""
-    opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower())
+    opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower())
     if opener is None:
         yield path
         return
@@ -205,6 +218,10 @@ def _decompressed(path: Path) -> Iterator[Path]:
         try:
             with opener(path) as packed, plain.open("wb") as out:
                 shutil.copyfileobj(packed, out)
-        except (OSError, EOFError, lzma.LZMAError) as error:
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # as of a full disk
+                raise OSError(
+                    error.errno, f"cannot be decompressed to {folder}: {error.strerror}", str(path)
+                ) from error
             raise ValueError(f"{path} cannot be decompressed: {error}") from error
         yield plain

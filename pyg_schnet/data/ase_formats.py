@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import re
+import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +20,44 @@ from pyg_schnet.data.sdf import read_sdf
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+_OF_A_PARSER = (
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    NameError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
+"""What readers run into that do not look at what they read."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why a reader gave up, without what only tells those who know its source.
+
+    Example:
+        >>> reason_of(IndexError("list index out of range"))
+        'it is no whole file of its format (IndexError)'
+        >>> reason_of(ValueError("the cell is flat"))
+        'the cell is flat'
+    """
+    if isinstance(error, UnicodeError):
+        return "it is not text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    if isinstance(error, _OF_A_PARSER) or isinstance(error.__cause__, StopIteration) or "unpack" in str(error):
+        return f"it is no whole file of its format ({type(error.__cause__ or error).__name__})"
+    if type(error).__name__ == "UnknownFileTypeError":
+        return "ASE knows no format of such a name or content"
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return text if text and type(error) is ValueError else f"{text or 'no reason is given'} ({type(error).__name__})"
 
 
 def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atoms]:
@@ -47,6 +87,8 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
         yield from _rows(path, "json", index)
         return
     _refuse_several(path, format)
+    if format in ("xyz", "extxyz"):
+        _refuse_counts(path)
     count = 0
     try:
         for atoms in _read(path, format, index):
@@ -75,7 +117,7 @@ def _read(path: Path, format: str, index: Any) -> Iterator[Atoms]:
         yield from _chosen((_models if format == "proteindatabank" else _crystals)(path), index)
         return
     single = format in _SEVERAL or ase.io.formats.ioformats[format].single
-    options = {"properties_parser": parse_comment} if format == "extxyz" else {}
+    options: dict[str, Any] = {"properties_parser": parse_comment} if format == "extxyz" else {}
     images = ase.io.iread(path, ":" if single else index, format, do_not_split_by_at_sign=True, **options)
     for atoms in _chosen(images, index) if single else images:
         if format in _ALWAYS_PERIODIC:
@@ -131,7 +173,7 @@ def _entries(line: str) -> dict[str, Any]:
 def _flags(value: Any) -> list[bool]:
     """Three periodic directions, from one word or three."""
     words = re.findall(r"[^\s,\[\]()]+", " ".join(map(str, value)) if np.ndim(value) else str(value))
-    flags = [_FLAGS.get(word.lower()) for word in words]
+    flags: list[Any] = [_FLAGS.get(word.lower()) for word in words]
     if len(flags) not in (1, 3) or None in flags:
         raise ValueError(f'pbc must be three of T and F, such as pbc="T T F", got {value!r}')
     return flags if len(flags) == 3 else flags * 3
@@ -166,6 +208,10 @@ def _rows(path: Path, kind: str, index: Any) -> Iterator[Atoms]:
     """Rows of ASE's data bases, with their key-value pairs and data, which ``ase.io`` leaves out."""
     import ase.db
 
+    if kind == "db":
+        with path.open("rb") as file:  # ASE makes a data base of an empty file
+            if file.read(16) != b"SQLite format 3\0":
+                raise ValueError("it is no data base of SQLite, or not a whole one")
     with ase.db.connect(str(path), type=kind) as rows:
         identifiers = [row.id for row in rows.select(columns=["id"], include_data=False)]
         for identifier in _chosen(iter(identifiers), index):
@@ -289,6 +335,20 @@ _SEVERAL: dict[str, Callable[[str], int]] = {
     "vasp": _vasp,
     "xsf": lambda text: 1 if "ANIMSTEPS" in text.upper() else _matches(r"^\s*(ATOMS|PRIMCOORD)\b")(text),
 }
+
+
+def _refuse_counts(path: Path) -> None:
+    """Raise for a structure of more atoms than the file has room for: ASE would look for their lines for ever."""
+    size = path.stat().st_size
+    with path.open("rb") as lines:
+        for number in itertools.count():
+            head = next(lines, b"").split()
+            if not head or not head[0].isdigit():  # the end, or what ASE has to judge
+                return
+            if len(head[0]) > len(str(size)) or int(head[0]) > size:
+                said = head[0].decode()[:30]
+                raise ValueError(f"it says that structure {number} has {said} atoms, but the file has {size:,} bytes")
+            collections.deque(itertools.islice(lines, int(head[0]) + 1), maxlen=0)
 
 
 def _refuse_several(path: Path, format: str) -> None:

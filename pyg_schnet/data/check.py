@@ -187,7 +187,7 @@ class StructureCheck:
         if (square < pairs.square).any():
             worst = int((square / pairs.square).argmin())
             ends = numbers[[pairs.first[worst], pairs.second[worst]]].tolist()
-            self._pair(*ends, float(square[worst]) ** 0.5)
+            self._pair(ends[0], ends[1], float(square[worst]) ** 0.5)
 
     def edges(self, z: Tensor, edge_index: Tensor, dist: Tensor) -> None:
         """Warn of edges that are shorter than any such pair in training.
@@ -207,7 +207,8 @@ class StructureCheck:
         ratio = dist / table[ends[0], ends[1]].clamp(min=1e-6)
         shortest = int(ratio.argmin())
         if float(ratio[shortest]) < 1.0:
-            self._pair(*ends[:, shortest].tolist(), float(dist[shortest]))
+            first, second = ends[:, shortest].tolist()
+            self._pair(first, second, float(dist[shortest]))
 
     def _pair(self, first: int, second: int, dist: float) -> None:
         known = max(domain.shortest_of(first, second) for domain in self.domains)

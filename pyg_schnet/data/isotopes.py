@@ -24,7 +24,9 @@ def atomic_number(symbol: str) -> int:
     from ase.data import atomic_numbers
 
     symbol = symbol.strip().capitalize() if isinstance(symbol, str) else symbol
-    number = 1 if symbol in ISOTOPE_MASSES else atomic_numbers.get(symbol, 0)
+    number = 0
+    if isinstance(symbol, str):
+        number = 1 if symbol in ISOTOPE_MASSES else atomic_numbers.get(symbol, 0)
     if number == 0:
         raise ValueError(f"{symbol!r} is not the symbol of an element")
     return number

@@ -178,7 +178,8 @@ def _gather(
     data: Data, slices: dict[str, Tensor], index: Tensor, exclude: frozenset[str], follow: frozenset[str]
 ) -> Batch:
     size = index.numel()
-    out = copy.copy(_empty_batch(type(data)))
+    base: Any = type(data)
+    out = copy.copy(_empty_batch(base))
     slice_dict: dict[str, Tensor] = {}
     inc_dict: dict[str, Tensor | None] = {}
     plans: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # columns that share one slices tensor are planned once
@@ -229,7 +230,7 @@ class _BatchSource(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Any) -> Batch:
         batch = collate_indices(self.dataset, indices, self.exclude_keys, self.follow_batch)
         return batch if self.transform is None else self.transform(batch)
 
@@ -285,4 +286,5 @@ class StructureLoader(torch.utils.data.DataLoader):
     @property
     def structures(self) -> Any:
         """The data set that the loader was made with."""
-        return self.dataset.dataset
+        source: Any = self.dataset
+        return source.dataset

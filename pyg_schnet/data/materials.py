@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import json
-import lzma
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +11,6 @@ import torch
 
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.charge import warn_of_record
-from pyg_schnet.data.isotopes import atomic_number
 from pyg_schnet.data.labels import (
     STANDARD_LABELS,
     check_energy_key,
@@ -27,7 +20,9 @@ from pyg_schnet.data.labels import (
     voigt_to_matrix,
 )
 from pyg_schnet.data.properties import Property
-from pyg_schnet.data.structure import check_cell, check_distinct, near_origin
+from pyg_schnet.data.records import find_entry, numbers_of, read_records, structure_of
+from pyg_schnet.data.structure import near_origin
+from pyg_schnet.models.reading import described
 from pyg_schnet.units import dimension, factor
 
 
@@ -51,7 +46,7 @@ class MaterialsDataset(StructureDataset):
         dtype: Of positions, cells and labels of atoms; labels of structures are float64.
 
     Raises:
-        FileNotFoundError: If a file does not exist.
+        OSError: If a file does not exist, or is no regular one.
         ValueError: If a file is not such JSON, a record is not a structure (the message says which), or a label is in
             no record.
     """
@@ -74,26 +69,32 @@ class MaterialsDataset(StructureDataset):
         labels: dict[str, list[np.ndarray | None]] = {name: [] for name in properties}
         kept: dict[str, list[Any]] = {name: [] for name in ("id", *keep)}
         charged = False
-        for where, record in _records(path):
-            if any(_find(record, entry) not in values for entry, values in (select or {}).items()):
+        for entry, values in (select or {}).items():
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise ValueError(f"select must give a list of values of {entry!r}, got {described(values)}")
+        for where, record in read_records(path):
+            if any(find_entry(record, entry) not in values for entry, values in (select or {}).items()):
                 continue
             charged = charged or warn_of_record(record, keys.values(), where=where)
             try:
-                structures.append(_structure(record))
+                structures.append(structure_of(record))
                 for name, column in labels.items():
-                    value = self._label(name, _find(record, keys[name]), len(structures[-1][0]))
+                    value = self._label(name, find_entry(record, keys[name]), len(structures[-1][0]))
                     is_minus = name == "forces" and value is not None and is_gradient(keys[name])
-                    column.append(-value if is_minus else value)
-            except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-                raise ValueError(f"{where} is not a labelled structure: {type(error).__name__}: {error}") from error
+                    column.append(-value if value is not None and is_minus else value)
+            except ValueError as error:
+                raise ValueError(f"{where} is not a labelled structure: {error}") from error
             for name, column in kept.items():
-                column.append(_find(record, name))
+                column.append(find_entry(record, name))
         if not structures:
             raise ValueError(f"{path} has no structures" + (f" with {select}" if select else ""))
         for name, column in labels.items():
             if all(value is None for value in column):
                 raise ValueError(f"no record of {path} has {keys[name]!r}")
-        self._fill(structures, labels, kept, properties, dtype)
+        try:
+            self._fill(structures, labels, kept, properties, dtype)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def _check_keys(self, keys: Mapping[str, str], units: Mapping[str, str]) -> None:
         if "stress" in units:
@@ -104,11 +105,7 @@ class MaterialsDataset(StructureDataset):
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
         if value is None:
             return None
-        if isinstance(value, bool):
-            raise ValueError(f"{name!r} must be a number or an array of numbers, got {value}")
-        array = np.array(value, dtype=np.float64)
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name!r} holds numbers that are not finite")
+        array = numbers_of(value, name)
         if name == "stress":
             array = voigt_to_matrix(array)
         if self.properties[name].level == "atom" and array.shape[:1] != (n_atoms,):
@@ -144,6 +141,9 @@ class MaterialsDataset(StructureDataset):
             per_atom = target.level == "atom"
             example = next(value for value in labels[name] if value is not None)
             shape = example.shape[per_atom:]
+            if others := {value.shape[per_atom:] for value in labels[name] if value is not None} - {shape}:
+                shapes = " and ".join(str(list(one)) for one in (shape, *others))
+                raise ValueError(f"{name!r} does not have the same shape in all records: {shapes}")
             parts = [
                 np.zeros((n, *shape) if per_atom else shape) if value is None else value
                 for value, n in zip(labels[name], counts, strict=True)
@@ -152,7 +152,7 @@ class MaterialsDataset(StructureDataset):
             columns[target.level][name] = torch.from_numpy(array).to(dtype if per_atom else torch.float64)
             columns["structure"][f"has_{name}"] = torch.tensor([value is not None for value in labels[name]])
         for name, column in kept.items():
-            if all(isinstance(value, int) for value in column):
+            if all(isinstance(value, int) and abs(value) < 2**63 for value in column):
                 columns["structure"][name] = torch.tensor(column)
             elif all(isinstance(value, str) for value in column):
                 columns["structure"]["name" if name == "id" else name] = column
@@ -198,8 +198,8 @@ class MLearn(MaterialsDataset):
         """The virial stress of these files is known to be one, with the sign of a pressure."""
 
     def _label(self, name: str, value: Any, n_atoms: int) -> np.ndarray | None:
-        if name == "stress":
-            value = -np.array(value, dtype=np.float64)[self._to_voigt]
+        if name == "stress" and value is not None:
+            value = -numbers_of(value, "virial_stress", (6,))[self._to_voigt]
         return super()._label(name, value, n_atoms)
 
 
@@ -210,105 +210,3 @@ def _property(name: str, unit: str) -> Property:
     if dimension(unit) != dimension(standard.unit):
         raise ValueError(f"{name!r} must be given in a unit of {dimension(standard.unit)}, got {unit!r}")
     return standard
-
-
-def _find(record: Mapping[str, Any], key: str) -> Any:
-    value: Any = record
-    for part in [key] if key in record else key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def _records(path: Sequence[str | os.PathLike] | str | os.PathLike) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every record, with words that say where it is from."""
-    for file in [path] if isinstance(path, str | os.PathLike) else path:
-        file = Path(file).expanduser()
-        opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(file.suffix.lower(), open)
-        try:
-            with opener(file, "rt", encoding="utf-8") as handle:
-                text = handle.read()
-            content = _parse(text)
-        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile, lzma.LZMAError) as error:
-            raise ValueError(f"{file} is not JSON: {error}") from error
-        for number, record in enumerate(content):
-            if not isinstance(record, Mapping):
-                raise ValueError(f"record {number} of {file} is a {type(record).__name__}, expected a dictionary")
-            yield f"record {number} ({record.get('id', 'without id')}) of {file}", record
-
-
-def _parse(text: str) -> list[Any]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError:  # one record per line
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    if isinstance(content, dict) and {"columns", "data"} <= set(content):  # Matbench: a pandas table, "split"
-        ids = content.get("index", range(len(content["data"])))
-        return [
-            {"id": str(name), **dict(zip(content["columns"], row, strict=True))}
-            for name, row in zip(ids, content["data"], strict=True)
-        ]
-    return content if isinstance(content, list) else [content]
-
-
-_OCCUPANCIES = ("occu", "occupancy", "occupancies")
-
-
-def _structure(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atomic numbers ``[N]``, positions ``[N, 3]`` and cell ``[3, 3]`` of a record."""
-    inner = record.get("structure", record)
-    for stated in (
-        inner.get("pbc"),
-        inner["lattice"].get("pbc") if isinstance(inner.get("lattice"), Mapping) else None,
-    ):
-        if stated is not None and not np.all(stated):
-            raise ValueError(f"it has pbc={stated}, but all directions are periodic here; read it by AtomsDataset")
-    if any(inner.get(name) is not None and not np.all(np.equal(inner[name], 1)) for name in _OCCUPANCIES):
-        raise ValueError("a site is shared by several elements or partly empty")
-    if "structure" in record:
-        cell = np.array(record["structure"]["lattice"]["matrix"], dtype=np.float64)
-        sites = record["structure"]["sites"]
-        for site in sites:
-            if len(site["species"]) != 1 or site["species"][0].get("occu", 1) != 1:
-                raise ValueError("a site is shared by several elements or partly empty")
-        symbols = [site["species"][0]["element"] for site in sites]
-        fractions = np.array([site["abc"] for site in sites], dtype=np.float64)
-    else:
-        cell = np.array(record["lattice"] if "lattice" in record else _lattice(*record["cell"]), dtype=np.float64)
-        symbols, fractions = record["sym"], np.array(record["frac"], dtype=np.float64)
-    numbers = np.array([atomic_number(symbol) for symbol in symbols], dtype=np.int64)
-    if cell.shape != (3, 3) or numbers.size == 0 or fractions.shape != (numbers.size, 3):
-        raise ValueError(
-            f"cell {cell.shape}, {numbers.size} atoms and coordinates {fractions.shape} do not fit together"
-        )
-    if not (np.isfinite(cell).all() and np.isfinite(fractions).all()) or abs(np.linalg.det(cell)) < 1e-6:
-        raise ValueError("the cell is flat, or a coordinate is not finite")
-    check_cell(cell, np.ones(3, dtype=bool))
-    positions = fractions @ cell
-    if _may_coincide(fractions):
-        check_distinct(positions, cell, np.ones(3, dtype=bool))
-    return numbers, positions, cell
-
-
-def _may_coincide(fractions: np.ndarray) -> bool:
-    """Whether two of a few atoms are nearly in the same place, or there are many; in microseconds."""
-    if len(fractions) > 64:
-        return True
-    vec = fractions[:, None] - fractions
-    vec -= np.rint(vec)
-    return np.count_nonzero((np.abs(vec) < 1e-3).all(-1)) > len(fractions)
-
-
-def _lattice(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> np.ndarray:
-    """Lattice vectors in rows, a along x and b in the xy plane; ASE's ``cellpar_to_cell`` takes 10 times longer.
-
-    Right angles are exact, so that a cubic cell has zeros where it should.
-    """
-    cos_a, cos_b, cos_g = (
-        0.0 if abs(angle) == 90.0 else math.cos(math.radians(angle)) for angle in (alpha, beta, gamma)
-    )
-    sin_g = math.sin(math.radians(gamma))
-    y = (cos_a - cos_b * cos_g) / sin_g
-    height = 1.0 - cos_b**2 - y**2
-    if not height > 0:
-        raise ValueError(f"the angles {alpha}, {beta}, {gamma} span no volume")
-    return np.array([[a, 0.0, 0.0], [b * cos_g, b * sin_g, 0.0], [c * cos_b, c * y, c * math.sqrt(height)]])

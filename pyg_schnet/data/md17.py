@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.labels import STANDARD_LABELS
 from pyg_schnet.data.properties import Property
 from pyg_schnet.data.structure import MAX_Z, check_frames_distinct, frames_near_origin
+from pyg_schnet.models.reading import read_arrays
 from pyg_schnet.units import dimension, factor
 
 # numbers, positions, energies and forces in the files of MD17 (also sGDML) and of rMD17
@@ -58,7 +58,7 @@ class MD17(StructureDataset):
         dtype: Of positions and forces.
 
     Raises:
-        FileNotFoundError: If a file does not exist.
+        OSError: If a file does not exist, or is no regular one.
         ValueError: If a file is not in one of the two formats, says that it has another unit or one that is not
             known, is of periodic structures, or holds numbers that are not finite or do not fit together, or
             two atoms in the same place.
@@ -106,9 +106,9 @@ def _known(unit: str, names: dict[str, tuple[str, ...]]) -> str | None:
     return next((known for known, others in names.items() if name == known.lower() or name in others), None)
 
 
-def _stated(content: np.lib.npyio.NpzFile, entry: str, names: dict[str, tuple[str, ...]]) -> str | None:
+def _stated(content: dict[str, np.ndarray], entry: str, names: dict[str, tuple[str, ...]]) -> str | None:
     """The unit that a file says; ``None`` where it says none."""
-    if entry not in content.files:
+    if content.get(entry) is None or content[entry].size == 0:
         return None
     said = content[entry].reshape(-1)[0].item()
     said = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
@@ -128,23 +128,21 @@ def _energy_unit(given: str | None, stated: str | None) -> str:
 
 def _read(path: Path, energy_unit: str | None, step: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array")
-        with content:
-            names = next((keys for keys in _KEYS.values() if set(keys) <= set(content.files)), None)
-            if names is None:
-                wanted = " or ".join(f"{', '.join(keys)} ({kind})" for kind, keys in _KEYS.items())
-                raise ValueError(f"it has {', '.join(content.files)}, expected {wanted}")
-            if "lattice" in content.files:  # also of sGDML
-                raise ValueError("it has a lattice, expected molecules; read it by AtomsDataset, as .extxyz")
-            to_ev = factor(_energy_unit(energy_unit, _stated(content, "e_unit", _ENERGIES)), "eV")
-            to_angstrom = factor(_stated(content, "r_unit", _LENGTHS) or "Å", "Å")
-            z, pos, energy, forces = (np.asarray(content[name]) for name in names)
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a file of MD17 or rMD17: {error}") from error
+        content = read_arrays(path, [*_KEYS["MD17"], *_KEYS["rMD17"], "e_unit", "r_unit"])
+        names = next((keys for keys in _KEYS.values() if set(keys) <= set(content)), None)
+        if names is None:
+            wanted = " or ".join(f"{', '.join(keys)} ({kind})" for kind, keys in _KEYS.items())
+            raise ValueError(f"it has {', '.join(content) or 'no arrays'}, expected {wanted}")
+        if "lattice" in content:  # also of sGDML
+            raise ValueError("it has a lattice, expected molecules; read it by AtomsDataset, as .extxyz")
+        to_ev = factor(_energy_unit(energy_unit, _stated(content, "e_unit", _ENERGIES)), "eV")
+        to_angstrom = factor(_stated(content, "r_unit", _LENGTHS) or "Å", "Å")
+        z, pos, energy, forces = (content[name] for name in names)
+        if 0 in (z.ndim, pos.ndim, energy.ndim, forces.ndim) or 0 in (z.size, pos.size):
+            raise ValueError(f"{', '.join(names)} must hold atoms and frames, got single numbers or nothing")
+    except ValueError as error:
+        reason = str(error).replace(f"{path} is no whole NumPy archive (.npz): ", "").replace(str(path), "it")
+        raise ValueError(f"{path} is not a file of MD17 or rMD17: {reason}") from error
     n_frames, n_atoms = len(pos), len(z)
     if pos.shape != (n_frames, n_atoms, 3) or forces.shape != pos.shape or energy.size != n_frames or z.ndim != 1:
         shapes = {"numbers": z.shape, "positions": pos.shape, "energies": energy.shape, "forces": forces.shape}

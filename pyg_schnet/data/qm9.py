@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.util
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tqdm import tqdm
 from pyg_schnet.data.base import StructureDataset
 from pyg_schnet.data.isotopes import ISOTOPE_MASSES
 from pyg_schnet.data.properties import QM9_PROPERTIES, Property, find_property
+from pyg_schnet.models.reading import check_file
 from pyg_schnet.units import factor
 
 _NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
@@ -192,7 +195,7 @@ def _signature(files: list[Path]) -> str:
     """Short hash of contents, so that two sources do not share a cache."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() + file.read_bytes())
+        digest.update(file.name.encode() + check_file(file).read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -207,17 +210,22 @@ def _read(files: list[Path], progress: bool) -> dict[str, Tensor]:
         z.extend(numbers)
         pos.append(positions)
         targets.append(values)
+    if not idx:
+        raise ValueError(f"the files {files[0].parent / 'qm9_part*.csv'} have no molecules")
     if idx != sorted(set(idx)):
-        raise ValueError(f"the molecules of {files[0].parent} are not in the order of their Index, or appear twice")
-    z = torch.tensor(z, dtype=torch.uint8)
-    n_atoms = torch.tensor(n_atoms)
+        wrong = next(two for one, two in itertools.pairwise(idx) if two <= one) + 1
+        raise ValueError(
+            f"the molecules of {files[0].parent} are not in the order of their Index, or appear twice: that with Index "
+            f"{wrong} comes behind one that is not smaller"
+        )
+    species, counts = torch.tensor(z, dtype=torch.uint8), torch.tensor(n_atoms)
     values = torch.from_numpy(np.array(targets))
     return {
         "idx": torch.tensor(idx),
-        "n_atoms": n_atoms,
-        "z": z,
+        "n_atoms": counts,
+        "z": species,
         "pos": torch.from_numpy(np.concatenate(pos)),
-        "y": _targets(values, z, n_atoms),
+        "y": _targets(values, species, counts),
     }
 
 
@@ -238,25 +246,58 @@ def _targets(values: Tensor, z: Tensor, n_atoms: Tensor) -> Tensor:
 
 def _rows(file: Path) -> Iterator[tuple[int, list[int], np.ndarray, list[float]]]:
     """Index, atomic numbers, positions ``[N, 3]`` and the 15 numbers of every line."""
-    with file.open(newline="", encoding="utf-8") as handle:
-        for number, row in enumerate(csv.DictReader(handle), start=2):
-            try:
+    needed = {"Index", "N_atoms", "Elements", "XYZ_Ang", *(column for column, _ in _SOURCE_COLUMNS.values())}
+    with check_file(file).open(newline="", encoding="utf-8") as handle:
+        number = 1
+        try:
+            rows = csv.DictReader(handle, strict=True)
+            if missing := sorted(needed - set(rows.fieldnames or ())):
+                raise ValueError(f"it has no column {', '.join(missing)}")
+            for number, row in enumerate(rows, start=2):  # noqa: B007 - the number is that of what is raised
                 yield _row(row)
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
-                raise ValueError(f"{file}, line {number}, is not a molecule of QM9: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file}, behind line {number}, is not text in UTF-8") from error
+        except (ValueError, csv.Error) as error:
+            number += isinstance(error, csv.Error)  # the line that could not be taken apart
+            raise ValueError(f"{file}, line {number}, is not a molecule of QM9: {error}") from error
 
 
 def _row(row: dict[str, Any]) -> tuple[int, list[int], np.ndarray, list[float]]:
-    symbols = row["Elements"].strip("[]").replace("'", "").split(",")
-    numbers = [1 if symbol.strip() in ISOTOPE_MASSES else _NUMBERS[symbol.strip()] for symbol in symbols]
+    if short := [name for name, text in row.items() if name is None or text is None]:
+        more = "more" if None in short else "fewer"
+        raise ValueError(f"it has {more} columns than the first line")
+    symbols = [symbol.strip() for symbol in row["Elements"].strip("[]").replace("'", "").split(",")]
+    if unknown := [one for one in symbols if one not in _NUMBERS and one not in ISOTOPE_MASSES]:
+        raise ValueError(f"Elements must be some of {', '.join(_NUMBERS)}, got {unknown[0]!r}")
+    numbers = [1 if symbol in ISOTOPE_MASSES else _NUMBERS[symbol] for symbol in symbols]
     coordinates = row["XYZ_Ang"].replace("[", "").replace("]", "").split(",")
-    positions = np.array([float(number) for number in coordinates])
-    if not len(numbers) == int(row["N_atoms"]) == positions.size / 3:
-        raise ValueError(f"{row['N_atoms']} atoms, {len(numbers)} elements and {positions.size} coordinates")
-    values = [float(row[column]) for column, _ in _SOURCE_COLUMNS.values()]
-    if not (np.isfinite(positions).all() and np.isfinite(values).all()):
-        raise ValueError("a number is not finite")
-    return int(row["Index"]), numbers, positions.reshape(-1, 3), values
+    positions = np.array([_real("XYZ_Ang", number) for number in coordinates])
+    n_atoms, index = (_whole(name, row[name]) for name in ("N_atoms", "Index"))
+    if not len(numbers) == n_atoms == positions.size / 3:
+        raise ValueError(f"{n_atoms} atoms, {len(numbers)} elements and {positions.size} coordinates")
+    values = [_real(column, row[column]) for column, _ in _SOURCE_COLUMNS.values()]
+    positions = positions.reshape(-1, 3)
+    near = np.abs(positions[:, None] - positions).max(-1) < 1e-3
+    if np.count_nonzero(near) > n_atoms:
+        first, second = np.argwhere(np.triu(near, 1))[0]
+        raise ValueError(f"atoms {first} and {second} are in the same place")
+    return index, numbers, positions, values
+
+
+def _real(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number, got {text!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: a number is not finite, {text!r}")
+    return number
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ValueError(f"{name} must be a whole number, got {text!r}")
+    return int(text)
 
 
 def _save(columns: dict[str, Tensor], cache: Path) -> None:
@@ -272,6 +313,24 @@ def _save(columns: dict[str, Tensor], cache: Path) -> None:
 
 def _load(cache: Path) -> dict[str, Tensor]:
     try:
-        return load_file(cache)
-    except SafetensorError as error:
+        columns = load_file(check_file(cache))
+        _check_columns(columns)
+    except (SafetensorError, ValueError) as error:
         raise OSError(f"the cache {cache} is damaged ({error}); pass force_reload=True to make it again") from error
+    return columns
+
+
+def _check_columns(columns: dict[str, Tensor]) -> None:
+    """Raise unless a cache has the columns of some molecules, of the sizes that fit together."""
+    if missing := [name for name in ("idx", "n_atoms", "z", "pos", "y") if name not in columns]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    n_atoms = columns["n_atoms"]
+    if n_atoms.dim() != 1 or not len(n_atoms) or n_atoms.is_floating_point() or int(n_atoms.min()) < 1:
+        raise ValueError("n_atoms must be numbers of atoms")
+    total, count = int(n_atoms.sum()), len(n_atoms)
+    expected = {"idx": [count], "z": [total], "pos": [total, 3], "y": [count, len(QM9_PROPERTIES)]}
+    for name, shape in expected.items():
+        if list(columns[name].shape) != shape:
+            raise ValueError(f"{name} has shape {list(columns[name].shape)}, expected {shape}")
+        if columns[name].is_floating_point() != (name in ("pos", "y")):
+            raise ValueError(f"{name} is of {columns[name].dtype}")

@@ -71,11 +71,13 @@ def _mass(number: int, mass_number: int) -> float:
 
 def _v2000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int, int], dict[int, int]]:
     """Symbols, positions, and charges and mass numbers of those atoms that have any; columns are of fixed width."""
-    count = int(lines[3][:3])
+    count = _int(lines[3][:3], "the number of atoms")
+    if count < 0:
+        raise ValueError(f"the number of atoms must not be negative, got {count}")
     rows = lines[4 : 4 + count]
     if len(rows) < count:
         raise ValueError(f"a record has {len(rows)} lines of atoms, its header says {count}")
-    symbols, positions = zip(*map(_atom, rows), strict=True) if rows else ((), ())
+    symbols, positions = zip(*map(_atom, rows, range(count)), strict=True) if rows else ((), ())
     charges = {k: _CHARGES.get(_whole(row[36:39]), 0) for k, row in enumerate(rows)}
     masses: dict[int, int] = {}
     properties = lines[4 + count :]
@@ -84,25 +86,46 @@ def _v2000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int
     for line in properties:
         kept = {"M  CHG": charges, "M  ISO": masses}.get(line[:6])
         if kept is not None:
-            values = [int(value) for value in line[9:].split()]
+            values = [_int(value, f"an entry of the line {line[:6]!r}") for value in line[9:].split()]
+            if len(values) % 2 or not all(1 <= atom <= count for atom in values[::2]):
+                raise ValueError(
+                    f"a line {line[:6]!r} must have pairs of an atom, 1 to {count}, and a number: {line!r}"
+                )
             kept.update((atom - 1, value) for atom, value in zip(values[::2], values[1::2], strict=True))
     return list(symbols), list(positions), charges, masses
 
 
-def _atom(row: str) -> tuple[str, list[float]]:
+def _int(text: str, what: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{what} must be a whole number, got {text!r}") from None
+
+
+def _position(words: Sequence[str], atom: int) -> list[float]:
+    try:
+        return [float(word) for word in words[:3]] if len(words) >= 3 else [float("")]
+    except ValueError:
+        raise ValueError(f"the position of atom {atom} must be three numbers, got {' '.join(words)!r}") from None
+
+
+def _atom(row: str, atom: int) -> tuple[str, list[float]]:
     """Symbol and position of a line: by its columns or, where a program did not keep to them, its words."""
     try:
         symbol, position = row[31:34].strip(), [float(row[start : start + 10]) for start in (0, 10, 20)]
     except ValueError:
         symbol, position = "", []
     if not symbol.isalpha():
-        *words, symbol = row.split()[:4]
-        position = [float(word) for word in words]
+        *words, symbol = row.split()[:4] or [""]
+        position = _position(words, atom)
     return symbol, position
 
 
 def _v3000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int, int], dict[int, int]]:
-    symbols, positions, charges, masses = [], [], {}, {}
+    symbols: list[str] = []
+    positions: list[list[float]] = []
+    charges: dict[int, int] = {}
+    masses: dict[int, int] = {}
     inside, rest = False, ""
     for line in lines:
         if not line.startswith("M  V30 "):
@@ -118,9 +141,9 @@ def _v3000(lines: Sequence[str]) -> tuple[list[str], list[list[float]], dict[int
             options = dict(word.split("=", 1) for word in words[6:] if "=" in word)
             for name, kept in (("CHG", charges), ("MASS", masses)):
                 if name in options:
-                    kept[len(symbols)] = int(options[name])
+                    kept[len(symbols)] = _int(options[name], f"{name} of atom {len(symbols)}")
+            positions.append(_position(words[2:5], len(symbols)))
             symbols.append(words[1])
-            positions.append([float(word) for word in words[2:5]])
     return symbols, positions, charges, masses
 
 
@@ -130,7 +153,9 @@ def _items(lines: Sequence[str]) -> dict[str, Any]:
     name = None
     for line in lines:
         if line.startswith(">") and "<" in line:
-            name = line[line.index("<") + 1 : line.rindex(">")]
+            name, closed, _ = line[line.index("<") + 1 :].rpartition(">")
+            if not closed:
+                raise ValueError(f"a data item must begin with a name, as in '> <NAME>', got {line!r}")
             items[name] = []
         elif name is not None and line.strip():
             items[name].append(line.strip())

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.data.structure import batch_near_origin
+from pyg_schnet.models.reading import described, read_arrays, read_json
+from pyg_schnet.models.writing import write_whole, written
 
 _CHUNK = 10_000  # structures hashed at a time
 
@@ -48,8 +51,18 @@ class Split:
     fingerprint: str | None = None
 
     def __post_init__(self) -> None:
+        size = self.n_structures
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
+            raise ValueError(f"n_structures must be the size of a data set, a whole number, got {described(size)}")
+        if not isinstance(self.fingerprint, (str, type(None))):
+            raise ValueError(f"fingerprint must be a text or None, got {described(self.fingerprint)}")
         for name in ("train", "val", "test"):
-            given = np.asarray(getattr(self, name))
+            try:
+                given = np.asarray(getattr(self, name))
+            except ValueError:  # lists of different lengths
+                given = np.empty((0, 0))
+            if given.ndim != 1:
+                raise ValueError(f"{name} must be a list of indices, got {described(getattr(self, name))}")
             if given.size and not np.issubdtype(given.dtype, np.integer):
                 raise ValueError(f"{name} must hold whole numbers, got {given.dtype}")
             object.__setattr__(self, name, given.astype(np.int64).reshape(-1))  # a copy of its own
@@ -90,32 +103,41 @@ class Split:
     def save(self, path: str | os.PathLike) -> None:
         """Write the split to ``path``: as JSON if it ends in ``.json``, as a NumPy archive if in ``.npz``."""
         path = Path(path)
-        arrays = {"train": self.train, "val": self.val, "test": self.test}
+        arrays: dict[str, Any] = {"train": self.train, "val": self.val, "test": self.test}
         if _format(path) == ".json":
             content = {"n_structures": self.n_structures, "fingerprint": self.fingerprint}
-            path.write_text(json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
+            write_whole(path, json.dumps(content | {name: index.tolist() for name, index in arrays.items()}) + "\n")
         else:
-            np.savez_compressed(path, n_structures=self.n_structures, fingerprint=self.fingerprint or "", **arrays)
+            with written(path) as partial, open(partial, "wb") as file:
+                np.savez_compressed(file, n_structures=self.n_structures, fingerprint=self.fingerprint or "", **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Split:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: If the file is not a split.
+            OSError: If it is no file that can be read.
+            ValueError: If the file is not a split; the message says what is wrong.
         """
         path = Path(path)
         names = ("train", "val", "test", "n_structures", "fingerprint")
         try:
-            if _format(path) == ".json":
-                content = json.loads(path.read_text())
-                train, val, test, size, print_ = (content[name] for name in names)
-            else:
-                with np.load(path, allow_pickle=False) as content:
-                    train, val, test, size, print_ = (content[name] for name in names)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a saved split: {error!r}") from error
-        return cls(train, val, test, int(size), str(print_) if print_ else None)
+            content: Any = read_json(path) if _format(path) == ".json" else read_arrays(path, names)
+            if not isinstance(content, dict):
+                raise ValueError(f"it must be a dictionary, got {described(content)}")
+            if missing := [name for name in names if name not in content]:
+                raise ValueError(f"it has no {', '.join(missing)}")
+            train, val, test, size, print_ = (content[name] for name in names)
+            size, print_ = (_of_array(one) for one in (size, print_))
+            return cls(train, val, test, size, None if print_ == "" else print_)
+        except ValueError as error:
+            reason = re.sub(f"^{re.escape(str(path))}", "it", str(error))
+            raise ValueError(f"{path} is not a saved split: {reason}") from error
+
+
+def _of_array(value: Any) -> Any:
+    """The number or text that NumPy keeps as an array."""
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
 def _format(path: Path) -> str:

@@ -6,11 +6,13 @@ import copy
 import itertools
 import json
 import os
+import re
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,22 @@ from torch import Tensor
 from torch_geometric.data import Data, OnDiskDataset
 
 from pyg_schnet.data.properties import Property, properties_of
+from pyg_schnet.models.reading import check_file, described, read_json
 
+_DTYPES = (
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+)
 _STRUCTURES = "structures.db"
 _DESCRIPTION = "structures.json"  # put in place last, so a store without it was never finished
 
@@ -38,6 +55,7 @@ class StructureStore(OnDiskDataset):
 
     Raises:
         FileNotFoundError: If the folder holds no complete store.
+        ValueError: If its files are damaged; the message names them.
 
     Example:
         >>> import tempfile
@@ -49,15 +67,46 @@ class StructureStore(OnDiskDataset):
         StructureStore(3) tensor([1, 1, 1])
     """
 
+    _db: Any  # the open file of the base class
+    _is_new = False  # has no file yet
+
     def __init__(self, root: str | os.PathLike, transform: Callable | None = None) -> None:
         file = Path(root).expanduser() / _DESCRIPTION
         if not file.exists():
             raise FileNotFoundError(f"{root} holds no complete store; make one with StructureStore.create")
-        content = json.loads(file.read_text())
-        self.properties = {name: Property(**fields) for name, fields in content["properties"].items()}
+        content = read_json(file)
+        try:
+            attributes, self.properties = _described(content)
+        except ValueError as error:
+            raise ValueError(f"{file} is not the description of a store: {error}") from error
         self._process_id = os.getpid()
         self._inherited: list[Any] = []
-        super().__init__(str(root), transform, schema=_schema(content["attributes"]))
+        super().__init__(str(root), transform, schema=_schema(attributes))
+        if not self._is_new:
+            self._check_open()
+
+    def _check_open(self) -> None:
+        """Raise for a data base that is damaged."""
+        with self._reading("its structures"):
+            check_file(self.processed_paths[0])
+            with open(self.processed_paths[0], "rb") as file:  # SQLite makes a data base of an empty file
+                if file.read(16) != b"SQLite format 3\0":
+                    raise ValueError("it is no data base of SQLite, or not a whole one")
+            len(self)
+        self.close()
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Name the file in what goes wrong while it is read."""
+        try:
+            with _quiet_buffers():
+                yield
+        except (sqlite3.Error, ValueError, RuntimeError, TypeError, OverflowError) as error:
+            file = self.processed_paths[0]
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{what} cannot be read from {file}: {reason}; it is damaged, or of another store"
+            ) from error
 
     @classmethod
     def create(
@@ -106,7 +155,9 @@ class StructureStore(OnDiskDataset):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix="partial-") as folder:
             (Path(folder) / _DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n")
-            partial = cls(folder)
+            partial: Any = cls.__new__(cls)
+            partial._is_new = True
+            partial.__init__(folder)
             partial._write(itertools.chain([first], iterator), content["attributes"], chunk_size)
             for name in (_STRUCTURES, _DESCRIPTION):
                 (Path(folder) / name).replace(root / name)
@@ -161,12 +212,12 @@ class StructureStore(OnDiskDataset):
 
     def get(self, idx: int) -> Data:
         """The structure with number ``idx`` of the file."""
-        with _quiet_buffers():
+        with self._reading(f"structure {idx}"):
             return super().get(idx)
 
     def multi_get(self, indices: Sequence[int], batch_size: int | None = None) -> list[Data]:
         """Several structures by their numbers in the file, in one query."""
-        with _quiet_buffers():
+        with self._reading("structures"):
             return super().multi_get(indices, batch_size)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Data]:
@@ -205,6 +256,37 @@ def _attributes(structure: Data) -> dict[str, Any]:
         size[structure.__cat_dim__(key, value)] = -1
         described[key] = [str(value.dtype).removeprefix("torch."), size]
     return dict(sorted(described.items()))
+
+
+def _described(content: Any) -> tuple[dict[str, Any], dict[str, Property]]:
+    """Attributes and targets of a description, all of which are tensors or texts: nothing is unpickled.
+
+    Raises:
+        ValueError: If something is missing, or not what :meth:`StructureStore.create` writes.
+    """
+    for name in ("attributes", "properties"):
+        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
+            raise ValueError(f"it has no dictionary {name!r}")
+    for name, kind in content["attributes"].items():
+        if not re.fullmatch(r"\w+", name):
+            raise ValueError(f"{described(name)} is not the name of an attribute")
+        is_pair = isinstance(kind, list) and len(kind) == 2 and isinstance(kind[1], list) and kind[1]
+        sizes = kind[1] if is_pair else []
+        is_shape = all(isinstance(one, int) and not isinstance(one, bool) and one >= -1 for one in sizes)
+        if kind != "str" and not (is_pair and kind[0] in _DTYPES and is_shape and sizes.count(-1) <= 1):
+            raise ValueError(f"attribute {name!r} must be 'str', or dtype and size of a tensor, got {described(kind)}")
+    return content["attributes"], {name: _property(name, given) for name, given in content["properties"].items()}
+
+
+def _property(name: str, given: Any) -> Property:
+    known = {field.name: type(field.default) if field.name != "column" else int for field in fields(Property)}
+    known |= {"name": str, "unit": str}
+    for key, value in given.items() if isinstance(given, dict) else [(given, None)]:
+        if key not in known or not (isinstance(value, known[key]) or (key == "column" and value is None)):
+            raise ValueError(f"target {name!r} is not a Property: it has {described({key: value})}")
+    if not {"name", "unit"} <= set(given):
+        raise ValueError(f"target {name!r} is not a Property: it has no name or no unit")
+    return Property(**given)
 
 
 def _schema(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -219,7 +219,7 @@ def _moved(
     if largest > _FAR:
         origin = np.round(positions.max(0) / 2 + positions.min(0) / 2)
         moved = positions - origin
-        if pbc is not None and pbc.any() and np.abs(moved).max() > _FAR:
+        if pbc is not None and cell is not None and pbc.any() and np.abs(moved).max() > _FAR:
             moved = _near_the_cell(moved, cell, pbc)
         if np.abs(moved).max() < largest / 4:
             return moved, origin
@@ -248,7 +248,7 @@ def _check_occupancies(atoms: Atoms) -> None:
         )
 
 
-def _is_full(site: Mapping[str, object]) -> bool:
+def _is_full(site: Mapping[str, Any]) -> bool:
     """Whether a site has one element, entirely; ``"?"`` and ``"."`` of CIF say nothing."""
     if len(site) != 1:
         return False

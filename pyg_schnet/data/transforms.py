@@ -10,6 +10,7 @@ from torch_geometric.transforms import BaseTransform
 from pyg_schnet.data._batch import set_slices, slices_of
 from pyg_schnet.data.atoms import positions_of
 from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.neighbors.backend import Backend
 
 MARK = "neighbor_list"
 """Attribute of structures whose edges :class:`NeighborList` made: cutoff in Å and number of edges, ``[B, 2]``."""
@@ -42,7 +43,7 @@ class NeighborList(BaseTransform):
                 [0, 1]])
     """
 
-    def __init__(self, cutoff: float, periodic: bool | None = None, backend: str = "auto") -> None:
+    def __init__(self, cutoff: float, periodic: bool | None = None, backend: Backend = "auto") -> None:
         if not cutoff > 0:
             raise ValueError(f"cutoff must be a positive length in Å, got {cutoff!r}")
         self.cutoff, self.periodic, self.backend = float(cutoff), periodic, backend

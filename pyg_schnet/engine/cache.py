@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -52,7 +52,9 @@ class ModuleSnapshot:
         self._chosen = self._now()
         self._children = [part._modules for part in parts if part._modules]
         self._copies = list(map(dict, self._children))
-        tensors = [table for part in parts for table in (part._parameters, part._buffers) if table]
+        tensors: list[dict[str, Any]] = [
+            table for part in parts for table in (part._parameters, part._buffers) if table
+        ]
         self._values = list(map(dict.values, tensors))
         self._held = list(chain.from_iterable(self._values))  # so that no other tensor gets one of their places
         self._places = list(map(id, self._held))
@@ -205,7 +207,7 @@ class Blocks:
         self.embedding = parts.embedding.weight
         self.weights = [weight for block in parts.blocks for weight in weights_of(block)]
         self.tables = FilterTables(convs)
-        self.readout = readout_tensors(parts.readout) if with_readout else ()
+        self.readout: Sequence[Tensor] = readout_tensors(parts.readout) if with_readout else ()
         self.mean = with_readout and parts.readout.reduce == "mean"
         first, table = convs[0], convs[0].table
         self.normalize, self.cutoff, self.training = first.normalize, float(first.cutoff), first.filter_network.training
@@ -241,6 +243,7 @@ class Blocks:
             interval, first, count = spanned(interval, self.num_intervals)
             table, packed = self.tables.compute(first, count), None
         else:
+            assert numbers.packed is not None
             table, packed = numbers.table, numbers.packed[0]
             table = self.tables.with_gradient(table) if torch.is_grad_enabled() else table
         n_neighbors = self._count(index, dist.detach(), z.size(0), directed) if self.normalize else None
@@ -308,11 +311,13 @@ class ModelCache:
 
     def packed(self, facts: Facts) -> PotentialWeights:
         """Packed weights for evaluation, packed again if a weight has changed."""
+        blocks = facts.blocks
+        assert blocks is not None
         if self.detect_changes:
-            kept = facts.kept.get(facts.blocks.tensors, None, facts.blocks.pack)
-            return facts.blocks.pack() if kept is None else kept
+            kept = facts.kept.get(blocks.tensors, None, blocks.pack)
+            return blocks.pack() if kept is None else kept
         if self._packed is None:
-            self._packed = facts.blocks.pack()
+            self._packed = blocks.pack()
         return self._packed
 
     def represent(self, model: Any, z: Tensor, edges: Any, backend: Backend = "auto") -> Tensor | None:
@@ -329,10 +334,11 @@ class ModelCache:
         half_list, facts = edges.half_list, self.facts(model)
         dist = (edges.directed if half_list is None else half_list).dist
         plan = facts.plan(facts.request(z, dist, backend, half_list=half_list is not None))
-        if plan.program != _INTERACTIONS:
+        blocks = facts.blocks
+        if plan.program != _INTERACTIONS or blocks is None:
             return None
-        numbers = None if facts.blocks.training else self.packed(facts)
-        return facts.blocks.represent(z, edges, numbers, backend)
+        numbers = None if blocks.training else self.packed(facts)
+        return blocks.represent(z, edges, numbers, backend)
 
     def prepare_potential(self, model: Any, z: Tensor, pos: Tensor, **asked: Any) -> PotentialWeights | None:
         """Weights for the program ``"potential"``; ``None`` if the call is to be computed otherwise.
@@ -353,4 +359,5 @@ class ModelCache:
 
 def run_potential(weights: PotentialWeights, *arguments: Any, strain: bool, backend: Backend) -> EnergyGradients | None:
     """The program ``"potential"``; see :func:`pyg_schnet.ops.potential.potential`."""
-    return potential(*arguments, weights, strain=strain, backend=backend)
+    compute: Any = potential
+    return compute(*arguments, weights, strain=strain, backend=backend)

@@ -6,8 +6,8 @@ changed; :data:`CALL_ROWS` examines each call. A row that finds a reason bars pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from pyg_schnet.ops.modules import is_unmodified, modifications
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
 
-PROGRAMS = ("potential", "interactions", "layers")
+PROGRAMS: tuple[Literal["potential", "interactions", "layers"], ...] = ("potential", "interactions", "layers")
 """Programs, the fastest first: energy and gradients of a small structure in one call; all interaction blocks in one
 call; each layer called separately, which nothing bars."""
 
@@ -37,19 +37,19 @@ class Parts(NamedTuple):
         readout: Maps features to the property.
     """
 
-    model: nn.Module
-    embedding: nn.Module
-    blocks: list[nn.Module]
-    readout: nn.Module
+    model: Any
+    embedding: Any
+    blocks: list[Any]
+    readout: Any
 
     @classmethod
     def of(cls, model: Any) -> Parts:
         """Parts of a model that has ``embedding``, ``blocks()`` and ``readout``."""
         return cls(model, model.embedding, model.blocks(), model.readout)
 
-    def different_blocks(self) -> dict[nn.Module, str]:
+    def different_blocks(self) -> dict[Any, str]:
         """Each block once, with its name."""
-        names: dict[nn.Module, str] = {}
+        names: dict[Any, str] = {}
         for k, block in enumerate(self.blocks):
             names.setdefault(block, f"interactions.{k}")
         return names
@@ -161,7 +161,7 @@ def _of_weights(parts: Parts) -> Iterator[str]:
         yield from _not_at_hand(tensors_of(block), name)
 
 
-def _not_at_hand(tensors: dict[str, Tensor | None], name: str) -> Iterator[str]:
+def _not_at_hand(tensors: Mapping[str, Tensor | None], name: str) -> Iterator[str]:
     for key, value in tensors.items():
         if value is None:
             yield f"{name}.{key} is missing"
@@ -174,7 +174,7 @@ def _not_at_hand(tensors: dict[str, Tensor | None], name: str) -> Iterator[str]:
 def _of_sizes(parts: Parts) -> Iterator[str]:
     blocks = parts.different_blocks()
     shapes = {tuple(value.shape for value in weights_of(block)) for block in blocks}
-    dtypes = {value.dtype for block in blocks for value in tensors_of(block).values()}
+    dtypes = {value.dtype for block in blocks for value in tensors_of(block).values() if value is not None}
     if len(shapes) > 1:
         yield "interactions differ in size"
     if len(dtypes | {parts.embedding.weight.dtype}) > 1:
@@ -257,7 +257,7 @@ def _atoms(facts: Facts, request: Request) -> Iterator[str]:
         yield f"backend 'triton' cannot be used: {request.refusal}"
     elif request.empty or not (request.in_memory or request.on_device):
         yield "there are no atoms in the memory of the CPU"
-    if not request.same_precision:
+    if facts.blocks is not None and not request.same_precision:
         yield f"positions are not {facts.blocks.embedding.dtype}, as the weights are"
 
 

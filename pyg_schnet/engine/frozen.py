@@ -62,13 +62,15 @@ class FrozenModel(nn.Module):
         model: The copy.
     """
 
+    model: Any  # a module or a function
+
     def __init__(self, model: Callable[..., Tensor]) -> None:
         super().__init__()
         self.register_load_state_dict_post_hook(_fix_again)
         self._take(model)
         super().train(False)
 
-    def _take(self, model: Callable[..., Tensor]) -> None:
+    def _take(self, model: Any) -> None:
         """Copy a model, and compute the tables."""
         vars(self)["_source"] = weakref.ref(model) if isinstance(model, nn.Module) else None
         if not isinstance(model, nn.Module):
@@ -144,7 +146,7 @@ class FrozenModel(nn.Module):
     def _note_weights(self) -> None:
         """Remember which tensors the weights are."""
         parts = self.model.modules() if isinstance(self.model, nn.Module) else ()
-        held = [table for part in parts for table in (part._parameters, part._buffers) if table]
+        held: list[dict[str, Any]] = [table for part in parts for table in (part._parameters, part._buffers) if table]
         own = vars(self)
         own["_values"] = [*map(dict.values, held)]
         own["_held"] = [*chain.from_iterable(own["_values"])]  # so that no other tensor gets one of their places
@@ -173,18 +175,20 @@ class FrozenModel(nn.Module):
         for conv in self.model.modules():
             if isinstance(conv, CFConv):
                 conv.table = None
-                conv.table = conv.spline.compute_precisely() if conv.is_splined() else None
+                spline = conv.spline if conv.is_splined() else None
+                conv.table = None if spline is None else spline.compute_precisely()
         self._note_weights()
 
     def _keep_references(self) -> None:
         """Convert element energies to float64."""
-        readout = getattr(self.model, "readout", None)
+        readout: Any = getattr(self.model, "readout", None)
         references = getattr(readout, "atomref", None)
         if isinstance(references, Tensor) and references.device.type != "mps":
             readout.atomref = references.to(torch.float64)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenModel:
-        if not isinstance(self.model, nn.Module):
+        model = self.model
+        if not isinstance(model, nn.Module):
             return self
         references = getattr(getattr(self.model, "readout", None), "atomref", None)
         dtypes = {value.dtype for value in self.model.parameters()}

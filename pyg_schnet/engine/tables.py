@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class FilterTables:
     """
 
     def __init__(self, convs: Sequence[CFConv]) -> None:
-        self.splines: list[SplineFilter] = [conv.spline for conv in convs]
+        self.splines: list[SplineFilter] = [cast(SplineFilter, conv.spline) for conv in convs]
         self._fixed = [conv.table for conv in convs]
         networks = [spline.network for spline in self.splines]
         self._weights = [weight for network in networks for weight in weights_of(network)]

@@ -200,8 +200,8 @@ class _Energies:
         """Results of a single structure, without batch dimension."""
         stress = "stress" in properties
         forces = stress or "forces" in properties
-        found = self.potential(z, pos, **graph, batch_size=1, forces=forces, stress=stress)
-        results = {"energy": found.energy[0]}
+        found: Any = self.potential(z, pos, **graph, batch_size=1, forces=forces, stress=stress)
+        results: dict[str, Any] = {"energy": found.energy[0]}
         if forces:
             results["forces"] = found.forces
         if stress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         self._backend = value
         for module in self.modules():
             if module is not self and getattr(module, "backend", value) != value:
-                module.backend = value
+                cast(Any, module).backend = value
 
     def plan(
         self,
@@ -257,7 +257,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
     def _dtype(self) -> torch.dtype:
         """Precision of the embedding, or of the first parameter if the embedding was replaced."""
-        weight = getattr(self.embedding, "weight", None)
+        weight: Any = getattr(self.embedding, "weight", None)
         if not isinstance(weight, Tensor):  # quantised ones, for example, have a method of that name
             weight = next((value for value in self.parameters() if value.is_floating_point()), self.readout.scale)
         return weight.dtype

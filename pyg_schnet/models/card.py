@@ -2,10 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 from ase.data import chemical_symbols
+
+from pyg_schnet.models.reading import described
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_elements(value: Any) -> bool:
+    return (
+        isinstance(value, list) and value != [] and all(_is_text(one) and one in chemical_symbols[1:] for one in value)
+    )
+
+
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "target": ("a text", _is_text),
+    "unit": ("a text", _is_text),
+    "elements": ("a list of chemical symbols", _is_elements),
+    "run": ("a dictionary", lambda value: isinstance(value, dict)),
+    "split": ("a dictionary", lambda value: isinstance(value, dict)),
+}
+"""Entries of cards that the package reads, what they are, and whether a value is so."""
+
+
+def check_card(card: Any) -> None:
+    """Raise for a card whose entries are not what the package reads there; those of others may be anything.
+
+    Args:
+        card: Card of a model.
+
+    Raises:
+        ValueError: If there is such an entry; the message names it.
+
+    Example:
+        >>> check_card({"target": "U0", "unit": None, "source": ["mine"]})
+        >>> check_card({"elements": "H"})
+        Traceback (most recent call last):
+        ValueError: the entry 'elements' of the card must be a list of chemical symbols, got 'H'
+    """
+    if not isinstance(card, dict):
+        raise ValueError(f"the card must be a dictionary, got {described(card)}")
+    for name, (expected, fits) in _ENTRIES.items():
+        if (value := card.get(name)) is not None and not fits(value):
+            raise ValueError(f"the entry {name!r} of the card must be {expected}, got {described(value)}")
 
 
 def check_elements(card: dict[str, Any], numbers: Iterable[int]) -> None:
@@ -29,7 +73,7 @@ def check_elements(card: dict[str, Any], numbers: Iterable[int]) -> None:
         raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(known)}")
 
 
-def unit_of(card: dict[str, Any], stated: str | None) -> str:
+def unit_of(card: Mapping[str, Any], stated: str | None) -> str:
     """Unit of the output of a model, from its card or the caller.
 
     Args:
@@ -51,4 +95,4 @@ def unit_of(card: dict[str, Any], stated: str | None) -> str:
             f"unit={stated!r} contradicts the model, which says {known!r}; leave unit out, then results are converted "
             'to eV and Å, or correct model.card["unit"]'
         )
-    return known if stated is None else stated
+    return cast(str, known) if stated is None else stated

@@ -193,10 +193,11 @@ class Domain:
 def common_domain(cards: Sequence[Mapping[str, Any]]) -> Domain | None:
     """Domain of the mean of models with these cards; ``None`` if one of them has none."""
     domains = [Domain.of(card) for card in cards]
-    if not domains or any(domain is None for domain in domains):
+    known = [domain for domain in domains if domain is not None]
+    if not known or len(known) < len(domains):
         return None
-    shared = domains[0]
-    for domain in domains[1:]:
+    shared = known[0]
+    for domain in known[1:]:
         shared = shared.shared_with(domain)
     return shared
 
@@ -286,9 +287,14 @@ def _written_pairs(shortest: Mapping[tuple[int, int], float]) -> dict[str, Any]:
     return {"elements": symbols, "step": _STEP, "triangle": base64.urlsafe_b64encode(bytes(steps)).decode()}
 
 
+def _numbers(pair: str) -> tuple[int, int]:
+    first, second = pair.split("-")
+    return atomic_numbers[first], atomic_numbers[second]
+
+
 def _read_pairs(given: Mapping[str, Any]) -> dict[tuple[int, int], float]:
     if "pairs" in given:
-        return {tuple(atomic_numbers[s] for s in name.split("-")): dist for name, dist in given["pairs"].items()}
+        return {_numbers(name): dist for name, dist in given["pairs"].items()}
     species = [atomic_numbers[symbol] for symbol in given["elements"].split()]
     pairs = [(a, b) for k, a in enumerate(species) for b in species[k:]]
     steps = base64.urlsafe_b64decode(given["triangle"])

@@ -12,7 +12,8 @@ block-diagonal dense layers they form one SchNet, which is evaluated and saved l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,10 @@ def join_ensemble(models: Sequence[SchNet]) -> SchNet:
     models = list(models)
     _check(models)
     first = models[0]
-    readout = first.readout
+    readouts = [cast("SumReadout | MeanReadout", model.readout) for model in models]
+    readout = readouts[0]
     hidden = sum(model.hidden_channels for model in models)
-    inner = sum(model.readout.network.lin1.weight.size(0) for model in models)
+    inner = sum(one.network.lin1.weight.size(0) for one in readouts)
     if inner != hidden // 2:
         sizes = ", ".join(str(model.hidden_channels) for model in models)
         raise ValueError(f"models with an odd number of features cannot be merged, got {sizes}")
@@ -64,17 +66,15 @@ def join_ensemble(models: Sequence[SchNet]) -> SchNet:
     ).to(first.embedding.weight.dtype)
     _set(merged, models, lambda model: model.embedding, _beside)
     for t in range(len(merged.interactions)):
-        _set(merged, models, lambda model, t=t: model.interactions[t].lin_in, _diagonal)
-        _set(merged, models, lambda model, t=t: model.interactions[t].lin1, _diagonal)
-        _set(merged, models, lambda model, t=t: model.interactions[t].lin2, _diagonal)
-        _set(merged, models, lambda model, t=t: model.interactions[t].conv.filter_network.lin1, _below)
-        _set(merged, models, lambda model, t=t: model.interactions[t].conv.filter_network.lin2, _diagonal)
+        for name, join in _BLOCK.items():
+            _set(merged, models, partial(_layer, t, name), join)
     _set(merged, models, lambda model: model.readout.network.lin1, _diagonal)
-    scales = [model.readout.scale / len(models) for model in models]
-    last = [model.readout.network.lin2 for model in models]
+    scales = [one.scale / len(models) for one in readouts]
+    last = [one.network.lin2 for one in readouts]
     pairs = list(zip(last, scales, strict=True))
-    merged.readout.network.lin2.weight.copy_(torch.cat([layer.weight * s.unsqueeze(-1) for layer, s in pairs], dim=1))
-    merged.readout.network.lin2.bias.copy_(torch.stack([layer.bias * scale for layer, scale in pairs]).sum(0))
+    joined = cast("SumReadout | MeanReadout", merged.readout).network.lin2
+    joined.weight.copy_(torch.cat([layer.weight * s.unsqueeze(-1) for layer, s in pairs], dim=1))
+    joined.bias.copy_(torch.stack([layer.bias * scale for layer, scale in pairs]).sum(0))
     for name in ("shift", "atomref"):
         getattr(merged.readout, name).copy_(torch.stack([getattr(model.readout, name) for model in models]).mean(0))
     merged.card = _common_card([model.card for model in models])
@@ -122,14 +122,15 @@ def _check(models: Sequence[SchNet]) -> None:
 def _set(
     merged: SchNet,
     models: Sequence[SchNet],
-    layer_of: Callable[[SchNet], nn.Module],
+    layer_of: Callable[[Any], nn.Linear | nn.Embedding],
     join: Callable[[Sequence[Tensor]], Tensor],
 ) -> None:
     """Join the weights of a layer of all models, and concatenate its biases."""
     layer, layers = layer_of(merged), [layer_of(model) for model in models]
     layer.weight.copy_(join([one.weight for one in layers]))
-    if getattr(layer, "bias", None) is not None:
-        layer.bias.copy_(torch.cat([one.bias for one in layers]))
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        bias.copy_(torch.cat([cast(Tensor, one.bias) for one in layers]))
 
 
 def _beside(weights: Sequence[Tensor]) -> Tensor:
@@ -142,3 +143,16 @@ def _below(weights: Sequence[Tensor]) -> Tensor:
 
 def _diagonal(weights: Sequence[Tensor]) -> Tensor:
     return torch.block_diag(*weights)
+
+
+def _layer(t: int, name: str, model: SchNet) -> nn.Linear:
+    return cast(nn.Linear, model.interactions[t].get_submodule(name))
+
+
+_BLOCK = {
+    "lin_in": _diagonal,
+    "lin1": _diagonal,
+    "lin2": _diagonal,
+    "conv.filter_network.lin1": _below,
+    "conv.filter_network.lin2": _diagonal,
+}

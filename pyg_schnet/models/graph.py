@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class Graph(NamedTuple):
         dist: Distances in Å from the search, not differentiable, shape ``[E]``; ``None`` if not known.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     ptr: Tensor | None = None
     edge_shift: Tensor | None = None
     dist: Tensor | None = None
@@ -44,7 +44,7 @@ class MeasuredGraph(NamedTuple):
         ptr: Begin and end of each target's edges, shape ``[N + 1]``; ``None`` if edges are not known to be sorted.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     dist: Tensor
     ptr: Tensor | None = None
 
@@ -83,6 +83,7 @@ class Edges:
     def directed(self) -> MeasuredGraph:
         """All edges."""
         if self._directed is None:
+            assert self._measure is not None
             self._directed = self._measure()
         return self._directed
 
@@ -194,7 +195,7 @@ def is_open(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> bool:
     return is_at_hand(pbc) and not bool(pbc.any())
 
 
-def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattice: Tensor | None) -> Graph:
+def _search(pos: Tensor, batch: Tensor, cutoff: float, batch_size: int, **lattice: Any) -> Graph:
     """The complete radius graph; with ``cell`` and ``pbc`` that of periodic structures."""
     found = radius_graph(pos, cutoff, batch, batch_size=batch_size, **lattice)
     index, shift = found if lattice else (found, None)

@@ -90,9 +90,9 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
     if n == 0:
         return Structures(pos, batch, torch.zeros(int(batch_size or 0) + 1, dtype=torch.int64, device=pos.device))
     if batch_size is not None:
-        ptr = pointer_of_sorted(batch, int(batch_size))
-        if ptr is not None:
-            return Structures(pos, batch, ptr)
+        known = pointer_of_sorted(batch, int(batch_size))
+        if known is not None:
+            return Structures(pos, batch, known)
     # one transfer from the device instead of three
     first, last, n_descents = list_of(torch.stack([batch[0], batch[-1], (batch[1:] < batch[:-1]).sum()]))
     if n_descents > 0:

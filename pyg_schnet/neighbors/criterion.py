@@ -75,7 +75,11 @@ def edge_exists(
         source, target = edge_index[:, chunk]
         translation = None
         if edge_shift is not None:
-            structure = None if cell.size(0) == 1 else batch.index_select(0, target)
+            assert cell is not None
+            structure = None
+            if cell.size(0) != 1:
+                assert batch is not None
+                structure = batch.index_select(0, target)
             translation = lattice_translation(edge_shift[chunk], cell, structure)
         exists[chunk] = squared_distances(points, points, source, target, translation) < cutoff * cutoff
     return exists

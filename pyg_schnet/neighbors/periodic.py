@@ -26,8 +26,8 @@ from pyg_schnet.ops.checks import positive_length
 def periodic_radius_graph(
     pos: Tensor,
     cutoff: float,
-    cell: Tensor,
-    pbc: Tensor | Sequence[bool],
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | None,
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,

@@ -44,6 +44,19 @@ def radius_graph(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@overload
+def radius_graph(
+    pos: Tensor,
+    cutoff: float,
+    batch: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | None,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
 @torch.no_grad()
 def radius_graph(
     pos: Tensor,

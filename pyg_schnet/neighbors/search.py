@@ -59,6 +59,7 @@ def pairs_within(
         if point_batch is None:
             point_batch = torch.repeat_interleave(n_points, output_size=points.size(0))
         ranges = bin_ranges(points, point_batch, targets, target_batch, point_ptr.numel() - 1, cutoff)
+        assert ranges.order is not None
         points = points.index_select(0, ranges.order)
         if omit is not None:
             omit = torch.empty_like(ranges.order).scatter_(0, ranges.order, arange_like(ranges.order))[omit]

@@ -105,9 +105,10 @@ class VerletList:
         wrap = self._wrap(structures, cell, lattice, frac)
         if wrap is None:
             self._build(structures, cell, lattice, frac)
-            edge_index, edge_shift = self._reference.edge_index, self._reference.edge_shift
-        else:
-            edge_index, edge_shift = self._reference.edge_index, _rewrapped(self._reference, wrap)
+        reference = self._reference
+        assert reference is not None
+        edge_index = reference.edge_index
+        edge_shift = reference.edge_shift if wrap is None else _rewrapped(reference, wrap)
         keep = edge_exists(structures.pos, edge_index, self.cutoff, edge_shift, cell, structures.batch)
         kept = torch.nonzero(keep).squeeze(1)
         edge_index = edge_index.index_select(1, kept)
@@ -126,7 +127,7 @@ class VerletList:
             pbc=pbc,
             backend=self.backend,
         )
-        edge_index, edge_shift = (graph, None) if cell is None else graph
+        edge_index, edge_shift = (graph, None) if isinstance(graph, Tensor) else graph
         # the caller may move its atoms in place, so that nothing of the reference may be a view of them
         structures = Structures(pos.clone(), batch.clone(), structures.ptr)
         lattice = lattice._replace(cell=lattice.cell.clone(), pbc=lattice.pbc.clone())

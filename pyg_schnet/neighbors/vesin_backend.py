@@ -51,6 +51,7 @@ def vesin_periodic(
             pos[first:last].cpu(), boxes[k], periodic[k], cutoff, allowance + 1e-5 * cutoff, cell[k : k + 1].cpu()
         )
         lists.append(edges + first if first else edges)
+        assert shift is not None
         shifts.append(shift)
     return _join(lists, 1).to(pos.device), _join(shifts, 0).to(pos.device)
 

@@ -124,7 +124,8 @@ def sizes_of(x: tuple[Tensor, Tensor | None], size: Any) -> tuple[int, int]:
     Raises:
         ValueError: If the number of targets is not known, or ``size`` contradicts the features.
     """
-    found = tuple(None if one is None else one.size(0) for one in x)
+    first, second = (None if one is None else one.size(0) for one in x)
+    found: tuple[Any, Any] = first, second
     if size is None and found[1] is not None:
         return found
     given = tuple(size) if isinstance(size, (tuple, list)) and len(size) == 2 else None

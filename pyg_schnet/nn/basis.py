@@ -61,6 +61,8 @@ class GaussianBasis(nn.Module):
         GaussianBasis(num_gaussians=51, cutoff=5.0 Å, gamma=50 Å⁻²)
     """
 
+    centers: Tensor
+
     def __init__(
         self, num_gaussians: int = 50, cutoff: float = 10.0, *, gamma: float | None = None, trainable: bool = False
     ) -> None:

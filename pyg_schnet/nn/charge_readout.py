@@ -22,6 +22,9 @@ _ROUNDING = 8.0  # error of a dipole, in units of the rounding of its sum
 class _ChargeReadout(Readout):
     """Readouts of latent atomic charges placed at the positions."""
 
+    scale: Tensor
+    atomic_mass: Tensor
+
     def __init__(self, hidden_channels: int = 128, *, activation: Activation = "ssp", scale: float = 1.0) -> None:
         super().__init__()
         self.hidden_channels = whole_number(hidden_channels, "hidden_channels")
@@ -45,8 +48,6 @@ class _ChargeReadout(Readout):
 
     def centered(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """Positions relative to the centre of mass of their structure in Å, in float64, shape ``[N, 3]``."""
-        check_keys(z, self.atomic_mass.size(0), "atoms have atomic numbers")
-        check_keys(batch, batch_size, "atoms name structures")
         wide = wide_dtype(pos)
         pos, mass = pos.to(wide), self.atomic_mass.to(wide).index_select(0, z).unsqueeze(-1)
         total = scatter(mass, batch, 0, batch_size, reduce="sum")
@@ -142,6 +143,8 @@ class DipoleReadout(_ChargeReadout):
             Magnitudes ``[B, 1]`` or vectors ``[B, 3]`` in e·Å times ``scale``.
         """
         check_readout(x, z, batch, batch_size, pos)
+        check_keys(z, self.atomic_mass.size(0), "atoms have atomic numbers")
+        check_keys(batch, batch_size, "atoms name structures")
         check_charge(charge, batch_size)
         latent = self.charges(x, z)
         charges = latent.to(wide_dtype(latent))
@@ -192,6 +195,8 @@ class ElectronicSpatialExtentReadout(_ChargeReadout):
     def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """Spatial extent of each structure in Å² times ``scale``, shape ``[B, 1]``; arguments as in other readouts."""
         check_readout(x, z, batch, batch_size, pos)
+        check_keys(z, self.atomic_mass.size(0), "atoms have atomic numbers")
+        check_keys(batch, batch_size, "atoms name structures")
         square, charges = self.centered(z, pos, batch, batch_size).square().sum(-1), self.charges(x, z)
         total = scatter(charges * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)
         return (self.scale * total).to(charges.dtype)

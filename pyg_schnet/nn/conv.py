@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +130,10 @@ class CFConv(MessagePassing):
 
     backend: Backend = "auto"
 
+    filter_network: Any  # a module, whose cutoff and num_filters are asked
+    table: Tensor | None
+    _spline: Any  # SplineFilter, or None while filters are exact
+
     def __init__(
         self,
         filter_network: nn.Module,
@@ -177,7 +181,7 @@ class CFConv(MessagePassing):
         return known
 
     def _set_spline(self, spline: SplineFilter | None) -> None:
-        vars(self)["_spline"] = spline  # no part of this module, which would have the network twice
+        self.__dict__["_spline"] = spline  # no part of this module, which would have the network twice
 
     @property
     def cutoff(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -54,6 +55,6 @@ def reset_parameters(*modules: nn.Module) -> None:
         if type(module) is nn.Linear:
             draw_glorot(module)
         elif hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+            cast(Any, module).reset_parameters()
         else:
             reset_parameters(*module.children())

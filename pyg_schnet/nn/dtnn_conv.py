@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
@@ -38,6 +40,9 @@ class DTNNConv(MessagePassing):
         torch.Size([2, 30])
     """
 
+    basis: Any  # a module with num_gaussians
+    window: Any  # a module with a cutoff
+
     def __init__(
         self,
         hidden_channels: int = 30,
@@ -46,15 +51,13 @@ class DTNNConv(MessagePassing):
         window: nn.Module | None = None,
     ) -> None:
         super().__init__(aggr="sum", node_dim=0)
-        if window is None:
-            window = HardCutoff(10.0 if basis is None else basis.cutoff)
         check_parts(basis, window)
+        if window is None:
+            window = HardCutoff(10.0 if basis is None else cast(Any, basis).cutoff)
         self.window = window
-        self.basis = GaussianBasis(cutoff=window.cutoff) if basis is None else basis
-        self.hidden_channels, self.num_factors = sizes = whole_numbers(
-            hidden_channels=hidden_channels, num_factors=num_factors
-        )
-        self.lin_features = dense(*sizes)  # W^cf, b^f1
+        self.basis = GaussianBasis(cutoff=self.window.cutoff) if basis is None else basis
+        self.hidden_channels, self.num_factors = whole_numbers(hidden_channels=hidden_channels, num_factors=num_factors)
+        self.lin_features = dense(self.hidden_channels, self.num_factors)  # W^cf, b^f1
         self.lin_dist = dense(self.basis.num_gaussians, self.num_factors)  # W^df, b^f2
         self.lin_out = dense(self.num_factors, self.hidden_channels, bias=False)  # W^fc
 

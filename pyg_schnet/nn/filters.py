@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from torch import Tensor, nn
 
 from pyg_schnet.nn._inputs import check_parts
@@ -38,6 +40,9 @@ class FilterNetwork(nn.Module):
         torch.Size([2, 64])
     """
 
+    basis: Any  # a module with num_gaussians
+    window: Any  # a module with a cutoff
+
     def __init__(
         self,
         num_filters: int = 128,
@@ -47,11 +52,11 @@ class FilterNetwork(nn.Module):
         activate_filters: bool = True,
     ) -> None:
         super().__init__()
-        if window is None:
-            window = CosineCutoff(10.0 if basis is None else basis.cutoff)
         check_parts(basis, window)
+        if window is None:
+            window = CosineCutoff(10.0 if basis is None else cast(Any, basis).cutoff)
         self.window = window
-        self.basis = GaussianBasis(cutoff=window.cutoff) if basis is None else basis
+        self.basis = GaussianBasis(cutoff=self.window.cutoff) if basis is None else basis
         self.num_filters = whole_number(num_filters, "num_filters")
         self.activate_filters = activate_filters
         self.lin1 = dense(self.basis.num_gaussians, self.num_filters)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from pyg_schnet.nn._inputs import check_features, check_filter_network
@@ -49,12 +51,12 @@ class SchNetInteraction(nn.Module):
         num_grid_points: int | None = None,
     ) -> None:
         super().__init__()
-        filter_network = FilterNetwork() if filter_network is None else filter_network
+        network: Any = FilterNetwork() if filter_network is None else filter_network
         self.hidden_channels = hidden_channels = whole_number(hidden_channels, "hidden_channels")
-        check_filter_network(filter_network)
-        self.lin_in = dense(hidden_channels, filter_network.num_filters, bias=False)
-        self.conv = CFConv(filter_network, normalize=normalize, filters=filters, num_grid_points=num_grid_points)
-        self.lin1 = dense(filter_network.num_filters, hidden_channels)
+        check_filter_network(network)
+        self.lin_in = dense(hidden_channels, network.num_filters, bias=False)
+        self.conv = CFConv(network, normalize=normalize, filters=filters, num_grid_points=num_grid_points)
+        self.lin1 = dense(network.num_filters, hidden_channels)
         self.act = ShiftedSoftplus()
         self.lin2 = dense(hidden_channels, hidden_channels)
 

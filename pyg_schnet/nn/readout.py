@@ -109,6 +109,9 @@ class _PooledReadout(Readout):
     """Atom-wise values with scale, shift and element references, pooled; see the subclasses."""
 
     reduce: Literal["sum", "mean", "max"]  # how they are pooled
+    scale: Tensor
+    shift: Tensor
+    atomref: Tensor
     backend: Backend = "auto"
 
     def __init__(
@@ -196,7 +199,7 @@ class _PooledReadout(Readout):
         if type(self).atom_values is not _ATOM_VALUES or "atom_values" in self.__dict__:
             return _pooled(self.atom_values(x, z), z > 0, batch, batch_size, self.reduce)
         statistics = self.scale, self.shift, self.atomref
-        how = {"mean": self.reduce == "mean", "backend": self.backend}
+        how: dict[str, Any] = {"mean": self.reduce == "mean", "backend": self.backend}
         return pool_atoms(self.network(x), z, batch, batch_size, *statistics, **how)
 
 

@@ -64,7 +64,8 @@ def num_grid_points_for(resolution: float, cutoff: float, tolerance: float = TOL
 def _grid_sizes(resolution: float, cutoff: float, tolerance: float) -> tuple[int, int]:
     """Grid points in evaluation and in training."""
     tolerances = tolerance, max(tolerance, TRAINING_TOLERANCE)
-    return tuple(num_grid_points_for(resolution, cutoff, one) for one in tolerances)
+    evaluation, training = (num_grid_points_for(resolution, cutoff, one) for one in tolerances)
+    return evaluation, training
 
 
 def check_num_grid_points(num_grid_points: int | None) -> int | None:

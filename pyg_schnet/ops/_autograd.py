@@ -66,7 +66,7 @@ def needs_any_grad(ctx: Any, first: int) -> bool:
 
 
 def gradients_of(
-    function: Callable[..., Tensor | Sequence[Tensor]],
+    function: Callable[..., Tensor | Sequence[Tensor | None]],
     inputs: Sequence[Tensor | None],
     grads: Tensor | Sequence[Tensor | None],
 ) -> list[Tensor | None]:
@@ -91,14 +91,16 @@ def gradients_of(
     with torch.enable_grad():
         aliases = [value if value is None else _alias(value, again) for value in inputs]
         found = function(*aliases)
-        outputs, grads = ([found], [grads]) if isinstance(found, Tensor) else (found, grads)
-        pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=False) if grad is not None]
+        outputs = [found] if isinstance(found, Tensor) else found
+        above = [grads] if isinstance(grads, Tensor) else grads
+        both = zip(outputs, above, strict=False)
+        pairs = [(out, grad) for out, grad in both if out is not None and grad is not None]
         pairs = [(out, grad) for out, grad in pairs if out.requires_grad]
         chosen = [alias for alias in aliases if alias is not None and alias.requires_grad]
         if not pairs or not chosen:
             return [None] * len(aliases)
-        outputs, grads = zip(*pairs, strict=True)
-        gradients = iter(torch.autograd.grad(outputs, chosen, grads, create_graph=again, allow_unused=True))
+        used, above = zip(*pairs, strict=True)
+        gradients = iter(torch.autograd.grad(used, chosen, above, create_graph=again, allow_unused=True))
     return [next(gradients) if alias is not None and alias.requires_grad else None for alias in aliases]
 
 

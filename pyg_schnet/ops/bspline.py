@@ -76,7 +76,8 @@ def bspline_basis(fraction: Tensor, inside: Tensor) -> Tensor:
 
 def interpolate(table: Tensor, basis: Tensor, interval: Tensor) -> Tensor:
     """Spline at points given by interval ``[E]`` and basis ``[E, 4]``, shape ``[E, F]``."""
-    return sum(basis[:, m : m + 1] * table.index_select(0, interval + m) for m in range(SPAN))
+    terms = (basis[:, m : m + 1] * table.index_select(0, interval + m) for m in range(SPAN))
+    return sum(terms)  # type: ignore[return-value]  # the 0 from which sum starts is not returned
 
 
 def spline_table(samples: Tensor, vanishing: bool) -> Tensor:

@@ -145,7 +145,7 @@ def potential(
                 f"edge_shift needs cell, lattice vectors in rows in Å, [{batch_size}, 3, 3] of {pos.dtype}; got "
                 f"{described(cell)}"
             )
-    options = {"strain": strain, "backend": backend}
+    options: dict[str, Any] = {"strain": strain, "backend": backend}
     arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights
     return unchecked_potential(*arguments, **options)
 

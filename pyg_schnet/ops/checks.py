@@ -47,7 +47,7 @@ def whole_number(value: Any, name: str, least: int = 1, most: int = MOST_CHANNEL
         >>> whole_number(64, "hidden_channels")
         64
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
         raise ValueError(f"{name} must be a whole number, at least {least} and at most {most}, got {shown(value)}")
     return int(value)
 
@@ -251,7 +251,8 @@ def check_batch_size(batch_size: Any) -> None:
     """Raise a ValueError unless a number of structures is a whole number of at most 10**8."""
     if type(batch_size) is int and 0 <= batch_size <= MOST_ROWS:
         return
-    if not isinstance(batch_size, (Integral, torch.SymInt)) or isinstance(batch_size, bool) or not batch_size >= 0:
+    is_whole = isinstance(batch_size, (Integral, torch.SymInt)) and not isinstance(batch_size, bool)
+    if not is_whole or not batch_size >= 0:
         raise ValueError(f"batch_size must be the number of structures, got {shown(batch_size)}")
     if batch_size > MOST_ROWS:
         raise ValueError(f"batch_size must be the number of structures, at most {MOST_ROWS}, got {batch_size}")

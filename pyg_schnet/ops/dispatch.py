@@ -9,7 +9,7 @@ import importlib
 import warnings
 from functools import cache
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor
@@ -26,6 +26,18 @@ _functorch = torch._C._functorch
 _REAL = (torch.float32, torch.float64)
 _TAKEN = frozenset((*_REAL, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool))
 _OWN_TYPES = (Tensor, torch.nn.Parameter)
+
+
+@overload
+def kernels_for(
+    backend: Literal["numba"], *tensors: Tensor | None, needs: str | None = None, unless: str | None = None
+) -> ModuleType: ...
+
+
+@overload
+def kernels_for(
+    backend: Backend, *tensors: Tensor | None, needs: str | None = None, unless: str | None = None
+) -> ModuleType | None: ...
 
 
 def kernels_for(
@@ -217,6 +229,14 @@ def is_cast(x: Tensor) -> bool:
     kind = x.device.type
     known = kind != "meta" and (torch.compiler.is_compiling() or torch.amp.is_autocast_available(kind))
     return known and torch.is_autocast_enabled(kind)
+
+
+@overload
+def numbers_of(x: Tensor, what: str) -> Tensor: ...
+
+
+@overload
+def numbers_of(x: Tensor | None, what: str) -> Tensor | None: ...
 
 
 def numbers_of(x: Tensor | None, what: str) -> Tensor | None:

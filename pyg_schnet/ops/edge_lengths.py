@@ -101,7 +101,7 @@ def _check_places(pos: Tensor, edge_index: Tensor, *lattice: Tensor | None) -> N
     _, cell, batch = lattice
     try:
         check_keys(edge_index.flatten(), pos.size(0))
-        if batch is not None:
+        if batch is not None and cell is not None:
             check_keys(batch, cell.size(0))
     except IndexError:
         raise _out_of_range(pos, edge_index, *lattice) from None
@@ -117,7 +117,7 @@ def _refusal(
         or (batch is not None and batch.dtype != torch.int64)
     ):
         return "positions must be floating-point numbers, edge_index and batch int64"
-    if shift is not None and (shift.dtype not in _WHOLE or cell.dtype != pos.dtype):
+    if shift is not None and cell is not None and (shift.dtype not in _WHOLE or cell.dtype != pos.dtype):
         return f"edge_shift must be int32 or int64 and cell {pos.dtype}, got {shift.dtype} and {cell.dtype}"
     return None
 
@@ -173,7 +173,7 @@ def _out_of_range(
         f"edges must name atoms 0 to {n_atoms - 1}; got sources {source.min()} to {source.max()} and targets "
         f"{target.min()} to {target.max()}"
     )
-    if batch is not None and batch.numel() > 0:
+    if batch is not None and batch.numel() > 0 and cell is not None:
         message += f"; and atoms cells 0 to {cell.size(0) - 1}, got batch from {batch.min()} to {batch.max()}"
     return IndexError(message)
 
@@ -193,7 +193,7 @@ class _EdgeLengths(torch.autograd.Function):
         needs_pos, needs_cell = ctx.needs_input_grad[0], cell is not None and needs_grad(ctx, 3)
         kernels = kernels_for(ctx.backend, grad, pos, edge_index, shift, cell, batch)
         if kernels is None:
-            constants = edge_index, shift, batch, ctx.loop_length
+            constants: tuple[Any, ...] = edge_index, shift, batch, ctx.loop_length
             grad_pos, grad_cell = _composed_gradients(grad, pos, cell, constants)
         elif torch.is_grad_enabled():
             constants = edge_index, shift, batch, dist.detach(), needs_cell, ctx.loop_length, ctx.backend

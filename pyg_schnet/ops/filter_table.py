@@ -88,8 +88,8 @@ def compose(
     return spline_table(filters, samples.vanishing)
 
 
-def _by_network(weights: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-    return [weights[k : k + _PER_NETWORK] for k in range(0, len(weights), _PER_NETWORK)]
+def _by_network(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    return [(weights[k], weights[k + 1], weights[k + 2], weights[k + 3]) for k in range(0, len(weights), _PER_NETWORK)]
 
 
 def _sample(kernels: ModuleType, samples: GridSamples, activate: bool, weights: Sequence[Tensor]) -> tuple[Tensor, Any]:
@@ -111,7 +111,7 @@ class FilterTableFunction(torch.autograd.Function):
         ctx.arguments, ctx.kept = (kernels, samples, activate), None
         if known is not None:
             return known.view_as(known)
-        tables, ctx.kept = _sample(*ctx.arguments, weights)
+        tables, ctx.kept = _sample(kernels, samples, activate, weights)
         return tables
 
     @staticmethod

@@ -43,6 +43,7 @@ class SplineGraph(NamedTuple):
 
     def transposed(self) -> SplineGraph:
         """The same edges in the other direction, from target to source."""
+        assert self.source_ptr is not None
         return self._replace(
             source=self.target,
             target=self.source,

@@ -22,7 +22,7 @@ class HalfList(NamedTuple):
     """
 
     edges: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     ptr: Tensor
 
 

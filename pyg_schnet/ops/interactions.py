@@ -259,7 +259,7 @@ class InteractionsFunction(torch.autograd.Function):
         """Features, with layers y and slopes if the basis requires a gradient."""
         call = call._replace(packed=call.pack(table, weights, embedding))
         out, steps = call.forward(call.packed, basis, for_weights=call.for_weights)
-        layers = ()
+        layers: tuple[Tensor, ...] = ()
         if ctx.needs_input_grad[2]:
             layers = (*torch.from_numpy(steps.hidden).unbind(), *torch.from_numpy(steps.slope).unbind())
         ctx.save_for_backward(embedding, basis, table, *weights, *layers)
@@ -318,6 +318,7 @@ class GradBasisFunction(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, steps: Any, grad: Tensor, *inputs: Tensor) -> Tensor:
         """The gradient with respect to the basis."""
         (_, grad_basis, *_), kept = call.backward(grad, inputs[1], steps, keep=True)
+        assert grad_basis is not None
         ctx.save_for_backward(grad, *inputs)
         ctx.call, ctx.known = call, (steps, kept)
         return grad_basis
@@ -358,12 +359,11 @@ def _stacked(grads: Sequence[Tensor | None], layers: Sequence[Tensor]) -> np.nda
     """Gradients of the layers of all blocks in one array, ``None`` where there is none."""
     if all(grad is None for grad in grads):
         return None
-    first = grads[0]
-    if all(grad is not None and grad._base is first._base is not None for grad in grads):
-        whole = first._base  # as :class:`GradBasisFunction` unbound it
-        if whole.shape == (len(layers), *layers[0].shape) and whole.is_contiguous():
-            places = [grad.storage_offset() for grad in grads]
-            if places == [whole.storage_offset() + k * layers[0].numel() for k in range(len(layers))]:
-                return whole.numpy()
+    whole = None if grads[0] is None else grads[0]._base  # as :class:`GradBasisFunction` unbound it
+    is_whole = whole is not None and all(grad is not None and grad._base is whole for grad in grads)
+    if whole is not None and is_whole and whole.shape == (len(layers), *layers[0].shape) and whole.is_contiguous():
+        places = [grad.storage_offset() for grad in grads if grad is not None]
+        if places == [whole.storage_offset() + k * layers[0].numel() for k in range(len(layers))]:
+            return whole.numpy()
     pairs = zip(grads, layers, strict=True)
     return torch.stack([torch.zeros_like(layer) if grad is None else grad for grad, layer in pairs]).numpy()

@@ -13,7 +13,7 @@ from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 
 _FEWEST_ROWS = 2048  # below, and with gradients of weights in training, the call costs more than it saves
 _FEWEST_COLUMNS = 16
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -48,7 +48,7 @@ def _is_faster(x: Tensor, weight: Tensor) -> bool:
         and x.size(0) >= _FEWEST_ROWS
         and min(weight.shape) >= _FEWEST_COLUMNS
         and _ONEDNN is not None
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not is_cast(x)
     )
 

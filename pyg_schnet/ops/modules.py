@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
 from torch_geometric.nn import MessagePassing
@@ -94,7 +94,7 @@ may_fuse = is_standard
 
 def constant_in_programs(function: Function) -> Function:
     """Decorator: a compiler calls the function once and keeps the result, as ``assume_constant_result`` does."""
-    function._dynamo_marked_constant = True
+    cast(Any, function)._dynamo_marked_constant = True
     return function
 
 
@@ -125,14 +125,14 @@ def _modifications(module: nn.Module, allowed: frozenset[str], name: str) -> Ite
         yield f"{here} {_what_is_changed(module, allowed)}"
     for part, kind in parts.items():
         inside = f"{name}.{part}" if name else part
-        if found.get(part) is None:
+        if (one := found.get(part)) is None:
             yield f"{inside} is missing"
         elif kind is None:
-            yield from (f"{inside} {_what_is_changed(one)}" for one in found[part].modules() if not _is_clean(one))
-        elif type(found[part]) is not kind:
-            yield f"{inside} is a {type(found[part]).__name__}"
+            yield from (f"{inside} {_what_is_changed(each)}" for each in one.modules() if not _is_clean(each))
+        elif type(one) is not kind:
+            yield f"{inside} is a {type(one).__name__}"
         else:
-            yield from _modifications(found[part], frozenset(), inside)
+            yield from _modifications(one, frozenset(), inside)
     if found.keys() != parts.keys():
         yield from (f"{here} has a part {part}" for part in found if part not in parts)
 
@@ -140,7 +140,8 @@ def _modifications(module: nn.Module, allowed: frozenset[str], name: str) -> Ite
 def _is_clean(module: nn.Module, allowed: frozenset[str] = frozenset()) -> bool:
     """Whether no method is overridden on a module itself, and no hook is to be called with it."""
     own = module.__dict__
-    methods, hooks = _names_of_calls(type(module), tuple(own))
+    cls: type = type(module)
+    methods, hooks = _names_of_calls(cls, tuple(own))
     return (
         (not methods or all(_is_own_propagate(module, name) for name in methods))
         and own.get("_compiled_call_impl") is None
@@ -156,7 +157,8 @@ def _what_is_changed(module: nn.Module, allowed: frozenset[str] = frozenset()) -
     hooks = [name for name in own if is_of_calls(name) and name not in allowed and own[name]]
     if hooks:
         return f"has a {hooks[0].strip('_').removesuffix('s').replace('_', ' ')}"
-    methods = [name for name in own.keys() & _methods(type(module)) if not _is_own_propagate(module, name)]
+    cls: type = type(module)
+    methods = [name for name in own.keys() & _methods(cls) if not _is_own_propagate(module, name)]
     if methods:
         return f"has a {min(methods)} of its own"
     return "is compiled, explained, or passes messages from target to source"
@@ -170,7 +172,8 @@ def _names_of_calls(cls: type, names: tuple[str, ...]) -> tuple[tuple[str, ...],
 
 def _is_own_propagate(module: nn.Module, name: str) -> bool:
     """Whether an attribute that hides a method is PyG's ``propagate``, which explainers leave on a convolution."""
-    cls, function = type(module), getattr(vars(module)[name], "__func__", None)
+    cls: Any = type(module)
+    function = getattr(vars(module)[name], "__func__", None)
     return name == "propagate" and function in (cls.propagate, getattr(cls, "_jinja_propagate", None))
 
 

@@ -126,7 +126,9 @@ def potential(
     kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
     if kernels is None:
         return compose(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, strain)
-    blocks, head, grid = (weights if weights.packed is not None else weights.pack()).packed
+    packed = weights.packed if weights.packed is not None else weights.pack().packed
+    assert packed is not None
+    blocks, head, grid = packed
     arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, grid, blocks, head
     found = kernels.potential(*arguments, mean=weights.mean, strain=strain)
     return None if found is None else EnergyGradients(*found)
@@ -146,7 +148,7 @@ def compose(
             lattice = torch.zeros_like(symmetric) if cell is None else cell
             moved, lattice = apply_strain(pos, lattice, symmetric, batch)
             cell = None if cell is None else lattice
-        options = {"loop_length": weights.cutoff, "backend": "reference"}
+        options: dict[str, Any] = {"loop_length": weights.cutoff, "backend": "reference"}
         dist = edge_lengths(moved, index, edge_shift, cell, batch, **options)
         energy = _energy(dist, z, batch, batch_size, index, ptr, weights)
         grads = torch.autograd.grad(energy.sum(), inputs, materialize_grads=True)
@@ -167,5 +169,5 @@ def _energy(
     )
     w1, b1, w2, b2, scale, shift, atomref = weights.readout
     values = mlp(x, w1, b1, w2, b2, backend="reference")
-    options = {"mean": weights.mean, "backend": "reference"}
+    options: dict[str, Any] = {"mean": weights.mean, "backend": "reference"}
     return pool_atoms(values, z, batch, batch_size, scale, shift, atomref, **options)[:, 0]

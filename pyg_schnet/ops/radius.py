@@ -20,7 +20,7 @@ class Ranges(NamedTuple):
     """Ranges of consecutive points; target ``t`` owns the rows ``row[t]`` of ``start`` and ``count``."""
 
     start: Tensor  # [U, R] first point
-    count: Tensor  # [U, R] number of points
+    count: Tensor  # type: ignore[assignment]  # [U, R] number of points; hides tuple.count
     row: Tensor  # [N]
     order: Tensor | None  # [M] ranges refer to points[order]; None for the points as they are
 
@@ -125,7 +125,7 @@ def squared_distances(
         >>> squared_distances(points, points, torch.tensor([0, 0]), torch.tensor([0, 1]))
         tensor([ 0., 25.])
     """
-    total = None
+    total: Tensor | None = None
     for axis in range(3):
         component = sources[axis].index_select(0, source)
         component -= targets[axis].index_select(0, target)
@@ -133,6 +133,7 @@ def squared_distances(
             component += translation[axis]
         component *= component
         total = component if total is None else total.add_(component)
+    assert total is not None
     return total
 
 

@@ -116,7 +116,7 @@ class _SegmentSum(torch.autograd.Function):
         return _SegmentGather.apply(grad, *ctx.saved_tensors), None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
         return _SegmentSum.apply(src.movedim(in_dims[0], -1), ptr, index), -1
 
 
@@ -134,5 +134,5 @@ class _SegmentGather(torch.autograd.Function):
         return _SegmentSum.apply(grad, *ctx.saved_tensors), None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int, ...], src: Tensor, ptr: Tensor, index: Tensor) -> tuple[Tensor, int]:
         return _SegmentGather.apply(src.movedim(in_dims[0], -1), ptr, index), -1

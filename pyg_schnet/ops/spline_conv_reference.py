@@ -29,7 +29,8 @@ def spline_conv_grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, g
     sums = [
         segment_sum(product * basis[:, m : m + 1], interval, num_intervals, graph.interval_ptr) for m in range(SPAN)
     ]
-    return sum(torch.nn.functional.pad(each, (0, 0, m, SPAN - 1 - m)) for m, each in enumerate(sums))
+    padded = (torch.nn.functional.pad(each, (0, 0, m, SPAN - 1 - m)) for m, each in enumerate(sums))
+    return sum(padded)  # type: ignore[return-value]  # the 0 from which sum starts is not returned
 
 
 def spline_conv_grad_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph) -> Tensor:

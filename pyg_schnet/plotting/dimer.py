@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -49,7 +49,12 @@ def plot_dimer_scan(
         ax.axhline(0.0, color="0.6", linewidth=0.6, zorder=0)
         ax.plot(x, mean, color=COLORS["blue"], label=f"mean of {len(result.energies)} models")
         if len(result.energies) > 1:
-            band = {"color": COLORS["blue"], "alpha": 0.25, "linewidth": 0.0, "label": "± standard deviation"}
+            band: dict[str, Any] = {
+                "color": COLORS["blue"],
+                "alpha": 0.25,
+                "linewidth": 0.0,
+                "label": "± standard deviation",
+            }
             ax.fill_between(x, mean - deviation, mean + deviation, **band)
             ax.legend()
         ax.set(xlabel=f"distance {result.elements[0]}–{result.elements[1]} [Å]", ylabel=labels[quantity])

@@ -48,7 +48,7 @@ def plot_embedding_map(result: EmbeddingMap, ax: Axes | None = None, *, others: 
             for row in rows:
                 ax.annotate(
                     result.symbols[row],
-                    result.components[row, :2],
+                    tuple(result.components[row, :2]),
                     xytext=(2, 2),
                     textcoords="offset points",
                     fontsize="small",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,6 +58,7 @@ def plot_radial_filters(result: RadialFilters, ax: Axes | None = None, *, intera
             rasterized=True,  # thousands of cells are a heavy vector graphic
         )
         ax.figure.colorbar(mesh, ax=ax, label="filter (dimensionless)")
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        locator: Any = ax.yaxis.get_major_locator()
+        locator.set_params(integer=True)
         ax.set(xlabel="distance [Å]", ylabel="filter, sorted by position")
     return ax

@@ -239,12 +239,13 @@ def _draw_sizes(ax: Axes, predictions: Predictions, quantity: Predicted) -> None
     return None
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the suffix says.
+def save(figure: Figure, path: Path, kind: str) -> None:
+    """Write a figure.
 
     Args:
         figure: The figure.
-        path: File, .png, .svg or .pdf.
+        path: File.
+        kind: ``"png"``, ``"svg"`` or ``"pdf"``.
     """
     with style():
-        figure.savefig(path, dpi=160)
+        figure.savefig(path, dpi=160, format=kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     import matplotlib
@@ -35,7 +35,7 @@ SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
 """Colour map for signed numbers, zero in white; purple to orange is told apart with any kind of colour vision."""
 
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "figure.figsize": (3.5, 2.6),  # inches; one column of a journal
     "figure.dpi": 150,
     "figure.constrained_layout.use": True,
@@ -75,8 +75,9 @@ def style() -> Iterator[None]:
         >>> matplotlib.rcParams["font.size"] == before
         True
     """
-    cycle = matplotlib.cycler(color=list(COLORS.values()))
-    with matplotlib.rc_context({**_SETTINGS, "axes.prop_cycle": cycle}):
+    mpl: Any = matplotlib
+    cycle = mpl.cycler(color=list(COLORS.values()))
+    with mpl.rc_context({**_SETTINGS, "axes.prop_cycle": cycle}):
         yield
 
 

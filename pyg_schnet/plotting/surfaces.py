@@ -78,7 +78,7 @@ def plot_probe_potential(
         ax.set_proj_type("ortho")
         ax.set_axis_off()
         atoms = balls_and_sticks(result.numbers, result.positions, result.cell, result.pbc, sides=18)
-        layers = [_shaded(ax, atoms.vertices, atoms.faces, atoms.colors[atoms.faces].mean(1))]
+        layers: list[Any] = [_shaded(ax, atoms.vertices, atoms.faces, atoms.colors[atoms.faces].mean(1))]
         if result.surface is None:
             ax.scatter(*result.points.T, c=colors.to_rgba(values), s=4.0, linewidths=0.0, depthshade=False)
         else:
@@ -159,7 +159,8 @@ def _label(result: ProbePotential, unit: str, gap: str = " ") -> str:
 
 
 def _geometry(result: ProbePotential) -> tuple[np.ndarray, np.ndarray]:
-    return result.surface.vertices, result.surface.faces
+    surface: Any = result.surface
+    return surface.vertices, surface.faces
 
 
 def _frame_of(positions: np.ndarray) -> np.ndarray:

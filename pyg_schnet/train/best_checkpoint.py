@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import callbacks
+
+from pyg_schnet.models.writing import written
 
 
 class ModelCheckpoint(callbacks.ModelCheckpoint):
@@ -42,11 +44,10 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
         if not path:
             return ""
         name = Path(path.replace("\\", "/")).name
-        target = Path(self.dirpath) / name
+        target = Path(cast(str, self.dirpath)) / name
         source = target if self.resumed_from is None else self.resumed_from / name
         if source.is_file() and os.path.abspath(source) != os.path.abspath(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f"{target.name}.{os.getpid()}")
-            shutil.copyfile(source, partial)
-            os.replace(partial, target)  # whole at every moment; each process of a run does the same
+            with written(target) as partial:  # each process of a run does the same
+                shutil.copyfile(source, partial)
         return str(target) if target.is_file() else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
@@ -34,10 +35,11 @@ def progress_of(trainer: Trainer) -> float:
         parts.append(trainer.global_step / (trainer.max_epochs * steps_per_epoch(trainer)))
     if trainer.max_steps > 0:
         parts.append(trainer.global_step / trainer.max_steps)
-    for callback in trainer.callbacks:
-        if isinstance(callback, Timer) and callback.time_remaining() is not None:
+    for callback in cast(Any, trainer).callbacks:
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None:
             elapsed = callback.time_elapsed()
-            parts.append(elapsed / (elapsed + max(callback.time_remaining(), 1e-9)))
+            parts.append(elapsed / (elapsed + max(left, 1e-9)))
     if not parts:
         raise ValueError("schedule='cosine' needs an end: set max_epochs, max_steps or max_time of the trainer")
     # clocks differ from process to process, which have to take the same steps

@@ -135,11 +135,11 @@ def check_labels(parts: dict[str, Survey], needed: Sequence[Property]) -> list[s
             )
         without = "it is not tested" if name == "test" else "it does not count in val/loss"
         said += [f"No {name} structure has a label {target!r}; {without}." for target in missing]
-        for target in needed:
-            lacking = part.size - part.labelled[target.name]
+        for one in needed:
+            lacking = part.size - part.labelled[one.name]
             if 0 < lacking < part.size:
                 said.append(
-                    f"{lacking:,} of {part.size:,} {name} structures have no label {target.name!r} and are left out."
+                    f"{lacking:,} of {part.size:,} {name} structures have no label {one.name!r} and are left out."
                 )
         if part.not_periodic is not None:
             raise ValueError(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase.data import atomic_numbers
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
 from pyg_schnet.data import (
@@ -32,37 +30,14 @@ from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn import element_counts
+from pyg_schnet.train.batches import EpochShuffle, ResumedBatches, TrainingLoader
 from pyg_schnet.train.checks import absent_sentence, check_labels
 from pyg_schnet.train.coverage import domain_of
 from pyg_schnet.train.inputs import NetworkInputs
+from pyg_schnet.train.origin import check_origin, origin_of
 from pyg_schnet.train.survey import Survey, absent, check_places, num_shared, pieces, survey
 
 _PIECE = 10_000  # structures read at a time for statistics
-
-
-class EpochShuffle(Sampler[int]):
-    """Random order that depends on seed and epoch alone, so that a resumed run goes on with the orders of the first.
-
-    Args:
-        size: Number of structures.
-        seed: Of the orders.
-    """
-
-    def __init__(self, size: int, seed: int = 0) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before every epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        return iter(generator.permutation(self.size).tolist())
 
 
 class StructureDataModule(LightningDataModule):
@@ -150,6 +125,14 @@ class StructureDataModule(LightningDataModule):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.split.save(path)
         return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep: what is learned from which structures."""
+        return origin_of(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raise unless the run of a checkpoint has learned the same from the same structures."""
+        check_origin(state_dict, origin_of(self))
 
     def target_width(self) -> int:
         """Numbers of the property that each structure has."""
@@ -244,14 +227,14 @@ class StructureDataModule(LightningDataModule):
 
     def train_dataloader(self) -> StructureLoader:
         """Batches of training structures in a new order in every epoch; without texts such as names."""
-        return StructureLoader(
+        order = EpochShuffle(len(self.train_set), self.seed)
+        return TrainingLoader(
             self._kept("training", self.train_set),
-            self.batch_size,
             exclude_keys=_texts(self.dataset),
-            sampler=EpochShuffle(len(self.train_set), self.seed),
-            drop_last=len(self.train_set) >= self.batch_size,
+            batch_sampler=ResumedBatches(order, self.batch_size, drop_last=len(order) >= self.batch_size),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),
         )
 
     def val_dataloader(self) -> StructureLoader:
@@ -288,12 +271,13 @@ class StructureDataModule(LightningDataModule):
         return known[1]
 
     def _ordered(self, structures: Dataset) -> StructureLoader:
-        return StructureLoader(structures, self.eval_batch_size, num_workers=self.num_workers)
+        generator = torch.Generator()  # of its own: whether there is a validation changes no later draw in training
+        return StructureLoader(structures, self.eval_batch_size, num_workers=self.num_workers, generator=generator)
 
 
 def _cutoff_of(trainer: Trainer | None) -> float | None:
     """Cutoff in Å of a trainer's network, if this takes edges."""
-    network = getattr(getattr(trainer, "lightning_module", None), "network", None)
+    network: Any = getattr(getattr(trainer, "lightning_module", None), "network", None)
     cutoff = getattr(network, "cutoff", None)
     if not isinstance(cutoff, (int, float)) or "edge_index" not in NetworkInputs(network).names:
         return None

@@ -54,7 +54,8 @@ class DerivativeTask(PropertyTask):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients with respect to weights alone; those with respect to positions would be computed for nothing."""
-        loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
+        kwargs = {"inputs": [weight for weight in self.parameters() if weight.requires_grad], **kwargs}
+        loss.backward(*args, **kwargs)
 
 
 def with_volume(cell: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
@@ -16,10 +17,12 @@ def ending_of(trainer: Trainer) -> str | None:
         return "max_epochs"
     if 0 <= trainer.max_steps <= trainer.global_step:
         return "max_steps"
-    for callback in trainer.callbacks:
-        if isinstance(callback, Timer) and callback.time_remaining() is not None and callback.time_remaining() <= 0:
+    callbacks = cast(Any, trainer).callbacks
+    for callback in callbacks:
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
             return "max_time"
-    stops = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]
+    stops = [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
     stopped = any(callback.stopped_epoch > 0 or callback.stopping_reason_message for callback in stops)  # epoch 0, too
     return "early_stopping" if stopped else None
 
@@ -40,7 +43,7 @@ def ending_sentence(trainer: Trainer) -> str | None:
 
 def _duration(trainer: Trainer) -> str:
     """Time limit as the option takes it, DD:HH:MM:SS."""
-    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    timer: Any = next(callback for callback in cast(Any, trainer).callbacks if isinstance(callback, Timer))
     limit = timedelta(seconds=round(timer.time_elapsed() + timer.time_remaining()))
     hours, minutes = limit.seconds // 3600, limit.seconds // 60 % 60
     return f"{limit.days:02}:{hours:02}:{minutes:02}:{limit.seconds % 60:02}"

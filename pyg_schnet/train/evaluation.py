@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonargparse
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch_geometric.data import Dataset
 
 from pyg_schnet.data import Property, Split
 from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models.reading import described
+from pyg_schnet.train.configuration import check_run, read_configuration
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.files import RUN, check_files, locate_data
 from pyg_schnet.train.potential import PotentialTask
@@ -51,22 +52,29 @@ def errors_of(
     return test_errors(task_class.from_model(network, data.property), data), len(data.test_set)
 
 
-def configuration_of(network: AtomisticModel, path: Path, *, required: bool) -> dict[str, Any]:
+def configuration_of(
+    network: AtomisticModel, path: Path, *, required: bool, model: str = "the model"
+) -> dict[str, Any]:
     """Configuration of a training run, from its file or from the card of its model.
+
+    Only a file that was asked for may name classes of other packages; see
+    :func:`pyg_schnet.train.configuration.check_run`.
 
     Args:
         network: Model of the run.
         path: Where the file is expected.
         required: Whether it was asked for, so that the card does not do.
+        model: Name of the file of the model, for the message.
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If it is no such configuration, or names what it may not.
     """
-    if path.is_file():
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.exists() or path.is_symlink():
+        return check_run(read_configuration(path), str(path), origin="user" if required else "beside")
     if required or RUN not in network.card:
         raise FileNotFoundError(f"no configuration at {path}; name that of the training run with --config")
-    return network.card[RUN]
+    return check_run(network.card[RUN], f"the card of {model}", origin="card")
 
 
 def split_of_run(
@@ -87,7 +95,7 @@ def split_of_run(
         return Split.load(stated)
     found = split_of(network.card)
     if found is not None or beside is not None:
-        found = Split.load(beside) if found is None else found
+        found = Split.load(cast(Path, beside)) if found is None else found
         return replace(found, fingerprint=None)  # compared by check_untrained, whose words fit a model
     if given["data"].get("split") is not None:
         raise ValueError(
@@ -104,7 +112,7 @@ def _run_of(
     options = locate_data(given["data"], data_dir)
     chosen = {name: options.get(name) for name in ("dataset", "target", "test_dataset")}
     check_files(chosen)
-    parser = jsonargparse.ArgumentParser()
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Dataset, "dataset")
     parser.add_subclass_arguments(Dataset, "test_dataset", required=False)
     parser.add_argument("--target", type=str | Property)
@@ -113,12 +121,16 @@ def _run_of(
         made.dataset,
         made.target,
         **{name: options[name] for name in ("num_train", "num_val", "num_test", "seed") if name in options},
-        split=split,
+        split=cast(Any, split),
         eval_batch_size=batch_size,
         test_dataset=made.get("test_dataset"),
     )
     tasks = {cls.__name__: cls for cls in (PropertyTask, PotentialTask, RelaxedTask)}
-    return data, tasks[given["model"]["class_path"].rsplit(".", 1)[-1]]
+    task = tasks.get(given["model"]["class_path"].rsplit(".", 1)[-1])
+    if task is None:
+        path = given["model"]["class_path"]
+        raise ValueError(f"the task of the run must be one of {', '.join(tasks)}, got {described(path)}")
+    return data, task
 
 
 def _check_target(model: AtomisticModel, target: Property) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pyg_schnet.models.writing import write_whole
+
 MODEL_FILE, SPLIT_FILE, CONFIG_FILE, RESULT_FILE = "model.safetensors", "split.json", "config.yaml", "result.json"
+CHECKPOINTS = "checkpoints"
 
 LOGS = "logs"
 """Folder of the tables that a run logs."""
@@ -105,7 +108,7 @@ def as_json(value: Any) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a file that any reader of JSON takes."""
     text = json.dumps(as_json(value), indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
 
 
 def anonymous_data(data: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +101,9 @@ def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None
         scale: Factor on the output, one number.
         atomref: References to set, shape ``[MAX_Z + 1, out_channels]``, for sums, means and maxima.
     """
-    readout = model.readout
+    readout: Any = model.readout
     with torch.no_grad():
         readout.scale.mul_(scale.to(readout.scale))
         if isinstance(readout, (SumReadout, MeanReadout, MaxReadout)):
             readout.shift.mul_(scale.to(readout.shift))
-            readout.set_references(atomref.to(readout.atomref))
+            readout.set_references(cast(Tensor, atomref).to(readout.atomref))

@@ -50,7 +50,7 @@ class RelaxedTask(DerivativeTask):
 
     def loss_of_batch(self, batch: Batch) -> Tensor:
         """Loss of the property and of its gradients."""
-        found = self.energy_forces_stress(batch, stress=self.pressure_weight > 0)
+        found: Any = self.energy_forces_stress(batch, stress=self.pressure_weight > 0)
         loss = self.loss_of(self.pair(found.energy, batch)) + self.forces_weight * safe_norm(found.forces).mean()
         if self.pressure_weight > 0:
             grad_size = found.virial(batch.cell.to(found.energy.dtype)).diagonal(dim1=1, dim2=2).sum(1)

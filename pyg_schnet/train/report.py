@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyg_schnet.models.reading import printable
 from pyg_schnet.units import dimension, factor
 
 _REPORT_UNITS = {
@@ -84,7 +85,7 @@ def format_errors(errors: Sequence[Errors], n_structures: int) -> str:
         for measure, value in (("MAE", row.mae), ("RMSE", row.rmse)):
             numbers = in_report_units(value, row.unit)
             columns = "".join(f"  {number:9.{_decimals(number)}f} {unit}" for unit, number in numbers.items())
-            lines.append(f"  {row.name if measure == 'MAE' else '':<16}{measure:>5}{columns}")
+            lines.append(f"  {printable(row.name) if measure == 'MAE' else '':<16}{measure:>5}{columns}")
     return "\n".join(lines)
 
 

@@ -79,7 +79,8 @@ def source_of(trainer: Trainer, target: Property | str | None) -> StructureDataM
     if isinstance(module, StructureDataModule):
         return module
     trainer.fit_loop.setup_data()
-    return LoaderSource(trainer.train_dataloader, target)
+    loader: Any = trainer.train_dataloader
+    return LoaderSource(loader, target)
 
 
 def check_stated(target: Property | None) -> None:

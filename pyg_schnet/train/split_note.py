@@ -13,6 +13,7 @@ from pyg_schnet.data import Split, random_split_indices
 from pyg_schnet.train.files import RUN
 
 _PARTS = ("train", "val", "test")
+_LARGEST = 100_000_000  # structures of a data set, so that a damaged card does not take all memory
 
 
 def note_split(split: Split, seed: int) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def note_split(split: Split, seed: int) -> dict[str, Any]:
     """
     sizes = [len(getattr(split, name)) for name in _PARTS]
     note = {"n_structures": split.n_structures, "sizes": sizes}
-    drawn = random_split_indices(split.n_structures, *sizes, seed)
+    drawn = random_split_indices(split.n_structures, sizes[0], sizes[1], sizes[2], seed)
     if all(np.array_equal(getattr(split, name), getattr(drawn, name)) for name in _PARTS):
         return {**note, "seed": seed}
     return {**note, "parts": _pack(split)}
@@ -53,18 +54,37 @@ def split_of(card: dict[str, Any]) -> Split | None:
         ([0, 3], [4])
     """
     noted = card.get("split") or {}
+    try:
+        return _noted(noted, card)
+    except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the split in the card of the model is damaged: {reason}") from error
+
+
+def _noted(noted: dict[str, Any], card: dict[str, Any]) -> Split | None:
     structures, fingerprint = noted.get("structures"), noted.get("fingerprint")
     if structures is None:
         return _drawn(noted, (card.get(RUN) or {}).get("data") or {})
     number, sizes = structures["n_structures"], structures["sizes"]
+    _check_counts([number, *sizes])
+    if len(sizes) != len(_PARTS):
+        raise ValueError(f"it has {len(sizes)} sizes, expected those of {', '.join(_PARTS)}")
     if "seed" in structures:
-        drawn = random_split_indices(number, *sizes, structures["seed"])
+        _check_counts([structures["seed"]], 2**128)
+        drawn = random_split_indices(number, sizes[0], sizes[1], sizes[2], structures["seed"])
         return Split(drawn.train, drawn.val, drawn.test, number, fingerprint)
     parts = _unpack(structures["parts"], number)
-    found = Split(*(np.flatnonzero(parts == code) for code in (1, 2, 3)), number, fingerprint)
+    train, val, test = (np.flatnonzero(parts == code) for code in (1, 2, 3))
+    found = Split(train, val, test, number, fingerprint)
     if [len(getattr(found, name)) for name in _PARTS] != sizes:
-        raise ValueError(f"the split in the model file is damaged: its parts do not have {sizes} structures")
+        raise ValueError(f"its parts do not have {sizes} structures")
     return found
+
+
+def _check_counts(numbers: list[Any], limit: int = _LARGEST) -> None:
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= limit:
+            raise ValueError(f"expected a whole number from 0 to {limit:,}, got {number!r:.60}")
 
 
 def _drawn(noted: dict[str, Any], data: dict[str, Any]) -> Split | None:
@@ -74,7 +94,9 @@ def _drawn(noted: dict[str, Any], data: dict[str, Any]) -> Split | None:
     if not data or data.get("split") is not None or not takes_all or "num_train" not in noted:
         return None
     sizes = [noted["num_train"], noted["num_val"], 0 if elsewhere else noted["num_test"]]
-    return replace(random_split_indices(sum(sizes), *sizes, data.get("seed", 0)), fingerprint=noted.get("fingerprint"))
+    _check_counts(sizes)
+    drawn = random_split_indices(sum(sizes), sizes[0], sizes[1], sizes[2], data.get("seed", 0))
+    return replace(drawn, fingerprint=noted.get("fingerprint"))
 
 
 def together(splits: list[Split]) -> Split:
@@ -143,5 +165,8 @@ def _pack(split: Split) -> str:
 
 
 def _unpack(text: str, number: int) -> np.ndarray:
-    packed = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    size = -(-number // 4)
+    packed = np.frombuffer(zlib.decompressobj().decompress(base64.b64decode(text), size + 1), np.uint8)
+    if len(packed) != size:
+        raise ValueError(f"its parts are not those of {number:,} structures")
     return np.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], axis=1).reshape(-1)[:number]

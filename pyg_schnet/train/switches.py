@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -60,4 +60,4 @@ def check_strategy(trainer: Trainer) -> None:
 
 def has_validation(trainer: Trainer, data: StructureDataModule) -> bool:
     """Whether there is a validation whose loss tells the best epoch."""
-    return len(data.val_set) > 0 and trainer.limit_val_batches != 0 and not trainer.fast_dev_run
+    return len(data.val_set) > 0 and trainer.limit_val_batches != 0 and not cast(Any, trainer).fast_dev_run

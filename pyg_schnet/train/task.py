@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -17,9 +16,9 @@ from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.nn import MAX_Z, sum_references
-from pyg_schnet.ops import total_norm
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
+from pyg_schnet.train.finite import FiniteModule
 from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
 from pyg_schnet.train.report import in_report_units
@@ -27,13 +26,13 @@ from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
-_LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+_LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor]  # predicted, true
 
 SHOWN_EVERY = 10  # steps from one drawing of the progress bar to the next
 
 
-class PropertyTask(LightningModule):
+class PropertyTask(FiniteModule):
     r"""Learn one property of structures.
 
     The network learns the difference from references of the elements, in units of its spread:
@@ -72,6 +71,9 @@ class PropertyTask(LightningModule):
     Raises:
         ValueError: If an option is out of range.
     """
+
+    atomref: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class PropertyTask(LightningModule):
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.pooling_is_stated = pooling != "auto"
-        self.property: Property | None = target if isinstance(target, Property) else None
+        self.property: Any = target if isinstance(target, Property) else None
         self.domain: Domain | None = None  # of the training structures, known once a fit has begun
         self._target = target
         self.channels = channels_of(network)
@@ -140,14 +142,14 @@ class PropertyTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Learn the property and, before the first fit, its statistics from the data module."""
-        if isinstance(self.trainer.datamodule, StructureDataModule):
-            self.learn_from(self.trainer.datamodule, stage)
+        if isinstance(cast(Any, self.trainer).datamodule, StructureDataModule):
+            self.learn_from(cast(Any, self.trainer).datamodule, stage)
         elif stage in ("validate", "test"):
             check_stated(self.property)
 
     def on_fit_start(self) -> None:
         """Learn the property and its statistics from what other data modules and plain data loaders load."""
-        if not isinstance(self.trainer.datamodule, StructureDataModule):
+        if not isinstance(cast(Any, self.trainer).datamodule, StructureDataModule):
             self.learn_from(source_of(self.trainer, self.property or self._target), "fit")
 
     def learn_from(self, data: StructureDataModule, stage: str) -> None:
@@ -258,7 +260,7 @@ class PropertyTask(LightningModule):
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Loss of a batch, the weighted sum of its terms."""
         terms = [(weight, self.loss_of(pairs[name])) for name, weight in self.terms().items()]
-        return sum(loss if weight == 1.0 else weight * loss for weight, loss in terms)
+        return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
 
     def loss_of(self, pair: Pair) -> Tensor:
         """Loss of one quantity; zero where a batch has no labels of it."""
@@ -285,8 +287,8 @@ class PropertyTask(LightningModule):
         every = getattr(self._trainer, "log_every_n_steps", None)
         if every is None:  # not in a fit
             return True
-        number = self._trainer.global_step + 1
-        drawn = self._trainer.progress_bar_callback is not None and number % SHOWN_EVERY == 1
+        number = self.trainer.global_step + 1
+        drawn = self.trainer.progress_bar_callback is not None and number % SHOWN_EVERY == 1
         return drawn or (every > 0 and number % every == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -327,6 +329,7 @@ class PropertyTask(LightningModule):
         add = (lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum")) if parallel else None
         means = self.errors.means(dict.fromkeys([*quantities, *terms]), add)
         self.errors = ErrorSums()
+        self.check_errors({f"{stage}/{name}_mae": mean.mae for name, mean in means.items()})
         if not self._has_own_loss() and any(name in means for name in terms):
             loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
             self.log(f"{stage}/loss", loss)
@@ -357,26 +360,11 @@ class PropertyTask(LightningModule):
             renew(model.card, self.domain)
         return model
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip gradients as Lightning does; on CPUs, where looking is cheap, only those that are too large."""
-        by_norm = gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm")
-        if by_norm and self.device.type == "cpu":
-            gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
-            if total_norm([grad for grad in gradients if grad is not None]) <= gradient_clip_val:
-                return
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Adam (AdamW with weight decay) and the schedule, set again before every step."""
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
-        self._scheduler = scheduler
+        self._scheduler = scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:

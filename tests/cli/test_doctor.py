@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+import torch_geometric
 from torch.utils.flop_counter import FlopCounterMode
 
 import pyg_schnet.ops
@@ -90,6 +92,18 @@ def test_a_needed_package_that_does_not_fit(monkeypatch, version, sentence):
     with pytest.raises(SystemExit) as stop:
         main(["doctor"])
     assert stop.value.code == f"pyg-schnet doctor: {sentence}"
+
+
+def test_a_package_that_no_installer_has_noted(monkeypatch):
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    assert _installation.packages({"torch": "", "torch-geometric": "", "qm9": ""}) == {
+        "torch": torch.__version__,
+        "torch-geometric": torch_geometric.__version__,
+        "qm9": None,
+    }
 
 
 def test_a_missing_extra_is_no_problem(monkeypatch, capsys):

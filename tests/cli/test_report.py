@@ -158,6 +158,8 @@ def test_a_run_without_its_data_says_so(potential, tmp_path, capsys):
     reason = "predictions: there is no file elsewhere/a.xyz"
     assert f"No {reason}" in capsys.readouterr().out
     assert f"no {reason}" in text_of(tmp_path / "a.svg")
+    noted = json.loads((folder / "result.json").read_text())["errors"]["forces"]["mae"]["meV/Å"]
+    assert f"forces {noted:.3g} meV/Å" in text_of(tmp_path / "a.svg")
     main(["report", str(folder), f"--output={tmp_path / 'b.svg'}", f"--data_dir={potential.parent}"])
     assert "No predictions" not in capsys.readouterr().out
 
@@ -239,7 +241,7 @@ def test_numbers_of_atoms_alone_and_no_labels():
     ("arguments", "message"),
     [
         (["nowhere"], "there is no run in nowhere: a folder with config.yaml or model.safetensors was expected"),
-        (["RUN", "--output=a.doc"], r"output must end in \.png, \.svg, \.pdf, got a\.doc"),
+        (["RUN", "--output=a.doc"], r"output must end in \.png or \.svg or \.pdf, got a\.doc"),
         (["RUN", "--structures=-1"], "structures must not be negative, got -1"),
         (["RUN", "--batch_size=0"], "batch_size must be at least 1, got 0"),
     ],
@@ -252,7 +254,7 @@ def test_what_cannot_be_drawn(run, arguments, message):
 def test_a_damaged_result(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "result.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"result\.json is damaged"):
+    with pytest.raises(SystemExit, match=r"result\.json is not JSON"):
         main(["report", str(tmp_path / "run")])
 
 

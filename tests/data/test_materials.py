@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
 from pyg_schnet.data import MaterialsDataset, MLearn, to_atoms
-from pyg_schnet.data.materials import _lattice
+from pyg_schnet.data.records import _lattice
 
 SAMPLES = Path(__file__).parent / "samples"
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -59,8 +59,8 @@ def test_cell_parameters_are_those_of_ase(tmp_path):
         np.testing.assert_allclose(atoms.cell, expected.cell, atol=1e-12)
         np.testing.assert_allclose(atoms.positions, expected.positions, atol=1e-12)
     for parameters in ([3, 4, 5, 90, 90, 90], [3, 4, 5, 60, 70, 80], [3, 3, 5, 90, 90, 120]):
-        np.testing.assert_allclose(_lattice(*parameters), cellpar_to_cell(parameters), atol=1e-12)
-    assert np.count_nonzero(_lattice(3, 4, 5, 90, 90, 90)) == 3
+        np.testing.assert_allclose(_lattice(parameters), cellpar_to_cell(parameters), atol=1e-12)
+    assert np.count_nonzero(_lattice([3, 4, 5, 90, 90, 90])) == 3
 
 
 def test_tables_of_matbench(tmp_path):
@@ -107,9 +107,9 @@ def test_shear_components_follow_the_stated_order(tmp_path):
     [
         ({"sym": ["Xx", "Te", "N", "N", "N"]}, "'Xx' is not the symbol of an element"),
         ({"frac": [[0.0, 0.0, 0.0]]}, "do not fit together"),
-        ({"cell": [1.0, 1.0, 1.0, 90.0, 90.0, 180.0]}, "span no volume|ZeroDivisionError|flat"),
-        ({"cell": [1.0, 1.0]}, "TypeError"),
-        ({"e_form": "high"}, "could not convert"),
+        ({"cell": [1.0, 1.0, 1.0, 90.0, 90.0, 180.0]}, "'cell' must be positive lengths and angles below 180 degrees"),
+        ({"cell": [1.0, 1.0]}, r"'cell' must be a, b, c in Å and three angles in degrees, got \[1\.0, 1\.0\]"),
+        ({"e_form": "high"}, "'e_form' must be a number or an array of numbers, got 'high'"),
         ({"e_form": float("nan")}, "'e_form' holds numbers that are not finite"),
         (
             {"structure": {"lattice": PYMATGEN["lattice"], "sites": [{"species": [{"element": "Si", "occu": 0.5}]}]}},
@@ -138,7 +138,7 @@ def test_bad_files(tmp_path):
         MaterialsDataset(write(tmp_path / "a.json", "{no"), {})
     with pytest.raises(ValueError, match="has no structures"):
         MaterialsDataset(write(tmp_path / "a.json", "[]"), {})
-    with pytest.raises(ValueError, match=r"record 0 of .* is a int, expected a dictionary"):
+    with pytest.raises(ValueError, match=r"record 0 of .* is 1, expected a dictionary"):
         MaterialsDataset(write(tmp_path / "a.json", "[1]"), {})
     with pytest.raises(ValueError, match=r"no record of .* has 'gap'"):
         MaterialsDataset(write(tmp_path / "a.json", [PEROVSKITE]), {"gap": "eV"})
@@ -193,7 +193,7 @@ def test_two_atoms_in_the_same_place(tmp_path, copies):
     record = {**PEROVSKITE, "sym": ["O"] * len(frac), "frac": frac}
     assert len(MaterialsDataset(write(tmp_path / "a.json", [record]), {"e_form": "eV"})) == 1
     record["frac"] = [*frac[:-1], [1.0, -1.0, 0.3]]
-    with pytest.raises(ValueError, match=r"is not a labelled structure: ValueError: atoms 0 and .* in the same place"):
+    with pytest.raises(ValueError, match=r"is not a labelled structure: atoms 0 and .* in the same place"):
         MaterialsDataset(write(tmp_path / "a.json", [record]), {"e_form": "eV"})
 
 

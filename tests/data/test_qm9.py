@@ -139,7 +139,7 @@ def test_missing_and_broken_sources(qm9_source, tmp_path):
         ("157.7118", "nan", "not finite"),
         ("['C',", "['C','H',", "5 atoms, 6 elements and 15 coordinates"),
         ("['C',", "['Xx',", "Xx"),
-        ("-40.47893,", "x,", "could not convert"),
+        ("-40.47893,", "x,", "InternalEnergy_0K_au must be a number, got 'x'"),
     ):
         (tmp_path / "qm9_part1.csv").write_text(lines[0] + lines[1].replace(old, new) + lines[2])
         with pytest.raises(ValueError, match=f"qm9_part1.csv, line 2, is not a molecule of QM9: .*{message}"):

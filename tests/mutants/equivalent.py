@@ -10,7 +10,7 @@ from __future__ import annotations
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
-        "testing.py",
+        "testing/contract.py",
         "pos = torch.nn.functional.pad(torch.stack([0.0 * dist, dist], dim=1).unsqueeze(-1), (0, 2)).reshape(-1, 3)",
         "pos = torch.nn.functional.pad(torch.stack([0.0 / dist, dist], dim=1).unsqueeze(-1), (0, 2)).reshape(-1, 3)",
     ): "distances are positive, so both are zero with zero derivatives",

@@ -56,7 +56,8 @@ _WIDER = {
     "cli": ("cli",),
     "analysis": ("analysis", "cli/test_analyze.py"),
     "interfaces": ("interfaces", "analysis/test_model.py"),
-    "": (*CONTRACT, "test_testing.py", "test_units.py", "interfaces", "data"),
+    "testing": ("testing", "physics"),
+    "": (*CONTRACT, "test_units.py", "interfaces", "data"),
 }
 
 

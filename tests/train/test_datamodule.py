@@ -113,7 +113,7 @@ def test_order_depends_on_seed_and_epoch_alone(qm9_sample):
         data = StructureDataModule(qm9_sample, "U0", num_train=20, num_val=5, batch_size=4)
         data.seed = seed
         loader = data.train_dataloader()
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.sampler.set_epoch(epoch)
         return torch.cat([batch.idx for batch in loader])
 
     assert torch.equal(order(0, 3), order(0, 3))

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pyg_schnet.ops import edge_lengths as lengths
 from pyg_schnet.ops import spline_basis as basis_of
-from pyg_schnet.ops.bspline import bspline_basis
 from pyg_schnet.ops.spline_conv_reference import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
 
 __all__ = [
@@ -92,10 +91,8 @@ def spline_basis(
     interval, basis = basis_of(dist.detach(), cutoff, num_intervals, backend="reference")
     if not with_slopes:
         return interval, basis, basis[:0]
-    inside = dist < cutoff
-    fraction = torch.where(inside, dist, 0.0).detach() * (num_intervals / cutoff) - interval
-    step = torch.ones_like(fraction)
-    with torch.enable_grad():
-        columns = bspline_basis(fraction.requires_grad_(), inside).unbind(1)
-        slopes = [torch.autograd.grad(one, fraction, step, retain_graph=True)[0] for one in columns]
-    return interval, basis, torch.stack(slopes, 1) * (num_intervals / cutoff)
+    inside, scale = dist < cutoff, num_intervals / cutoff
+    t = torch.where(inside, dist * scale - interval, 0.0)
+    s = 1.0 - t
+    slopes = torch.stack([-s * s, t * (3.0 * t - 4.0), -s * (3.0 * s - 4.0), t * t], 1).mul_(0.5 * scale)
+    return interval, basis, torch.where(inside.unsqueeze(1), slopes, 0.0)

@@ -257,15 +257,13 @@ class SchNet(PyGSchNet):
         own_graph = type(self.interaction_graph) is CompleteGraph and not _is_changed(self.interaction_graph)
         edges = self._edges(pos, batch, given, batch_size) if own_graph else self._within_quota(pos, batch)
         twin = None if edges is None else self._find_twin(z, pos)
-        if twin is None:
+        if edges is None or twin is None:
             why = "the graph is another one" if edges is None else "filters='exact', or a part is not as it was built"
             return Plan("layers", "exact", "reference", (f"PyTorch Geometric's own forward pass is taken: {why}",))
         facts = Facts.of(twin)
         return choose(facts, facts.request(z, pos, half_list=edges.half_list is not None))
 
-    def _edges(
-        self, pos: Tensor, batch: Tensor | None, given: dict[str, Tensor | None], batch_size: int | None
-    ) -> Edges:
+    def _edges(self, pos: Tensor, batch: Tensor | None, given: dict[str, Any], batch_size: int | None) -> Edges:
         """Edges of the complete graph, or those that are given; padding acts as other atoms do, as in PyG's model."""
         if pos.dtype != self.embedding.weight.dtype:
             raise ValueError(
@@ -334,7 +332,7 @@ class SchNet(PyGSchNet):
 def _state_channels(model: PyGSchNet) -> None:
     """Say the size of what convolutions sum where PyG's explainers look for it, which PyG's own do not."""
     for block in model.interactions:
-        conv = getattr(block, "conv", None)
+        conv: Any = getattr(block, "conv", None)
         if type(conv) is CFConv:
             conv.in_channels = conv.out_channels = conv.lin1.out_features
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ _READOUT = {"network.lin1": "lin1", "network.lin2": "lin2"}
 _AFTER_SOFTPLUS = ("lin2", "conv.filter_network.lin2", "network.lin2")  # ours
 
 
-def _copy_layer(source: nn.Module, target: nn.Module, shift: float) -> None:
+def _copy_layer(source: nn.Linear, target: nn.Linear, shift: float) -> None:
     """Copy a dense layer to one whose inputs are smaller by ``shift``; the bias makes up for it."""
     with torch.no_grad():
         target.weight.copy_(source.weight)
@@ -37,18 +37,18 @@ def _copy_layer(source: nn.Module, target: nn.Module, shift: float) -> None:
             target.bias.copy_(source.bias + shift * source.weight.sum(1))
 
 
-def pair_layers(ours: SchNet, theirs: PyGSchNet) -> list[tuple[nn.Module, nn.Module, float]]:
+def pair_layers(ours: SchNet, theirs: PyGSchNet) -> list[tuple[nn.Linear, nn.Linear, float]]:
     """All dense layers of the two models in pairs, and by how much PyG's inputs are smaller than ours.
 
     PyG's softplus is shifted by ln 2 rounded to float32, which in float64 would leave a difference of 1e-8.
     """
-    places = [(ours.readout, theirs, a, b) for a, b in _READOUT.items()]
+    places: list[tuple[nn.Module, Any, str, str]] = [(ours.readout, theirs, a, b) for a, b in _READOUT.items()]
     for t, their_block in enumerate(theirs.interactions):
         our_block = ours.interactions[t % len(ours.interactions)]
         places += [(our_block, their_block, a, b) for a, b in _BLOCK.items()]
     excess = theirs.act.shift - math.log(2.0)
     return [
-        (mine.get_submodule(a), yours.get_submodule(b), excess if a in _AFTER_SOFTPLUS else 0.0)
+        (cast(nn.Linear, mine.get_submodule(a)), yours.get_submodule(b), excess if a in _AFTER_SOFTPLUS else 0.0)
         for mine, yours, a, b in places
     ]
 
@@ -83,6 +83,7 @@ def from_pyg(model: PyGSchNet) -> SchNet:
     ).to(model.embedding.weight)
     with torch.no_grad():
         ours.embedding.weight.copy_(model.embedding.weight)
+        block: Any
         for block in ours.interactions:
             block.conv.filter_network.basis.centers.copy_(model.distance_expansion.offset)
     for our_layer, their_layer, excess in pair_layers(ours, model):
@@ -155,7 +156,7 @@ def to_pyg(model: SchNet) -> PyGSchNet:
     if isinstance(readout, DipoleReadout):
         theirs.scale = readout.scale.item()
         theirs.atomic_mass[1 : MAX_Z + 1] = readout.atomic_mass[1:]
-    basis = model.interactions[0].conv.filter_network.basis
+    basis = cast(Any, model.interactions[0]).conv.filter_network.basis
     with torch.no_grad():
         theirs.embedding.weight.copy_(model.embedding.weight)
         theirs.distance_expansion.offset.copy_(basis.centers)
@@ -168,7 +169,7 @@ def to_pyg(model: SchNet) -> PyGSchNet:
     return theirs.train(model.training)
 
 
-def _statistics_to_pyg(readout: Readout) -> dict[str, Any]:
+def _statistics_to_pyg(readout: Any) -> dict[str, Any]:
     if isinstance(readout, DipoleReadout):
         return {}
     return {"mean": readout.shift.item(), "std": readout.scale.item()}
@@ -180,7 +181,7 @@ def _lacking_in_pyg(model: SchNet) -> list[str]:
     lacking = []
     if model.activate_filters:
         lacking.append("a softplus after the filter network (activate_filters=True)")
-    if not all(isinstance(block.conv.filter_network.window, CosineCutoff) for block in model.interactions):
+    if not all(isinstance(cast(Any, block).conv.filter_network.window, CosineCutoff) for block in model.interactions):
         lacking.append("a window other than the cosine")
     if model.normalize:
         lacking.append("convolutions divided by the number of neighbours (normalize=True)")

@@ -76,7 +76,7 @@ class _Snapshot:
         )
 
 
-def _parts(model: PyGSchNet) -> Iterator[tuple[nn.Module, type]]:
+def _parts(model: PyGSchNet) -> Iterator[tuple[Any, type]]:
     """Parts of the interactions with the class that PyG builds each of."""
     yield model.embedding, nn.Embedding
     yield model.distance_expansion, GaussianSmearing
@@ -170,6 +170,7 @@ def _share(theirs: PyGSchNet) -> SchNet:
     layers = [(ours.embedding, theirs.embedding), *((mine, yours) for mine, yours, _ in pair_layers(ours, theirs))]
     for mine, yours in layers:  # functional_call replaces parameters by tensors, which attributes refuse
         mine._parameters.update(yours._parameters)
+    block: Any
     for block in ours.interactions:
         block.conv.filter_network.basis.centers = theirs.distance_expansion.offset
     return ours.train(theirs.training)

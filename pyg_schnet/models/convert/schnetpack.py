@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -80,12 +80,14 @@ def from_schnetpack(
     absent = [key for key in missing if key.rsplit(".", 1)[-1] in ("weight", "bias")]
     if absent or unexpected:
         raise ValueError(f"SchNetPack's state dict does not fit: missing {absent}, without a place {unexpected}")
+    block: Any
     for block in model.interactions:
         block.conv.filter_network.basis.centers.copy_(centers)
+    offset: Any = model.readout
     if "mean" in offsets:
-        model.readout.shift.copy_(offsets["mean"])
+        offset.shift.copy_(offsets["mean"])
     if "atomref" in offsets:
-        model.readout.set_references(offsets["atomref"])
+        offset.set_references(offsets["atomref"])
     check_finite(model.state_dict().items(), "SchNetPack's model")
     return model.eval()
 

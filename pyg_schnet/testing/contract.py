@@ -1,17 +1,4 @@
-r"""Checks of the physics that a model has to respect; they raise ``AssertionError`` and say what differs by how much.
-
-They serve every model that is called as ``model(z, pos, batch)``, or ``model(z, pos, batch, cell=cell, pbc=pbc)`` for
-crystals, and returns one row for each structure, shape ``[B, C]``; for vectors such as dipoles, ``vector=True``, shape
-``[B, 3]``. Nothing here needs a test framework. Give positions, cell and weights in float64: tolerances are relative to
-the largest output (but at least 1), and meant for it.
-
-Example:
-    >>> from pyg_schnet import SchNet
-    >>> from pyg_schnet.testing import check_rotation
-    >>> z = torch.tensor([8, 1, 1])
-    >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]], dtype=torch.float64)
-    >>> check_rotation(SchNet(hidden_channels=16, num_filters=16, num_interactions=2).double(), z, pos)
-"""
+"""Checks that raise ``AssertionError`` and say what differs by how much; see :mod:`pyg_schnet.testing`."""
 
 from __future__ import annotations
 

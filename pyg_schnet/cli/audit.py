@@ -1,0 +1,50 @@
+"""``pyg-schnet audit``: whether a model is a sound potential, a table of deviations, bounds and verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pyg_schnet.cli._help import EXAMPLES
+from pyg_schnet.cli._packages import import_for
+from pyg_schnet.cli._parser import Parser
+from pyg_schnet.cli._prepare import prepare_torch
+
+
+def run(args: list[str]) -> None:
+    """Run the command with its arguments; exits with 1 if a check failed."""
+    options = _parser().parse_args(args)
+    testing = import_for("audit", "pyg_schnet.testing", quickly=True)
+    reader = import_for("audit", "pyg_schnet.data.ase_files", quickly=True)
+    prepare_torch()
+    images = None
+    if options.structures is not None:
+        images = [atoms for _, atoms in reader.read_all(options.structures, ":", None)]
+    report = testing.audit(options.model, images, unit=options.unit, cutoff=options.cutoff, checks=options.checks)
+    print(report)
+    if options.json is not None:
+        print(f"\nreport written to {report.write_json(options.json)}")
+    sys.exit(not report.passed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Options; the file of structures may be left out, which jsonargparse has no functions for."""
+    parser = Parser(
+        "audit",
+        "Check a model as a potential: neighbours, smoothness at the cutoff, invariances, batches, forces, stress, "
+        "precision and dynamics. Prints a table of deviations, bounds and verdicts; the exit status is 0 where no "
+        "check failed and 1 otherwise.",
+    )
+    parser.add_argument("model", help="model file, or the name of a pretrained model")
+    parser.add_argument(
+        "structures",
+        nargs="?",
+        metavar="FILE",
+        help="structures in any file that ASE reads; without it water, ethanol, a cluster, crystals and a slab",
+    )
+    parser.add_argument("--checks", nargs="+", metavar="NAME", help="checks to run, as the table names them; else all")
+    parser.add_argument("--cutoff", type=float, help="cutoff in Å, where the model does not know it")
+    parser.add_argument("--unit", help="unit of energies, where the model does not know it")
+    parser.add_argument("--json", metavar="FILE", help="file to write the report to, too")
+    parser.epilog = EXAMPLES["audit"]
+    return parser

@@ -1,0 +1,40 @@
+"""The kernels of the triton backend, compiled for GPUs that are not here; run by test_triton.py by itself."""
+
+import pytest
+import torch
+
+from benchmarks import registers
+from pyg_schnet.backends import triton as backend
+from pyg_schnet.ops import kernels_for
+
+KERNELS = {
+    "conv_windows", "conv_rows", "table_windows", "table_rows", "overlap", "basis_edges", "measure", "pull_windows",
+    "pull_atoms", "cell_pieces", "project", "weigh",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_kernel_without_spilled_registers(capability):
+    rows = registers.table([64, 128, 256], [capability])
+    assert {row["kernel"] for row in rows} == KERNELS
+    spilled = [row for row in rows if row["local"] > 0 or row["stack"] > 0]
+    assert not spilled
+    assert max(row["reg"] for row in rows) <= 128
+
+
+def test_double_precision():
+    assert all(row["local"] == 0 for row in registers.table([128], [80], torch.float64))
+
+
+def test_no_numbers_are_rounded_to_single_precision():
+    """Constants of a kernel for float64 have all of their digits."""
+    with backend.recorded() as found:
+        backend.spline_basis(torch.zeros(3, dtype=torch.float64), 3.3, 10, with_slopes=True)
+    assert f"{1 / 6}" in registers.compiled(found[0], 80).asm["ttir"]
+
+
+def test_the_interpreter_is_off_here():
+    with pytest.raises(ValueError, match="set TRITON_INTERPRET=1 beforehand"):
+        backend.take_cpu_tensors()
+    with pytest.raises(ValueError, match="backend='triton' cannot be used: it takes tensors on CUDA and ROCm devices"):
+        kernels_for("triton", torch.zeros(2))
