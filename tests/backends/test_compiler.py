@@ -4,8 +4,10 @@ import errno
 import importlib.util
 import itertools
 import logging
+import os
 from pathlib import Path
 
+import numba
 import numba.core.caching as caching
 import numpy as np
 import pytest
@@ -176,3 +178,20 @@ def test_parts_are_possible_with_this_numba(log):
     compiler._parts_are_possible.cache_clear()
     assert compiler._parts_are_possible()
     assert log.text == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no such permissions")
+@pytest.mark.parametrize(
+    ("above", "mode", "accepted"),
+    [(0o700, 0o700, True), (0o1777, 0o700, True), (0o777, 0o700, False), (0o700, 0o770, False), (0o700, 0o777, False)],
+)
+def test_folders_that_others_can_write_to_are_not_used(tmp_path, monkeypatch, log, above, mode, accepted):
+    folder = tmp_path / "kernels"
+    monkeypatch.setattr(caching.UserProvidedCacheLocator, "get_cache_path", lambda self: str(folder / "sub"))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(folder))
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub").chmod(mode)
+    folder.chmod(above)
+    found = compiler.cache_folder()
+    assert (found == str(folder / "sub")) == accepted
+    assert Path(found).stat().st_mode & 0o022 == 0
