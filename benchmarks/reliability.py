@@ -196,9 +196,6 @@ class Trial:
         assert Run(self.start(whole)).wait() == 0, "a run that nothing happens to has to end well"
         self.seconds = time.monotonic() - begin
         self.weights = final_weights(whole)
-        again = base / "again"
-        assert Run(self.start(again)).wait() == 0
-        assert final_weights(again) == self.weights, "two runs without interruption have to be the same"
 
     def start(self, folder):
         """Arguments of a run in a folder."""
@@ -316,16 +313,22 @@ def main():
     parser.add_argument("--epochs", type=int, default=5, help="epochs of each run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
-        "--other", type=Path, default=Path("/dev/shm"), help="folder of another file system than TMPDIR"
+        "--folders",
+        type=Path,
+        nargs="+",
+        default=[Path(tempfile.gettempdir()), Path("/dev/shm")],
+        help="where runs are; one on another file system than that of temporary files",
     )
+    parser.add_argument("--signals", nargs="*", default=SIGNALS, help="signals to send")
     options = parse(parser)
     generator = np.random.default_rng(options.seed)
     columns = {name: f"{{{name}}}" for name in ("runs", "killed", "resumed", "damaged", "identical", "codes")}
     table = Table({"what": "{what:40}", **columns})
-    places = {"one file system": Path(tempfile.gettempdir()), "two file systems": options.other}
-    for name, place in places.items():
+    for place in options.folders:
         if not place.is_dir():
             continue
+        is_one = place.stat().st_dev == os.stat(tempfile.gettempdir()).st_dev
+        name = "one file system" if is_one else "two file systems"
         base = Path(tempfile.mkdtemp(prefix="reliability-", dir=place))
         try:
             trial = Trial(base, options.epochs)
@@ -334,9 +337,8 @@ def main():
                 rows = [row for row in kills if row["moment"] == moment]
                 if rows:
                     table.add({"what": f"killed {moment}, {name}", **total(rows)})
-            told = [trial.tell(signal_name, generator) for signal_name in SIGNALS]
-            as_expected = sum(row["exit"] == row["expected"] for row in told)
-            table.add({"what": f"told to end ({', '.join(SIGNALS)})", "as_expected": as_expected, **total(told)})
+            told = [trial.tell(signal_name, generator) for signal_name in options.signals]
+            table.add({"what": f"told to end ({', '.join(options.signals)}), {name}", **total(told)})
             for forever in (False, True):
                 what = "disk full until the end" if forever else "disk full for a while"
                 table.add({"what": f"{what}, {name}", **total([fill_disk(trial, forever)])})

@@ -250,10 +250,15 @@ def _gradients(energy: Tensor, inputs: list[Tensor], create_graph: bool) -> list
 def _is_limited(*given: Tensor | None) -> bool:
     """Whether results could not be differentiated (inference mode), or not in their own precision (autocast)."""
     tensors = [x for x in given if x is not None]
-    if not all([isinstance(x, Tensor) for x in tensors]) or len(tensors) < 2:  # noqa: C419 - a list is faster
-        found = {type(x).__name__ for x in given if x is not None and not isinstance(x, Tensor)} or {"None"}
-        kinds = ", ".join(sorted(found))
-        raise ValueError(f"atomic numbers, positions and everything that belongs to them must be tensors, got {kinds}")
+    if not all([isinstance(x, Tensor) for x in (*given[:2], *tensors)]):  # noqa: C419 - a list is faster
+        kinds = {type(x).__name__ for x in (*given[:2], *tensors) if not isinstance(x, Tensor)}
+        raise ValueError(
+            "atomic numbers, positions and everything that belongs to them must be tensors, got "
+            f"{', '.join(sorted(kinds))}"
+        )
+    pos = given[1]
+    if pos is not None and not pos.is_floating_point():
+        raise ValueError(f"positions must be floating point numbers in Å, [N, 3]; got {pos.dtype}")
     if torch.is_inference_mode_enabled() or is_cast(tensors[1]):
         return True
     return any([x.is_inference() for x in tensors])  # noqa: C419 - a list is faster

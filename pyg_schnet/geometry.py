@@ -63,6 +63,8 @@ def edge_vectors(
         >>> edge_vectors(pos, torch.tensor([[1], [0]]))
         tensor([[0.0000, 0.0000, 1.5000]])
     """
+    if edge_index.dim() != 2 or edge_index.size(0) != 2:
+        raise ValueError(f"edge_index must hold (j, i) of each edge, shape [2, E]; got {list(edge_index.shape)}")
     vec = pos.index_select(0, edge_index[0]) - pos.index_select(0, edge_index[1])
     offset = edge_offsets(edge_index, edge_shift, cell, batch, pos.dtype)
     return vec if offset is None else vec + offset
@@ -84,6 +86,11 @@ def edge_offsets(
         return None
     if cell is None:
         raise ValueError("edge_shift counts lattice vectors, so it needs cell ([B, 3, 3], rows in Å); got cell=None")
+    if edge_shift.shape != (edge_index.size(1), 3):
+        raise ValueError(
+            f"edge_shift must count the lattice vectors crossed by each of the {edge_index.size(1)} edges, [E, 3]; got "
+            f"{list(edge_shift.shape)}"
+        )
     shift = edge_shift.to(dtype)
     if cell.dim() == 2 or cell.size(0) == 1:
         return shift @ cell.reshape(3, 3)

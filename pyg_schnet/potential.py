@@ -20,6 +20,7 @@ from pyg_schnet.models.graph import check_atoms
 from pyg_schnet.nn import MeanReadout, SumReadout
 from pyg_schnet.ops.checks import check_batch_size, check_finite, check_prediction, described, refuse_prediction
 from pyg_schnet.ops.dispatch import wide_dtype
+from pyg_schnet.ops.sort_edges import check_keys
 from pyg_schnet.units import dimension, factor
 
 Source = AtomisticModel | str | os.PathLike[str]
@@ -197,6 +198,7 @@ class Potential:
         owner = _owner(z, batch)
         size = (int(owner.max()) + 1 if len(z) else 1) if size is None else size
         check_batch_size(size)
+        check_keys(owner, size, "atoms name structures")
         edges = prepare_edges(z, pos, owner, self.model.cutoff, **given, batch_size=size)
         values = self.model.readout.atom_values(self.model.represent(z, edges), z)[:, 0]
         check_prediction(values, "energies of atoms")
@@ -247,7 +249,9 @@ class Potential:
 def _check_results(found: EnergyForcesStress) -> None:
     """Raise unless energies and derivatives are finite; on other devices than CPUs where they leave for the host."""
     for name, value in zip(found._fields, found, strict=True):
-        if value is not None and value.is_cpu and not math.isfinite(float(value.sum())):
+        if value is None or not value.is_cpu:
+            continue
+        if not math.isfinite(value.item() if value.numel() == 1 else float(value.sum())):
             refuse_prediction(value, name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 EXAMPLES = {
     "doctor": """examples:
@@ -99,10 +99,10 @@ def summary_of(function: Callable[..., object]) -> str:
     """
     import inspect  # not needed for pyg-schnet --help
 
-    return " ".join(inspect.getdoc(function).split("\n\n")[0].split())
+    return " ".join(str(inspect.getdoc(function)).split("\n\n")[0].split())
 
 
-def help_of_analyze(analyses: dict[str, Callable[..., object]]) -> str:
+def help_of_analyze(analyses: Mapping[str, Callable[..., object]]) -> str:
     """Help of ``pyg-schnet analyze``.
 
     Args:
@@ -110,6 +110,6 @@ def help_of_analyze(analyses: dict[str, Callable[..., object]]) -> str:
     """
     import textwrap
 
-    options = {"width": 98, "subsequent_indent": 12 * " "}
-    lines = [textwrap.fill(f"  {name:<9} {summary_of(one)}", **options) for name, one in analyses.items()]
+    texts = [f"  {name:<9} {summary_of(one)}" for name, one in analyses.items()]
+    lines = [textwrap.fill(text, width=98, subsequent_indent=12 * " ") for text in texts]
     return ANALYZE.format(analyses="\n".join(lines))

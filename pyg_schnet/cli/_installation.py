@@ -93,7 +93,7 @@ def sentence_of_extra(extra: str, versions: dict[str, str | None]) -> str:
         "qm9pack missing: pip install 'pyg_schnet[qm9]'"
     """
     missing = [name for name, version in versions.items() if version is None]
-    old = [name for name in versions if versions[name] and is_older(versions[name], EXTRAS[extra][name])]
+    old = [name for name, version in versions.items() if version and is_older(version, EXTRAS[extra][name])]
     if not missing and not old:
         return ", ".join(f"{name} {version}" for name, version in versions.items())
     parts = [f"{', '.join(missing)} missing"] if missing else []
@@ -162,7 +162,8 @@ def threads() -> dict[str, int]:
     except Exception:  # said with the devices, where kernels are imported
         return found
     # numba.get_num_threads() would start its threads, which changes the number of those of torch
-    return found | {"numba": numba.config.NUMBA_NUM_THREADS}
+    settings: Any = numba.config
+    return found | {"numba": settings.NUMBA_NUM_THREADS}
 
 
 def devices() -> list[dict[str, str]]:
@@ -182,7 +183,7 @@ def _name_of(device: Any) -> str:
 
     if device.type == "cpu":
         return torch.backends.cpu.get_cpu_capability()
-    module = getattr(torch, device.type, None)
+    module: Any = getattr(torch, device.type, None)
     name = module.get_device_name(device) if hasattr(module, "get_device_name") else device.type
     if hasattr(module, "get_device_properties"):
         memory = getattr(module.get_device_properties(device), "total_memory", None)
@@ -228,19 +229,18 @@ def kernels(devices: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def _folders_of(module: Any) -> list[Path]:
-    """Folders of compiled code of a backend: as it says, or where numba keeps the functions of each of its folders."""
-    own = getattr(module, "cache_folder", None)
-    if own is not None:
-        folder = own()
-        return [] if folder is None else [Path(folder)]
+    """Folders of compiled code of a backend: where numba keeps its functions, or what it says by ``cache_folder()``."""
     places: dict[Path, str | None] = {}
     parts = [one for name, one in sys.modules.items() if f"{name}.".startswith(f"{module.__name__}.")]
     for value in [value for part in parts for value in vars(part).values()]:
         if (getattr(value, "__dict__", {}).get("kernel_options") or {}).get("cache"):
-            source = Path(value.py_func.__code__.co_filename).parent
+            source = Path(value.py_func.__code__.co_filename).parent  # numba has a folder for each
             if source not in places:
                 places[source] = value.kernel.stats.cache_path
-    return [] if None in places.values() else list(dict.fromkeys(map(Path, places.values())))
+    if not places and hasattr(module, "cache_folder"):
+        places[Path()] = module.cache_folder()
+    known = [Path(place) for place in places.values() if place is not None]
+    return [] if len(known) < len(places) else list(dict.fromkeys(known))
 
 
 def _can_write(folder: Path) -> bool:

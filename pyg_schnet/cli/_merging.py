@@ -26,8 +26,8 @@ def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: 
     if not folders:
         raise ValueError("give the folders of the runs to merge, for example '[runs/seed-0, runs/seed-1]'")
     for folder in folders:
-        if not (folder / MODEL_FILE).is_file() or not (folder / RESULT_FILE).is_file():
-            raise FileNotFoundError(f"no finished run in {folder}")
+        if missing := [name for name in (MODEL_FILE, RESULT_FILE) if not (folder / name).is_file()]:
+            raise FileNotFoundError(f"no finished run in {folder}: there is no file {missing[0]}")
     out = Path(run_dir)
     if out.exists():
         raise ValueError(f"{run_dir} is there already; choose another --run_dir")

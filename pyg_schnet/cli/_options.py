@@ -66,12 +66,15 @@ def readable_errors(command: str, args: Sequence[str] = ()) -> Iterator[None]:
         UsageError: If it does not understand them.
         ValueError: If a file of options cannot be read, or a class was given options out of range.
     """
+    files = list(_configurations(command, args))
     try:
-        for name in _configurations(command, args):
+        for name in files:
             _check_configuration(name)
         yield
     except jsonargparse.ArgumentError as error:
-        raise UsageError(f"{sentence_of(str(error))}; pyg-schnet {command} --help explains the options") from error
+        place = f" (in the command or in {', '.join(files)})" if files else ""
+        said = f"{sentence_of(str(error))}{place}; pyg-schnet {command} --help explains the options"
+        raise UsageError(said) from error
     except ValueError as error:  # of a class that was given options out of range
         if not is_of_parser(str(error)):
             raise

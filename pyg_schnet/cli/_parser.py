@@ -12,11 +12,11 @@ class Lines:
     """Mixin for argparse's formatters: texts of several lines stay as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else super()._fill_text(text, width, indent)
+        return text if "\n" in text else super()._fill_text(text, width, indent)  # type: ignore[misc]  # a mixin
 
 
 class _Formatter(Lines, argparse.HelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         shown = action.default is not None and action.default != argparse.SUPPRESS
         return f"{action.help} (default: %(default)s)" if shown else action.help
 

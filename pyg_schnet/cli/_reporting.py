@@ -90,7 +90,7 @@ def _facts(result: dict[str, Any], curves: dict[str, Curve]) -> str:
     if "epochs" in training:
         facts.append(f"{training['epochs']:,} epochs in {_duration(training.get('seconds', 0.0))}")
     if training.get("best_epoch") is not None:
-        facts.append(f"best weights after {training['best_epoch'] + 1:,}")
+        facts.append(f"best weights of epoch {training['best_epoch'] + 1:,}")
     if training.get("ended_by"):
         facts.append(f"ended by {training['ended_by']}")
     return "; ".join(facts)

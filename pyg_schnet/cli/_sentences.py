@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import traceback
 from typing import NoReturn
 
 LONGEST = 600
@@ -16,6 +15,7 @@ _NOISE = (
     r"Does not validate against any of the Union subtypes",
     r"Subtypes: \[.*?\](?=\s|$)",
     r"Errors:",
+    r"(?s)Subclass types expect one of:.*?(?=Given value|\Z)",
     r"Problem with given class_path '[^']*':",
     r"- Expected a <class 'NoneType'>",
     r"Given value type: .*",
@@ -39,6 +39,8 @@ def stop(command: str, error: BaseException, *, debug: bool) -> NoReturn:
         SystemExit: Always; it has the sentence and the code.
     """
     if debug:
+        import traceback
+
         traceback.print_exception(error)
     if isinstance(error, BrokenPipeError):  # as of `| head`: there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

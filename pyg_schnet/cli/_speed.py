@@ -74,7 +74,7 @@ class Check:
     def disagreement(self) -> str | None:
         """Sentence on forces that differ from those by plain torch operations; ``None`` where they do not."""
         self.model.eval()
-        found = {}
+        found: dict[str, Any] = {}
         for backend in ("auto", "reference"):
             self.model.backend = backend
             found[backend] = energy_forces_stress(
@@ -93,7 +93,7 @@ class Check:
         """Speeds, as JSON can hold them; shares are those of the speed of matrix products."""
         products = 2.0 * self.rows**3 / self._seconds(self.matrix_product(), _SECONDS["matrices"])
         size = self.batch.num_graphs
-        one = {"batch_size": 1, "forces": True}
+        one: dict[str, Any] = {"batch_size": 1, "forces": True}
         found: dict[str, Any] = {
             "device": str(self.device),
             "channels": self.model.hidden_channels,
@@ -126,14 +126,16 @@ class Check:
         n_atoms, pairs = self.batch.num_nodes, 5 * filters * blocks * self.num_edges()
         if not training:
             return 2 * dense * n_atoms + 3 * pairs
-        grid = self.model.train().interactions[0].conv.spline.num_grid_points
+        block: Any = self.model.train().interactions[0]
+        grid = block.conv.spline.num_grid_points
         return 3 * dense * n_atoms + 3 * pairs + 3 * blocks * grid * network
 
     def of_layers(self) -> tuple[int, int]:
         """Multiplications of all dense layers for an atom, and of one filter network for a distance."""
         model = self.model
         width, filters = model.hidden_channels, model.num_filters
-        readout = model.readout.network.lin1.weight.numel() + model.readout.network.lin2.weight.numel()
+        network: Any = model.readout.network
+        readout = network.lin1.weight.numel() + network.lin2.weight.numel()
         blocks = model.num_interactions * (2 * width * filters + width * width)
         return blocks + readout, model.num_gaussians * filters + filters * filters
 
@@ -147,7 +149,8 @@ class Check:
         """Median time of a call within a time to spend."""
         call()
         self._wait()
-        times, end = [], time.perf_counter() + budget
+        times: list[float] = []
+        end = time.perf_counter() + budget
         while time.perf_counter() < end or len(times) < 3:
             start = time.perf_counter()
             call()

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from pyg_schnet.cli._help import EXAMPLES
+from pyg_schnet.cli._outputs import check_output
 from pyg_schnet.cli._packages import import_for
 from pyg_schnet.cli._parser import Parser
 from pyg_schnet.cli._prepare import prepare_torch
@@ -14,6 +15,7 @@ from pyg_schnet.cli._prepare import prepare_torch
 def run(args: list[str]) -> None:
     """Run the command with its arguments; exits with 1 if a check failed."""
     options = _parser().parse_args(args)
+    path = None if options.json is None else check_output(options.json, endings=(".json",))
     testing = import_for("audit", "pyg_schnet.testing", quickly=True)
     reader = import_for("audit", "pyg_schnet.data.ase_files", quickly=True)
     prepare_torch()
@@ -22,8 +24,8 @@ def run(args: list[str]) -> None:
         images = [atoms for _, atoms in reader.read_all(options.structures, ":", None)]
     report = testing.audit(options.model, images, unit=options.unit, cutoff=options.cutoff, checks=options.checks)
     print(report)
-    if options.json is not None:
-        print(f"\nreport written to {report.write_json(options.json)}")
+    if path is not None:
+        print(f"\nreport written to {report.write_json(path)}")
     sys.exit(not report.passed)
 
 

@@ -110,8 +110,8 @@ def _measure(found: dict[str, Any], said: list[str]) -> None:
         compiled = any("compiling kernels" in text for text in said[before:])
         if device["backend"] != "reference":
             _line("compiled", f"now, in {seconds:.0f} s; later calls find them" if compiled else "yes, found on disk")
-        if (problem := check.disagreement()) is not None:
-            found["problems"].append(problem)
+        if (disagreement := check.disagreement()) is not None:
+            found["problems"].append(disagreement)
         result = check.measure() | {"compiled_now": compiled, "first_call_s": round(seconds, 2)}
         found["speed"].append(result)
         _print_speed(result)

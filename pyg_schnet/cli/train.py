@@ -260,9 +260,9 @@ def _train(cli: TrainCLI, signals: Signals) -> None:
             *said,
         )
     if config.trainer.logger in (True, None):
-        trainer.loggers = run_loggers(run_dir)
+        trainer.loggers = [*run_loggers(run_dir)]
     record, begun = RunRecord(), Begun(lambda: _save_options(cli, run_dir))
-    trainer.callbacks[:0] = [begun, record]  # before checkpoints, which are to hold what it counts
+    cast(Any, trainer).callbacks[:0] = [begun, record]  # before checkpoints, which are to hold what it counts
     _set_callbacks(trainer, data, config.resume, signals)
     if trainer.world_size > 1:
         os.environ[SHARED_FOLDER] = os.path.abspath(run_dir)
@@ -276,7 +276,8 @@ def _train(cli: TrainCLI, signals: Signals) -> None:
     _say(ending_sentence(trainer))
     if not begun:  # all was done before
         _save_options(cli, run_dir)
-        task.load_state_dict(checkpoint["state_dict"])
+        if config.resume is not None:
+            task.load_state_dict(checkpoint["state_dict"])
     best_epoch = take_best(trainer, task)
     check_numbers(task, data)
     training = {**record.summary(trainer), "ended_by": ending_of(trainer), "best_epoch": best_epoch}

@@ -73,7 +73,7 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
             in a format in which ASE does not know them.
         Exception: Whatever ASE's readers raise.
     """
-    from ase.io.formats import filetype
+    from ase.io.formats import filetype, ioformats
 
     suffix = path.suffix.lower()
     if format in ("sdf", "mol") or (format is None and suffix in (".sdf", ".sd", ".mol")):
@@ -86,6 +86,8 @@ def read_structures(path: Path, index: Any, format: str | None) -> Iterator[Atom
     if format == "json":
         yield from _rows(path, "json", index)
         return
+    if format not in ioformats:
+        raise ValueError(f"ASE knows no format {format!r}, and none of such a name or content")
     _refuse_several(path, format)
     if format in ("xyz", "extxyz"):
         _refuse_counts(path)

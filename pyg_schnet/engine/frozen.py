@@ -118,7 +118,7 @@ class FrozenModel(nn.Module):
 
     def energy_and_gradients(self, *args: Any, **kwargs: Any) -> EnergyGradients | None:
         """As :meth:`~pyg_schnet.models.SchNet.energy_and_gradients`; ``None`` for models without such a method."""
-        if not hasattr(type(self.model), "energy_and_gradients") or self._is_changed() or self._is_replaced():
+        if not hasattr(type(self.model), "energy_and_gradients") or self._is_changed():
             return None  # asked of the class: wrappers pass on attributes
         return self.model.energy_and_gradients(*args, **kwargs)
 

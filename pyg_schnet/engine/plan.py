@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyg_schnet.engine.eligibility import CALL_ROWS, PROGRAMS, Request
 
@@ -46,6 +46,6 @@ def choose(facts: Facts, request: Request) -> Plan:
     place = next(k for k, program in enumerate(PROGRAMS) if program not in barred)
     faster = frozenset(PROGRAMS[:place])
     reasons = tuple(dict.fromkeys(reason for bars, reason in found if bars & faster))
-    backend = "triton" if request.on_device else "numba" if request.in_memory else "reference"
+    backend: Any = "triton" if request.on_device else "numba" if request.in_memory else "reference"
     backend = "reference" if request.backend == "reference" or request.followed else backend
     return Plan(PROGRAMS[place], facts.filters, backend, reasons)

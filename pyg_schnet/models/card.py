@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from ase.data import chemical_symbols
-
 from pyg_schnet.models.reading import described
 
 
@@ -15,6 +13,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_elements(value: Any) -> bool:
+    from ase.data import chemical_symbols  # here, since models do without ASE
+
     return (
         isinstance(value, list) and value != [] and all(_is_text(one) and one in chemical_symbols[1:] for one in value)
     )
@@ -68,6 +68,8 @@ def check_elements(card: dict[str, Any], numbers: Iterable[int]) -> None:
     known = card.get("elements")
     if known is None:
         return
+    from ase.data import chemical_symbols
+
     found = [chemical_symbols[number] for number in sorted(set(numbers)) if number > 0]
     if unknown := [symbol for symbol in found if symbol not in known]:
         raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(known)}")

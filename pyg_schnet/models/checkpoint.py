@@ -17,6 +17,7 @@ from pyg_schnet.models.card import check_card
 from pyg_schnet.models.reading import check_file, described, parse_json
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.models.writing import write_whole
+from pyg_schnet.ops.checks import check_finite
 
 FORMAT = 1
 """Version of the header format; increased when older versions could misread it."""
@@ -161,8 +162,7 @@ def _check_state(state: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         if expected[name].is_floating_point() and state[name].dtype not in _PRECISIONS:
             kinds = ", ".join(str(one).removeprefix("torch.") for one in _PRECISIONS)
             raise ValueError(f"{path}: {name} is of {state[name].dtype}, expected one of {kinds}")
-        if not torch.isfinite(state[name]).all():
-            raise ValueError(f"{path}: {name} has numbers that are NaN or infinite; train the model again")
+    check_finite(state.items(), str(path))
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _check_entries(header: Any, path: Path) -> None:
         if name not in header:
             raise ValueError(f"the header of {path} is damaged: it has no {name!r}, {expected}")
         value = header[name]
-        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 1):
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
             raise ValueError(f"the header of {path} is damaged: {name!r} must be {expected}, got {described(value)}")
 
 

@@ -140,6 +140,9 @@ def prepare_edges(
         ValueError: If a graph cannot be built, see :func:`pyg_schnet.neighbors.radius_graph`, or
             edges of periodic structures come without ``edge_shift``.
     """
+    check_atoms(z, pos, batch)
+    if not is_followed():
+        check_batch_size(batch_size)
     given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
     found, directed = find_edges(z, pos, batch, cutoff, **given, batch_size=batch_size, backend=backend)
     measure = partial(_measure, pos, batch, cutoff, cell, backend)
@@ -286,7 +289,7 @@ def _check_number(cell: Tensor | None, pbc: Tensor | None, batch_size: int) -> N
     for name, value, rows in (("cell", cell, 2), ("pbc", pbc, 1)):
         if value is None or (value.dim() == rows and batch_size <= 1):
             continue
-        if value.dim() != rows + 1 or value.size(0) != batch_size:
+        if value.dim() != rows + 1 or not 1 <= value.size(0) <= max(batch_size, 1):  # the last may have no atoms
             raise ValueError(f"{name} must have one row for each of {batch_size} structures; got {described(value)}")
 
 

@@ -133,7 +133,7 @@ def read_arrays(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str,
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         if "allow_pickle" in said:
             said = "it has an array of Python objects, or is a pickle, which could execute code"
-        raise ValueError(f"{path} is no whole NumPy archive (.npz): {' '.join(said.split())}") from error
+        raise ValueError(f"{path} is no whole NumPy archive (.npz): {_short(' '.join(said.split()))}") from error
 
 
 def described(value: Any, length: int = 60) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.ops.checks import MOST_ROWS
 from pyg_schnet.ops.dispatch import Backend, kernels_for, list_of, other_types
 from pyg_schnet.ops.segment_sum import MANY_EDGES, is_crowded
 
@@ -94,7 +95,8 @@ def close_pairs_once(
                 [0]]), tensor([0, 1, 1, 1]), tensor([1.]))
     """
     kernels = kernels_for(backend, pos, batch, needs="close_pairs_once", unless=other_types(pos))
-    if kernels is None or not cutoff > 0 or batch.dtype != torch.int64 or pos.shape != (*batch.shape, 3):
+    whole = isinstance(batch_size, int) and 0 <= batch_size <= MOST_ROWS
+    if kernels is None or not whole or not cutoff > 0 or batch.dtype != torch.int64 or pos.shape != (*batch.shape, 3):
         return None
     pos = pos.detach()
     ptr = kernels.pointer_of_sorted(batch, batch_size)

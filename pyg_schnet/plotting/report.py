@@ -64,7 +64,8 @@ def draw_run(run: Run) -> Figure:
         >>> [ax.get_title() for ax in figure.axes][:3]
         ['loss', 'validation error', 'learning rate']
     """
-    quantities = () if run.predictions is None else run.predictions.quantities
+    predictions: Any = run.predictions
+    quantities: tuple[Any, ...] = () if predictions is None else predictions.quantities
     rows, columns = 1 + (len(quantities) > 0), 3 + (len(quantities) > 1)
     lines = [run.name, run.facts, *textwrap.wrap(run.absent, 110)]
     with style():
@@ -75,12 +76,12 @@ def draw_run(run: Run) -> Figure:
         _draw_validation(axes[0, 1], run)
         _draw_rate(axes[0, 2], run)
         if rows > 1:
-            _draw_parity(axes[1, 0], run.predictions, quantities[0])
-            _draw_elements(axes[1, 1], run.predictions, quantities[0])
-            _draw_sizes(axes[1, 2], run.predictions, quantities[0])
+            _draw_parity(axes[1, 0], predictions, quantities[0])
+            _draw_elements(axes[1, 1], predictions, quantities[0])
+            _draw_sizes(axes[1, 2], predictions, quantities[0])
         if columns > 3:
-            _draw_parity(axes[0, 3], run.predictions, quantities[1])
-            _draw_elements(axes[1, 3], run.predictions, quantities[1])
+            _draw_parity(axes[0, 3], predictions, quantities[1])
+            _draw_elements(axes[1, 3], predictions, quantities[1])
     return figure
 
 
@@ -155,8 +156,9 @@ class _Numbers(LogFormatter):
 
 
 def _mark_best(ax: Axes, run: Run) -> None:
-    if run.best_epoch is not None:
-        ax.axvline(run.best_epoch + 1, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    if run.best_epoch is not None and "val/loss" in run.curves:
+        last = run.curves["val/loss"].epochs.max()  # in an epoch that time may have cut short
+        ax.axvline(min(run.best_epoch + 1, last), color="0.6", linewidth=0.8, linestyle=":", zorder=0)
 
 
 def _over_epochs(ax: Axes, title: str, label: str | None = None) -> None:

@@ -34,8 +34,8 @@ class CalculatorSubject(Subject):
         self.cutoff = cutoff or max((value for value in cutoffs if value is not None), default=None)
         dtype = getattr(calculator, "dtype", None)
         self.dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float64
-        known = [elements_of(getattr(model, "card", {})) for model in members]
-        known = [set(elements) for elements in known if elements is not None]
+        stated = [elements_of(getattr(model, "card", {})) for model in members]
+        known = [set(elements) for elements in stated if elements is not None]
         self.elements = sorted(set.intersection(*known)) if known else None
 
     def energies(self, cases: Sequence[Case], dtype: torch.dtype | None = None) -> Tensor:

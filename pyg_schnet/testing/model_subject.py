@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine.frozen import copy_of
 from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models.reading import printable
 from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout
 from pyg_schnet.testing.pyg import given_graph, is_pyg_schnet, swaps_graph, with_running_graph
 from pyg_schnet.testing.result import NotApplicable
@@ -35,18 +36,20 @@ class ModelSubject(Subject):
         super().__init__()
         card = getattr(model, "card", None)
         card = card if isinstance(card, dict) else {}
-        self.unit = unit or card.get("unit") or "U"
+        self.unit = printable(unit or card.get("unit") or "U")
         self.name = f"{type(model).__name__} of {type(model).__module__.split('.')[0]}"
         own_cutoff = getattr(model, "cutoff", None)
         self.cutoff = cutoff if cutoff is not None else length_of(own_cutoff)
         self._takes = _keywords(model)
         self.takes_cells = {"cell", "pbc"} <= self._takes
         self._device = next((x.device for x in _tensors(model)), torch.device("cpu"))
-        self._given, self._copies = model, {}
+        self._given = model
+        self._copies: dict[Any, Any] = {}
         self.kind, self.elements = _kind_of(model), elements_of(card)
         if self.kind == "other":
             self.takes_cells = False  # dipoles and spatial extents of crystals are not defined
-        if "trained_on" in card and card["trained_on"].get("gradients") != "forces":
+        trained_on = card.get("trained_on")
+        if isinstance(trained_on, dict) and trained_on.get("gradients") != "forces":
             self.notes.append("forces were not trained; they are examined as derivatives of the energy alone")
         if is_pyg_schnet(model):
             self._given, notes = with_running_graph(model)
@@ -168,7 +171,8 @@ def _kind_of(model: Any) -> Kind:
     readout = getattr(model, "readout", None)
     if is_pyg_schnet(model):
         kind = type(readout).__name__
-        return "other" if model.dipole else {"SumAggregation": "sum", "MeanAggregation": "mean"}.get(kind, "other")
+        kinds: dict[str, Kind] = {"SumAggregation": "sum", "MeanAggregation": "mean"}
+        return "other" if model.dipole else kinds.get(kind, "other")
     if not isinstance(model, AtomisticModel) or isinstance(readout, SumReadout):
         return "sum"
     return "mean" if isinstance(readout, MeanReadout) else ("intensive" if isinstance(readout, MaxReadout) else "other")

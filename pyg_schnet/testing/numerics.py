@@ -36,7 +36,10 @@ def forces(subject: Subject, structures: Sequence[Case]) -> Result:
             slope = -float((found * u).sum())
             size = max(float(found.norm()), abs(slope))
             deviation, noise = _best_difference(
-                subject, case, slope, lambda h, u=u, case=case: case.moved(case.pos + h * u)
+                subject,
+                case,
+                slope,
+                lambda h, u=u, case=case: case.moved(case.pos + h * u),  # type: ignore[misc]
             )
             worst.add(deviation, _relative(subject) * size + noise, case.name)
     return worst.result()
@@ -62,7 +65,12 @@ def stress(subject: Subject, structures: Sequence[Case]) -> Result:
         for d in (torch.eye(3, dtype=torch.float64), *shear):
             slope = float((found * d).sum()) * volume
             size = max(float(found.norm()) * volume, abs(slope))
-            deviation, noise = _best_difference(subject, case, slope, lambda h, d=d, case=case: case.strained(h * d))
+            deviation, noise = _best_difference(
+                subject,
+                case,
+                slope,
+                lambda h, d=d, case=case: case.strained(h * d),  # type: ignore[misc]
+            )
             worst.add(deviation / volume, (_relative(subject) * size + noise) / volume, case.name)
     return worst.result("none of the structures is periodic in three directions")
 
@@ -147,7 +155,7 @@ def dynamics(subject: Subject, structures: Sequence[Case]) -> Result:
     Velocity Verlet is of second order: its energy error is proportional to Δt² where forces are the gradient of a
     smooth energy, and to nothing of the kind where they are not (`Hairer et al. (2003)
     <https://doi.org/10.1017/S0962492902000144>`_). Ratios need neither a unit nor a tolerance of energy. The steps are
-    0.2 and 0.1 over the highest frequency ω, found by power iteration, for a time of 3/ω; velocities are random. Bound:
+    0.2 and 0.1 over the highest frequency ω, found by power iteration, for a time of 4/ω; velocities are random. Bound:
     half, between the quarter of a good potential and the whole of one that loses energy. Errors that are mere rounding
     pass.
     """
@@ -163,7 +171,7 @@ def dynamics(subject: Subject, structures: Sequence[Case]) -> Result:
         frequency = _highest_frequency(subject, case, mass)
         generator = torch.Generator().manual_seed(6)
         velocity = 0.02 * frequency * torch.randn(case.pos.shape, dtype=torch.float64, generator=generator)
-        runs = ((0.2 / frequency, 15), (0.1 / frequency, 30))
+        runs = ((0.2 / frequency, 20), (0.1 / frequency, 40))
         errors = [_energy_error(subject, case, mass, velocity, step, count) for step, count in runs]
         floor = 10.0 * rounding(subject, case)
         ratio = 0.25 if errors[1] <= floor else errors[1] / errors[0]

@@ -66,7 +66,7 @@ class Worst:
         """The result; not applicable, with a reason, where nothing was added."""
         if self.deviation is None:
             raise NotApplicable(why_not)
-        verdict = "ok" if self.deviation <= self.bound else "FAIL"  # NaN fails
+        verdict: Verdict = "ok" if self.deviation <= self.bound else "FAIL"  # NaN fails
         return Result(self.check, self.deviation, self.bound, self.unit, verdict, self.note)
 
 
@@ -133,9 +133,12 @@ class Report:
         }
 
     def write_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write :meth:`as_dict` to a file, and return its path."""
+        """Write :meth:`as_dict` to a file, and return its path; its folder is made where it is not there."""
+        from pyg_schnet.models.writing import write_whole  # with all models, which the other checks do not need
+
         path = Path(path)
-        path.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
         return path
 
 

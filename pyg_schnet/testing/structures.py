@@ -30,8 +30,8 @@ class Case(NamedTuple):
     name: str
     z: Tensor
     pos: Tensor
-    cell: Tensor | None = None
-    pbc: Tensor | None = None
+    cell: Any = None  # tensor, or None without a lattice
+    pbc: Any = None
 
     @classmethod
     def of(cls, structure: Any, name: str) -> Case:
@@ -45,7 +45,8 @@ class Case(NamedTuple):
             return structure
         if hasattr(structure, "get_positions"):
             z, pos = torch.as_tensor(structure.numbers).long(), torch.as_tensor(structure.get_positions())
-            cell, pbc = torch.as_tensor(structure.cell.array), torch.as_tensor(structure.pbc)
+            cell: Any = torch.as_tensor(structure.cell.array)
+            pbc: Any = torch.as_tensor(structure.pbc)
         elif isinstance(getattr(structure, "z", None), Tensor) and isinstance(getattr(structure, "pos", None), Tensor):
             z, pos = structure.z.cpu().long(), structure.pos.detach().cpu()
             cell, pbc = getattr(structure, "cell", None), getattr(structure, "pbc", None)

@@ -111,12 +111,13 @@ def elements_of(card: Any) -> list[int] | None:
     from ase.data import atomic_numbers
 
     symbols = card.get("elements") if isinstance(card, dict) else None
-    return [atomic_numbers[symbol] for symbol in symbols] if symbols else None
+    known = [atomic_numbers[one] for one in symbols if one in atomic_numbers] if isinstance(symbols, list) else []
+    return known or None
 
 
 def length_of(value: Any) -> float | None:
     """A cutoff that is a positive number; anything else is not known."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
-    is_length = isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value < float("inf")
+    is_length = isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < float("inf")
     return float(value) if is_length else None

@@ -47,12 +47,12 @@ def neighbors(subject: Subject, structures: Sequence[Case]) -> Result:
     deviation, bound = lack(MOST)
     worst.add(deviation, bound, f"{MOST} neighbours")
     if not deviation <= bound:
-        complete, lacking = 1, MOST
-        while lacking - complete > 1:
-            middle = (complete + lacking) // 2
-            found, allowed = lack(middle)
-            complete, lacking = (middle, lacking) if found <= allowed else (complete, middle)
-        worst.note = f"{worst.note}; neighbours are missing where an atom has more than {complete}"
+        enough, lacking = 1, MOST
+        while lacking - enough > 1:
+            middle = (enough + lacking) // 2
+            error, allowed = lack(middle)
+            enough, lacking = (middle, lacking) if error <= allowed else (enough, middle)
+        worst.note = f"{worst.note}; neighbours are missing where an atom has more than {enough}"
     return worst.result()
 
 

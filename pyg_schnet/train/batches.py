@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
-from torch_geometric.data import Batch
 
 from pyg_schnet.data import StructureLoader
 
@@ -79,8 +79,9 @@ class TrainingLoader(StructureLoader):
     """
 
     taken = 0
+    batch_sampler: Any  # ResumedBatches
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Any:
         if self.generator is not None:
             self.generator.manual_seed(self.batch_sampler.epoch)  # workers are seeded from it, in each epoch alike
         self.taken = self.batch_sampler.num_left_out()

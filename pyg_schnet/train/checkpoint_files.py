@@ -89,4 +89,4 @@ class CheckpointFiles(TorchCheckpointIO):
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a checkpoint that is no longer among the best."""
         self.waiting.pop(os.fspath(path), None)
-        super().remove_checkpoint(path)
+        super().remove_checkpoint(os.fspath(path))

@@ -88,7 +88,7 @@ class FiniteModule(LightningModule):
             norm = float(total_norm([grad for grad in gradients if grad is not None]))
             if not math.isfinite(norm) and not self._scales_losses():
                 raise self._diverged(f"the norm of the gradients is {norm}")
-            if norm <= gradient_clip_val:
+            if gradient_clip_val is not None and norm <= gradient_clip_val:
                 return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -107,7 +107,7 @@ class FiniteModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Read the flag where losses are logged."""
-        every = self.trainer.log_every_n_steps
+        every = getattr(self.trainer, "log_every_n_steps", None)
         if self._flag is not None and every and self.trainer.global_step % every == 0:
             self._read_flag()
 

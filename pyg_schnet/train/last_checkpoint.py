@@ -126,7 +126,7 @@ class LastCheckpoint(Checkpoint):
         is_due = time.monotonic() - self._saved_at > 60.0 * self.minutes
         if told or (trainer.strategy.broadcast(is_due) if trainer.world_size > 1 else is_due):
             self._save(trainer)
-        if told:
+        if told and self.signals is not None:
             self.signals.end()
 
     def _is_told(self, trainer: Trainer, number: int) -> bool:
@@ -135,12 +135,12 @@ class LastCheckpoint(Checkpoint):
             return False
         if trainer.world_size == 1:
             return self.signals.received is not None
-        if number % max(trainer.log_every_n_steps, 1):
+        if number % max(getattr(trainer, "log_every_n_steps", 1), 1):
             return False
         return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)
 
     def _end_if_told(self, trainer: Trainer) -> None:
-        if self._is_told(trainer, 0):
+        if self.signals is not None and self._is_told(trainer, 0):
             self.signals.end()
 
     def _save(self, trainer: Trainer) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from pyg_schnet.models.writing import write_whole
+from pyg_schnet.train.files import LOGS
 
 
 class TableWriter(ExperimentWriter):
@@ -50,19 +51,19 @@ class _GoingOn:
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         """Note numbers."""
-        self._try(super().log_metrics, *args, **kwargs)
+        self._try(super().log_metrics, *args, **kwargs)  # type: ignore[misc]
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Note options."""
-        self._try(super().log_hyperparams, *args, **kwargs)
+        self._try(super().log_hyperparams, *args, **kwargs)  # type: ignore[misc]
 
     def save(self) -> None:
         """Write what is new."""
-        self._try(super().save)
+        self._try(super().save)  # type: ignore[misc]
 
     def finalize(self, status: str) -> None:
         """Write the rest."""
-        self._try(super().finalize, status)
+        self._try(super().finalize, status)  # type: ignore[misc]
 
     def _try(self, method: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         try:
@@ -78,7 +79,7 @@ class TableLogger(_GoingOn, CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> TableWriter:
+    def experiment(self) -> Any:
         """What writes the table."""
         if self._experiment is None:
             os.makedirs(self.root_dir, exist_ok=True)
@@ -96,8 +97,8 @@ def run_loggers(folder: str | os.PathLike[str]) -> list[TableLogger | BoardLogge
     Args:
         folder: Folder of the run.
     """
-    table = TableLogger(folder, name="logs")
-    return [table, BoardLogger(folder, name="logs", version=table.version)]
+    table = TableLogger(os.fspath(folder), name=LOGS)
+    return [table, BoardLogger(os.fspath(folder), name=LOGS, version=table.version)]
 
 
 def _rows(rows: list[dict[str, Any]], columns: list[str], *, header: bool) -> str:

@@ -117,7 +117,8 @@ def predict_test(
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     task.to(device).eval()
     chosen = np.sort(np.random.default_rng(0).permutation(n_test)[:most]).tolist()
-    counts, rows = [], {}
+    counts: list[Any] = []
+    rows: dict[str, Any] = {}
     for start in tqdm(range(0, len(chosen), batch_size), "Predicting test structures", leave=False, delay=1.0):
         batch = collate_indices(data.test_set, chosen[start : start + batch_size])
         counts.append(_elements_of(batch))

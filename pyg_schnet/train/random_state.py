@@ -20,7 +20,8 @@ def random_state() -> dict[str, Any]:
         True
     """
     version, words, gauss = random.getstate()
-    name, keys, place, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the generator that others draw from
+    state: Any = np.random.get_state()  # noqa: NPY002 - the generator that others draw from
+    name, keys, place, has_gauss, cached = state
     return {
         "python": [version, torch.tensor(words), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), int(place), int(has_gauss), float(cached)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -37,7 +37,7 @@ def take_best(trainer: Trainer, task: PropertyTask) -> int | None:
     files = trainer.strategy.checkpoint_io
     if isinstance(files, CheckpointFiles) and (error := files.write_waiting()):
         raise type(error)(error.errno, f"{error.strerror}, so the newest checkpoints are lost", error.filename)
-    found = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+    found = [callback for callback in cast(Any, trainer).callbacks if isinstance(callback, ModelCheckpoint)]
     best = found[0].best_model_path if found else ""
     if not best or not Path(best).is_file():
         return None

@@ -47,7 +47,8 @@ def interruption(error: SystemExit, run_dir: str | os.PathLike[str]) -> tuple[in
         error: :class:`pyg_schnet.train.signals.Ended`, or Lightning's ``SIGTERMException``.
         run_dir: Folder of the run.
     """
-    name, code = (error.name, error.code) if isinstance(error, Ended) else ("SIGTERM", 128 + signal.SIGTERM)
+    ended: Any = error
+    name, code = (ended.name, ended.code) if isinstance(error, Ended) else ("SIGTERM", 128 + signal.SIGTERM)
     config, last = Path(run_dir) / CONFIG_FILE, Path(run_dir) / CHECKPOINTS / "last.ckpt"
     if not config.is_file():
         return code, f"ended by {name} before training began; give the same command again"

@@ -114,7 +114,7 @@ def test_configuration_and_split_can_be_named(run, tmp_path, capsys):
     printed = float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out)[1])
     expected = json.loads((run / "result.json").read_text())["errors"]["U0"]["mae"]["meV"]
     assert printed == pytest.approx(expected, rel=2e-3)
-    with pytest.raises(SystemExit, match=r"no configuration at .*missing\.yaml; name that of the training run"):
+    with pytest.raises(SystemExit, match=r"there is no file .*missing\.yaml"):
         main(["test", model, f"--config={tmp_path / 'missing.yaml'}"])
 
 

@@ -53,6 +53,7 @@ def rich():
 def test_all_that_a_structure_has_comes_back(energies, capsys, monkeypatch):
     images = [("", rich()), ("", molecule("CH4"))]  # more than any one format holds
     monkeypatch.setattr("pyg_schnet.cli._prediction.read_all", lambda *_: images)
+    (energies / "in.xyz").touch()
     predict(energies)
     assert "2 values of energy in eV" in capsys.readouterr().out
     found, methane = ase.io.read(energies / "out.xyz", ":")

@@ -81,7 +81,7 @@ def test_a_finished_run_is_drawn(run, tmp_path, capsys):
     for word in (
         "U0: run",
         "20 training, 5 validation, 5 test structures; 4 epochs in",
-        f"best weights after {result['training']['best_epoch'] + 1}; ended by max_epochs",
+        f"best weights of epoch {result['training']['best_epoch'] + 1}; ended by max_epochs",
         "label: U0 − Σ references [eV]",
         "MAE of U0 [meV]",
         "learning rate",
@@ -211,6 +211,12 @@ def test_tables_of_several_starts_are_joined(tmp_path):
     np.testing.assert_allclose(means.epochs, [0.75, 2.0, 3.0])
     np.testing.assert_allclose(means.values, [1.5, 5.0, 7.0])
     assert read_history(tmp_path / "none") == {}
+
+
+def test_the_best_epoch_is_marked_where_it_ended():
+    curves = {"val/loss": Curve(np.array([1.0, 2.0, 2.2]), np.array([3.0, 2.0, 1.0]))}
+    marks = [draw_run(Run("a", "b", curves, best)).axes[0].lines[-1].get_xdata()[0] for best in (1, 2)]
+    assert marks == [2.0, 2.2]
 
 
 def test_many_points_and_many_sizes():

@@ -9,19 +9,22 @@ import re
 import shutil
 import socket
 import sqlite3
+import stat
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
 import yaml
 
 import pyg_schnet
+from pyg_schnet.backends.numba.lib import compiler
 from pyg_schnet.cli import main
 from pyg_schnet.data import MD17, QM9, AtomsDataset, MaterialsDataset, Split, StructureStore
 from pyg_schnet.train import PropertyTask
 from pyg_schnet.train.configuration import check_run
-from pyg_schnet.train.last_checkpoint import check_checkpoint
+from pyg_schnet.train.last_checkpoint import read_checkpoint
 
 from ..train.conftest import SAMPLE
 from .spoiled import CARD, DATASET, model_file, refused, save_trap, structures, trap
@@ -309,7 +312,7 @@ def test_files_of_data_that_are_pickles_are_refused(kind, tmp_path, marker):
         "qm9_part1.csv": lambda path: QM9(tmp_path / "q", source=tmp_path, progress=False),
         "cache/processed/qm9-1.safetensors": lambda path: QM9(tmp_path / "cache", progress=False),
         "store/structures.json": lambda path: StructureStore(tmp_path / "store"),
-        "e.ckpt": lambda path: check_checkpoint(path, PropertyTask(pyg_schnet.SchNet(8, 8, 1, 8, 4.0))),
+        "e.ckpt": lambda path: read_checkpoint(path, PropertyTask(pyg_schnet.SchNet(8, 8, 1, 8, 4.0))),
     }
     for name, read in readers.items():
         path = plant(tmp_path / name)
@@ -420,6 +423,32 @@ def test_names_and_units_do_not_steer_the_terminal(tmp_path, capsys):
     structures(tmp_path / "d" / "data.xyz")
     said = refused("test", model, f"--data_dir={tmp_path / 'd'}")[1]
     assert "the model was trained on \\x1b[31mU\\x07" in said
+
+
+@pytest.mark.skipif(not hasattr(compiler, "cache_folder") or os.name == "nt", reason="folders are not looked at here")
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o702])
+def test_kernels_that_others_can_write_are_not_loaded(mode, tmp_path, marker, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kernels"))
+
+    def kernel():
+        return compiler.kernel_of(compiler._add_one, {"cache": True})
+
+    folder = Path(kernel()._cache.cache_path)
+    assert tmp_path / "kernels" in folder.parents
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert kernel()(1) == 2
+    for path in folder.iterdir():
+        path.write_bytes(trap(marker))
+    assert kernel()(1) == 2
+    assert marker.exists()  # the user's own cache, so the trap works
+    marker.unlink()
+    for path in folder.iterdir():
+        path.write_bytes(trap(marker))
+    folder.chmod(mode)
+    other = kernel()
+    assert other(1) == 2
+    assert Path(other._cache.cache_path) != folder
+    assert not marker.exists()
 
 
 LOADERS = {

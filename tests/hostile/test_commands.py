@@ -220,6 +220,18 @@ def test_configurations_that_are_none(name, files):
             raise ValueError(said)
 
 
+def test_options_in_a_configuration_that_are_not_understood(files):
+    (files / "c.yaml").write_text("fly: 3\n")
+    code, said = refused("train", "--config=c.yaml")
+    assert code == 2
+    assert "'fly' is not accepted (in the command or in c.yaml); pyg-schnet train --help" in said
+    (files / "c.yaml").write_text("model: [1]\n")
+    code, said = refused("train", "--config=c.yaml")
+    assert code == 2
+    assert "Not a valid subclass of PropertyTask" in said
+    assert len(said) < 200
+
+
 def test_configurations_with_aliases_are_read():
     found = parse_configuration("x: &x {a: 1, b: [2, 3]}\ndata: {<<: *x, c: *x}\nmodel: *x\n", "c.yaml")
     assert found["data"] == {"a": 1, "b": [2, 3], "c": {"a": 1, "b": [2, 3]}}

@@ -316,7 +316,14 @@ def test_models_that_are_not_what_their_config_says_are_not_converted():
         join_ensemble([make(activate_filters=False), model])
 
 
-@pytest.mark.parametrize("change", [appended, cut, deleted, inserted, none_left])
+def test_models_without_blocks_are_not_saved(tmp_path):
+    model = make()
+    none_left(model)
+    with pytest.raises(ValueError, match=r"cannot be stored .*num_interactions must be a whole number, at least 1"):
+        model.save(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("change", [appended, cut, deleted, inserted])
 def test_lists_of_blocks_of_the_same_kind_are_saved(change, tmp_path):
     model = make()
     change(model)

@@ -244,6 +244,17 @@ def test_a_model_that_fails_on_the_way_has_failed():
     assert report["batch"].deviation is None
 
 
+def test_numbers_that_are_not_finite_fail(tmp_path):
+    torch.manual_seed(0)
+    model = SchNet(**SMALL)
+    model.readout.scale.fill_(float("nan"))
+    checks = [name for name in CHECKS if name not in ("dynamics", "many neighbours")]
+    report = audit(model, molecule("H2O"), checks=checks)
+    assert set(report.failed) >= {"all neighbours", "rotation", "batch", "extensivity", "forces", "zero distance"}
+    assert "ok" not in {result.verdict for result in report.results}
+    json.loads(report.write_json(tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
@@ -279,7 +290,7 @@ def test_report_as_table_and_json(tmp_path):
     assert table[4].split() == ["check", "deviation", "bound", "unit", "verdict"]
     assert table[5].split() == ["first", "1.0e-14", "1.0e-12", "eV", "ok", "water"]
     assert table[-1] == "1 ok, 1 failed, 1 not applicable"
-    read = json.loads(report.write_json(tmp_path / "report.json").read_text(encoding="utf-8"))
+    read = json.loads(report.write_json(tmp_path / "new" / "report.json").read_text(encoding="utf-8"))
     assert read["passed"] is False
     assert [row["deviation"] for row in read["results"]] == [1e-14, "nan", None]
 
@@ -300,6 +311,31 @@ def test_command(tmp_path, capsys):
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["passed"] is False
     with pytest.raises(SystemExit, match="pyg-schnet audit: unknown check 'rotaton'"):
         main(["audit", str(tmp_path / "hard.safetensors"), "--checks", "rotaton"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rmd17-aspirin", "no-such.xyz"], "no-such.xyz"),
+        (["rmd17-aspirin", "--json=report.txt"], r"output must end in \.json, got report\.txt"),
+        (["rmd17-aspirin", "--cutoff=far"], "argument --cutoff: invalid float value: 'far'"),
+        (["rmd17-aspirin", "--cutoff=nan"], "cutoff must be a positive length in Å, got nan"),
+        ([], "the following arguments are required: model"),
+    ],
+)
+def test_command_says_what_does_not_fit(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"pyg-schnet audit: .*{message}"):
+        main(["audit", *words])
+
+
+def test_cards_are_not_trusted():
+    torch.manual_seed(0)
+    model = SchNet(**SMALL)
+    model.card = {"unit": "e\x1b[2JV", "elements": ["H", 7, "Xx"], "trained_on": ["nothing"]}
+    report = audit(model, molecule("H2"), checks=["rotation"])
+    assert report.passed
+    assert "\x1b" not in str(report)
 
 
 @pytest.mark.parametrize("case", default_cases(), ids=lambda case: case.name)

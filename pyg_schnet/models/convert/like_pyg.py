@@ -33,6 +33,7 @@ from pyg_schnet.nn import MAX_Z, exclude_self_loops
 from pyg_schnet.nn.readout import as_references
 from pyg_schnet.ops.checks import check_batch_size, check_parameters, positive_length, real_number
 from pyg_schnet.ops.dispatch import is_at_hand, is_cast
+from pyg_schnet.ops.sort_edges import check_keys
 
 PYG_MAX_NUM_NEIGHBORS = 32
 """Neighbours of an atom that PyTorch Geometric's SchNet keeps, unless told otherwise."""
@@ -203,8 +204,11 @@ class SchNet(PyGSchNet):
                 the caller's, which knows of neither.
         """
         check_atoms(z, pos, batch)
+        check_keys(z, getattr(self.embedding, "num_embeddings", MAX_Z + 1), "atoms have atomic numbers")
         if batch_size is not None:
             check_batch_size(batch_size)
+            if batch is not None:
+                check_keys(batch, batch_size, "atoms name structures")
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
         graph = self.interaction_graph
         own_graph = type(graph) is CompleteGraph and not _is_changed(graph)
