@@ -39,7 +39,7 @@ def orders_of(edge_index: Tensor, num_atoms: int) -> Orders:
         edge_index: ``(j, i)``, shape ``[2, E]``.
         num_atoms: Number of atoms N.
     """
-    alone = edge_index.is_inference() or torch.cuda.is_current_stream_capturing()
+    alone = edge_index.is_inference() or is_capturing()
     key = None if alone else (num_atoms, edge_index._version)
     found, orders = _known.get(edge_index, (None, None))
     if key is None or found != key:
@@ -47,6 +47,11 @@ def orders_of(edge_index: Tensor, num_atoms: int) -> Orders:
         if key is not None:
             _known[edge_index] = key, orders
     return orders
+
+
+def is_capturing() -> bool:
+    """Whether a CUDA graph is being captured."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def pieces_of(structure: Tensor, num_structures: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
