@@ -25,24 +25,34 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 INTERVALS = 12
 
 
-def launches(n_features, dtype=torch.float32, n_edges=2048):
-    """Everything that the operators launch, with all of their derivatives, for edges that need two steps."""
+def launches(n_features, dtype=torch.float32, n_edges=2048, *, ordered=True, periodic=True):
+    """Everything that the operators launch, with all of their derivatives.
+
+    Args:
+        n_features: Number of features.
+        dtype: Precision.
+        n_edges: Number of edges; those of an atom are summed in two steps if there are more than 1,024.
+        ordered: Whether edges are not sorted, so that they are read by an order.
+        periodic: Whether they cross lattice vectors.
+    """
     n_atoms, real = 9, {"dtype": dtype}
     index = torch.arange(2 * n_edges).view(2, -1) % n_atoms
     interval, order = torch.zeros(n_edges, dtype=torch.int64), torch.arange(n_edges)
     ptr, interval_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64), torch.zeros(INTERVALS + 1, dtype=torch.int64)
+    order = order if ordered else None
     graph = SplineGraph(interval, *index, ptr, order, ptr, order, interval_ptr, order)
     x, basis = torch.zeros(n_atoms, n_features, **real), torch.zeros(n_edges, 4, **real)
     table, pos, dist = torch.zeros(INTERVALS + 3, n_features, **real), torch.zeros(n_atoms, 3, **real), basis[:, 0]
     shift, cell = torch.zeros(n_edges, 3, dtype=torch.int32), torch.zeros(2, 3, 3, **real)
-    lattice = index, shift, cell, torch.arange(n_atoms) % 2
+    lattice = (index, shift, cell, torch.arange(n_atoms) % 2) if periodic else (index, None, None, None)
+    cell = cell if periodic else None
     with backend.recorded() as found:
         backend.spline_conv(x, table, basis, graph)
         backend.spline_conv_grad_table(x, x, basis, INTERVALS + 3, graph)
         backend.spline_conv_grad_basis(x, x, table, graph)
         backend.edge_lengths(pos, *lattice, 5.0)
-        backend.edge_lengths_backward(dist, pos, *lattice, dist, needs_cell=True)
-        backend.edge_lengths_double_backward(pos, cell, dist, pos, *lattice, dist, needs_cell=True)
+        backend.edge_lengths_backward(dist, pos, *lattice, dist, needs_cell=periodic)
+        backend.edge_lengths_double_backward(pos, cell, dist, pos, *lattice, dist, needs_cell=periodic)
         backend.spline_basis(dist, 5.0, INTERVALS, with_slopes=True)
     return found
 

@@ -128,7 +128,7 @@ MORE_CASES = CASES | {  # weights are packed once, and gradients with respect to
 def own_functions():
     """All functions of autograd that the package defines, by where they are."""
     for module in pkgutil.walk_packages(pyg_schnet.__path__, "pyg_schnet."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and ".backends.triton" not in module.name:  # which needs triton
             importlib.import_module(module.name)
     found, waiting = {}, [torch.autograd.Function]
     while waiting:

@@ -93,15 +93,15 @@ def _of_device(backend: Backend, tensors: tuple[Tensor | None, ...]) -> ModuleTy
     if not all(map(_is_dense, given)) or any(x.device != given[0].device for x in given):
         return None
     found = _triton()
-    if isinstance(found, str) or not given:
-        why, kernels = (found, None) if isinstance(found, str) else (None, found)
+    if isinstance(found, str):
+        why: str | None = found
+    elif not given:
+        return found
     else:
-        why, kernels = found.refusal(given[0].device), found
-        if why is None and backend == "auto":
-            why = found.failure(given[0].device)
-    if why is None:
-        return kernels
-    if backend == "auto":
+        why = found.refusal(given[0].device)
+        if why is None:  # a kernel that failed has said so, and is a composition itself
+            return found if backend == "triton" or found.failure(given[0].device) is None else None
+    if backend == "auto" and why is not None:
         _warn_once(why)
     return None
 

@@ -57,7 +57,8 @@ def _measure(
     j = tl.load(source + e, mask=live, other=0)
     there = live & (i >= 0) & (i < n_atoms) & (j >= 0) & (j < n_atoms)
     x, y, z, there = _vector(pos, i.to(INDEX), j.to(INDEX), shift, cell, batch, e, there, n_cells, LATTICE)
-    dist = tl.sqrt(x * x + y * y + z * z)
+    square = x * x + y * y + z * z
+    dist = tl.sqrt_rn(square) if square.dtype == tl.float32 else tl.sqrt(square)  # the latter is rounded for float64
     dist = tl.where((i == j) & (dist == 0), tl.full((), LOOP, dist.dtype), dist)
     tl.store(out + e, tl.where(there, dist, float("nan")), mask=live)
 

@@ -32,19 +32,26 @@ def orders_of(edge_index: Tensor, num_atoms: int) -> Orders:
     """Stable orders of edges by both ends; nothing waits for the device.
 
     Gradients of the same edges, such as forces and the gradient of a loss of forces, ask for them again, so they are
-    kept until the tensor is changed or gone.
+    kept until the tensor is changed or gone. A CUDA graph that is being captured sorts by itself, since other edges may
+    be written into the same tensor before it is replayed.
 
     Args:
         edge_index: ``(j, i)``, shape ``[2, E]``.
         num_atoms: Number of atoms N.
     """
-    key = None if edge_index.is_inference() else (num_atoms, edge_index._version)
+    alone = edge_index.is_inference() or is_capturing()
+    key = None if alone else (num_atoms, edge_index._version)
     found, orders = _known.get(edge_index, (None, None))
     if key is None or found != key:
         orders = Orders(*_sorted(edge_index[0], num_atoms), *_sorted(edge_index[1], num_atoms))
         if key is not None:
             _known[edge_index] = key, orders
     return orders
+
+
+def is_capturing() -> bool:
+    """Whether a CUDA graph is being captured."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def pieces_of(structure: Tensor, num_structures: int, size: int) -> tuple[Tensor, Tensor, Tensor]:

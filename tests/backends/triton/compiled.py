@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
 
 from benchmarks import registers
 from pyg_schnet.backends import triton as backend
@@ -20,6 +22,32 @@ def test_every_kernel_without_spilled_registers(capability):
     spilled = [row for row in rows if row["local"] > 0 or row["stack"] > 0]
     assert not spilled
     assert max(row["reg"] for row in rows) <= 128
+
+
+class Device:
+    """What triton asks of a driver before it launches a kernel: a Hopper GPU that is not there."""
+
+    launcher_cls = staticmethod(lambda *_, **__: None)
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+@pytest.mark.parametrize("n_edges", [30, 2048], ids=["short rows", "long rows"])
+@pytest.mark.parametrize("periodic", [False, True], ids=["open", "periodic"])
+def test_launches_as_on_a_device(n_edges, periodic, monkeypatch):
+    """Arguments as triton takes and specialises them, for edges in order or not; all but the launch itself."""
+    monkeypatch.setattr(driver, "_active", Device())
+    dtype = torch.float64 if periodic else torch.float32
+    for launch in registers.launches(40, dtype, n_edges, ordered=periodic, periodic=periodic):
+        options = {"grid": launch.grid, "num_warps": launch.num_warps, "enable_fp_fusion": True}
+        assert "cubin" in launch.kernel.warmup(**launch.arguments, **options).asm
 
 
 def test_double_precision():

@@ -171,7 +171,7 @@ def test_coincident_atoms_and_indices_out_of_range():
     assert slope.tolist() == [[-1.0, 0.0, 0.0], [0.0] * 3, [1.0, 0.0, 0.0]]
     (curvature,) = torch.autograd.grad(slope[0, 1], pos)
     assert curvature[:, 1].tolist() == [0.5, 0.0, -0.5]
-    found = edge_lengths(pos.detach(), torch.tensor([[0, 3, -1], [2, 0, 0]]), backend="triton")
+    found = backend.edge_lengths(pos.detach(), torch.tensor([[0, 3, -1], [2, 0, 0]]), None, None, None, 7.0)
     assert found[0] == 2.0
     assert found[1:].isnan().all()
 
@@ -182,6 +182,18 @@ def test_distances_that_are_no_numbers_stay():
     assert interval.tolist() == [0, 0, 2]
     assert basis[0].isnan().all()
     assert basis[1].tolist() == [0.0] * 4
+
+
+def test_orders_are_part_of_a_cuda_graph(monkeypatch):
+    index = torch.tensor([[0, 1], [1, 0]])
+    first = orders.orders_of(index, 2)
+    assert not orders.is_capturing()
+    monkeypatch.setattr(orders, "is_capturing", lambda: True)
+    second = orders.orders_of(index, 2)
+    assert second is not first
+    assert second is not orders.orders_of(index, 2)
+    monkeypatch.undo()
+    assert orders.orders_of(index, 2) is first
 
 
 def test_orders_are_kept_until_edges_change():
