@@ -29,8 +29,10 @@ from tasks import Task, check, deviation
 from typing_extensions import override
 
 from pyg_schnet import testing
-from pyg_schnet.data import QM9, collate_indices
-from pyg_schnet.train import EMA, PropertyTask, StructureDataModule, report_units
+from pyg_schnet.data import QM9
+from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.train import EMA, PropertyTask, StructureDataModule
+from pyg_schnet.train.report import report_units
 from pyg_schnet.units import dimension, factor
 
 TOLERANCE = 1e-4  # relative, float32

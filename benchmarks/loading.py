@@ -9,7 +9,8 @@ import torch
 from harness import Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import QM9, collate_indices
+from pyg_schnet.data import QM9
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.neighbors import radius_graph
 
 

@@ -15,7 +15,8 @@ from ase.neighborlist import neighbor_list
 from harness import make_parser, parse, save, save_figure, time_in_turn
 from systems import silicon_atoms
 
-from pyg_schnet.neighbors import VerletList, edge_tuples, radius_graph
+from pyg_schnet.neighbors import VerletList, radius_graph
+from pyg_schnet.neighbors.brute import edge_tuples
 
 CUTOFF = 5.0  # Å
 TRUE = torch.tensor([True, True, True])

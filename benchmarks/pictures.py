@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent / "paper"))
 import table
 from experiments import EXPERIMENTS
 
-from pyg_schnet.plotting import COLORS, style
+from pyg_schnet.plotting import style
+from pyg_schnet.plotting.style import COLORS
 
 RESULTS = Path(__file__).parent / "results"
 PALETTE = list(COLORS.values())

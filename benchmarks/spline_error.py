@@ -22,7 +22,7 @@ from pyg_schnet import SchNet
 from pyg_schnet.data import AtomsDataset
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.models import load
-from pyg_schnet.nn import num_gaussians_for_spacing
+from pyg_schnet.nn.basis import num_gaussians_for_spacing
 
 GRID_POINTS = (65, 129, 257, 513, 1025, 2049)
 DTYPES = {torch.float64: "float64", torch.float32: "float32"}

@@ -10,7 +10,8 @@ import torch
 from ase.spacegroup import crystal
 from torch import Tensor
 
-from pyg_schnet.data import QM9, AtomsDataset, MaterialsDataset, NeighborList, collate_indices
+from pyg_schnet.data import QM9, AtomsDataset, MaterialsDataset, NeighborList
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.geometry import edge_distances
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress
 from pyg_schnet.engine.frozen import FrozenModel, copy_of, freeze
-from pyg_schnet.models import AtomisticModel, load, prepare_edges
+from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.card import unit_of
-from pyg_schnet.models.graph import check_atoms
+from pyg_schnet.models.graph import check_atoms, prepare_edges
 from pyg_schnet.nn import MeanReadout, SumReadout
 from pyg_schnet.ops.checks import check_batch_size, check_finite, check_prediction, described, refuse_prediction
 from pyg_schnet.ops.dispatch import wide_dtype

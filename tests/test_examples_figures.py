@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pyg_schnet.cli import main
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "examples" / "figures"

@@ -15,7 +15,7 @@ from pyg_schnet.cli import main
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyg_schnet.data import find_property
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.pretrained import available, find
 from pyg_schnet.train import StructureDataModule

@@ -23,7 +23,8 @@ from matplotlib import pyplot
 
 from pyg_schnet.analysis import normal_modes
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.plotting import COLORS, plot_normal_modes, style
+from pyg_schnet.plotting import plot_normal_modes, style
+from pyg_schnet.plotting.style import COLORS
 
 MODEL = Path(__file__).parent / "models" / "ethanol.safetensors"
 REFERENCE = 874.7  # cm⁻¹

@@ -22,8 +22,10 @@ from common import finish, parse
 from matplotlib import pyplot
 from torch import nn
 
-from pyg_schnet.nn import GaussianBasis, ShiftedSoftplus, dense
-from pyg_schnet.plotting import COLORS, style
+from pyg_schnet.nn import GaussianBasis, ShiftedSoftplus
+from pyg_schnet.nn.dense import dense
+from pyg_schnet.plotting import style
+from pyg_schnet.plotting.style import COLORS
 
 SHORTEST, LONGEST = 0.4, 5.0  # Å
 STEPS = 3000

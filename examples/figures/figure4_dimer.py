@@ -30,7 +30,8 @@ from common import finish, parse
 from matplotlib import pyplot
 
 from pyg_schnet.analysis import dimer_scan
-from pyg_schnet.plotting import COLORS, plot_dimer_scan, style
+from pyg_schnet.plotting import plot_dimer_scan, style
+from pyg_schnet.plotting.style import COLORS
 
 MODELS = sorted((Path(__file__).parent / "models").glob("qm9-u0-small-*.safetensors"))
 WIDTH = 0.1  # Å

@@ -34,7 +34,8 @@ from pyg_schnet import SchNet
 from pyg_schnet.analysis import normal_modes, power_spectrum
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.plotting import COLORS, style
+from pyg_schnet.plotting import style
+from pyg_schnet.plotting.style import COLORS
 
 MODELS = {"5 Å": "rmd17-aspirin", "no cutoff": "rmd17-aspirin-no-cutoff"}
 COPIES = 16

@@ -21,7 +21,7 @@ from pyg_schnet.analysis._model import (
 )
 from pyg_schnet.engine import FrozenModel
 from pyg_schnet.geometry import edge_vectors
-from pyg_schnet.models import prepare_edges
+from pyg_schnet.models.graph import prepare_edges
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn import MeanReadout
 

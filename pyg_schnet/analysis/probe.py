@@ -22,10 +22,10 @@ from pyg_schnet.analysis._surroundings import Surroundings
 from pyg_schnet.analysis.surface import LEVEL, Surface, molecular_surface
 from pyg_schnet.data import to_data
 from pyg_schnet.engine import FrozenModel
-from pyg_schnet.models import prepare_edges
 from pyg_schnet.models.card import check_elements
-from pyg_schnet.models.graph import embed
-from pyg_schnet.nn import MAX_Z, CFConv, DTNNInteraction, SchNetInteraction
+from pyg_schnet.models.graph import embed, prepare_edges
+from pyg_schnet.nn import CFConv, DTNNInteraction, SchNetInteraction
+from pyg_schnet.nn.atomref import MAX_Z
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -21,7 +21,8 @@ from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.models.reading import printable
 from pyg_schnet.models.writing import written
-from pyg_schnet.nn import MeanReadout, sum_references
+from pyg_schnet.nn import MeanReadout
+from pyg_schnet.nn.atomref import sum_references
 from pyg_schnet.pretrained import find
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from ase.build import molecule
 
-from pyg_schnet.data import AtomsDataset, collate_indices
+from pyg_schnet.data import AtomsDataset
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.models import SchNet
 

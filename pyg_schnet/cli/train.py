@@ -21,7 +21,8 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.cli._options import readable_errors
 from pyg_schnet.cli._prepare import prepare_torch
-from pyg_schnet.data import Split, collate_indices
+from pyg_schnet.data import Split
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.writing import remove_partial, written

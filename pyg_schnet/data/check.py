@@ -18,7 +18,7 @@ from pyg_schnet.geometry import edge_distances
 from pyg_schnet.models.card import check_elements
 from pyg_schnet.models.domain import REACH, Domain
 from pyg_schnet.neighbors import radius_graph
-from pyg_schnet.nn import MAX_Z
+from pyg_schnet.nn.atomref import MAX_Z
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -51,7 +51,7 @@ def to_data(
         properties: Further labels by name, each with the unit in which ``atoms`` has it. They are looked for in the
             results of the calculator, ``atoms.info`` (one value per structure), the key-value pairs and the data of a
             row of ASE's data bases, and ``atoms.arrays`` (one per atom). Numbers are converted to eV, Å, e·Å and their
-            quotients; those of other dimensions stay as they are (:func:`stored_unit`). A standard label may be named
+            quotients; those of other dimensions stay as they are (``stored_unit``). A standard label may be named
             to state another unit.
         keys: Name of a label in these places, where it differs, such as ``{"energy": "REF_energy"}`` or ``{"energy":
             "free_energy"}``.

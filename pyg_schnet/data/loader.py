@@ -243,10 +243,10 @@ def _as_is(batch: Batch) -> Batch:
 
 
 class StructureLoader(torch.utils.data.DataLoader):
-    """Torch's data loader, with batches from :func:`collate_indices` and transforms of whole batches.
+    """Torch's data loader, with batches from ``collate_indices`` and transforms of whole batches.
 
     Shuffling, generators, samplers, ``drop_last`` and worker processes are torch's. Data sets for which
-    :func:`collate_indices` has no fast way are collated as PyG does, and so give the same batches, slower.
+    ``collate_indices`` has no fast way are collated as PyG does, and so give the same batches, slower.
 
     Args:
         dataset: Data set to draw from. :attr:`structures` gives it back; ``loader.dataset`` is a thin wrapper.

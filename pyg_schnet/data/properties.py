@@ -139,7 +139,7 @@ def find_property(dataset: Any, name: str | Property) -> Property:
     """The target ``name`` of a data set.
 
     Args:
-        dataset: Data set, see :func:`properties_of`.
+        dataset: Data set, see ``properties_of``.
         name: Name of the target; a :class:`Property` says itself where it is, for data sets whose targets have no
             names, such as any of PyTorch Geometric's and lists of ``Data``.
 
@@ -163,7 +163,7 @@ def target_values(data: Data, target: Property) -> Tensor:
 
     Args:
         data: A ``Data`` or ``Batch``.
-        target: Which target, from :func:`properties_of`.
+        target: Which target, from ``properties_of``.
 
     Returns:
         Shape ``[B]`` or ``[B, ...]`` for a structure target, ``[N]`` or ``[N, ...]`` for an atom target.

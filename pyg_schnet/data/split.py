@@ -34,7 +34,7 @@ class Split:
         val: Indices of the validation structures.
         test: Indices of the test structures.
         n_structures: Size of the data set that the indices count in.
-        fingerprint: :func:`fingerprint` of that data set, where it is known.
+        fingerprint: ``fingerprint`` of that data set, where it is known.
 
     Raises:
         ValueError: If an index is negative, too large, or appears twice in the three together.
@@ -194,7 +194,7 @@ def random_split_indices(
 
 
 def random_split(dataset: Any, num_train: int, num_val: int, num_test: int | None = None, seed: int = 0) -> Split:
-    """:func:`random_split_indices` for a data set, with its fingerprint."""
+    """``random_split_indices`` for a data set, with its fingerprint."""
     split = random_split_indices(len(dataset), num_train, num_val, num_test, seed)
     return Split(split.train, split.val, split.test, split.n_structures, fingerprint(dataset))
 

@@ -21,7 +21,8 @@ from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.neighbors import VerletList
-from pyg_schnet.nn import MAX_Z, DipoleReadout
+from pyg_schnet.nn import DipoleReadout
+from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.ops.checks import refuse_prediction
 from pyg_schnet.potential import Potential, Source, predicts_energy, source_of
 from pyg_schnet.units import dimension, factor

@@ -14,7 +14,7 @@ def pop_atomref(model: nn.Module) -> Tensor | None:
     """Remove element references and shift from a model of this package, so that it returns the difference from them.
 
     Total energies in float32 are rounded, by 0.5 meV at 6,000 eV. For higher precision (potentials, ``predict``, test
-    errors), they are removed, and :func:`pyg_schnet.nn.sum_references` is added to the output in float64.
+    errors), they are removed, and ``sum_references`` is added to the output in float64.
 
     Args:
         model: Model; changed in place.

@@ -11,7 +11,8 @@ from pyg_schnet.engine.cache import Facts
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
-from pyg_schnet.nn import MAX_Z, Readout
+from pyg_schnet.nn import Readout
+from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.ops.checks import MOST_ROWS, check_batch_size, positive_length
 from pyg_schnet.ops.dispatch import Backend, is_cast
@@ -267,7 +268,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
 
         Args:
             z: Atomic numbers, shape ``[N]``.
-            edges: Edges of the batch, see :func:`pyg_schnet.models.prepare_edges`.
+            edges: Edges of the batch, see ``prepare_edges``.
 
         Returns:
             Features, shape ``[N, hidden_channels]``.

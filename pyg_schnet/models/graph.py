@@ -11,8 +11,8 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from pyg_schnet.neighbors import radius_graph
-from pyg_schnet.nn import MAX_Z
 from pyg_schnet.nn._inputs import as_edge_index
+from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.ops import close_pairs_once, edge_lengths
 from pyg_schnet.ops.checks import check_batch_size, check_edge_shift, check_index, described
 from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for
@@ -164,7 +164,7 @@ def find_edges(
     batch_size: int,
     backend: Backend = "auto",
 ) -> tuple[Graph | None, Callable[[], Graph]]:
-    """Edges of a batch without lengths; arguments and errors as for :func:`prepare_edges`.
+    """Edges of a batch without lengths; arguments and errors as for ``prepare_edges``.
 
     Returns:
         A half list, or ``None`` if kernels do not use one or an edge has no opposite one; and a function that returns

@@ -18,7 +18,8 @@ from pyg_schnet.models.parts import (
     make_window,
     refuse_pyg_arguments,
 )
-from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteraction, num_gaussians_for_spacing
+from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteraction
+from pyg_schnet.nn.basis import num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, Filters
 from pyg_schnet.nn.spline import check_num_grid_points
 from pyg_schnet.ops.checks import as_real, check_parameters

@@ -28,7 +28,7 @@ def aggregate_messages(
         conv: The convolution.
         messages: Shape ``[E, F]``.
         index: Target of each message, shape ``[E]``.
-        ptr: See :func:`sum_to_targets`.
+        ptr: See ``sum_to_targets``.
         num_targets: Number of targets N.
     """
     summing = conv.aggr_module

@@ -77,7 +77,7 @@ def fit_atom_references(counts: Tensor, target: Tensor) -> Tensor:
     determine the values (such as structures of one composition only), the smallest ones are taken.
 
     Args:
-        counts: :func:`element_counts` of the training structures, shape ``[B, MAX_Z + 1]``.
+        counts: ``element_counts`` of the training structures, shape ``[B, MAX_Z + 1]``.
         target: Property, shape ``[B]`` or ``[B, out_channels]``, any unit.
 
     Returns:

@@ -234,7 +234,7 @@ class CFConv(MessagePassing):
             edge_index: ``(j, i)``, shape ``[2, E]``.
             edge_dist: Distances in Å, shape ``[E]``.
             edge_ptr: Begin and end of each target's edges, shape ``[N_dst + 1]``, where they are sorted by target;
-                makes the sum a segment reduction, see :func:`pyg_schnet.nn.sum_to_targets`.
+                makes the sum a segment reduction, see ``sum_to_targets``.
             size: ``(N_src, N_dst)``; needed only for ``x = (x_src, None)``.
 
         Returns:

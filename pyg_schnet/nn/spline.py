@@ -163,7 +163,7 @@ class SplineFilter(nn.Module):
 
     Args:
         network: Filter network, whose basis has a ``resolution`` unless ``num_grid_points`` is given.
-        num_grid_points: Number G of grid points of both grids; ``None`` takes those of :func:`num_grid_points_for`.
+        num_grid_points: Number G of grid points of both grids; ``None`` takes those of ``num_grid_points_for``.
         tolerance: Target error of forces in evaluation mode, relative to the largest one; in training mode it is at
             least 3e-4.
 

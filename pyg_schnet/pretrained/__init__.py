@@ -1,7 +1,7 @@
 """Trained models that come with the package, one file each, with a card that says on what and how well.
 
 ``pyg_schnet.load("qm9-u0")``, ``SchNet.from_pretrained("qm9-u0")``, ``SchNetCalculator("rmd17-aspirin")`` and
-``--model qm9-u0`` on the command line take their names; :func:`pyg_schnet.models.read_header` shows the card alone.
+``--model qm9-u0`` on the command line take their names; ``read_header`` shows the card alone.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.train.relaxed import RelaxedTask
-from pyg_schnet.train.report import Errors, format_errors, report_units
-from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
+from pyg_schnet.train.report import Errors, format_errors
 from pyg_schnet.train.task import PropertyTask
 
 __all__ = [
@@ -18,8 +17,5 @@ __all__ = [
     "PropertyTask",
     "RelaxedTask",
     "StructureDataModule",
-    "cosine_factor",
     "format_errors",
-    "report_units",
-    "warm_restart_factor",
 ]

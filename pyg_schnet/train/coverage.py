@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from pyg_schnet.data import Property, target_mask
 from pyg_schnet.data.check import edges_within
 from pyg_schnet.models.domain import MAX_COMPOSITIONS, REACH, SYSTEMS, Coverage, Domain, Gradients, formula
-from pyg_schnet.nn import MAX_Z, element_counts
+from pyg_schnet.nn.atomref import MAX_Z, element_counts
 
 
 def domain_of(

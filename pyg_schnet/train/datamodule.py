@@ -15,21 +15,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
-from pyg_schnet.data import (
-    Property,
-    Split,
-    StructureLoader,
-    collate_indices,
-    find_property,
-    fingerprint,
-    random_split,
-    target_mask,
-)
+from pyg_schnet.data import Property, Split, StructureLoader, find_property, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
+from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.data.split import fingerprint
 from pyg_schnet.models.domain import Domain
-from pyg_schnet.nn import element_counts
+from pyg_schnet.nn.atomref import element_counts
 from pyg_schnet.train.batches import EpochShuffle, ResumedBatches, TrainingLoader
 from pyg_schnet.train.checks import absent_sentence, check_labels
 from pyg_schnet.train.coverage import domain_of

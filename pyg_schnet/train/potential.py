@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import Property, find_property, properties_of, target_mask, target_values
+from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.data.properties import properties_of
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
 from pyg_schnet.train.task import Pair

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from pyg_schnet.data import Property, Split, collate_indices, target_mask
+from pyg_schnet.data import Property, Split, target_mask
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.train.evaluation import _check_target, _run_of
 from pyg_schnet.train.potential import PotentialTask

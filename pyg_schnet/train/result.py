@@ -9,7 +9,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from pyg_schnet.data import collate_indices
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint

@@ -9,15 +9,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet.data import (
-    Property,
-    StructureLoader,
-    collate_indices,
-    find_property,
-    properties_of,
-    target_values,
-)
+from pyg_schnet.data import Property, StructureLoader, find_property, target_values
 from pyg_schnet.data.atoms import atoms_of
+from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.data.properties import properties_of
 from pyg_schnet.train.datamodule import StructureDataModule
 
 _OF_ALL = (SequentialSampler, RandomSampler, DistributedSampler)  # that take every structure of a data set

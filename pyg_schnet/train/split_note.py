@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pyg_schnet.data import Split, random_split_indices
+from pyg_schnet.data import Split
+from pyg_schnet.data.split import random_split_indices
 from pyg_schnet.train.files import RUN
 
 _PARTS = ("train", "val", "test")

@@ -12,9 +12,11 @@ import torch
 from ase.data import chemical_symbols
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import Property, collate_indices, target_mask, target_values
+from pyg_schnet.data import Property, target_mask, target_values
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
-from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout, element_counts
+from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
+from pyg_schnet.nn.atomref import element_counts
 
 _PIECE = 10_000  # structures read at a time
 

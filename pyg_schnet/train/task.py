@@ -15,7 +15,7 @@ from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
-from pyg_schnet.nn import MAX_Z, sum_references
+from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.finite import FiniteModule

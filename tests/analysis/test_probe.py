@@ -6,8 +6,8 @@ from ase.build import molecule
 
 from pyg_schnet import DTNN, SchNet
 from pyg_schnet.analysis import Surface, atom_contributions, molecular_surface, probe_potential
-from pyg_schnet.models import prepare_edges
-from pyg_schnet.neighbors import brute_radius_graph
+from pyg_schnet.models.graph import prepare_edges
+from pyg_schnet.neighbors.brute import brute_radius_graph
 from pyg_schnet.nn import MeanReadout, SumReadout
 
 F64 = torch.float64

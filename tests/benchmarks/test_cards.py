@@ -13,7 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import AtomsDataset
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.train import StructureDataModule
 

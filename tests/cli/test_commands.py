@@ -8,7 +8,7 @@ import torch
 from pyg_schnet import SchNet
 from pyg_schnet.cli import main
 from pyg_schnet.data import Split
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain
 
 from ..train.conftest import SAMPLE

@@ -10,7 +10,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import AtomsDataset, collate_indices, target_mask, to_atoms
+from pyg_schnet.data import AtomsDataset, target_mask, to_atoms
+from pyg_schnet.data.loader import collate_indices
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

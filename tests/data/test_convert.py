@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet.data import Property, stored_unit, to_atoms, to_data
+from pyg_schnet.data import Property, to_atoms, to_data
+from pyg_schnet.data.labels import stored_unit
 
 
 @st.composite

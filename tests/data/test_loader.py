@@ -9,8 +9,9 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
 from pyg_schnet import SchNet
-from pyg_schnet.data import NeighborList, StructureLoader, collate_indices, to_data
+from pyg_schnet.data import NeighborList, StructureLoader, to_data
 from pyg_schnet.data import loader as loader_module
+from pyg_schnet.data.loader import collate_indices
 
 
 def assert_same(ours, theirs):

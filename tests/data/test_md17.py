@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_schnet.data import MD17, StructureLoader, fingerprint
+from pyg_schnet.data import MD17, StructureLoader
+from pyg_schnet.data.split import fingerprint
 
 KCAL = 4184.0 / (6.02214076e23 * 1.602176634e-19)  # eV, by the SI
 Z = np.array([8, 1, 1], dtype=np.uint8)

@@ -4,17 +4,10 @@ from torch.utils.data import ConcatDataset, Subset
 from torch_geometric.data import Batch, Data
 from torch_geometric.datasets import MD17, QM9
 
-from pyg_schnet.data import (
-    Property,
-    StructureDataset,
-    StructureLoader,
-    collate_indices,
-    find_property,
-    fingerprint,
-    properties_of,
-    target_mask,
-    target_values,
-)
+from pyg_schnet.data import Property, StructureDataset, StructureLoader, find_property, target_mask, target_values
+from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.data.properties import properties_of
+from pyg_schnet.data.split import fingerprint
 from pyg_schnet.units import dimension
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch_geometric.datasets.qm9 import atomrefs
 
-from pyg_schnet.data import QM9, collate_indices
+from pyg_schnet.data import QM9
+from pyg_schnet.data.loader import collate_indices
 
 HARTREE = 27.211386245988  # eV, CODATA 2018
 KCAL = 4184.0 / (6.02214076e23 * 1.602176634e-19)  # eV, by the SI

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Subset
 
-from pyg_schnet.data import QM9, Split, fingerprint, random_split, random_split_indices
+from pyg_schnet.data import QM9, Split, random_split
+from pyg_schnet.data.split import fingerprint, random_split_indices
 
 
 def test_the_order_is_the_same_everywhere():

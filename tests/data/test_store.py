@@ -5,16 +5,10 @@ import torch
 from ase.build import bulk, molecule
 from torch_geometric.data import Data
 
-from pyg_schnet.data import (
-    AtomsDataset,
-    NeighborList,
-    StructureLoader,
-    StructureStore,
-    collate_indices,
-    fingerprint,
-    properties_of,
-    random_split,
-)
+from pyg_schnet.data import AtomsDataset, NeighborList, StructureLoader, StructureStore, random_split
+from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.data.properties import properties_of
+from pyg_schnet.data.split import fingerprint
 
 
 def assert_same(a, b):

@@ -7,7 +7,8 @@ from ase import Atoms
 from ase.build import bcc100, bulk, fcc100, fcc111, molecule
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import AtomsDataset, StructureLoader, StructureStore, fingerprint, to_atoms, to_data
+from pyg_schnet.data import AtomsDataset, StructureLoader, StructureStore, to_atoms, to_data
+from pyg_schnet.data.split import fingerprint
 
 
 def moved(atoms, vector):

@@ -5,7 +5,8 @@ from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import AtomsDataset, NeighborList, StructureLoader, collate_indices, to_atoms, to_data
+from pyg_schnet.data import AtomsDataset, NeighborList, StructureLoader, to_atoms, to_data
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.geometry import edge_distances
 
 

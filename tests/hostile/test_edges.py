@@ -9,8 +9,8 @@ from pyg_schnet import DTNN, SchNet, ops, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine import freeze
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import prepare_edges
 from pyg_schnet.models.convert import like_pyg
+from pyg_schnet.models.graph import prepare_edges
 from pyg_schnet.nn import (
     CFConv,
     CosineCutoff,
@@ -21,9 +21,9 @@ from pyg_schnet.nn import (
     MeanReadout,
     SchNetInteraction,
     SumReadout,
-    element_counts,
-    sum_to_targets,
 )
+from pyg_schnet.nn.aggregation import sum_to_targets
+from pyg_schnet.nn.atomref import element_counts
 from pyg_schnet.ops.filter_table import GridSamples
 from pyg_schnet.ops.radius import Ranges
 from pyg_schnet.potential import Potential

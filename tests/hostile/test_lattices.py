@@ -11,7 +11,8 @@ from ase import Atoms
 from pyg_schnet import SchNet
 from pyg_schnet.data import to_data
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.neighbors import VerletList, brute_radius_graph, edge_tuples, radius_graph
+from pyg_schnet.neighbors import VerletList, radius_graph
+from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples
 
 NAN, INF = math.nan, math.inf
 PBC = torch.tensor([True, True, True])

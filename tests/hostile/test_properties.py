@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pyg_schnet import SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.neighbors import brute_radius_graph, edge_tuples
-from pyg_schnet.nn import CFConv, CosineCutoff, FilterNetwork, sum_to_targets
+from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples
+from pyg_schnet.nn import CFConv, CosineCutoff, FilterNetwork
+from pyg_schnet.nn.aggregation import sum_to_targets
 
 F64 = torch.float64
 some = settings(max_examples=40, deadline=None, derandomize=True, database=None)

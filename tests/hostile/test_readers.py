@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from pyg_schnet import load
 from pyg_schnet.data import MD17, QM9, AtomsDataset, MaterialsDataset, MLearn, Split, StructureStore
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.reading import check_file, described, read_arrays, read_text
 
 from ..train.conftest import SAMPLE

@@ -24,10 +24,10 @@ from pyg_schnet.nn import (
     SchNetInteraction,
     SplineFilter,
     SumReadout,
-    dense,
-    num_gaussians_for_spacing,
-    num_grid_points_for,
 )
+from pyg_schnet.nn.basis import num_gaussians_for_spacing
+from pyg_schnet.nn.dense import dense
+from pyg_schnet.nn.spline import num_grid_points_for
 
 NO_SIZES = {
     "0": 0,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pyg_schnet import load
 from pyg_schnet.data import MD17, QM9, AtomsDataset, MaterialsDataset, Split, StructureStore
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.train.configuration import check_run, read_configuration
 from pyg_schnet.train.split_note import note_split, split_of
 

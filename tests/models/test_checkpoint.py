@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import pyg_schnet
 from pyg_schnet import DTNN, SchNet, load
-from pyg_schnet.models import AtomisticModel, CheckpointMixin, read_header
-from pyg_schnet.models.checkpoint import FORMAT
+from pyg_schnet.models import AtomisticModel, CheckpointMixin
+from pyg_schnet.models.checkpoint import FORMAT, read_header
 from pyg_schnet.nn import (
     DipoleReadout,
     ElectronicSpatialExtentReadout,

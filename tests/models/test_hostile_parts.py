@@ -15,8 +15,8 @@ from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.models import prepare_edges
 from pyg_schnet.models.convert import like_pyg
+from pyg_schnet.models.graph import prepare_edges
 from pyg_schnet.nn import CFConv, FilterNetwork, Readout, SumReadout
 
 Z = torch.tensor([8, 1, 1, 6])

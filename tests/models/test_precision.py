@@ -10,7 +10,8 @@ from pyg_schnet import DTNN, SchNet, radius_graph
 from pyg_schnet.data import Property, to_data
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.nn import DipoleReadout, MeanReadout, SumReadout, sum_to_targets
+from pyg_schnet.nn import DipoleReadout, MeanReadout, SumReadout
+from pyg_schnet.nn.aggregation import sum_to_targets
 from pyg_schnet.ops import spline_conv, spline_graph
 from pyg_schnet.train.task import PropertyTask
 

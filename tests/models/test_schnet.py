@@ -239,7 +239,7 @@ def test_padding_acts_on_nothing(options, molecules):
 
 
 def test_represent_gives_features(molecules):
-    from pyg_schnet.models import prepare_edges
+    from pyg_schnet.models.graph import prepare_edges
 
     model = make(cutoff=CUTOFF)
     x = model.represent(molecules["z"], prepare_edges(**molecules, cutoff=CUTOFF, batch_size=3))

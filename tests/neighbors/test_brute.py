@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from pyg_schnet.neighbors import brute_radius_graph, edge_tuples
+from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples
 
 from .structures import ase_edges, random_crystal
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_schnet.neighbors import brute_radius_graph, edge_tuples, radius_graph
+from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples
 
 from .structures import random_molecules
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_schnet.neighbors import edge_tuples, radius, radius_graph, search
+from pyg_schnet.neighbors import radius, radius_graph, search
+from pyg_schnet.neighbors.brute import edge_tuples
 from pyg_schnet.ops import close_pairs_once
 from pyg_schnet.ops import radius as ops_radius
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.neighbors import brute_radius_graph, criterion, edge_tuples, periodic_radius_graph, radius_graph, search
+from pyg_schnet.neighbors import criterion, periodic_radius_graph, radius_graph, search
+from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples
 
 from .structures import ase_edges, collate, random_crystal
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from pyg_schnet.geometry import edge_distances
-from pyg_schnet.neighbors import brute_radius_graph, edge_tuples, radius, radius_graph, search
+from pyg_schnet.neighbors import radius, radius_graph, search
+from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples
 from pyg_schnet.ops import close_pairs_once
 from pyg_schnet.ops import radius as ops_radius
 

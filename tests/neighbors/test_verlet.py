@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_schnet.neighbors import VerletList, edge_tuples, radius_graph
+from pyg_schnet.neighbors import VerletList, radius_graph
+from pyg_schnet.neighbors.brute import edge_tuples
 
 from .structures import Crystal, ase_edges, collate, random_crystal
 

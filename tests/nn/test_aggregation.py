@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.index import index2ptr
 
-from pyg_schnet.nn import sum_to_targets
+from pyg_schnet.nn.aggregation import sum_to_targets
 
 F64 = torch.float64
 INDEX = torch.tensor([0, 0, 0, 2, 2, 5, 5, 5, 5])  # sorted; targets 1, 3, 4 and 6 have no messages

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_schnet.nn import MAX_Z, element_counts, fit_atom_references, sum_references
+from pyg_schnet.nn import fit_atom_references
+from pyg_schnet.nn.atomref import MAX_Z, element_counts, sum_references
 
 F64 = torch.float64
 TRUE = {1: -13.6, 6: -1029.9, 7: -1485.3, 8: -2042.6, 9: -2713.5}

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch_geometric.nn.models.schnet import GaussianSmearing
 
-from pyg_schnet.nn import GaussianBasis, gaussian_basis, num_gaussians_for_spacing
+from pyg_schnet.nn import GaussianBasis, gaussian_basis
+from pyg_schnet.nn.basis import num_gaussians_for_spacing
 
 F64 = torch.float64
 

@@ -7,16 +7,8 @@ from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 from torch_geometric.index import index2ptr
 from torch_geometric.nn import MessagePassing
 
-from pyg_schnet.nn import (
-    CFConv,
-    CosineCutoff,
-    DTNNConv,
-    FilterNetwork,
-    GaussianBasis,
-    HardCutoff,
-    exclude_self_loops,
-    neighbor_counts,
-)
+from pyg_schnet.nn import CFConv, CosineCutoff, DTNNConv, FilterNetwork, GaussianBasis, HardCutoff
+from pyg_schnet.nn.conv import exclude_self_loops, neighbor_counts
 
 F64 = torch.float64
 CUTOFF = 5.0

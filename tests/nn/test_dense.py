@@ -3,7 +3,8 @@ import math
 import numpy as np
 import torch
 
-from pyg_schnet.nn import AtomNetwork, DTNNConv, FilterNetwork, SchNetInteraction, dense
+from pyg_schnet.nn import AtomNetwork, DTNNConv, FilterNetwork, SchNetInteraction
+from pyg_schnet.nn.dense import dense
 
 
 def test_affine():

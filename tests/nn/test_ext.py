@@ -6,7 +6,8 @@ import torch_geometric.typing
 from torch_geometric.index import index2ptr
 
 from pyg_schnet import SchNet
-from pyg_schnet.nn import CFConv, FilterNetwork, sum_to_targets
+from pyg_schnet.nn import CFConv, FilterNetwork
+from pyg_schnet.nn.aggregation import sum_to_targets
 
 pytestmark = pytest.mark.skipif(
     not torch_geometric.typing.WITH_TORCH_SCATTER, reason="needs torch-scatter: pip install pyg_schnet[ext]"

@@ -4,7 +4,6 @@ import torch
 from ase.data import atomic_masses
 
 from pyg_schnet.nn import (
-    MAX_Z,
     AtomNetwork,
     DipoleReadout,
     ElectronicSpatialExtentReadout,
@@ -13,6 +12,7 @@ from pyg_schnet.nn import (
     Readout,
     SumReadout,
 )
+from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.testing import random_rotation
 from pyg_schnet.units import factor
 

@@ -7,15 +7,8 @@ import torch
 from torch.func import functional_call
 from torch_geometric.nn import MessagePassing
 
-from pyg_schnet.nn import (
-    CFConv,
-    CosineCutoff,
-    FilterNetwork,
-    GaussianBasis,
-    HardCutoff,
-    SplineFilter,
-    num_grid_points_for,
-)
+from pyg_schnet.nn import CFConv, CosineCutoff, FilterNetwork, GaussianBasis, HardCutoff, SplineFilter
+from pyg_schnet.nn.spline import num_grid_points_for
 
 from .splines import BASES, CUTOFF, F64, make_conv, make_network
 

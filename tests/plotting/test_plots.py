@@ -15,6 +15,7 @@ from matplotlib import pyplot
 from matplotlib.colors import to_hex
 
 from pyg_schnet import SchNet, analysis, plotting
+from pyg_schnet.plotting.style import COLORS, DIVERGING, SEQUENTIAL
 
 
 def schnet(seed=0):
@@ -105,7 +106,7 @@ def test_normal_modes_are_sticks_with_imaginary_ones_marked():
     assert 0 < result.imaginary.sum() < 3  # unrelaxed
     ax = plotting.plot_normal_modes(result)
     real = ~result.imaginary & ~result.rigid
-    expected = {plotting.COLORS["blue"]: real, plotting.COLORS["vermillion"]: result.imaginary}
+    expected = {COLORS["blue"]: real, COLORS["vermillion"]: result.imaginary}
     found = segments(ax)
     assert set(found) == set(expected)
     for color, mask in expected.items():
@@ -121,7 +122,7 @@ def test_real_modes_need_no_legend():
     )
     ax = plotting.plot_normal_modes(result)
     assert ax.get_legend() is None
-    assert list(segments(ax)) == [plotting.COLORS["blue"]]
+    assert list(segments(ax)) == [COLORS["blue"]]
 
 
 @pytest.mark.parametrize(
@@ -226,15 +227,15 @@ def test_one_activation_is_named_above():
 
 
 def test_colours_are_told_apart_and_known_to_matplotlib():
-    assert len(set(plotting.COLORS.values())) == len(plotting.COLORS) == 7
-    for name in (plotting.SEQUENTIAL, plotting.DIVERGING):
+    assert len(set(COLORS.values())) == len(COLORS) == 7
+    for name in (SEQUENTIAL, DIVERGING):
         assert name in matplotlib.colormaps
 
 
 def test_style_ends_with_its_block_also_after_an_error():
     before = dict(matplotlib.rcParams)
     with plotting.style():
-        assert matplotlib.rcParams["image.cmap"] == plotting.SEQUENTIAL
+        assert matplotlib.rcParams["image.cmap"] == SEQUENTIAL
     assert dict(matplotlib.rcParams) == before
     with contextlib.suppress(RuntimeError), plotting.style():
         raise RuntimeError

@@ -6,7 +6,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from lightning.pytorch import Trainer
 
 from pyg_schnet import SchNet
-from pyg_schnet.data import AtomsDataset, Property, collate_indices
+from pyg_schnet.data import AtomsDataset, Property
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.train import PotentialTask, PropertyTask, StructureDataModule
 

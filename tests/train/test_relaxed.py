@@ -3,7 +3,8 @@ import torch
 from ase.build import bulk, molecule
 
 from pyg_schnet import SchNet
-from pyg_schnet.data import AtomsDataset, collate_indices
+from pyg_schnet.data import AtomsDataset
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.train import PropertyTask, RelaxedTask, StructureDataModule
 
 

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from pyg_schnet.cli import main
 from pyg_schnet.cli import train as command
-from pyg_schnet.models import load, read_header
+from pyg_schnet.models import load
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.train import LastCheckpoint
 from pyg_schnet.train.last_checkpoint import read_checkpoint
 from pyg_schnet.train.lock import LOCK_FILE, locked

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet.cli import main
 from pyg_schnet.data import AtomsDataset, Split
-from pyg_schnet.models import read_header
+from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.train.split_note import split_of
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,8 @@ from lightning.pytorch import Callback, Trainer
 
 from pyg_schnet import SchNet
 from pyg_schnet.data import AtomsDataset
-from pyg_schnet.train import PropertyTask, StructureDataModule, cosine_factor, warm_restart_factor
+from pyg_schnet.train import PropertyTask, StructureDataModule
+from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 
 
 def test_cosine_rises_then_falls_to_zero():

@@ -8,7 +8,8 @@ from ase.build import molecule
 
 from pyg_schnet import SchNet
 from pyg_schnet.cli import main
-from pyg_schnet.data import AtomsDataset, collate_indices
+from pyg_schnet.data import AtomsDataset
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.nn import DipoleReadout
 from pyg_schnet.train import PropertyTask, StructureDataModule
 from pyg_schnet.train.references import fit_statistics

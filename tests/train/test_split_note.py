@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from pyg_schnet.data import Split, random_split_indices
+from pyg_schnet.data import Split
+from pyg_schnet.data.split import random_split_indices
 from pyg_schnet.train.split_note import check_untrained, note_split, split_of, together
 
 

@@ -6,7 +6,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import InteractionGraph, SchNet
-from pyg_schnet.data import collate_indices
+from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.train import PropertyTask, StructureDataModule
 from pyg_schnet.train.references import pooling_of

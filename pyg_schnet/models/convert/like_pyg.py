@@ -29,7 +29,8 @@ from pyg_schnet.models.graph import Edges, check_atoms, count_structures, prepar
 from pyg_schnet.models.parts import check_sizes
 from pyg_schnet.models.schnet import SchNet as OurSchNet
 from pyg_schnet.neighbors import InteractionGraph
-from pyg_schnet.nn import MAX_Z, exclude_self_loops
+from pyg_schnet.nn.atomref import MAX_Z
+from pyg_schnet.nn.conv import exclude_self_loops
 from pyg_schnet.nn.readout import as_references
 from pyg_schnet.ops.checks import check_batch_size, check_parameters, positive_length, real_number
 from pyg_schnet.ops.dispatch import is_at_hand, is_cast

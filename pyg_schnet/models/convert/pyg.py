@@ -13,7 +13,8 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 from pyg_schnet.models.schnet import SchNet
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.neighbors import InteractionGraph
-from pyg_schnet.nn import MAX_Z, CosineCutoff, DipoleReadout, MeanReadout, Readout, SumReadout
+from pyg_schnet.nn import CosineCutoff, DipoleReadout, MeanReadout, Readout, SumReadout
+from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.ops.checks import check_finite
 
 _BLOCK = {  # ours -> PyG's, within one interaction block
