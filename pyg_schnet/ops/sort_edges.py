@@ -79,5 +79,5 @@ def check_keys(key: Tensor, size: int, what: str = "edges name atoms") -> None:
     """Raise an IndexError unless keys lie between 0 and ``size - 1``; checked on CPUs only."""
     if is_at_hand(key) and key.numel() > 0:
         low, high = torch.aminmax(key)
-        if low < 0 or high >= size:
+        if is_at_hand(low) and (low < 0 or high >= size):  # not where shapes alone are found
             raise IndexError(f"{what} {int(low)} to {int(high)}, but there are {size}")

@@ -318,7 +318,7 @@ OPERATORS: dict[str, Operator] = {
             "one cell": lengths(n_cells=1, with_batch=False),
             "two cells": lengths(n_cells=2),
             "two cells with loops": lengths(n_cells=2, loops=True, n_edges=30, shift_dtype=torch.int64),
-            "shifts of other types": lengths(n_cells=2, shift_dtype=F64),
+            "shifts of other types": lengths(n_cells=2, shift_dtype=torch.int16),
             "one edge": lengths(n_edges=1),
             "no edges": lengths(n_edges=0),
             "no edges in a cell": lengths(n_edges=0, n_cells=1),

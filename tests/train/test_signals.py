@@ -14,6 +14,16 @@ from .small_runs import fit
 quiet = pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*", "ignore:.*many workers.*")
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """Background jobs and nohup ignore some signals, and so would the tests."""
+    before = {name: signal.signal(getattr(signal, name), signal.SIG_DFL) for name in NAMES if name != "SIGINT"}
+    before["SIGINT"] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
 def send(name):
     os.kill(os.getpid(), getattr(signal, name))
 
