@@ -48,7 +48,7 @@ def interactions(
     keep_for_weights: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Atom features after all interaction blocks, see :func:`pyg_schnet.ops.interactions.interactions`.
+    """Atom features after all interaction blocks, see ``pyg_schnet.ops.interactions.interactions``.
 
     Args:
         z: Row of the embedding for each atom, shape ``[N]``.
@@ -56,9 +56,9 @@ def interactions(
         table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
         basis: Spline basis of each edge, shape ``[P, 4]``.
         half_list: One edge for both directions, sorted by target, with the interval of each.
-        weights: The five :class:`~pyg_schnet.ops.interactions.BlockWeights` of the first block, then those of the next.
+        weights: The five ``pyg_schnet.ops.interactions.BlockWeights`` of the first block, then those of the next.
         n_neighbors: Divisor of the convolution at each atom, shape ``[N]``; ``None`` for plain sums.
-        packed: Result of :func:`~pyg_schnet.ops.interactions.pack_interactions` for the same weights.
+        packed: Result of ``pyg_schnet.ops.interactions.pack_interactions`` for the same weights.
         keep_for_weights: Whether to keep intermediate results for gradients with respect to weights.
         backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
 
@@ -105,7 +105,7 @@ def potential(
     strain: bool = False,
     backend: Backend = "auto",
 ) -> EnergyGradients | None:
-    """Energies of small structures and their gradients, see :func:`pyg_schnet.ops.potential.potential`.
+    """Energies of small structures and their gradients, see ``pyg_schnet.ops.potential.potential``.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
@@ -158,7 +158,7 @@ def filter_table(
     known: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Spline tables of T networks, see :func:`pyg_schnet.ops.filter_table.filter_table`.
+    """Spline tables of T networks, see ``pyg_schnet.ops.filter_table.filter_table``.
 
     Args:
         samples: Inputs of the networks.
@@ -205,7 +205,7 @@ def close_pairs(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Candidates that are closer than the cutoff, see :func:`pyg_schnet.ops.radius.close_pairs`.
+    """Candidates that are closer than the cutoff, see ``pyg_schnet.ops.radius.close_pairs``.
 
     Args:
         points: Points in Å, shape ``[M, 3]``.

@@ -27,7 +27,7 @@ class LastCheckpoint(Checkpoint):
     come out the same to the last bit. (The cosine schedule does not depend on the clock where epochs or steps end the
     run, but does where ``max_time`` does.)
 
-    All checkpoints of the trainer are then written by :class:`pyg_schnet.train.checkpoint_files.CheckpointFiles`,
+    All checkpoints of the trainer are then written by ``pyg_schnet.train.checkpoint_files``,
     unless the trainer has a plugin of its own for that.
 
     Args:
