@@ -25,7 +25,7 @@ def note_split(split: Split, seed: int) -> dict[str, Any]:
         seed: Seed of the run, which most splits are drawn with.
 
     Example:
-        >>> from pyg_schnet.data import random_split_indices
+        >>> from pyg_schnet.data.split import random_split_indices
         >>> note_split(random_split_indices(10, 5, 2, 3, seed=4), seed=4)
         {'n_structures': 10, 'sizes': [5, 2, 3], 'seed': 4}
     """
