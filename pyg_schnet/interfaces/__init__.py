@@ -1,6 +1,6 @@
 """Interfaces to simulation programs."""
 
-import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
+import pyg_schnet.ops._pyg  # PyTorch Geometric comes first, without its warnings
 from pyg_schnet.interfaces.ase import SchNetCalculator
 
 __all__ = ["SchNetCalculator"]

@@ -1,9 +1,10 @@
 """Models: SchNet and DTNN, from atomic numbers and positions to properties."""
 
 from pyg_schnet.models.base import AtomisticModel
-from pyg_schnet.models.checkpoint import CheckpointMixin, load
+from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
 from pyg_schnet.models.dtnn import DTNN
 from pyg_schnet.models.ensemble import join_ensemble
+from pyg_schnet.models.graph import Edges, MeasuredGraph, prepare_edges
 from pyg_schnet.models.schnet import SchNet
 
 __all__ = [

@@ -4,7 +4,7 @@ The public functions take ``backend``, see :func:`kernels_for`. The kernels of a
 ``pyg_schnet.backends``, which is imported when it is first used.
 """
 
-import pyg_schnet.ops._pyg  # noqa: F401 - PyTorch Geometric comes first, without its warnings
+import pyg_schnet.ops._pyg  # PyTorch Geometric comes first, without its warnings
 from pyg_schnet.ops.bspline import SPAN, bspline_basis, locate, spline_table
 from pyg_schnet.ops.checked import close_pairs, filter_table, interactions, potential
 from pyg_schnet.ops.dispatch import Backend, kernels_for

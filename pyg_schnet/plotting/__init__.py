@@ -10,7 +10,7 @@ from pyg_schnet.plotting.dimer import plot_dimer_scan
 from pyg_schnet.plotting.embedding import plot_embedding_map
 from pyg_schnet.plotting.filters import plot_radial_filters
 from pyg_schnet.plotting.spectrum import plot_infrared_spectrum, plot_power_spectrum
-from pyg_schnet.plotting.style import style
+from pyg_schnet.plotting.style import COLORS, DIVERGING, SEQUENTIAL, style
 from pyg_schnet.plotting.surfaces import plot_probe_potential, write_probe_html
 from pyg_schnet.plotting.vibration import plot_normal_modes
 

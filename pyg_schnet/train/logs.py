@@ -7,6 +7,7 @@ import errno
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -26,6 +27,7 @@ class TableWriter(ExperimentWriter):
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir=log_dir)
+        Path(self.metrics_file_path).touch()  # a run that ends in its first steps has a table as well
         self._columns: list[str] = []
 
     def save(self) -> None:
