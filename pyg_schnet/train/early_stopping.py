@@ -46,9 +46,10 @@ class EarlyStopping(callbacks.EarlyStopping):
         if not trainer.is_global_zero:
             return
         if self.wait_count >= self.patience:
+            wanted = f" of {trainer.max_epochs:,}" if (trainer.max_epochs or 0) > 0 else ""
             print(
-                f"Stopped early: {self.monitor} did not improve in {self.wait_count} validations; for more, --resume "
-                f"with --early_stopping.patience"
+                f"Stopped early: {self.monitor} did not improve in {self.wait_count} validations, in epoch "
+                f"{trainer.current_epoch + 1:,}{wanted}; for more, --resume with --early_stopping.patience"
             )
         elif self.stopping_reason_message:
             print(f"Stopped early: {self.stopping_reason_message.strip()}")
