@@ -42,7 +42,7 @@ def stop(command: str, error: BaseException, *, debug: bool) -> NoReturn:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, BrokenPipeError):  # as of `| head`: there is nobody to tell
+    if isinstance(error, BrokenPipeError):  # as of `| head`, which has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     ending = SystemExit(f"pyg-schnet{' ' * bool(command)}{command}: {explained(error)}")

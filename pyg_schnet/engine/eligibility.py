@@ -263,7 +263,7 @@ def _atoms(facts: Facts, request: Request) -> Iterator[str]:
 
 def _place(_: Facts, request: Request) -> Iterator[str]:
     if request.on_device:
-        yield "backend is 'triton', which computes the gradients by autograd"
+        yield "backend is 'triton', which leaves gradients to autograd"
 
 
 def _edges(_: Facts, request: Request) -> Iterator[str]:

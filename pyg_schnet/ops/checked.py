@@ -48,7 +48,9 @@ def interactions(
     keep_for_weights: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Atom features after all interaction blocks, see ``pyg_schnet.ops.interactions.interactions``.
+    """Atom features after all T interaction blocks, eq. (5) of Schütt et al. (2020).
+
+    Differentiable any number of times with respect to all floating point tensors.
 
     Args:
         z: Row of the embedding for each atom, shape ``[N]``.
@@ -105,7 +107,7 @@ def potential(
     strain: bool = False,
     backend: Backend = "auto",
 ) -> EnergyGradients | None:
-    """Energies of small structures and their gradients, see ``pyg_schnet.ops.potential.potential``.
+    """Energies of small structures and their gradients in one call, not differentiable.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
@@ -158,7 +160,7 @@ def filter_table(
     known: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Spline tables of T networks, see ``pyg_schnet.ops.filter_table.filter_table``.
+    """Spline tables of T networks, differentiable in the weights any number of times.
 
     Args:
         samples: Inputs of the networks.
@@ -205,7 +207,7 @@ def close_pairs(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Candidates that are closer than the cutoff, see ``pyg_schnet.ops.radius.close_pairs``.
+    """Candidates that are closer than the cutoff in Å.
 
     Args:
         points: Points in Å, shape ``[M, 3]``.

@@ -49,28 +49,7 @@ def filter_table(
     known: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Spline tables of T networks; differentiable in the weights any number of times.
-
-    Args:
-        samples: Inputs of the networks.
-        weights: Weights ``[K, num_gaussians]``, bias ``[K]``, weights ``[K, K]`` and bias ``[K]`` of the first network,
-            then those of the next one.
-        activate: Whether the networks end with a softplus.
-        known: The tables, where they are known and only their gradient is needed.
-        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
-
-    Returns:
-        Tables, shape ``[T, M - 4, K]``.
-
-    Raises:
-        ValueError: If ``backend="numba"`` and the kernels cannot be used.
-
-    Example:
-        >>> samples = GridSamples(torch.zeros(16, 5), torch.ones(16, 1), True)
-        >>> weights = torch.zeros(3, 5), torch.zeros(3), torch.zeros(3, 3), torch.zeros(3)
-        >>> filter_table(samples, weights, backend="reference").shape
-        torch.Size([1, 12, 3])
-    """
+    """Like :func:`pyg_schnet.ops.filter_table`, without checks, for samples and weights of a network."""
     refusal = other_types(*samples[:2], *weights)
     kernels = kernels_for(backend, *samples[:2], *weights, known, needs="filter_table", unless=refusal)
     if kernels is None or samples.expansion.requires_grad or samples.window.requires_grad:

@@ -63,34 +63,7 @@ def interactions(
     keep_for_weights: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Atom features after all T blocks; differentiable any number of times with respect to all floating point tensors.
-
-    Args:
-        z: Row of the embedding for each atom, shape ``[N]``; not checked.
-        embedding: Features of each element before the blocks, shape ``[Z, F]``.
-        table: Spline table of each block, shape ``[T, num_intervals + 3, K]``.
-        basis: Spline basis h of each edge, shape ``[P, 4]``.
-        half_list: One edge for both directions, sorted by target, with the interval of each.
-        weights: The five ``BlockWeights`` of the first block, then those of the next one.
-        n_neighbors: Divisor of the convolution at each atom, shape ``[N]``; ``None`` for plain sums.
-        packed: Result of ``pack_interactions`` for ``table``, ``weights`` and ``embedding``, if available.
-        keep_for_weights: Whether to keep intermediate results for gradients with respect to weights, as in training;
-            otherwise these need a second forward pass.
-        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
-
-    Returns:
-        Features, shape ``[N, F]``.
-
-    Raises:
-        ValueError: If ``backend="numba"`` and the kernels cannot be used.
-
-    Example:
-        >>> graph = SplineGraph(torch.tensor([0]), torch.tensor([1]), torch.tensor([0]), torch.tensor([0, 1, 1]))
-        >>> weights = BlockWeights(torch.ones(3, 2), torch.ones(2, 3), torch.zeros(2), torch.ones(2, 2), torch.zeros(2))
-        >>> z, basis = torch.tensor([0, 1]), torch.full((1, 4), 0.25)
-        >>> interactions(z, torch.ones(2, 2), torch.ones(1, 4, 3), basis, graph, weights, backend="reference").shape
-        torch.Size([2, 2])
-    """
+    """Like :func:`pyg_schnet.ops.interactions`, without checks, for edges that were checked or searched before."""
     tensors = z, embedding, table, basis, half_list.interval, half_list.source, half_list.target_ptr, n_neighbors
     others = weights if packed is None or torch.is_grad_enabled() else ()  # those that are packed were looked at
     refusal = other_types(embedding, table, basis, *others)

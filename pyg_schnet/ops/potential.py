@@ -102,27 +102,7 @@ def potential(
     strain: bool = False,
     backend: Backend = "auto",
 ) -> EnergyGradients | None:
-    """Energies and their gradients with respect to positions and strain.
-
-    Args:
-        pos: Positions in Å, shape ``[N, 3]``.
-        z: Atomic numbers, shape ``[N]``; 0 is padding, which adds nothing.
-        batch: Structure of each atom, shape ``[N]``.
-        batch_size: Number of structures B.
-        index: Half list ``(j, i)``: one edge for both directions, sorted by i, shape ``[2, P]``.
-        ptr: Begin and end of each target's edges, shape ``[N + 1]``.
-        edge_shift: Lattice images crossed by each edge, shape ``[P, 3]``; ``None`` for open boundaries.
-        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``; needed with ``edge_shift``.
-        weights: Parameters of the potential.
-        strain: Whether to compute the gradient with respect to strain.
-        backend: How it is computed, see :func:`pyg_schnet.ops.kernels_for`.
-
-    Returns:
-        Energies and gradients; ``None`` if an atomic number, structure or atom index is out of range.
-
-    Raises:
-        ValueError: If ``backend="numba"`` and the kernels cannot be used.
-    """
+    """Like :func:`pyg_schnet.ops.potential`, without checks; ``None`` where kernels meet an atom out of range."""
     kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
     if kernels is None:
         return compose(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, strain)

@@ -276,7 +276,7 @@ def test_plans():
     arguments, edges = batch_of(False, F32)
     plan = model.plan(*arguments, **edges, forces=True)
     assert (plan.program, plan.filters, plan.backend) == ("interactions", "spline", "triton")
-    assert "backend is 'triton', which computes the gradients by autograd" in plan.reasons
+    assert "backend is 'triton', which leaves gradients to autograd" in plan.reasons
     exact = SchNet(8, 6, 2, num_gaussians=10, cutoff=3.0, backend="triton", filters="exact").eval()
     plan = exact.plan(*arguments, **edges)
     assert (plan.program, plan.backend) == ("layers", "triton")
