@@ -37,6 +37,26 @@ def test_every_public_name_is_in_the_reference(module):
         assert value.__doc__ or not (inspect.isclass(value) or inspect.isroutine(value))
 
 
+LOOKING = ("analysis", "plotting", "testing")
+"""Packages of which a user takes one function at a time: each has one for a result, a picture or a property."""
+
+
+def test_public_names_can_be_learned():
+    """What is needed to build, train and run models is few names; other helpers can be imported, undocumented."""
+    names = {name for page in PACKAGES if page.split(".")[-1] not in LOOKING for name in _public(page)}
+    names |= {name for listed in re.findall(r":members: (.+)", REFERENCE) for name in listed.split(", ")}
+    assert 50 <= len(names) <= 75, sorted(names)
+
+
+def _public(package):
+    return importlib.import_module(package).__all__
+
+
+@pytest.mark.parametrize(("module", "listed"), re.findall(r"automodule:: (\S+)\n   :members: (.+)", REFERENCE))
+def test_listed_members_exist(module, listed):
+    assert all(hasattr(importlib.import_module(module), name) for name in listed.split(", "))
+
+
 def _order(name):
     """Constants, classes, functions."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name

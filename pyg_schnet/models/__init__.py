@@ -10,7 +10,6 @@ from pyg_schnet.models.schnet import SchNet
 __all__ = [
     "DTNN",
     "AtomisticModel",
-    "CheckpointMixin",
     "SchNet",
     "join_ensemble",
     "load",

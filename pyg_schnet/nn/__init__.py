@@ -15,7 +15,6 @@ from pyg_schnet.nn.readout import AtomNetwork, MaxReadout, MeanReadout, Readout,
 from pyg_schnet.nn.spline import SplineFilter, num_grid_points_for
 
 __all__ = [
-    "AtomNetwork",
     "CFConv",
     "CosineCutoff",
     "DTNNConv",
@@ -35,6 +34,5 @@ __all__ = [
     "cosine_cutoff",
     "fit_atom_references",
     "gaussian_basis",
-    "hard_cutoff",
     "shifted_softplus",
 ]
