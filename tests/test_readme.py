@@ -109,13 +109,18 @@ def test_ten_lines_are_ten():
     assert len(block.split("\n\n")[0].splitlines()) + len(block.split("\n\n")[1].splitlines()) == 10
 
 
-def test_snippets_run(tmp_path, monkeypatch):
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_snippets_run(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) >= 3
-    for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(snippet, "README.md", "exec"), {})
+
+
+def test_there_are_snippets():
+    assert len(SNIPPETS) >= 3
 
 
 def test_commands_of_the_command_line_exist():
