@@ -31,6 +31,7 @@ NEEDED = {
 EXTRAS = {
     "train": {"lightning": "2.6", "jsonargparse": "4.44", "rich": "13", "tensorboard": "2.17"},
     "qm9": {"qm9pack": "1.0.3"},
+    "gpu": {"triton": "3.6"},
     "plot": {"matplotlib": "3.8"},
     "analysis": {"matplotlib": "3.8", "scikit-image": "0.22", "plotly": "6"},
     "reference": {"tblite": "0.4"},
@@ -38,7 +39,7 @@ EXTRAS = {
 }
 """Packages of the extras."""
 
-_OPTIONAL = {"ext": "not needed", "reference": "only for making reference data"}
+_OPTIONAL = {"ext": "not needed", "gpu": "only for GPUs", "reference": "only for making reference data"}
 
 
 def system() -> dict[str, Any]:
@@ -167,7 +168,7 @@ def threads() -> dict[str, int]:
 
 
 def devices() -> list[dict[str, str]]:
-    """Devices of torch, and the backend by which operators are computed with ``backend="auto"`` on each."""
+    """Devices of torch, and the backend that ``backend="auto"`` chooses on each; why, if it has no kernels."""
     import torch
 
     found = [torch.device("cpu")]
@@ -175,7 +176,21 @@ def devices() -> list[dict[str, str]]:
     if accelerator is not None:
         kind = accelerator.type
         found += [torch.device(kind, k) for k in range(torch.accelerator.device_count())]
-    return [{"device": str(one), "name": _name_of(one), "backend": _backend_of(one)} for one in found]
+    return [_describe(one) for one in found]
+
+
+def _describe(device: Any) -> dict[str, str]:
+    from pyg_schnet.ops.dispatch import refusal_of
+
+    described = {"device": str(device), "name": _name_of(device)}
+    try:
+        described["backend"] = _backend_of(device)
+        reason = refusal_of(device) if described["backend"] == "reference" else None
+    except Exception as error:
+        if device.type == "cpu":
+            raise
+        described["backend"], reason = "reference", " ".join(str(error).split())  # a device that is full, or reserved
+    return described if reason is None else described | {"reason": reason}
 
 
 def _name_of(device: Any) -> str:
@@ -212,7 +227,9 @@ def kernels(devices: list[dict[str, str]]) -> list[dict[str, Any]]:
     """
     found = {}
     for one in devices:
-        if one["backend"] not in found and (module := _kernels_of(one["device"])) is not None:
+        if one["backend"] in found or one["backend"] == "reference":
+            continue
+        if (module := _kernels_of(one["device"])) is not None:
             folders = _folders_of(module)
             files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
             files = [path for path in files if path.suffix not in (".py", ".pyc")]
@@ -271,7 +288,11 @@ def problems_of_kernels(kernels: dict[str, Any]) -> list[str]:
     Args:
         kernels: One of :func:`kernels`.
     """
-    advice = "set NUMBA_CACHE_DIR to a folder that can" if kernels["backend"] == "numba" else "make it so that it can"
+    advice = (
+        "set NUMBA_CACHE_DIR to a folder that can"
+        if kernels["backend"] == "numba"
+        else "set TRITON_CACHE_DIR to one that can"
+    )
     if kernels["folder"] is None or not kernels["lasts"]:
         place = "no folder for compiled kernels can be written to"
     elif not kernels["writable"]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pyg_schnet.ops
 from pyg_schnet.cli import _installation, _speed, main
+from pyg_schnet.ops import dispatch
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,8 @@ def requirements(section):
     """Packages and lowest versions of a list in pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(rf"^{section} = \[(.*?)\]\n", text, re.MULTILINE | re.DOTALL)[1]
-    return {re.sub(r"\[.*", "", name): lowest for name, lowest in re.findall(r'"([\w\-\[\]]+)>=([\d.]+)"', found)}
+    packages = re.findall(r'"([\w\-\[\]]+)>=([\d.]+)(?:;[^"]*)?"', found)
+    return {re.sub(r"\[.*", "", name): lowest for name, lowest in packages}
 
 
 def test_packages_are_those_of_the_project():
@@ -179,6 +181,94 @@ def test_backends_are_those_of_the_registry(monkeypatch, tmp_path):
     module.cache_folder = lambda: None
     [found] = _installation.kernels(devices)
     assert "no folder for compiled kernels can be written to" in _installation.problems_of_kernels(found)[0]
+
+
+class Accelerator:
+    """A CUDA device that only says what it is."""
+
+    def __init__(self, monkeypatch, backend):
+        real_devices = _installation.devices
+
+        def devices():
+            memory = SimpleNamespace(total_memory=139 * 2**30)
+            with monkeypatch.context() as patch:  # torch itself finds no such device
+                patch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+                patch.setattr(torch.accelerator, "device_count", lambda: 2)
+                patch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+                patch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+                return real_devices()
+
+        monkeypatch.setattr(_installation, "devices", devices)
+        real = _installation._kernels_of
+        monkeypatch.setattr(
+            _installation, "_kernels_of", lambda one: real(one) if torch.device(one).type == "cpu" else backend()
+        )
+        self.checked, self.waited = [], []
+        accelerator = self
+
+        class Check(_speed.Check):
+            """Computes on the CPU, and waits for the device."""
+
+            def __init__(self, device):
+                super().__init__("cpu")
+                accelerator.checked.append(device)
+                self.name = device
+
+            def _wait(self):
+                accelerator.waited.append(self.name)
+
+        monkeypatch.setattr(_speed, "Check", Check)
+
+
+@pytest.fixture
+def triton(tmp_path):
+    module = ModuleType("pyg_schnet.backends.triton")
+    module.cache_folder = lambda: str(tmp_path)
+    return module
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_gpu_with_kernels(monkeypatch, capsys, triton, tmp_path):
+    accelerator = Accelerator(monkeypatch, lambda: triton)
+    main(["doctor", f"--json={tmp_path / 'doctor.json'}"])
+    printed = capsys.readouterr().out
+    assert "cuda:0 (NVIDIA H200, 139 GiB): backend triton\n" in printed
+    assert "cuda:1 (NVIDIA H200, 139 GiB): backend triton\n" in printed
+    assert re.search(r"kernels +triton: writable .*\n +" + re.escape(str(tmp_path)), printed)
+    assert re.search(r"compiled +first calls took [\d.]+ s, compilation included\n", printed)
+    assert printed.endswith("Everything that models need is there.\n")
+    assert accelerator.checked == ["cpu", "cuda:0"]  # the processor and the first other device
+    assert accelerator.waited.count("cuda:0") >= 3
+    found = json.loads((tmp_path / "doctor.json").read_text())
+    assert [one["backend"] for one in found["devices"]] == ["numba", "triton", "triton"]
+    assert len(found["speed"]) == 2
+
+
+def test_a_gpu_without_triton(monkeypatch, capsys):
+    monkeypatch.setattr(dispatch, "_triton", lambda: "triton is not installed; pip install 'pyg_schnet[gpu]'")
+    Accelerator(monkeypatch, lambda: None)
+    main(["doctor", "--speed=false"])
+    assert "backend reference, since triton is not installed; pip install" in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_in_use(monkeypatch, capsys):
+    def full():
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy\nor unavailable")
+
+    Accelerator(monkeypatch, full)
+    main(["doctor", "--speed=false"])
+    assert (
+        "backend reference, since CUDA error: all CUDA-capable devices are busy or unavail" in capsys.readouterr().out
+    )
+
+
+def test_a_check_waits_for_its_device(monkeypatch):
+    waited = []
+    check = _speed.Check("cpu")
+    check.device = torch.device("cuda:1")
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    check._wait()
+    assert waited == [torch.device("cuda:1")]
 
 
 def test_messages_are_printed_and_kept(capsys):

@@ -4,6 +4,7 @@ All other operators are compositions of these and of torch's own. No sum is made
 same in every run; nothing of shape ``[E, F]`` or ``[E, 3]`` is stored, and nothing waits for the device.
 """
 
+from pyg_schnet.backends.triton.cache import cache_folder
 from pyg_schnet.backends.triton.edge_lengths import edge_lengths, edge_lengths_backward, edge_lengths_double_backward
 from pyg_schnet.backends.triton.launch import Launch, failure, recorded, refusal, take_cpu_tensors
 from pyg_schnet.backends.triton.spline_basis import spline_basis
@@ -11,6 +12,7 @@ from pyg_schnet.backends.triton.spline_conv import spline_conv, spline_conv_grad
 
 __all__ = [
     "Launch",
+    "cache_folder",
     "edge_lengths",
     "edge_lengths_backward",
     "edge_lengths_double_backward",
