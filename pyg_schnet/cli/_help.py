@@ -50,11 +50,11 @@ Train, test with the best weights, and save the model with its errors. Without o
 110,000 molecules of QM9 (U0) for five minutes. These are the main options; --help_all lists all of
 them, and --print_config writes them as a file for --config.
 
-  --config FILE                 options from a file; those behind it on the command line win
+  --config FILE                 options from a file; options after it override it
   --run_dir FOLDER              folder of the run; default runs/TARGET-DATE-TIME
-  --resume FILE                 checkpoint to go on from, RUN_DIR/checkpoints/last.ckpt
-  --start_from MODEL            trained model, file or name, to begin with
-  --data_dir FOLDER             folder of the files that the data sets name
+  --resume FILE                 checkpoint to continue from, RUN_DIR/checkpoints/last.ckpt
+  --start_from MODEL            trained model (file or name) to start from
+  --data_dir FOLDER             folder with the files of the data sets
   --seed_everything N           seed of weights and batches; default 0
   --data.dataset CLASS          pyg_schnet.data.QM9, AtomsDataset (any file of ASE), MD17, ...
   --data.dataset.source FILE    its file; --data.dataset.help CLASS explains its other options

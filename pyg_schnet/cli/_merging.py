@@ -75,7 +75,7 @@ def _result(path: Path) -> dict[str, Any]:
         if not isinstance(result, dict) or not isinstance(result.get(name), kind):
             raise ValueError(f"{path} is no result of a run: it has no entry {name!r} as training writes it")
     if not isinstance(result[RUN].get("data"), dict):
-        raise ValueError(f"{path} is no result of a run: it does not say its data")
+        raise ValueError(f"{path} is no result of a run: it has no entry 'data' as training writes it")
     return result
 
 

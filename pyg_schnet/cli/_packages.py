@@ -43,6 +43,6 @@ def import_for(command: str, name: str, *, quickly: bool = False) -> ModuleType:
                 import_quickly()
             return import_module(name)
     except ValueError as error:  # a variable of the environment that a library cannot read
-        sys.exit(f"pyg-schnet {command}: a package cannot be imported ({error}); look at the environment's variables")
+        sys.exit(f"pyg-schnet {command}: a package cannot be imported ({error}); check the environment variables")
     except ImportError as error:
         sys.exit(f"pyg-schnet {command} needs more packages ({error}): pip install 'pyg_schnet[{EXTRAS[command]}]'")

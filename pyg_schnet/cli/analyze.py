@@ -21,10 +21,10 @@ _MOST_STEPS = 100_000_000  # of dynamics
 
 
 def probe(structure: str, *, model: str, probe: str = "H", level: float = 3.8, output: str = "probe.npz") -> None:
-    """Energy of a probe atom on a smooth surface around a structure: arrays, a picture, and a page to turn it on.
+    """Energy of a probe atom on a smooth surface around a structure: arrays, a picture, and an interactive page.
 
     Args:
-        structure: File that ASE reads; its first structure is taken.
+        structure: File that ASE reads; its first structure is used.
         model: Model file, or the name of a pretrained model.
         probe: Chemical symbol of the probe.
         level: Level of the surface in Å⁻².
@@ -52,7 +52,7 @@ def embedding(
     Args:
         model: Model file, or the name of a pretrained model.
         elements: Chemical symbols; by default those that the model was trained on.
-        dimensions: Leading components that the score sees.
+        dimensions: Number of leading components used for the score.
         output: File of the arrays, .npz; the picture gets the same name with .png.
     """
     path = _check(output, (model,), (".npz",))
@@ -83,7 +83,7 @@ def dimer(
             spread.
         start: Shortest distance in Å.
         stop: Longest distance in Å.
-        untrained_forces: Whether to go on with models that were trained on energies alone.
+        untrained_forces: Whether to allow models that were trained on energies only.
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
     """
     path = _check(output, (model,) if isinstance(model, str) else model)
@@ -113,13 +113,13 @@ def modes(
 ) -> None:
     """Normal modes of vibration of a structure, by a model that was trained on forces.
 
-    Atoms that the file fixes stay where they are. Displacements go to a file of their own, which Jmol and ASE read.
+    Atoms that are fixed in the file do not move. Displacements are written to a separate file for Jmol and ASE.
 
     Args:
-        structure: File that ASE reads; its first structure is taken.
+        structure: File that ASE reads; its first structure is used.
         model: Model file, or the name of a pretrained model.
-        relax: Whether to move the atoms to where there are no forces first.
-        untrained_forces: Whether to go on with a model that was trained on energies alone.
+        relax: Whether to relax the structure first.
+        untrained_forces: Whether to allow a model that was trained on energies only.
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png, the displacements with
             -displacements.xyz.
     """
@@ -156,17 +156,17 @@ def spectrum(
 ) -> None:
     """Power spectrum of the velocities: of a trajectory with momenta, or of dynamics that are run first.
 
-    Atoms that the file fixes stay where they are in these dynamics.
+    Atoms that are fixed in the file do not move in these dynamics.
 
     Args:
         structure: Trajectory that ASE reads, with momenta; or, with a model, a structure to start from.
         model: Model file, or the name of a pretrained model, for dynamics at constant energy; one that was trained on
             forces.
-        picoseconds: Length of the dynamics in ps; a tenth of it goes before, to let temperature spread.
-        timestep: Time between frames in fs; of the dynamics, its time step.
-        temperature: Of the dynamics, in K.
-        seed: Of its velocities.
-        untrained_forces: Whether to go on with a model that was trained on energies alone.
+        picoseconds: Length of the dynamics in ps, after a tenth of it for equilibration.
+        timestep: Time between frames, or time step of the dynamics, in fs.
+        temperature: Temperature of the dynamics in K.
+        seed: Seed of the initial velocities.
+        untrained_forces: Whether to allow a model that was trained on energies only.
         output: File of the arrays, .csv or .npz; the picture gets the same name with .png.
 
     Raises:
@@ -190,7 +190,7 @@ def spectrum(
     if model is None:
         frames = [atoms for _, atoms in read_all(structure, ":", None)]
         if len(frames) < 2 or not frames[0].has("momenta"):
-            raise ValueError(f"{structure} is no trajectory with momenta; give a --model to run dynamics with")
+            raise ValueError(f"{structure} is no trajectory with momenta; give a --model to run dynamics")
         velocities, masses = np.array([atoms.get_velocities() * units.fs for atoms in frames]), frames[0].get_masses()
     else:
         atoms = _first(structure)
@@ -208,7 +208,7 @@ def filters(model: str, *, interaction: int = 0, output: str = "filters.npz") ->
 
     Args:
         model: Model file, or the name of a pretrained model.
-        interaction: The interaction that is drawn, from 0; the file has all of them.
+        interaction: Interaction to draw, counted from 0; the file contains all of them.
         output: File of the arrays, .npz; the picture gets the same name with .png.
     """
     path = _check(output, (model,), (".npz",))

@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         "audit",
         "Check a model as a potential: neighbours, smoothness at the cutoff, invariances, batches, forces, stress, "
-        "precision and dynamics. Prints a table of deviations, bounds and verdicts; the exit status is 0 where no "
-        "check failed and 1 otherwise.",
+        "precision and dynamics. Prints a table of deviations, bounds and verdicts; the exit status is 0 if no check "
+        "failed and 1 otherwise.",
     )
     parser.add_argument("model", help="model file, or the name of a pretrained model")
     parser.add_argument(
@@ -44,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="structures in any file that ASE reads; without it water, ethanol, a cluster, crystals and a slab",
     )
-    parser.add_argument("--checks", nargs="+", metavar="NAME", help="checks to run, as the table names them; else all")
-    parser.add_argument("--cutoff", type=float, help="cutoff in Å, where the model does not know it")
-    parser.add_argument("--unit", help="unit of energies, where the model does not know it")
-    parser.add_argument("--json", metavar="FILE", help="file to write the report to, too")
+    parser.add_argument("--checks", nargs="+", metavar="NAME", help="checks to run, by their names in the table")
+    parser.add_argument("--cutoff", type=float, help="cutoff in Å, if the model does not define it")
+    parser.add_argument("--unit", help="unit of energies, if the model does not define it")
+    parser.add_argument("--json", metavar="FILE", help="file (.json) to write the report to")
     parser.epilog = EXAMPLES["audit"]
     return parser

@@ -11,12 +11,12 @@ def run(args: list[str]) -> None:
 
 
 def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, batch_size: int = 250) -> None:
-    """One model whose output is the mean of those of several runs, tested on the structures that none has learned from.
+    """One model whose output is the mean of the models of several runs, tested on structures that none was trained on.
 
     Args:
         runs: Folders of the runs, which differ in their seeds.
-        run_dir: Folder for model, result and what is needed to test it again; a new one.
-        data_dir: Folder of the files that the data sets name.
+        run_dir: New folder for the model, its result and configuration.
+        data_dir: Folder with the files of the data sets.
         batch_size: Structures in a batch.
     """
     from pyg_schnet.cli import _merging

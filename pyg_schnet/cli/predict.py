@@ -26,9 +26,9 @@ def predict_file(
         structures: File of structures (.xyz, .extxyz, .db, .cif, ... or compressed with .gz), positions in Å.
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
         output: File to write; by default only a table is printed.
-        format: csv (one line for each structure, with what it has in a single number or word) or extxyz (the structures
-            as they are, with all they have, and predicted_PROPERTY and predicted_PROPERTY_unit; with a number behind
-            it where there is such a name already); auto goes by the ending of the output.
+        format: csv (one line for each structure, with its numbers and words) or extxyz (the structures with all their
+            data, predicted_PROPERTY and predicted_PROPERTY_unit; numbered if the name exists already); auto chooses
+            by the suffix of the output.
         batch_size: Structures in a batch.
     """
     from pyg_schnet.cli import _prediction

@@ -24,9 +24,9 @@ def report_run(
     Args:
         run: Folder of the run.
         output: Picture to write, .png, .svg or .pdf; by default report.png in the folder of the run.
-        config: Configuration that names the data set; by default config.yaml of the run, or what the model file says.
-        data_dir: Folder of the files that the data sets name.
-        structures: Largest number of test structures to predict, drawn at random; 0 draws curves alone.
+        config: Configuration with the data set; by default config.yaml of the run, or the one in the model file.
+        data_dir: Folder with the files of the data sets.
+        structures: Largest number of test structures to predict, chosen at random; 0 draws only the curves.
         batch_size: Structures in a batch.
     """
     from pyg_schnet.cli import _reporting

@@ -24,11 +24,11 @@ def evaluate_model(
 
     Args:
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
-        config: Configuration that names data set and target; by default config.yaml beside the model, or what the
-            model file itself says.
-        split: Saved split whose test structures are taken; by default that of the run, which the model file remembers.
-            Structures that the model has learned from are refused.
-        data_dir: Folder of the files that the data sets name.
+        config: Configuration with data set and target; by default config.yaml beside the model, or the one stored in
+            the model file.
+        split: Saved split whose test structures are used; by default that of the run, which the model file stores.
+            Structures that the model was trained on are refused.
+        data_dir: Folder with the files of the data sets.
         batch_size: Structures in a batch.
     """
     from pyg_schnet.cli._options import of_configuration

@@ -85,19 +85,17 @@ class TrainCLI(LightningCLI):
             "--run_dir", type=str, default=None, help="folder of the run; default runs/TARGET-DATE-TIME"
         )
         parser.add_argument(
-            "--resume", type=str | None, default=None, help="checkpoint to go on from, as RUN_DIR/checkpoints/last.ckpt"
+            "--resume", type=str | None, default=None, help="checkpoint to continue from: RUN_DIR/checkpoints/last.ckpt"
         )
         parser.add_argument(
             "--start_from",
             type=str | None,
             default=None,
-            help="trained model, file or name, whose embeddings and interactions are taken over; the readout is new",
+            help="trained model, file or name, from which embeddings and interactions are copied; the readout is new",
         )
+        parser.add_argument("--data_dir", type=str | None, default=None, help="folder with the files of the data sets")
         parser.add_argument(
-            "--data_dir", type=str | None, default=None, help="folder of the files that the data sets name"
-        )
-        parser.add_argument(
-            "--card", type=dict[str, str], default={}, help="what to note in the model file: source, licence, ..."
+            "--card", type=dict[str, str], default={}, help="notes for the model file: source, licence, ..."
         )
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
@@ -165,7 +163,7 @@ class TrainCLI(LightningCLI):
         if config.run_dir is not None:
             return config.run_dir
         if started_by_others(config.trainer):
-            raise ValueError("several processes share one run, so its folder has to be stated: give --run_dir")
+            raise ValueError("several processes share one run, so its folder must be given by --run_dir")
         return f"runs/{getattr(config.data.target, 'name', config.data.target)}-{datetime.now():%Y%m%d-%H%M%S}"
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -328,11 +326,11 @@ def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> No
     noted = (trained.card.get("split") or {}).get("fingerprint")
     if noted == split.fingerprint and (seen := num_seen(trained.card, split)):
         raise ValueError(
-            f"the model to start from has learned from {seen:,} of the {len(split.test):,} test structures; take its "
+            f"the model to start from has learned from {seen:,} of the {len(split.test):,} test structures; use its "
             "split (--data.split)"
         )
     if name := not_finite(trained.state_dict()):
-        raise ValueError(f"the model to start from is of a training that diverged: {name} is NaN or infinite")
+        raise ValueError(f"the training of the model to start from diverged: {name} is NaN or infinite")
     start_from(task.network, trained)
 
 

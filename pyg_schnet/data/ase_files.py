@@ -34,29 +34,29 @@ if TYPE_CHECKING:
 class AtomsDataset(StructureDataset):
     """Structures of any files that ASE reads (``.extxyz``, ``.db``, ``.cif``, ..., also gzipped), or of a list.
 
-    Files of several structures give all, also SD files, V3000 included; where ASE reads one of several in some format,
-    they are refused. Deuterium and tritium (D, T) are hydrogen. Every structure has ``z``, ``pos``, ``cell``, ``pbc``
-    and ``origin`` as in :func:`~pyg_schnet.data.to_data`. A label that at
-    least one structure has is there for all: zeros where it is missing, and ``has_<label>`` ``[1]`` tells which. So
-    structures with an energy alone and others with forces go in one batch, and a loss leaves out what is missing.
+    All structures of a file are read, also from SD files (V3000 included); formats of which ASE reads only one of
+    several structures are refused. Deuterium and tritium (D, T) become hydrogen. Every structure has ``z``, ``pos``,
+    ``cell``, ``pbc`` and ``origin`` as in :func:`~pyg_schnet.data.to_data`. If at least one structure has a label, all
+    have it, with zeros where it is missing; ``has_<label>`` ``[1]`` marks which. Structures with energies only and
+    structures with forces can therefore share a batch, and losses leave out missing labels.
 
     Args:
         source: A path, a pattern such as ``"run*.xyz"``, ``ase.Atoms`` (also rows of ASE's data bases), or several of
             them: a list, a generator, a trajectory. An ``@`` in a name is a part of the name.
-        properties: Unit in the file of further labels by name, such as ``{"formation_energy": "eV"}``, looked for
-            everywhere in a structure; see :func:`~pyg_schnet.data.to_data`.
-        keys: Name in the file of a label where it differs, such as ``{"energy": "REF_energy"}``.
-        index: Which structures of each file, as ASE writes it: ``":"``, ``"::10"``, ``"-1"``.
-        pbc: Replaces what the files say, for example ``False`` for molecules in a box.
-        format: ASE's name of the format, where the ending of the file does not tell.
-        transform: Applied to every single structure on access; see :class:`StructureDataset`.
-        dtype: Of positions, cells and labels of atoms; labels of structures are float64.
+        properties: Units of further labels in the file, by name, such as ``{"formation_energy": "eV"}``; see
+            :func:`~pyg_schnet.data.to_data` for where labels are looked for.
+        keys: Names of labels in the file, where they differ, such as ``{"energy": "REF_energy"}``.
+        index: Which structures of each file to read, in ASE's notation: ``":"``, ``"::10"``, ``"-1"``.
+        pbc: Replaces the periodic directions of the files, for example ``False`` for molecules in a box.
+        format: ASE's name of the format, if the suffix of the file does not determine it.
+        transform: Applied to each structure on access; see :class:`StructureDataset`.
+        dtype: Precision of positions, cells and labels of atoms; labels of structures are float64.
 
     Raises:
         FileNotFoundError: If a path does not exist or a pattern fits no file.
-        TypeError: If the source holds other things than paths and structures.
+        TypeError: If the source contains anything but paths and structures.
         ValueError: If a file cannot be read or holds no structures, a structure is not valid (the message says which
-            one), a label that was asked for is in none of them, or ``index`` or ``format`` come without files.
+            one), no structure has a requested label, or ``index`` or ``format`` is given without files.
 
     Example:
         >>> from ase.build import molecule

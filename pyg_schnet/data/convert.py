@@ -24,42 +24,41 @@ def to_data(
     pbc: bool | Sequence[bool] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Data:
-    """Convert a structure, with the labels that it carries.
+    """Convert a structure with its labels.
 
     Every structure gets ``z`` ``[N]``, ``pos`` ``[N, 3]``, ``cell`` ``[1, 3, 3]`` (rows, zeros without a cell),
-    ``pbc`` ``[1, 3]`` and ``origin`` ``[1, 3]``, so that molecules, slabs and crystals can be in one batch, and come
-    back from :func:`to_atoms` as they went in.
+    ``pbc`` ``[1, 3]`` and ``origin`` ``[1, 3]``, so that molecules, slabs and crystals can share a batch, and
+    :func:`to_atoms` restores them.
 
-    ``pos`` counts from ``origin`` (float64, whole Å). It is zero unless ``dtype`` is float32 and the structure lies
-    more than 100 Å and several times its own size from zero, where float32 would not hold its distances; then ``pos``
-    is around its middle, as exact as that of the same structure near zero. Atoms of a periodic structure that have
-    wandered over many cells, each another way, are taken back to it by lattice vectors, which :func:`to_atoms` does
-    not undo.
+    ``pos`` is relative to ``origin`` (float64, whole Å). The origin is zero unless ``dtype`` is float32 and the
+    structure is more than 100 Å, and several times its own size, away from zero, where float32 would lose its
+    distances; it is then near the centre of the structure. Atoms of a periodic structure that have drifted over many
+    cells are moved back by lattice vectors, which :func:`to_atoms` does not undo.
 
-    The labels ``energy`` ``[1]``, ``forces`` ``[N, 3]``, ``stress`` ``[1, 3, 3]`` and ``dipole`` ``[1, 3]`` are taken
-    from the results of ``atoms.calc`` where it has them; nothing is calculated. Results for other positions than the
-    present ones are left out, as ASE does. Labels of whole structures are float64 whatever ``dtype`` is, because
-    float32 is spaced by 2 meV at a total energy of 17,600 eV.
+    The labels ``energy`` ``[1]``, ``forces`` ``[N, 3]``, ``stress`` ``[1, 3, 3]`` and ``dipole`` ``[1, 3]`` are read
+    from the results of ``atoms.calc`` if present; nothing is calculated. Results for positions other than the
+    current ones are ignored, as in ASE. Labels of structures are always float64, because the spacing of float32 is
+    2 meV at a total energy of 17,600 eV.
 
-    A stress is dE/dstrain / V, positive under tension, as ASE has it (VASP's has the other sign), with six numbers xx
-    yy zz yz xz xy, nine, or 3 x 3. A virial, by its name in the file (``{"stress": "virial"}``) or by a unit of energy
-    that ``properties`` states for ``"stress"``, is divided by minus the volume. Forces by the name of a gradient
+    Stress is dE/dstrain / V, positive under tension, as in ASE (VASP's has the opposite sign), with six components xx
+    yy zz yz xz xy, nine, or 3 x 3. A virial, recognised by its name in the file (``{"stress": "virial"}``) or by a
+    unit of energy for ``"stress"`` in ``properties``, is divided by minus the volume. Forces read from a gradient
     (``{"forces": "gradient"}``) change their sign.
 
     Args:
         atoms: The structure, in Å.
-        properties: Further labels by name, each with the unit in which ``atoms`` has it. They are looked for in the
+        properties: Units of further labels in ``atoms``, by name. They are looked for in the
             results of the calculator, ``atoms.info`` (one value per structure), the key-value pairs and the data of a
             row of ASE's data bases, and ``atoms.arrays`` (one per atom). Numbers are converted to eV, Å, e·Å and their
-            quotients; those of other dimensions stay as they are (``stored_unit``). A standard label may be named
-            to state another unit.
-        keys: Name of a label in these places, where it differs, such as ``{"energy": "REF_energy"}`` or ``{"energy":
+            quotients; other dimensions keep their unit. A standard label may be listed to state
+            another unit.
+        keys: Names of labels in these places, where they differ, such as ``{"energy": "REF_energy"}`` or ``{"energy":
             "free_energy"}``.
         pbc: Replaces ``atoms.pbc``, for example ``False`` for molecules that a program has put in a box.
-        dtype: Of positions, cell and labels of atoms.
+        dtype: Precision of positions, cell and labels of atoms.
 
     Returns:
-        The structure. A label that it does not have, or that is ``None``, is not there.
+        The structure. Labels that are missing or ``None`` are left out.
 
     Raises:
         ValueError: If there are no atoms, an atomic number is not an element's, a number is not finite (or too large
@@ -95,9 +94,8 @@ def convert_structure(
 def to_atoms(data: Data, properties: Mapping[str, Property] | None = None) -> Atoms:
     """Convert a structure back; the inverse of :func:`to_data`.
 
-    The labels that :func:`to_data` finds by itself go to a
-    :class:`~ase.calculators.singlepoint.SinglePointCalculator`, unless ``has_<label>`` says that the structure has
-    none. Positions are as exact as their dtype, those from ``origin`` on where the structure has one.
+    The standard labels of :func:`to_data` are put in a :class:`~ase.calculators.singlepoint.SinglePointCalculator`,
+    unless ``has_<label>`` marks them as missing. ``origin`` is added to the positions if the structure has one.
 
     Args:
         data: One structure with ``z`` and ``pos``, perhaps ``cell``, ``pbc`` and labels.

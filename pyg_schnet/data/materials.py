@@ -38,17 +38,17 @@ class MaterialsDataset(StructureDataset):
         path: File or several files, plain or compressed as ``.gz``, ``.bz2`` or ``.xz``.
         properties: Unit in the file of each label by name, such as ``{"e_form": "eV"}`` for Matbench's perovskites,
             or ``{"last_phdos_peak": "cm-1"}``. Units are converted as in :func:`~pyg_schnet.data.to_data`.
-        keys: Where in a record a label is, if elsewhere than under its name, such as ``{"energy":
-            "outputs.energy"}`` for an entry of an inner dictionary.
-        keep: Further entries of the records to keep as they are, such as ``("fold",)``: whole numbers or strings.
-        select: Values of entries by which records are taken, such as ``{"fold": [0, 1, 2]}``; others are left out.
-        transform: Applied to every single structure on access; see :class:`StructureDataset`.
-        dtype: Of positions, cells and labels of atoms; labels of structures are float64.
+        keys: Entry of a record that holds a label, where it differs from its name, such as ``{"energy":
+            "outputs.energy"}`` for an entry of a nested dictionary.
+        keep: Further entries of the records to keep unchanged, such as ``("fold",)``: whole numbers or strings.
+        select: Values of entries by which records are selected, such as ``{"fold": [0, 1, 2]}``.
+        transform: Applied to each structure on access; see :class:`StructureDataset`.
+        dtype: Precision of positions, cells and labels of atoms; labels of structures are float64.
 
     Raises:
-        OSError: If a file does not exist, or is no regular one.
-        ValueError: If a file is not such JSON, a record is not a structure (the message says which), or a label is in
-            no record.
+        OSError: If a file does not exist, or is not a regular file.
+        ValueError: If a file has none of these forms, a record is not a structure (the message says which), or no
+            record has a label.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class MLearn(MaterialsDataset):
     Args:
         path: File or several files, such as ``"Li_training.json.gz"``.
         stress_order: The order of the six components of the stress; ``None`` leaves the stress out.
-        transform: Applied to every single structure on access; see :class:`StructureDataset`.
+        transform: Applied to each structure on access; see :class:`StructureDataset`.
         dtype: Of positions, cells and forces.
 
     Raises:

@@ -41,7 +41,7 @@ class MD17(StructureDataset):
 
     `MD17 <https://doi.org/10.1126/sciadv.1603015>`_ keeps ``z, R, E, F`` and `rMD17
     <https://doi.org/10.1088/2632-2153/abba6f>`_ ``nuclear_charges, coords, energies, forces``, both in Å, kcal/mol and
-    kcal/mol/Å, unless a file says its units as those of sGDML do (``e_unit``, ``r_unit``). Numbers are converted on
+    kcal/mol/Å, unless a file states its units (``e_unit``, ``r_unit``), as those of sGDML do. Numbers are converted on
     reading. PyG's :class:`torch_geometric.datasets.MD17` leaves them as they are and rounds the energies to float32,
     which is spaced by 1.4 meV (0.03 kcal/mol) at -406,000 kcal/mol, aspirin.
 
@@ -51,17 +51,17 @@ class MD17(StructureDataset):
 
     Args:
         path: File, or several files whose frames follow each other.
-        energy_unit: Unit of the energies in the files, and forces in this unit per unit of length; by default what a
-            file says, kcal/mol where it says nothing.
-        step: Take every ``step``-th frame, the first one included.
-        transform: Applied to every single structure on access; see :class:`StructureDataset`.
-        dtype: Of positions and forces.
+        energy_unit: Unit of the energies in the files, and of forces per unit of length; by default the one that a
+            file states, or kcal/mol.
+        step: Use every ``step``-th frame, beginning with the first.
+        transform: Applied to each structure on access; see :class:`StructureDataset`.
+        dtype: Precision of positions and forces.
 
     Raises:
-        OSError: If a file does not exist, or is no regular one.
-        ValueError: If a file is not in one of the two formats, says that it has another unit or one that is not
-            known, is of periodic structures, or holds numbers that are not finite or do not fit together, or
-            two atoms in the same place.
+        OSError: If a file does not exist, or is not a regular file.
+        ValueError: If a file is not in one of the two formats, states another unit or an unknown one, has
+            periodic structures, numbers that are not finite or shapes that do not fit together, or two atoms in the
+            same place.
     """
 
     properties: dict[str, Property] = {name: STANDARD_LABELS[name] for name in ("energy", "forces")}  # noqa: RUF012
@@ -122,7 +122,7 @@ def _stated(content: dict[str, np.ndarray], entry: str, names: dict[str, tuple[s
 
 def _energy_unit(given: str | None, stated: str | None) -> str:
     if given is not None and stated is not None and given != stated:
-        raise ValueError(f"it says that its energies are in {stated}; pass energy_unit={stated!r}, or leave it out")
+        raise ValueError(f"it states that its energies are in {stated}; pass energy_unit={stated!r}, or leave it out")
     return given or stated or "kcal/mol"
 
 

@@ -18,12 +18,12 @@ class Property:
     """One target: where it is in a batch, and in which unit.
 
     Args:
-        name: Name to ask for it by, for example ``"U0"``.
-        unit: Unit of the stored numbers, one of those that :mod:`pyg_schnet.units` knows.
+        name: Name of the target, for example ``"U0"``.
+        unit: Unit of the stored numbers, see :mod:`pyg_schnet.units`.
         level: ``"structure"`` for one value per structure, ``"atom"`` for one per atom.
-        column: Column of ``attribute`` that holds it, ``None`` where the attribute is this target alone.
+        column: Column of ``attribute`` that holds the target; ``None`` if the attribute holds nothing else.
         attribute: Attribute of the batch, for example ``"y"``; empty means ``name``.
-        description: What the number is, in a few words.
+        description: Meaning of the number, in a few words.
 
     Raises:
         ValueError: If the unit or the level is unknown.
@@ -140,8 +140,8 @@ def find_property(dataset: Any, name: str | Property) -> Property:
 
     Args:
         dataset: Data set, see ``properties_of``.
-        name: Name of the target; a :class:`Property` says itself where it is, for data sets whose targets have no
-            names, such as any of PyTorch Geometric's and lists of ``Data``.
+        name: Name of the target, or a :class:`Property`, for data sets whose targets have no names, such as those of
+            PyTorch Geometric and lists of ``Data``.
 
     Raises:
         ValueError: If the data set has no such target; the message lists those it has.

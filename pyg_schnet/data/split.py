@@ -33,8 +33,8 @@ class Split:
         train: Indices of the training structures, int64.
         val: Indices of the validation structures.
         test: Indices of the test structures.
-        n_structures: Size of the data set that the indices count in.
-        fingerprint: ``fingerprint`` of that data set, where it is known.
+        n_structures: Size of the data set.
+        fingerprint: Fingerprint of the data set, if known.
 
     Raises:
         ValueError: If an index is negative, too large, or appears twice in the three together.
@@ -186,7 +186,7 @@ def random_split_indices(
         rest = "" if test_is_rest else f" and {num_test:,} test"
         raise ValueError(
             f"cannot take {num_train:,} training, {num_val:,} validation{rest} structures from {n_structures:,}; "
-            "choose numbers (num_train, num_val, num_test) that are not negative and not more together"
+            "choose num_train, num_val and num_test of at least 0 whose sum is not larger"
         )
     order = np.argsort(np.random.PCG64(seed).random_raw(n_structures), kind="stable")
     train, val, test = np.split(order[: num_train + num_val + num_test], [num_train, num_train + num_val])

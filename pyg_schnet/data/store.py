@@ -44,14 +44,14 @@ _DESCRIPTION = "structures.json"  # put in place last, so a store without it was
 class StructureStore(OnDiskDataset):
     """Structures in an SQLite file, read when they are needed; on PyG's :class:`~torch_geometric.data.OnDiskDataset`.
 
-    A store is made once, with :meth:`create`, from anything that gives one structure after the other, and opened by
-    its folder afterwards. All structures have the same attributes: tensors of one dtype, with one row per atom, edge or
-    structure, and strings. Selecting, :class:`~pyg_schnet.data.Split` and :class:`~pyg_schnet.data.StructureLoader`
-    (also with worker processes, each of which opens the file by itself) work as for sets in memory.
+    A store is written once, by :meth:`create`, from any iterable of structures, and opened by its folder afterwards.
+    All structures have the same attributes: tensors of one dtype, with one row per atom, edge or structure, and
+    strings. Selection, :class:`~pyg_schnet.data.Split` and :class:`~pyg_schnet.data.StructureLoader` (also with worker
+    processes, each of which opens the file) work as for data sets in memory.
 
     Args:
         root: Folder of the store.
-        transform: Applied to every single structure on access; give transforms of batches to the loader.
+        transform: Applied to each structure on access; transforms of batches belong to the loader.
 
     Raises:
         FileNotFoundError: If the folder holds no complete store.
@@ -123,9 +123,9 @@ class StructureStore(OnDiskDataset):
         Args:
             root: Folder to make.
             structures: A data set, list or generator.
-            properties: Targets; ``None`` takes those of a data set that knows its own.
+            properties: Targets; by default those of ``structures``, if it is a data set that has them.
             chunk_size: Structures in memory at a time.
-            overwrite: Whether to replace a store that is there.
+            overwrite: Whether to replace an existing store.
             pre_transform: Applied to every structure before it is written, such as
                 ``NeighborList(cutoff, periodic=True)``, whose edges training then uses.
 
@@ -133,7 +133,7 @@ class StructureStore(OnDiskDataset):
             The store.
 
         Raises:
-            FileExistsError: If there is a store already.
+            FileExistsError: If the folder already holds a store.
             ValueError: If there are no structures, or one has other attributes than the first.
         """
         root = Path(root).expanduser()

@@ -19,18 +19,18 @@ MARK = "neighbor_list"
 class NeighborList(BaseTransform):
     """Add the complete radius graph: ``edge_index`` ``[2, E]``, and ``edge_shift`` ``[E, 3]`` where it is periodic.
 
-    It works on a single structure and on a whole batch; the latter, as ``transform`` of a
-    :class:`~pyg_schnet.data.StructureLoader`, is the fast way. Both attributes batch by PyG's rules for their names:
-    the indices count on from structure to structure, the shifts are only joined. A third one, ``neighbor_list``
-    ``[1, 2]``, notes the cutoff and the number of edges: by it training knows these edges from others, see
-    ``cutoff_of_edges``. Positions must not change afterwards, so take it as the last transform.
+    It works on single structures and on whole batches; the latter, as ``transform`` of a
+    :class:`~pyg_schnet.data.StructureLoader`, is faster. PyG's batching offsets the indices of each structure and
+    concatenates the shifts. A third attribute, ``neighbor_list`` ``[1, 2]``, holds the cutoff and the number of edges,
+    by which training tells these edges from others. Positions must not change afterwards, so make it the last
+    transform.
 
     Args:
         cutoff: Cutoff in Å.
-        periodic: ``None`` looks for periodic directions in the data and adds ``edge_shift`` if there is one, anywhere
-            in the batch. ``True`` adds it always; take this for single structures, some of them molecules, that are
-            batched afterwards. ``False`` never does, and refuses periodic structures.
-        backend: Of :func:`pyg_schnet.neighbors.radius_graph`.
+        periodic: ``None`` adds ``edge_shift`` if any structure of the batch is periodic. ``True`` always adds it; use
+            this for single structures, some of them molecules, that are batched later. ``False`` never adds it, and
+            refuses periodic structures.
+        backend: See :func:`pyg_schnet.neighbors.radius_graph`.
 
     Raises:
         ValueError: If the cutoff is not positive, ``periodic=False`` meets a periodic structure, a periodic one has
@@ -56,7 +56,7 @@ class NeighborList(BaseTransform):
         pbc = data.get("pbc")
         has_pbc = pbc is not None and bool(pbc.any())
         if has_pbc and self.periodic is False:
-            raise ValueError("periodic=False, but a structure is periodic; take periodic=None or set its pbc to False")
+            raise ValueError("periodic=False, but a structure is periodic; use periodic=None or set its pbc to False")
         shift = None
         if has_pbc or self.periodic:
             cell, pbc = self._lattice(data, pbc, n_structures)

@@ -38,23 +38,22 @@ class StructureDataModule(LightningDataModule):
 
     Args:
         dataset: Data set of structures with ``z`` and ``pos``: those of :mod:`pyg_schnet.data`, PyG's ``QM9`` or
-            ``MD17``, any other whose attribute ``properties`` names its targets, or, with a target that says itself
-            where it is, any at all: of PyG, a list of ``Data``, a ``Subset`` or a ``ConcatDataset``.
-        target: Name of the property to learn, for example ``"U0"``, if the data set knows its unit; or what is learned
-            as ``Property("y", "eV", column=7)``.
-        num_train: Number of training structures; ``None`` takes all that are left.
+            ``MD17``, others whose attribute ``properties`` names their targets, or, if ``target`` is a ``Property``,
+            any other: of PyG, a list of ``Data``, a ``Subset`` or a ``ConcatDataset``.
+        target: Name of the property to learn, for example ``"U0"``, or, if the data set does not know its unit, a
+            ``Property("y", "eV", column=7)``.
+        num_train: Number of training structures; by default all others.
         num_val: Number of validation structures.
-        num_test: Number of test structures; ``None`` takes all that are left.
-        seed: Of the split and of the order of batches.
-        split: File of a saved split to use instead of a random one, or the split itself; see
-            :class:`pyg_schnet.data.Split`.
+        num_test: Number of test structures; by default all others.
+        seed: Seed of the split and of the order of batches.
+        split: Saved split (file, or :class:`pyg_schnet.data.Split`) instead of a random one.
         batch_size: Structures in a training batch.
         eval_batch_size: Structures in a batch for validation and test.
         test_dataset: Data set to test on, instead of a part of the first one.
-        num_workers: Processes that prepare batches; 0 does so in the main process, which is fastest for data in memory.
-        keep_graphs: Whether the neighbours of training and validation structures are searched once and kept in memory,
-            11 bytes for each edge, instead of once in every epoch. ``None`` does so for data in memory with periodic
-            structures, which saves 7 % of the time with crystals of five atoms, if it takes at most 1 GiB.
+        num_workers: Processes that prepare batches; 0, the main process, is fastest for data in memory.
+        keep_graphs: Whether neighbours of training and validation structures are searched once and kept in memory, 11
+            bytes for each edge, instead of in every epoch. By default this is done for data in memory with periodic
+            structures, where it saves 7 % of the time with crystals of five atoms, if it needs at most 1 GiB.
 
     Raises:
         ValueError: If the data set has no such target, sizes do not fit, or structures of ``test_dataset`` are also
@@ -292,7 +291,7 @@ def _check_numbers(**numbers: int) -> None:
 def _draw(dataset: Dataset, num_train: int | None, num_val: int, num_test: int | None, seed: int) -> Split:
     if num_train is None:
         if num_test is None:
-            raise ValueError("give num_train or num_test; the other one takes what is left")
+            raise ValueError("give num_train or num_test; the other one is what remains")
         num_train = len(dataset) - num_val - num_test
     return random_split(dataset, num_train, num_val, num_test, seed)
 

@@ -137,7 +137,7 @@ def _check_target(model: AtomisticModel, target: Property) -> None:
     trained = (model.card.get("target"), model.card.get("unit"))
     if trained != (target.name, target.unit):
         raise ValueError(
-            f"the model was trained on {trained[0]} in {trained[1]}, the configuration asks for {target.name} "
+            f"the model was trained on {trained[0]} in {trained[1]}, the configuration has {target.name} "
             f"in {target.unit}"
         )
 

@@ -37,7 +37,7 @@ class NetworkInputs:
         _, pos = atoms_of(batch)
         if "pbc" not in self.names and batch.get("pbc") is not None and bool(batch.pbc.any()):
             raise ValueError(
-                f"a {type(network).__name__} takes no cell and would see periodic structures as clusters; "
+                f"a {type(network).__name__} takes no cell and would treat periodic structures as clusters; "
                 "use a model of pyg_schnet, or structures without periodic boundaries"
             )
         dtype = next(network.parameters()).dtype
@@ -59,12 +59,12 @@ class NetworkInputs:
         if isinstance(needed, (int, float)) and found < needed * (1 - 1e-6):
             raise ValueError(
                 f"edges were made by NeighborList({found}) but the network has a cutoff of {needed} Å, so neighbours "
-                f"in between would be missing; take NeighborList({needed}), or no edges: the network makes its own"
+                f"in between would be missing; use NeighborList({needed}), or no edges: the network makes its own"
             )
         if "edge_shift" not in batch and batch.get("pbc") is not None and bool(batch.pbc.any()):
             raise ValueError(
                 "a batch with periodic structures has edges without edge_shift, which PyTorch Geometric's loader "
-                "leaves out where the first structure has none; take pyg_schnet.data.StructureLoader, or "
+                "leaves out where the first structure has none; use pyg_schnet.data.StructureLoader, or "
                 "NeighborList(cutoff, periodic=True)"
             )
         return {name: batch[name] for name in ("edge_index", "edge_shift") if name in batch}

@@ -15,7 +15,7 @@ from pyg_schnet.train.task import Pair
 
 
 class PotentialTask(DerivativeTask):
-    r"""Learn energies with their derivatives.
+    r"""Learn energies, forces and stress.
 
     .. math::
         \ell = w_E\, L(E, \hat E) + w_F\, L(\mathbf{F}, \hat{\mathbf{F}}) + w_\sigma\, L(\boldsymbol\sigma,
@@ -23,19 +23,19 @@ class PotentialTask(DerivativeTask):
 
     with the forces and stress of :func:`pyg_schnet.derivatives.energy_forces_stress`, exact derivatives of the energy,
     and L the mean over structures, components of forces, and components of the stress. `Schütt et al. (2020)
-    <https://arxiv.org/abs/1812.04690>`_ take the squared error and :math:`w_E = 0.01` (in kcal/mol; the ratio of
+    <https://arxiv.org/abs/1812.04690>`_ use the squared error and :math:`w_E = 0.01` (in kcal/mol; the ratio of
     weights has the unit Å⁻² and is the same in eV), :math:`w_F = 1`.
 
     References and units are those of :class:`PropertyTask`, but σ is the root mean square of the forces (times 1 Å)
-    where the training structures have them. Structures without one of the labels are left out of its term, so
-    crystals with stress and molecules without can be learned together.
+    where the training structures have them. Structures without a label are left out of its term, so
+    crystals with stress and molecules without it can be learned together.
 
     Args:
         network: Energy model, see :class:`PropertyTask`.
         energy_weight: Weight :math:`w_E` of energies in eV (or the unit of the data set).
         forces_weight: Weight :math:`w_F` of forces in eV/Å.
-        stress_weight: Weight :math:`w_\sigma` of the stress in eV/Å³; 0 neither computes nor tests it.
-        per_atom_energy: Whether the loss takes energies per atom, which treats small and large structures alike.
+        stress_weight: Weight :math:`w_\sigma` of the stress in eV/Å³; 0 leaves it out.
+        per_atom_energy: Whether the loss uses energies per atom, which weighs small and large structures equally.
         **kwargs: Options of :class:`PropertyTask`.
 
     Raises:

@@ -39,33 +39,33 @@ class PropertyTask(FiniteModule):
 
     .. math:: y_b = \sum_{i \in b} a_{Z_i} + \sigma\, \mathrm{network}(b)
 
-    with a fitted by least squares to the training structures and σ the standard deviation of what they leave, per
-    atom for extensive properties. References are added in float64, so the float32 network loses nothing at total
+    with a fitted by least squares to the training structures and σ the standard deviation of the residuals, per atom
+    for extensive properties. References are added in float64, so a float32 network loses no precision at total
     energies of thousands of eV. Loss and metrics are in the unit of the property.
 
-    A property may be several numbers (a spectrum, a vector): a and σ then are of each of them, but σ is the root mean
-    square of all components of a vector, which has no direction of its own. Loss and errors are means over structures
-    and numbers.
+    A property may have several components (a spectrum, a vector). Each then has its own a and σ, except that σ of a
+    vector is the root mean square of all components, which keeps it independent of directions. Loss and errors are
+    means over structures and components.
 
     Args:
-        network: Any module with the call ``network(z, pos, batch)`` that returns ``[B]``, ``[B, 1]`` or, for a property
-            of C numbers, ``[B, C]``: models of this package, PyTorch Geometric's SchNet, or others. What else it takes
-            by name of ``cell``, ``pbc`` and ``batch_size`` is passed too, and ``edge_index`` and ``edge_shift`` where
-            :class:`pyg_schnet.data.NeighborList` made them; other edges are ignored, which is said once.
+        network: Any module that is called as ``network(z, pos, batch)`` and returns ``[B]``, ``[B, 1]`` or, for C
+            components, ``[B, C]``: models of this package, PyTorch Geometric's SchNet, or others. ``cell``, ``pbc``
+            and ``batch_size`` are passed if it has arguments of these names, as are ``edge_index`` and ``edge_shift``
+            made by :class:`pyg_schnet.data.NeighborList`; other edges are ignored with a warning.
         loss: ``"mse"`` (squared), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
         lr: Largest learning rate of Adam.
         weight_decay: Decoupled weight decay (AdamW); 0 is Adam.
-        schedule: ``"cosine"`` falls to zero at the end of the training budget, be it epochs, steps or time;
-            ``"warm_restarts"`` counts in epochs; ``"constant"`` does not change.
-        warmup: Part of the training budget in which the cosine schedule rises to ``lr``, 0 to 1.
+        schedule: ``"cosine"`` falls to zero at the end of the training budget (epochs, steps or time);
+            ``"warm_restarts"`` repeats it in cycles of epochs; ``"constant"``.
+        warmup: Fraction of the training budget in which the cosine schedule rises to ``lr``, 0 to 1.
         restart_period: Length of the first cycle of the warm restarts, in epochs.
-        restart_multiplier: By how much each cycle is longer than the one before.
-        restart_decay: By how much the largest rate of each cycle is lower than that of the one before.
-        target: What is learned, where the data module does not say it, as PyG's ``LightningDataset`` and plain loaders:
-            ``Property("y", "eV", column=7)``, or a name that the data set knows.
-        pooling: How the network pools atoms: ``"sum"``, ``"mean"``, ``"max"`` (references are the same for all
-            elements, the mean of the training structures), ``"none"`` (no references), or ``"auto"`` to read it from
+        restart_multiplier: Length of each cycle divided by that of the one before.
+        restart_decay: Largest rate of each cycle divided by that of the one before.
+        target: Target, if the data module does not define it (PyG's ``LightningDataset``, plain loaders):
+            ``Property("y", "eV", column=7)``, or the name of one that the data set knows.
+        pooling: How the network pools atoms: ``"sum"``, ``"mean"``, ``"max"`` (one reference, the mean of the training
+            structures, instead of one for each element), ``"none"`` (no references), or ``"auto"`` to read it from
             the network.
 
     Raises:

@@ -32,6 +32,6 @@ def start_from(network: nn.Module, trained: AtomisticModel) -> None:
     names = [name for name in given if name not in _OWN and given[name] != found[name]]
     if names:
         both = ", ".join(f"{name}={given[name]} instead of {found[name]}" for name in names)
-        raise ValueError(f"the network has to be as the model it starts from, but has {both}")
+        raise ValueError(f"the network must have the settings of the model to start from, but has {both}")
     for part in ("embedding", "interactions"):
         getattr(network, part).load_state_dict(getattr(trained, part).state_dict())
