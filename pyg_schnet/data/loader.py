@@ -273,7 +273,7 @@ class StructureLoader(torch.utils.data.DataLoader):
     """Torch's data loader, with batches from ``collate_indices`` and transforms of whole batches.
 
     Shuffling, generators, samplers, ``drop_last``, pinned memory and worker processes are torch's. From a data set that
-    was moved to a device, batches are gathered there, in the process itself and without pinned memory. Data sets for which
+    was moved to a device (``dataset.to("cuda")``), batches are gathered there. Data sets for which
     ``collate_indices`` has no fast way are collated as PyG does, and so give the same batches, slower.
 
     Args:

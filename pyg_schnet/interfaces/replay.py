@@ -22,16 +22,16 @@ SPARE = 1.25
 class ReplayedForces:
     r"""Energies, forces and stress of the same atoms at many positions, without a launch of each kernel in every step.
 
-    A GPU computes small structures faster than Python launches its kernels. So the whole evaluation is recorded once, as
-    a CUDA graph, and replayed with other positions. That needs tensors of constant sizes: edges are those within cutoff
-    and skin at the positions of the last search, followed by padding, edges from atoms to themselves, which are put at
-    the cutoff where filters vanish:
+    A GPU computes small structures faster than Python launches its kernels. So the whole evaluation is recorded once,
+    as a CUDA graph, and replayed with other positions. That needs tensors of constant sizes: edges are those within
+    cutoff and skin at the positions of the last search, followed by padding, edges from atoms to themselves, which are
+    put at the cutoff where filters vanish:
 
     .. math:: E = E(\{ (j, i, \mathbf{S}) : d_{ij}^0 < r_\mathrm{cut} + s \} \cup \{ (k, k, \mathbf{0}), \ldots \})
 
     Edges beyond the cutoff have no effect. They are searched again, into the same tensors, once an atom has moved by
-    half of the skin; one number is read in every step for it. More edges than there is room for are an error, never left
-    out. On other devices than GPUs the same tensors are evaluated in the same way, only not recorded.
+    half of the skin; one number is read in every step for it. More edges than there is room for are an error, never
+    left out. On other devices than GPUs the same tensors are evaluated in the same way, only not recorded.
 
     Atoms, cell and boundaries are constant; make another one for others.
 
@@ -120,7 +120,11 @@ class ReplayedForces:
                 room for them.
         """
         known = self._pos
-        if not isinstance(pos, Tensor) or (pos.shape, pos.dtype, pos.device) != (known.shape, known.dtype, known.device):
+        if not isinstance(pos, Tensor) or (pos.shape, pos.dtype, pos.device) != (
+            known.shape,
+            known.dtype,
+            known.device,
+        ):
             raise ValueError(f"pos must be {described(known)}, as at first; got {described(pos)}")
         known.copy_(pos)
         moved = float((known - self._reference).square().sum(1).max().sqrt())
@@ -133,8 +137,7 @@ class ReplayedForces:
 
     def _search(self) -> tuple[Tensor, Tensor | None]:
         """Edges within cutoff and skin at the present positions."""
-        z, batch = self._atoms
-        found = radius_graph(self._pos, self._reach, batch, batch_size=self._size, **self._lattice)
+        found = radius_graph(self._pos, self._reach, self._atoms[1], batch_size=self._size, **self._lattice)
         self.n_searches += 1
         return found if isinstance(found, tuple) else (found, None)
 

@@ -189,9 +189,7 @@ def count_images(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: float | T
     return ImageCounts(wrap, first, count, torch.cat([n_images.new_zeros(1), n_images.cumsum(0)]))
 
 
-def list_images(
-    pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, counts: ImageCounts, total: int
-) -> Images:
+def list_images(pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, counts: ImageCounts, total: int) -> Images:
     """The images that were counted, ``total`` of all atoms; other arguments as for :func:`images_within`."""
     wrap, first, count, end = counts
     n_images = end.diff()
@@ -236,7 +234,7 @@ def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: flo
 
 
 def rounding_numbers(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: float, dtype: torch.dtype) -> Tensor:
-    """What :func:`rounding_allowance` reads: the bound, the cells crossed and the farthest coordinate, shape ``[3]``."""
+    """What :func:`rounding_allowance` reads: the bound, cells crossed, and the farthest coordinate, shape ``[3]``."""
     index = batch[:, None].expand(-1, 3)
     frac = lattice.fractional(pos, batch)
     extreme = frac.new_full((lattice.cell.size(0), 3), torch.inf)

@@ -1,8 +1,8 @@
 """Radius graphs on devices where a look at a number waits: checks and sizes are read together.
 
-The number of edges has to be read, since tensors have a size. Open boundaries need no other read as long as all pairs of
-atoms are few enough to be tested; periodic ones a second one, of how many images there are. What is asked by these reads
-includes whether positions, batch and cells are what they should be. Where something is not, or there are more
+The number of edges has to be read, since tensors have a size. Open boundaries need no other read as long as all pairs
+of atoms are few enough to be tested; periodic ones a second one, of how many images there are. What is asked by these
+reads includes whether positions, batch and cells are what they should be. Where something is not, or there are more
 candidates, nothing is returned and the search that is bounded in memory is taken, which reads more often.
 """
 

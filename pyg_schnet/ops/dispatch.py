@@ -161,9 +161,9 @@ def _triton() -> ModuleType | str:
     """The triton backend, imported when it is first used, or the reason why it cannot be."""
     try:
         return importlib.import_module(f"{__package__.rpartition('.')[0]}.backends.triton")
-    except ModuleNotFoundError:
-        return "triton is not installed; pip install 'pyg_schnet[gpu]'"
-    except Exception as error:  # of another version, or of a driver
+    except Exception as error:  # it is missing, of another version, or without a driver
+        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+            return "triton is not installed; pip install 'pyg_schnet[gpu]'"
         return f"triton cannot be imported ({type(error).__name__}: {error})"
 
 

@@ -230,9 +230,7 @@ def _module(
     return _kernels(backend, features, others, graph) or reference
 
 
-def _grad_features(
-    g: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, x: Tensor, backend: Backend
-) -> Tensor:
+def _grad_features(g: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, x: Tensor, backend: Backend) -> Tensor:
     """Derivative of the form with respect to x: the convolution on the reversed edges, shape and type of x."""
     return convolve(g, table, basis, graph.with_sources(x.size(0)).transposed(), backend=backend).to(x.dtype)
 

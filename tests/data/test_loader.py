@@ -238,7 +238,11 @@ def test_batches_are_gathered_where_the_store_is(graphs, no_fallback):
         batch, expected = collate_indices(chosen, [3, 1, 1]), collate_indices(graphs, [3, 1, 1])
         for key, value in expected.to_dict().items():
             if isinstance(value, torch.Tensor):
-                assert (batch[key].device.type, batch[key].shape, batch[key].dtype) == ("meta", value.shape, value.dtype)
+                assert (batch[key].device.type, batch[key].shape, batch[key].dtype) == (
+                    "meta",
+                    value.shape,
+                    value.dtype,
+                )
             else:
                 assert batch[key] == value
         assert batch.num_graphs == 3
@@ -262,7 +266,9 @@ def test_a_store_on_two_devices_is_left_to_pyg(graphs):
 
 def test_loaders_of_a_store_on_a_device(graphs):
     there = copy.deepcopy(graphs).to("meta")
-    with pytest.raises(ValueError, match="the data set is on meta, where batches are gathered without worker processes"):
+    with pytest.raises(
+        ValueError, match="the data set is on meta, where batches are gathered without worker processes"
+    ):
         StructureLoader(there, batch_size=2, num_workers=1)
     loader = StructureLoader(there, batch_size=2, pin_memory=True)
     assert not loader.pin_memory

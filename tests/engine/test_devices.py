@@ -1,5 +1,6 @@
 """GPUs as far as they can be seen without one: fake tensors of a CUDA device, and tensors without values."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +82,23 @@ def test_one_warning_where_triton_is_missing(cuda, monkeypatch):
     assert dispatch.refusal_of(pos.device) == "triton is not installed; pip install 'pyg_schnet[gpu]'"
     with pytest.raises(ValueError, match="backend='triton' cannot be used: triton is not installed"):
         dispatch.kernels_for("triton", pos)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ModuleNotFoundError("No module named 'triton'", name="triton"), "triton is not installed; pip install"),
+        (ModuleNotFoundError("no", name="triton.language"), r"cannot be imported \(ModuleNotFoundError: no\)"),
+        (RuntimeError("0 active drivers"), r"triton cannot be imported \(RuntimeError: 0 active drivers\)"),
+    ],
+    ids=["missing", "broken", "without a driver"],
+)
+def test_whatever_keeps_triton_from_being_imported_is_a_reason(error, why, monkeypatch):
+    def fails(name):
+        raise error
+
+    monkeypatch.setattr(dispatch.importlib, "import_module", fails)
+    assert re.match(f".*{why}", dispatch._triton.__wrapped__())
 
 
 def test_tensors_of_two_places_are_not_taken(cuda):

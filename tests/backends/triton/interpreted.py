@@ -427,6 +427,24 @@ def test_a_kernel_that_fails_gives_one_warning_and_the_composition(monkeypatch):
     assert "no compiler" in backend.failure(torch.device("cpu"))
 
 
+def test_a_model_whose_kernels_fail_learns_on_with_one_warning(monkeypatch):
+    expected = learned("reference", False, F64)
+    monkeypatch.setattr(launch, "_failures", {})
+
+    def broken(*_, **__):
+        raise RuntimeError("no compiler")
+
+    for function in (backend.spline_conv, backend.edge_lengths, backend.spline_basis):
+        monkeypatch.setitem(names_of(function), "launch", broken)
+    with pytest.warns(
+        RuntimeWarning, match="left for plain torch operations: a kernel could not be compiled"
+    ) as caught:
+        found = learned("triton", False, F64)
+    assert len(caught) == 1
+    for one, other in zip(found, expected, strict=True):
+        contract.close(one, other.detach().numpy(), factor=100.0)
+
+
 def test_devices_that_are_not_taken(monkeypatch):
     assert backend.refusal(torch.device("cpu")) is None
     assert "on CUDA and ROCm devices, got one on meta" in backend.refusal(torch.device("meta"))
