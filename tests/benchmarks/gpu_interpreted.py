@@ -93,6 +93,6 @@ def test_the_file_has_what_is_timed():
     crystals = gpu_systems.stored("perovskites", 4, CPU)
     assert crystals.size == crystals.cell.size(0) == 4
     assert 3.0 < float(crystals.cell.det().abs().pow(1 / 3).mean()) < 6.0
-    assert gpu_systems.stored("QM9", 1, CPU, smallest=True).z.numel() <= 5
+    assert gpu_systems.stored("QM9", 1, CPU, smallest=True).z.numel() < 12
     with pytest.raises(ValueError, match="has 256 structures of the kind aspirin, 300 are asked for"):
         gpu_systems.stored("aspirin", 300, CPU)
