@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.geometry import apply_strain, volume
-from pyg_schnet.ops.dispatch import is_cast
+from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 from pyg_schnet.ops.potential import EnergyGradients
 
 EnergyModel = Callable[..., Tensor]
@@ -100,7 +100,7 @@ def energy_forces_stress(
 
     Raises:
         ValueError: If the stress of a structure that is not periodic in three directions is requested, which has no
-            volume to divide by.
+            volume to divide by. On other devices than CPUs, where a look at ``pbc`` would wait, its stress is NaN.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
@@ -129,11 +129,12 @@ def energy_forces_stress(
         _check_number(cell, batch_size)
     if found is None:
         found = _gradients_by_autograd(model, z, pos, batch, given, forces, stress, create_graph)
-    return EnergyForcesStress(
-        found.energy,
-        -found.grad_pos if forces else None,
-        found.grad_strain / volume(given["cell"])[:, None, None] if stress else None,
-    )
+    of_strain = None
+    if stress:
+        of_strain = found.grad_strain / volume(given["cell"])[:, None, None]
+        if pbc is not None and not is_at_hand(pbc):  # nothing was read: no number instead of an error
+            of_strain = torch.where(pbc.all(1)[:, None, None], of_strain, torch.nan)
+    return EnergyForcesStress(found.energy, -found.grad_pos if forces else None, of_strain)
 
 
 def hessian(
@@ -306,7 +307,7 @@ def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:
             f"pbc must be booleans, one row for each of {cell.size(0)} cells, [B, 3]; got {list(pbc.shape)} of "
             f"{pbc.dtype}"
         )
-    if not bool(pbc.all()):
+    if is_at_hand(pbc) and not bool(pbc.all()):
         first = int((~pbc.all(-1)).nonzero()[0])
         raise ValueError(
             f"stress is defined for structures that are periodic in three directions; structure {first} has "

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from pyg_schnet.derivatives import EnergyForcesStress, energy_forces_stress
+from pyg_schnet.neighbors.lattice import complete_cell as complete_on_device
+from pyg_schnet.ops.dispatch import is_at_hand
 from pyg_schnet.train.task import PropertyTask
 
 
@@ -69,6 +71,8 @@ def with_volume(cell: Tensor) -> Tensor:
         tensor([3., 2., 1.])
     """
     missing = (cell == 0).all(-1)  # [B, 3]
+    if not is_at_hand(missing):  # nothing waits for a device
+        return torch.where(missing.unsqueeze(-1), complete_on_device(cell, ~missing), cell)
     if not bool(missing.any()):
         return cell
     cell = cell.clone()

@@ -123,7 +123,8 @@ class PotentialTask(DerivativeTask):
         """Predicted and true energies (without references), forces and stress, for what has a label."""
         found = self.energy_forces_stress(batch, stress=self.stress_weight > 0, partly=True)
         energy = self.pair(found.energy, batch)
-        n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(found.energy.dtype)
+        ones = found.energy.new_ones(batch.batch.size(0))
+        n_atoms = found.energy.new_zeros(batch.num_graphs).index_add_(0, batch.batch, ones)
         mask = target_mask(batch, self.property)
         n_atoms = n_atoms if mask is None else n_atoms[mask]
         pairs = {"energy": energy, "energy_per_atom": (energy[0] / n_atoms, energy[1] / n_atoms)}
