@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,6 +105,10 @@ class StructureCheck:
                     "with untrained_forces=True (--untrained_forces true on the command line)"
                 )
 
+    def has_forces(self) -> bool:
+        """Whether :meth:`derivatives` would not raise."""
+        return self.untrained_forces or all(domain.gradients == "forces" for domain in self.domains)
+
     def atoms(self, atoms: Atoms, *, distances: bool = False) -> None:
         """Check a structure of ASE, its charge and spin included; that of the last call costs next to nothing.
 
@@ -168,26 +173,30 @@ class StructureCheck:
         if self.wants_distances():
             self.edges(batch.z, *edges_within(batch, REACH))
 
-    def few_atoms(self, numbers: np.ndarray, positions: np.ndarray) -> None:
+    def few_atoms(self, numbers: np.ndarray, positions: np.ndarray) -> float:
         """As :meth:`distances` for a small molecule, in microseconds.
 
         Args:
             numbers: Atomic numbers, shape ``[N]``.
             positions: In Å, shape ``[N, 3]``.
+
+        Returns:
+            Smallest squared distance of two atoms in Å².
         """
-        if len(numbers) < 2 or not self.wants_distances():
-            return
+        if len(numbers) < 2:
+            return math.inf
         if self._pairs is None or not np.array_equal(self._pairs.numbers, numbers):
             first, second = np.triu_indices(len(numbers), 1)
-            limits = np.max([domain.limits(numbers) for domain in self.domains], axis=0)
+            limits = np.max([np.zeros((len(numbers),) * 2), *(one.limits(numbers) for one in self.domains)], axis=0)
             self._pairs = _Pairs(numbers.copy(), first, second, limits[first, second] ** 2)
         pairs = self._pairs
-        vec = positions[pairs.first] - positions[pairs.second]
+        vec = positions.take(pairs.first, 0) - positions.take(pairs.second, 0)
         square = np.einsum("pd,pd->p", vec, vec)
-        if (square < pairs.square).any():
-            worst = int((square / pairs.square).argmin())
+        if self.wants_distances() and (square < pairs.square).any():
+            worst = int((square / pairs.square.clip(1e-12)).argmin())
             ends = numbers[[pairs.first[worst], pairs.second[worst]]].tolist()
             self._pair(ends[0], ends[1], float(square[worst]) ** 0.5)
+        return float(square.min())
 
     def edges(self, z: Tensor, edge_index: Tensor, dist: Tensor) -> None:
         """Warn of edges that are shorter than any such pair in training.

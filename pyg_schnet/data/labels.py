@@ -228,10 +228,10 @@ def _stress_of_virial(key: str, label: Label, atoms: Atoms, pbc: np.ndarray, *, 
             f"{key!r} in {label.unit} may be a virial or a stress, of either sign; {_ADVICE}, under a name without "
             "'virial', or state a unit of energy for a virial"
         )
-    if not pbc.all() or not atoms.cell.volume > 0:
+    if not pbc.any() or not atoms.cell.volume > 0:
         raise ValueError(
             f"{key!r} is a virial, but the structure has pbc={pbc.tolist()} and a cell of {atoms.cell.volume:.6g} Å³; "
-            "a stress needs three periodic directions"
+            "a stress needs a periodic structure in a cell with a volume"
         )
     scale = factor(label.unit, "eV") if stated else 1.0
     value = -scale / atoms.cell.volume * voigt_to_matrix(_numbers(key, label.value))
