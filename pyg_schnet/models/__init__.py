@@ -6,6 +6,7 @@ from pyg_schnet.models.dtnn import DTNN
 from pyg_schnet.models.ensemble import join_ensemble
 from pyg_schnet.models.graph import Edges, MeasuredGraph, prepare_edges
 from pyg_schnet.models.identity import Identity
+from pyg_schnet.models.repulsion import with_repulsion
 from pyg_schnet.models.schnet import SchNet
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "SchNet",
     "join_ensemble",
     "load",
+    "with_repulsion",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyg_schnet.geometry import edge_vectors
 from pyg_schnet.models.graph import Edges, Graph, check_atoms, find_edges, prepare_edges
+from pyg_schnet.models.repulsion import repulsion_of_atoms
 from pyg_schnet.nn import MeanReadout, SumReadout
 from pyg_schnet.ops.checks import check_batch_size, check_prediction
 from pyg_schnet.ops.sort_edges import check_keys
@@ -51,7 +52,8 @@ def atom_features(model: Any, z: Tensor, pos: Tensor, batch: Tensor | None = Non
 
 def atom_energies(model: Any, z: Tensor, pos: Tensor, batch: Tensor | None = None, **graph: Any) -> Tensor:
     """Contribution of each atom to the sum or mean, shape ``[N]``; arguments and errors of :func:`atom_features`."""
-    values = model.readout.atom_values(atom_features(model, z, pos, batch, **graph), z)[:, 0]
+    given = _structures(model, z, pos, batch, graph)
+    values = _energies(model, z, prepare_edges(z, pos, given.owner, model.cutoff, **given.given))
     check_prediction(values, "energies of atoms")
     return values
 
@@ -75,12 +77,17 @@ def atom_virials(model: Any, z: Tensor, pos: Tensor, batch: Tensor | None = None
         given |= {"edge_index": edges.index, "edge_shift": edges.edge_shift}
         measured = prepare_edges(z, pos, owner, model.cutoff, **given).directed
         dist = measured.dist.detach().clone().requires_grad_()
-        features = model.represent(z, Edges(measured.index, dist, measured.ptr))
-        energy = model.readout.atom_values(features, z)[:, 0].sum()
+        energy = _energies(model, z, Edges(measured.index, dist, measured.ptr)).sum()
         slope = torch.autograd.grad(energy, dist, materialize_grads=True)[0]
         virials = _share_of_atoms(slope / dist.detach(), edges, pos, given.get("cell"), owner)
     check_prediction(virials, "virials of atoms")
     return virials
+
+
+def _energies(model: Any, z: Tensor, edges: Edges) -> Tensor:
+    """Contribution of each atom, repulsion included, shape ``[N]``."""
+    values = model.readout.atom_values(model.represent(z, edges), z)[:, 0]
+    return values if model.repulsion is None else values + repulsion_of_atoms(model, z, edges)
 
 
 def _structures(model: Any, z: Tensor, pos: Tensor, batch: Tensor | None, graph: dict[str, Any]) -> _Structures:

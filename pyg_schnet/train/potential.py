@@ -11,6 +11,7 @@ from pyg_schnet.data import Property, find_property, target_mask, target_values
 from pyg_schnet.data.properties import properties_of
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
+from pyg_schnet.train.references import scale_repulsion
 from pyg_schnet.train.task import Pair
 
 
@@ -107,6 +108,7 @@ class PotentialTask(DerivativeTask):
             size = self._data.training_rms(self.derivatives["forces"])
             if size > 0:
                 self.scale.fill_(size)
+                scale_repulsion(self.network, self.property.unit, self.scale)
 
     def gradient_labels(self) -> dict[str, Any]:
         """Forces, and the stress, where they have a weight."""

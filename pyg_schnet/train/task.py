@@ -20,7 +20,7 @@ from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.finite import FiniteModule
 from pyg_schnet.train.inputs import NetworkInputs
-from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
+from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
@@ -207,6 +207,7 @@ class PropertyTask(FiniteModule):
         atomref, scale = fit_statistics(counts, target, self.pooling)
         self.atomref.copy_(atomref)
         self.scale.copy_(scale.reshape(self.scale.shape))
+        scale_repulsion(self.network, self.property.unit, self.scale)
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
