@@ -17,7 +17,7 @@ from pyg_schnet.data.structure import Structure
 from pyg_schnet.geometry import edge_distances, has_volume
 from pyg_schnet.interfaces.ase_properties import register
 from pyg_schnet.interfaces.ase_state import SmallMolecule, changes_of
-from pyg_schnet.interfaces.members import EnergyMember, member_of
+from pyg_schnet.interfaces.members import EnergyMember, deviation_factors, member_of
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.nn.atomref import MAX_Z
@@ -45,7 +45,8 @@ class SchNetCalculator(Calculator):
     (:meth:`pyg_schnet.potential.Potential.atom_virials`) over the volume of the cell; their sum is the stress.
 
     Several models make an ensemble: results are means, and ``energy_std``, ``energies_std``, ``forces_std``,
-    ``stress_std`` or ``dipole_std`` are the standard deviations over the models (divided by their number). ASE's
+    ``stress_std`` or ``dipole_std`` are the standard deviations over the models (divided by their number), times the
+    factor from spread to error where the models were calibrated (:func:`pyg_schnet.interfaces.calibrate`). ASE's
     trajectories, extended XYZ files and JSON databases keep them (:mod:`pyg_schnet.interfaces.ase_properties`).
 
     ``parameters``, which ASE's files keep, and ``str`` name the model, the version of the package and the SHA-256 of
@@ -117,6 +118,7 @@ class SchNetCalculator(Calculator):
         self.device = torch.device(device)
         self.check = StructureCheck([member.model.card for member in self.members], untrained_forces=untrained_forces)
         self.neighbors = VerletList(max(member.model.cutoff for member in self.members), skin)
+        self._factors = deviation_factors(self.members)
         self._small: SmallMolecule | None = None
         self._note_parameters()
 
@@ -163,7 +165,7 @@ class SchNetCalculator(Calculator):
                 continue
             self._store(name, np.mean(values, axis=0))
             if name != "stresses":
-                self._store(f"{name}_std", np.std(values, axis=0))
+                self._store(f"{name}_std", self._factors.get(name, 1.0) * np.std(values, axis=0))
         if "energy" in self.results:
             self.results["free_energy"] = self.results["energy"]
 

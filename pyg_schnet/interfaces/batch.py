@@ -17,7 +17,7 @@ from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.structure import check_distinct, check_structure, near_origin
 from pyg_schnet.geometry import edge_distances, has_volume
 from pyg_schnet.interfaces.ase_state import changes_of
-from pyg_schnet.interfaces.members import EnergyMember, member_of
+from pyg_schnet.interfaces.members import EnergyMember, deviation_factors, member_of
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.ops.checks import refuse_prediction, whole_number
 from pyg_schnet.potential import Source
@@ -77,6 +77,7 @@ class BatchCalculator:
         self.max_atoms = whole_number(max_atoms, "max_atoms")
         self.check = StructureCheck([member.model.card for member in members], untrained_forces=untrained_forces)
         self.n_evaluations = 0
+        self._factors = deviation_factors(self.members)
         self._lists: dict[int, VerletList] = {}
         self._known: dict[int, Atoms] = {}  # structures that were checked, by their place in the list
 
@@ -181,7 +182,7 @@ class BatchCalculator:
                 refuse_prediction(torch.from_numpy(stacked), name)
             means[name] = stacked.mean(0)
             if len(answers) > 1:
-                means[f"{name}_std"] = stacked.std(0)
+                means[f"{name}_std"] = self._factors.get(name, 1.0) * stacked.std(0)
         ends = np.cumsum([len(image) for image in images])[:-1]
         columns = {
             name: np.split(value, ends) if name.startswith("forces") else list(value) for name, value in means.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,27 @@ from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.convert import like_pyg
-from pyg_schnet.models.identity import Identity
+from pyg_schnet.models.identity import Identity, hash_of_weights
 from pyg_schnet.nn import DipoleReadout
 from pyg_schnet.potential import Potential, Source, predicts_energy, source_of
 from pyg_schnet.units import dimension, factor
+
+CALIBRATION = "calibration"
+"""Entry of a card with factors from the spread of an ensemble to its error."""
+
+
+def deviation_factors(members: Sequence[EnergyMember | DipoleMember]) -> dict[str, float]:
+    """Factors of standard deviations, where all models were calibrated together; none otherwise.
+
+    Args:
+        members: The models of a calculator, as :func:`pyg_schnet.interfaces.calibrate` has noted in their cards.
+    """
+    noted = [member.model.card.get(CALIBRATION) for member in members]
+    if len(noted) < 2 or not isinstance(noted[0], dict) or any(one != noted[0] for one in noted):
+        return {}
+    if noted[0].get("weights") != sorted(member.weights for member in members):
+        return {}
+    return {name: float(noted[0][name]) for name in ("energy", "forces", "stress") if name in noted[0]}
 
 
 class EnergyMember:
@@ -31,6 +48,7 @@ class EnergyMember:
     kind = "energy"
 
     def __init__(self, model: AtomisticModel, unit: str, identity: Identity, **options: Any) -> None:
+        self.weights = hash_of_weights(model) if CALIBRATION in model.card else ""
         self.potential = Potential(model, unit, **options)
         self.potential.identity = identity
         self.model = self.potential.model
@@ -81,7 +99,7 @@ class DipoleMember:
     ) -> None:
         if model.readout.magnitude:
             raise ValueError("ASE's dipole is a vector, but the model gives its magnitude; use magnitude=False")
-        self.factor = factor(unit, "e·Å")
+        self.factor, self.weights = factor(unit, "e·Å"), ""
         self.model = freeze(model).to(device=device, dtype=dtype)
         self.unit, self.identity = unit, identity
 

@@ -89,6 +89,7 @@ def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first, *others = cards
     card = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
     card.pop(ENTRY, None)
+    card.pop("calibration", None)  # of the spread, which a mean does not have
     if (domain := common_domain(cards)) is not None:
         card[ENTRY] = domain.as_json()
     if all("elements" in one for one in cards):

@@ -48,8 +48,8 @@ def describe_repulsion(repulsion: Any) -> dict[str, Any]:
 def with_repulsion(model: Any, *, outer: float = 0.8, inner: float = 0.4) -> Any:
     """A copy of a trained model with the repulsion of close atoms added, see :class:`pyg_schnet.nn.ZBLRepulsion`.
 
-    Energies of structures whose atoms are all farther apart than ``outer`` sums of covalent radii do not change. Choose it
-    below the shortest bonds of the training data.
+    Energies of structures whose atoms are all farther apart than ``outer`` sums of covalent radii do not change. Choose
+    it below the shortest bonds of the training data.
 
     Args:
         model: SchNet of energies; the unit of its output is that of its card, eV where there is none.

@@ -70,8 +70,8 @@ class ZBLRepulsion(nn.Module):
     .. math::
         E_i = \frac{c}{2} \sum_{j \ne i} V_{Z_i Z_j}(d_{ij})\, s(d_{ij})
 
-    with V of :func:`zbl_energy` and s of :func:`smooth_switch` from ``inner`` to ``outer`` times the sum of the covalent
-    radii of the two atoms. At distances of bonds it is zero.
+    with V of :func:`zbl_energy` and s of :func:`smooth_switch` from ``inner`` to ``outer`` times the sum of the
+    covalent radii of the two atoms. At distances of bonds it is zero.
 
     Args:
         outer: Where the repulsion ends, in sums of covalent radii.
