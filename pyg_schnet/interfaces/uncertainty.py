@@ -4,9 +4,9 @@ r"""Spread of an ensemble as an estimate of its error: calibrated on structures 
     \alpha_q^2 = \frac{\sum_k (q_k - \bar q_k)^2}{\sum_k \sigma_k^2}
 
 with the mean and standard deviation over the models for each number k of a validation set: energies, components of
-forces, or of the stress. Multiplied by α, the spread has the root mean square of the error there. A linear calibration of
-this kind is that of `Musil et al. (2019) <https://doi.org/10.1021/acs.jctc.8b00959>`_, with the mean of ratios there and
-the ratio of means here, which a spread near zero does not upset.
+forces, or of the stress. Multiplied by α, the spread has the root mean square of the error there. `Musil et al. (2019)
+<https://doi.org/10.1021/acs.jctc.8b00959>`_ calibrate by one factor too, from the mean of ratios; it is the ratio of
+means here, which a spread near zero does not upset.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def calibrate(models: Sequence[Source], structures: Sequence[Atoms], *, unit: st
 
     Args:
         models: At least two models, or their files.
-        structures: Structures that no model was trained on, whose calculators hold energy, forces or stress in eV and Å.
+        structures: Structures that no model was trained on; their calculators hold energy, forces or stress in eV
+            and Å.
         unit: Unit of the models' output, where they do not know it.
 
     Returns:
@@ -156,7 +157,8 @@ class DeviationLimit:
             deviation = float(calc.get_property("energy_std", atoms)) / len(atoms)
             if not deviation <= self.energy_per_atom:
                 found.append(
-                    f"the models disagree on the energy by {deviation:.3g} eV/atom, more than {self.energy_per_atom:.3g}"
+                    f"the models disagree on the energy by {deviation:.3g} eV/atom, more than "
+                    f"{self.energy_per_atom:.3g}"
                 )
         return found
 
