@@ -273,7 +273,8 @@ class Potential:
         """Energies ``[B]`` in eV with element energies added."""
         if self.element_energies is None:
             return energy
-        return energy.index_add(0, _owner(z, batch), self.element_energies[z, 0])
+        own = self.element_energies[:, 0].index_select(0, z)
+        return energy + own.sum() if batch is None else energy.index_add(0, batch, own)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, {self.dtype}, device={str(self.device)!r})"

@@ -12,11 +12,10 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
-from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.data.check import SmallMolecule, StructureCheck, changes_of
 from pyg_schnet.data.structure import Structure
 from pyg_schnet.geometry import edge_distances, has_volume
 from pyg_schnet.interfaces.ase_properties import register
-from pyg_schnet.interfaces.ase_state import SmallMolecule, changes_of
 from pyg_schnet.interfaces.members import EnergyMember, deviation_factors, member_of
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.neighbors import VerletList
@@ -227,7 +226,9 @@ class SchNetCalculator(Calculator):
         if self._small is not None and not in_lattice and len(self.atoms) <= _FEW_ATOMS:
             pos = self._small.positions(self.atoms, self.check)
             if pos is not None:
-                self._check(properties)
+                self.check.charge(self.atoms)
+                if "forces" in properties:
+                    self.check.derivatives("forces and stress")
                 return self._small.z, pos, {}
         structure = Structure.of(self.atoms, self.dtype).to(self.device)
         self._check(properties)

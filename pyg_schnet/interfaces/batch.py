@@ -13,10 +13,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.data.check import StructureCheck, changes_of
 from pyg_schnet.data.structure import check_distinct, check_structure, near_origin
 from pyg_schnet.geometry import edge_distances, has_volume
-from pyg_schnet.interfaces.ase_state import changes_of
 from pyg_schnet.interfaces.members import EnergyMember, deviation_factors, member_of
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.ops.checks import refuse_prediction, whole_number
