@@ -258,6 +258,7 @@ def changes_of(old: Atoms | None, new: Atoms) -> list[str]:
         new: The present one.
 
     Example:
+        >>> from ase import Atoms
         >>> water = Atoms("OH2", [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
         >>> changes_of(water, water.copy()), changes_of(water, Atoms("H"))
         ([], ['positions', 'numbers'])
