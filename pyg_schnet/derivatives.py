@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.geometry import apply_strain, has_volume, volume
-from pyg_schnet.ops.dispatch import is_cast
+from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 from pyg_schnet.ops.potential import EnergyGradients
 
 EnergyModel = Callable[..., Tensor]
@@ -324,6 +324,8 @@ def check_volume(cell: Tensor | None, pbc: Tensor | None) -> None:
             f"{pbc.dtype}"
         )
     vectors = cell.detach()
+    if not is_at_hand(vectors):  # reading would wait for the device; the stress is not finite there without a volume
+        return
     flat = ~has_volume(vectors)
     if bool(flat.any()):
         first = int(flat.nonzero()[0])
