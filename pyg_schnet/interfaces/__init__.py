@@ -9,11 +9,35 @@ import pyg_schnet.ops._pyg  # PyTorch Geometric comes first, without its warning
 
 if TYPE_CHECKING:
     from pyg_schnet.interfaces.ase import SchNetCalculator
+    from pyg_schnet.interfaces.ase_properties import database_entries
+    from pyg_schnet.interfaces.batch import BatchCalculator
+    from pyg_schnet.interfaces.relaxation import Relaxation, relax
     from pyg_schnet.interfaces.replay import ReplayedForces
+    from pyg_schnet.interfaces.uncertainty import DeviationError, DeviationLimit, calibrate
 
-__all__ = ["ReplayedForces", "SchNetCalculator"]
+__all__ = [
+    "BatchCalculator",
+    "DeviationError",
+    "DeviationLimit",
+    "Relaxation",
+    "ReplayedForces",
+    "SchNetCalculator",
+    "calibrate",
+    "database_entries",
+    "relax",
+]
 
-_HOMES = {"ReplayedForces": "replay", "SchNetCalculator": "ase"}
+_HOMES = {
+    "BatchCalculator": "batch",
+    "DeviationError": "uncertainty",
+    "DeviationLimit": "uncertainty",
+    "Relaxation": "relaxation",
+    "ReplayedForces": "replay",
+    "SchNetCalculator": "ase",
+    "calibrate": "uncertainty",
+    "database_entries": "ase_properties",
+    "relax": "relaxation",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,15 +26,15 @@ class DerivativeTask(PropertyTask):
         Args:
             batch: Structures.
             stress: Whether to compute the stress.
-            partly: Whether structures that are not periodic in three directions are allowed beside others, although
-                they have no stress; theirs is then a number without meaning.
+            partly: Whether structures whose cells have no volume are allowed beside others, although they have no
+                stress; theirs is then a number without meaning.
         """
         pos, index, extra = self.inputs(batch)
         size = batch.num_graphs
         cell, pbc = extra.get("cell"), extra.get("pbc")
         boundaries = {} if pbc is None else {"pbc": pbc}
         if stress and partly and cell is not None and pbc is not None:
-            cell, pbc = with_volume(cell), torch.ones_like(pbc)
+            cell = with_volume(cell)
 
         def energy(z: Tensor, pos: Tensor, batch: Tensor, **given: Any) -> Tensor:
             given = {name: value for name, value in given.items() if name in extra}
