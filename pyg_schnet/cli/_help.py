@@ -19,7 +19,7 @@ EXAMPLES = {
     "predict": """examples:
   pyg-schnet predict molecule.xyz --model qm9-u0
   pyg-schnet predict crystals.cif --model mp-formation-energy --output energies.csv
-  pyg-schnet predict frames.xyz --model runs/U0-20260101-120000/model.safetensors --output out.xyz""",
+  pyg-schnet predict frames.xyz --model rmd17-aspirin --output out.xyz --forces""",
     "md": """examples:
   pyg-schnet md aspirin.xyz --model rmd17-aspirin --picoseconds 10 --temperature 300
   pyg-schnet md crystal.cif --model model.safetensors --steps 20000 --ensemble npt --pressure 1
@@ -91,7 +91,7 @@ that is not physical (the last good one is kept), and 128 + N after a signal N, 
 
   --model MODEL                 model file or name; several, as [a.safetensors,b.safetensors]
   --steps N, --picoseconds T    length, one of the two; with what was done before an interruption
-  --output FILE                 trajectory, .xyz or .traj, with a log (.csv) beside it; default md.xyz
+  --output FILE                 trajectory, .xyz or .traj, and log (.csv) beside it; default md.xyz
   --resume                      go on from the checkpoint beside it; the same to the last bit
   --ensemble NAME               nve, langevin (default), nose-hoover, npt or npt-anisotropic
   --timestep T                  in fs; default 0.5
@@ -118,8 +118,8 @@ that is not physical (the last good one is kept), and 128 + N after a signal N, 
 
 RELAX = f"""usage: pyg-schnet relax STRUCTURES --model MODEL [--OPTION VALUE ...]
 
-Relax the structures of a file, one after the other; atoms that it fixes stay. Structures are written
-with energy, forces and whether they converged. The exit status is 3 where one has not.
+Relax the structures of a file, one after the other; atoms that it fixes stay. They are written with
+energy, forces and whether they converged. The exit status is 3 where one has not.
 
   --model MODEL                 model file or name; several, as [a.safetensors,b.safetensors]
   --output FILE                 .xyz, .extxyz or .traj; default relaxed.xyz

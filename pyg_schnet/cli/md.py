@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pyg_schnet.cli._help import MD
-from pyg_schnet.cli._options import run_function
+from pyg_schnet.cli._options import run_function, with_flags
 
 UNPHYSICAL = 3
 """Exit status of a simulation that was stopped, and of relaxations that have not converged."""
@@ -78,31 +78,7 @@ def run_md(
         device: Device of the network.
         threads: Threads of the network.
     """
+    options = dict(locals())
     from pyg_schnet.cli import _simulation
 
-    _simulation.run_md(**locals_of(locals()))
-
-
-def with_flags(args: list[str], flags: tuple[str, ...]) -> list[str]:
-    """Arguments in which flags without a value get one.
-
-    Example:
-        >>> with_flags(["a.xyz", "--resume", "--steps", "5"], ("--resume",))
-        ['a.xyz', '--resume=true', '--steps', '5']
-        >>> with_flags(["--resume", "false"], ("--resume",))
-        ['--resume', 'false']
-    """
-    return [
-        f"{one}=true" if one in flags and args[k + 1 : k + 2] not in (["true"], ["false"]) else one
-        for k, one in enumerate(args)
-    ]
-
-
-def locals_of(found: dict[str, object]) -> dict[str, object]:
-    """Arguments of a function, without what it has imported.
-
-    Example:
-        >>> locals_of({"steps": 1, "_simulation": None})
-        {'steps': 1}
-    """
-    return {name: value for name, value in found.items() if not name.startswith("_")}
+    _simulation.run_md(**options)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pyg_schnet.cli._help import RELAX
-from pyg_schnet.cli._options import run_function
-from pyg_schnet.cli.md import locals_of, with_flags
+from pyg_schnet.cli._options import run_function, with_flags
 
 
 def run(args: list[str]) -> None:
@@ -52,6 +51,7 @@ def relax_file(
         device: Device of the network.
         threads: Threads of the network.
     """
+    options = dict(locals())
     from pyg_schnet.cli import _simulation
 
-    _simulation.relax_file(**locals_of(locals()))
+    _simulation.relax_file(**options)
