@@ -12,6 +12,8 @@ EXTRAS = {
     "train": "train",
     "test": "train",
     "predict": "train",
+    "md": "train",
+    "relax": "train",
     "merge": "train",
     "audit": "train",
     "analyze": "train,analysis",
