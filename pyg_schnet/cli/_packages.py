@@ -13,6 +13,7 @@ EXTRAS = {
     "test": "train",
     "predict": "train",
     "merge": "train",
+    "lammps": "train,lammps",
     "audit": "train",
     "analyze": "train,analysis",
     "report": "train,plot",
