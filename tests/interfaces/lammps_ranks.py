@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mpi4py import MPI
 
+# isort: split
 import ase.io
 import numpy as np
 import torch

@@ -64,9 +64,7 @@ class Domain:
         self.local = len(self.own) + which  # local number of each edge's source
         self.target = place[index[1, edges]]
         ends = torch.from_numpy(index[:, edges])
-        self.vec = (
-            data.pos[ends[0]] - data.pos[ends[1]] + torch.from_numpy(shift[edges]).to(data.pos) @ data.cell[0]
-        )
+        self.vec = data.pos[ends[0]] - data.pos[ends[1]] + torch.from_numpy(shift[edges]).to(data.pos) @ data.cell[0]
 
     def plan(self, comm):
         ids = 10 + 3 * np.arange(1000)  # identifiers need not be counted from zero
@@ -186,7 +184,7 @@ def test_inputs_are_divided_at_the_pair_style():
 def test_lists_without_some_pairs_are_refused():
     pos = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.5, 0.0], [0.0, 0.0, 9.0]])
     check_complete(pos, 1, np.array([1, 2, 3]), np.array([0, 3]), 2.0)
-    with pytest.raises(ValueError, match="2 neighbours within 2.0 Å, but LAMMPS' neighbour list has 1"):
+    with pytest.raises(ValueError, match=r"2 neighbours within 2\.0 Å, but LAMMPS' neighbour list has 1"):
         check_complete(pos, 1, np.array([1, 3]), np.array([0, 2]), 2.0)
 
 

@@ -41,6 +41,7 @@ class DomainForces:
 
     Attributes:
         energy: Potential energy of all atoms in eV, of the last call.
+        plan: Which rows are exchanged; ``None`` before the first call.
         n_builds: How often edges were built.
         n_plans: How often plans of the exchange were made.
         seconds: Time in s spent in each part: ``"edges"``, ``"model"``, ``"sums"``.
@@ -56,7 +57,7 @@ class DomainForces:
         self.n_builds = self.n_plans = 0
         self.seconds = {"edges": 0.0, "model": 0.0, "sums": 0.0}
         self._ids: np.ndarray | None = None
-        self._plan: ExchangePlan | None = None
+        self.plan: ExchangePlan | None = None
         self._last: tuple[float, int] | None = None  # builds of LAMMPS' list, and step
 
     def __call__(self, _: Any, step: int, num_own: int, tag: np.ndarray, x: np.ndarray, f: np.ndarray) -> None:
@@ -84,7 +85,7 @@ class DomainForces:
         if self._last is None or self._last != (n_builds, step - 1):  # the same on all ranks
             self._build(num_own)
         self._last = n_builds, step
-        plan = self._plan
+        plan = self.plan
         assert plan is not None
         pos = torch.from_numpy(self._positions(num_own + self._num_ghosts))
         vec = pos.index_select(0, self._source).sub_(pos.index_select(0, self._target))  # [E, 3]
@@ -107,7 +108,7 @@ class DomainForces:
 
     def _evaluate(self, index: Tensor, dist: Tensor) -> tuple[Tensor, Tensor]:
         """Energies of the own atoms in eV, and derivatives of the energy of all with respect to distances."""
-        potential, plan = self.potential, self._plan
+        potential, plan = self.potential, self.plan
         assert plan is not None
         with torch.inference_mode(False), torch.enable_grad():
             length = dist.to(potential.dtype).detach().requires_grad_()
@@ -136,12 +137,12 @@ class DomainForces:
         num_atoms = self.lmp.extract_setting("nall")
         self._num_ghosts = num_atoms - num_own
         ids = self.lmp.numpy.extract_atom("id", nelem=num_atoms).copy()
-        known = self._ids is not None and self._plan is not None and self._plan.num_own == num_own
+        known = self._ids is not None and self.plan is not None and self.plan.num_own == num_own
         changed = not (known and np.array_equal(ids, self._ids))
         if self.comm.allreduce(int(changed)):  # on any rank
-            self._plan, self._ids = ExchangePlan(self.comm, ids[:num_own], ids[num_own:]), ids
+            self.plan, self._ids = ExchangePlan(self.comm, ids[:num_own], ids[num_own:]), ids
             self.n_plans += 1
-        plan = self._plan
+        plan = self.plan
         assert plan is not None
         types = self.lmp.numpy.extract_atom("type", nelem=num_atoms)
         z = np.empty(plan.num_own + plan.num_remote, dtype=np.int64)

@@ -91,14 +91,14 @@ def check_complete(pos: np.ndarray, num_own: int, source: np.ndarray, ptr: np.nd
 
 
 @numba.njit
-def _look_up(element, handle, index, count, atom, number, place):  # noqa: ANN001, ANN202 - compiled
+def _look_up(element, handle, index, count, atom, number, place):  # noqa: ANN202 - compiled
     """Atom, number of neighbours and address of these for each element of a list."""
     for k in range(count):
         element(handle, index, k, atom + 4 * k, number + 4 * k, place + 8 * k)
 
 
 @numba.njit
-def _copy_all(copy, out, place, number):  # noqa: ANN001, ANN202 - compiled
+def _copy_all(copy, out, place, number):  # noqa: ANN202 - compiled
     """Neighbours of all atoms, one after the other."""
     for k in range(len(place)):
         copy(out, place[k], 4 * number[k])

