@@ -184,7 +184,8 @@ def dynamics(ensemble):
         lmp.command(f"fix ensemble all {how}")
         lmp.command("timestep 0.002")
         lmp.command("run 15")
-        lmp.command("displace_atoms all random 0.05 0.05 0.05 7")  # a new run sees what was moved between
+        lmp.command("group half id <= 12")
+        lmp.command("displace_atoms half move 0.1 0.05 0.0")  # a new run sees what was moved between
         lmp.command("run 5")
     box = lmp.extract_box()
     x = gathered(lmp, "x") - np.array(box[0])

@@ -99,7 +99,7 @@ def run_file(
 
     Raises:
         ImportError: If LAMMPS or mpi4py are missing.
-        ValueError: If the file has no such line, or elements are not known.
+        ValueError: If the file has no such line, elements are not known, or LAMMPS does not accept a command.
     """
     MPI, lammps = _packages()
     comm = MPI.COMM_WORLD
@@ -116,7 +116,10 @@ def run_file(
         for name, lines in (("head", parts.head), ("tail", parts.tail)):
             part = Path(folder, f"{Path(path).name}.{name}")
             part.write_text(lines, encoding="utf-8")
-            lmp.file(str(part))
+            try:
+                lmp.file(str(part))
+            except Exception as error:  # as LAMMPS raises all of its errors
+                raise ValueError(f"{path}: {error}") from error
             if name == "head":
                 attach(lmp, model, elements, **options)
     lmp.close()
@@ -167,4 +170,6 @@ def _threads_of_rank(comm: Any) -> int:
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     n_ranks = node.size
     node.Free()
-    return max(1, len(os.sched_getaffinity(0)) // n_ranks)
+    affinity = getattr(os, "sched_getaffinity", None)
+    n_cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, n_cores // n_ranks)
