@@ -12,8 +12,6 @@ from pyg_schnet.models.schnet import SchNet
 __all__ = [
     "DTNN",
     "AtomisticModel",
-    "CheckpointMixin",
-    "Identity",
     "SchNet",
     "join_ensemble",
     "load",

@@ -16,7 +16,6 @@ from pyg_schnet.nn.repulsion import ZBLRepulsion, smooth_switch, zbl_energy
 from pyg_schnet.nn.spline import SplineFilter, num_grid_points_for
 
 __all__ = [
-    "AtomNetwork",
     "CFConv",
     "CosineCutoff",
     "DTNNConv",
@@ -37,7 +36,6 @@ __all__ = [
     "cosine_cutoff",
     "fit_atom_references",
     "gaussian_basis",
-    "hard_cutoff",
     "shifted_softplus",
     "smooth_switch",
     "zbl_energy",

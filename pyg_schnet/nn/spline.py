@@ -142,7 +142,7 @@ class SplineFilter(nn.Module):
     r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, ``filters_from_table``.
 
     The network is evaluated at G grid points instead of on every edge; its weights get gradients through the table
-    (:func:`pyg_schnet.ops.spline_table`). The spline has two continuous derivatives, and distances receive its exact
+    (``pyg_schnet.ops.spline_table``). The spline has two continuous derivatives, and distances receive its exact
     derivative, so forces are the exact gradient of the energy. Where the window ends smoothly, value and slope at the
     cutoff are exactly zero. Errors of the values are of fourth order in the spacing.
 

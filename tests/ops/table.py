@@ -414,4 +414,4 @@ HELPERS = {
     "spline_table",
     "spline_graph",
 }
-"""Public functions that have one way only, with tests of their own."""
+"""Functions that have one way only, with tests of their own."""
