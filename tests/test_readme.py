@@ -38,8 +38,8 @@ def test_every_public_name_is_in_the_reference(module):
         assert value.__doc__ or not (inspect.isclass(value) or inspect.isroutine(value))
 
 
-LOOKING = ("analysis", "plotting", "testing")
-"""Packages of which a user takes one function at a time: each has one for a result, a picture or a property."""
+LOOKING = ("analysis", "plotting", "testing", "interfaces")
+"""Packages of which a user needs one name at a time: for a result, a picture, a property or an engine."""
 
 
 def test_public_names_can_be_learned():
