@@ -58,7 +58,7 @@ class Potential:
     Attributes:
         model: The frozen copy, without element energies; functions as they are.
         check: Compares structures with those that the model was trained on.
-        identity: Name, version and hash of the model; see :class:`pyg_schnet.models.Identity`.
+        identity: Name, version and hash of the model; see ``pyg_schnet.models.Identity``.
         element_energies: Energy of each element in eV, shape ``[MAX_Z + 1, 1]``; ``None`` where the model adds them.
 
     Raises:

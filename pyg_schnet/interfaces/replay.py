@@ -36,7 +36,7 @@ class ReplayedForces:
     Atoms, cell and boundaries are constant; make another one for others.
 
     Args:
-        model: Energy model with a ``cutoff``, as :class:`~pyg_schnet.SchNet`; a frozen copy is used.
+        model: Energy model with a ``cutoff``, as :class:`~pyg_schnet.models.SchNet`; a frozen copy is used.
         z: Atomic numbers, shape ``[N]``.
         pos: First positions in Å, of the precision and on the device of the model, shape ``[N, 3]``.
         batch: Structure of each atom, shape ``[N]``; ``None`` for one structure.

@@ -151,7 +151,7 @@ class SplineFilter(nn.Module):
     slope are zero at the cutoff.
 
     Where the number of grid points is not given and the basis is Gaussian, the network is evaluated at every second one
-    and interpolated in between (:func:`pyg_schnet.ops.bspline.refine`). Errors below are those of the whole.
+    and interpolated in between (``pyg_schnet.ops.bspline.refine``). Errors below are those of the whole.
 
     There are two grids. In training mode the table is computed in every step, on a coarser grid; in evaluation mode it
     is cached until a weight changes. Numbers G of grid points for 50 Gaussians up to 5 Å, and upper bounds of the
