@@ -11,7 +11,7 @@ def run(args: list[str]) -> None:
 
 
 def merge_runs(runs: list[str], *, run_dir: str, data_dir: str | None = None, batch_size: int = 250) -> None:
-    """One model whose output is the mean of the models of several runs, tested on structures that none was trained on.
+    """One model whose output is the mean of those of several runs, tested on structures that none was trained on.
 
     Args:
         runs: Folders of the runs, which differ in their seeds.
