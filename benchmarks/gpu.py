@@ -313,12 +313,12 @@ class Workload(NamedTuple):
 
 
 ALL = ("PyG", "compiled PyG", "like_pyg", "exact filters")
-METHANE = partial(stored, "QM9", 2, smallest=True)
+SMALL = partial(stored, "QM9", 2, smallest=True)
 WORKLOADS = (
-    Workload("train 100 molecules", partial(stored, "QM9", 100), False, True, METHANE, ("PyG", "like_pyg")),
-    Workload("train forces, 32 aspirin", partial(stored, "aspirin", 32), True, True, METHANE),
+    Workload("train 100 molecules", partial(stored, "QM9", 100), False, True, SMALL, ("PyG", "like_pyg")),
+    Workload("train forces, 32 aspirin", partial(stored, "aspirin", 32), True, True, SMALL),
     Workload("forces, one aspirin", partial(stored, "aspirin", 1), True, False),
-    Workload("forces, 13,824 silicon", partial(silicon, 12), True, False, METHANE, ALL),
+    Workload("forces, 13,824 silicon", partial(silicon, 12), True, False, SMALL, ALL),
     Workload("train forces, 256 aspirin", partial(stored, "aspirin", 256), True, True),
     Workload("train 64 perovskites", partial(stored, "perovskites", 64), False, True),
     Workload("forces, 200 aspirin", partial(stored, "aspirin", 200), True, False),
