@@ -291,7 +291,7 @@ class SplineFilter(nn.Module):
         if not is_followed() and not list(network.basis.parameters()):
             key = (num_grid_points, *self.key, weight.dtype, weight.device)
             buffers = list(network.basis.buffers())
-            kept = self._samples.get(buffers, key, lambda: grid_samples(network, num_grid_points))
+            kept = self._samples.get(buffers, key, lambda: grid_samples(network, num_grid_points), constants=True)
         return grid_samples(network, num_grid_points) if kept is None else kept
 
     def __repr__(self) -> str:
