@@ -25,6 +25,7 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet import SchNet
 from pyg_schnet.derivatives import energy_forces_stress
+from pyg_schnet.engine import freeze
 from pyg_schnet.geometry import edge_distances
 from pyg_schnet.interfaces import ReplayedForces
 from pyg_schnet.interfaces.replay import record
@@ -97,9 +98,10 @@ def models(system, features, backend, blocks=6, with_compiled=False):
 
 
 def step_of(peer, forces, training):
-    """Function that does the work once: a prediction, or a step of training."""
+    """Function that does the work once: a prediction, by a frozen copy of ours, or a step of training."""
     peer.model.train(training).requires_grad_(training)
     if not training:
+        peer = Ours(peer.name, freeze(peer.model), peer.system) if type(peer) is Ours else peer
         return partial(_predict, peer, forces)
     weights = [value for value in peer.model.parameters() if value.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=1e-4, fused=weights[0].is_cuda or None)
@@ -313,12 +315,12 @@ class Workload(NamedTuple):
 
 
 ALL = ("PyG", "compiled PyG", "like_pyg", "exact filters")
-METHANE = partial(stored, "QM9", 2, smallest=True)
+SMALL = partial(stored, "QM9", 2, smallest=True)
 WORKLOADS = (
-    Workload("train 100 molecules", partial(stored, "QM9", 100), False, True, METHANE, ("PyG", "like_pyg")),
-    Workload("train forces, 32 aspirin", partial(stored, "aspirin", 32), True, True, METHANE),
+    Workload("train 100 molecules", partial(stored, "QM9", 100), False, True, SMALL, ("PyG", "like_pyg")),
+    Workload("train forces, 32 aspirin", partial(stored, "aspirin", 32), True, True, SMALL),
     Workload("forces, one aspirin", partial(stored, "aspirin", 1), True, False),
-    Workload("forces, 13,824 silicon", partial(silicon, 12), True, False, METHANE, ALL),
+    Workload("forces, 13,824 silicon", partial(silicon, 12), True, False, SMALL, ALL),
     Workload("train forces, 256 aspirin", partial(stored, "aspirin", 256), True, True),
     Workload("train 64 perovskites", partial(stored, "perovskites", 64), False, True),
     Workload("forces, 200 aspirin", partial(stored, "aspirin", 200), True, False),

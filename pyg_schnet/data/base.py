@@ -65,6 +65,27 @@ class StructureDataset(InMemoryDataset):
         self._data = data
         self.slices = dict.fromkeys(atoms, per_atom) | dict.fromkeys(structures, per_structure)
 
+    def to(self, device: int | str | torch.device) -> StructureDataset:
+        """Move the store, and with it that of all selections from this data set, to a device; batches are made there.
+
+        Args:
+            device: For example ``"cuda"``, to which QM9 brings 100 MB.
+
+        Returns:
+            This data set.
+
+        Raises:
+            ValueError: For a selection; move the whole data set.
+
+        Example:
+            >>> dataset = StructureDataset()
+            >>> dataset.set_store(torch.tensor([1, 2]), {"pos": torch.zeros(3, 3)}, {"energy": torch.zeros(2)})
+            >>> collate_indices(dataset.to("meta"), [1, 0]).pos.device
+            device(type='meta')
+        """
+        self._data_list = None  # structures that were cut out before
+        return super().to(device)
+
     def values(self, name: str) -> Tensor:
         """All stored values of the target ``name`` (of those structures that have it), in its unit.
 

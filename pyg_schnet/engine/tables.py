@@ -66,7 +66,8 @@ class FilterTables:
         if not self._alike:
             return None
         weight = self._weights[0]
-        kept = self._samples.get(self._buffers, (weight.dtype, weight.device), self._compare_samples)
+        key = weight.dtype, weight.device
+        kept = self._samples.get(self._buffers, key, self._compare_samples, constants=True)
         return None if kept is None else kept[0]
 
     def _compare_samples(self) -> tuple[GridSamples | None]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.ops.dispatch import list_of
+from pyg_schnet.ops.dispatch import is_at_hand, list_of
 
 
 def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
                  [1., 3., 0.],
                  [0., 0., 1.]]])
     """
-    if pbc.device.type == "cpu" and bool(pbc.all()):  # a look at another device would wait for it
+    if is_at_hand(pbc) and bool(pbc.all()):  # a look at another device would wait for it
         return cell
     rows = list(torch.where(pbc[:, :, None], cell, 0.0).unbind(1))
     axes = torch.eye(3, dtype=cell.dtype, device=cell.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 import torch
@@ -304,7 +305,8 @@ class SplineFilter(nn.Module):
         if not is_followed() and not list(network.basis.parameters()):
             key = (num_grid_points, *self.key, weight.dtype, weight.device)
             buffers = list(network.basis.buffers())
-            kept = self._samples.get(buffers, key, lambda: grid_samples(network, num_grid_points, self.refined))
+            compute = partial(grid_samples, network, num_grid_points, self.refined)
+            kept = self._samples.get(buffers, key, compute, constants=True)
         return grid_samples(network, num_grid_points, self.refined) if kept is None else kept
 
     def __repr__(self) -> str:

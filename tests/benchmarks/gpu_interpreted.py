@@ -46,7 +46,7 @@ def test_what_is_wrong_is_noticed(monkeypatch):
 
     monkeypatch.setattr(gpu, "operators", wrong)
     with pytest.raises(ArithmeticError, match=r"wrong: .*convolution"):
-        gpu.check(gpu.METHANE(CPU), 4, "triton", blocks=1)
+        gpu.check(gpu.SMALL(CPU), 4, "triton", blocks=1)
 
 
 def test_whatever_fails_is_a_row_with_its_reason(monkeypatch, tmp_path, capsys):

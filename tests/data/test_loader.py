@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
 from pyg_schnet import SchNet
-from pyg_schnet.data import NeighborList, StructureLoader, to_data
+from pyg_schnet.data import NeighborList, StructureDataset, StructureLoader, to_data
 from pyg_schnet.data import loader as loader_module
 from pyg_schnet.data.loader import collate_indices
 
@@ -229,9 +229,29 @@ def test_structures_without_a_lattice_beside_crystals():
 # data sets on a device
 
 
+def moved(dataset):
+    """A copy of a data set on a device of which tensors have no numbers."""
+    there = copy.deepcopy(dataset)
+    there._data_list = None  # structures that were cut out before, which PyG refuses to move
+    return there.to("meta")
+
+
+def test_data_sets_of_this_package_can_be_moved_at_any_time():
+    dataset = StructureDataset()
+    dataset.set_store(torch.tensor([1, 2, 1]), {"pos": torch.zeros(4, 3)}, {"energy": torch.arange(3.0)})
+    part = dataset[1:]
+    assert dataset[1].pos.shape == (2, 3)
+    assert dataset.to("meta") is dataset
+    for one in (dataset, part):  # selections share the store
+        assert collate_indices(one, [0, 1]).pos.is_meta
+    assert dataset[1].pos.is_meta
+    with pytest.raises(ValueError, match="subset"):
+        part.to("cpu")
+
+
 def test_batches_are_gathered_where_the_store_is(graphs, no_fallback):
     """Shapes and places, of tensors without numbers; the numbers are those of the CPU, by the same selections."""
-    there = copy.deepcopy(graphs).to("meta")
+    there = moved(graphs)
     assert loader_module.device_of(Subset(there, [0, 1])).type == "meta"
     assert loader_module.can_gather(there)
     for chosen in (there, Subset(there, range(len(there)))):
@@ -250,7 +270,7 @@ def test_batches_are_gathered_where_the_store_is(graphs, no_fallback):
         assert all(torch.equal(bounds[key], expected._slice_dict[key]) for key in bounds)  # on the CPU, as PyG's
 
 
-def test_rows_are_sent_to_the_store(graphs, no_fallback, monkeypatch):
+def test_rows_are_sent_to_the_store(graphs, monkeypatch):
     """With numbers: a device of which tensors are said to be, to which rows are sent."""
     sent = []
     monkeypatch.setattr(loader_module, "_sent", lambda numbers, device: sent.append(device) or numbers)
@@ -265,7 +285,7 @@ def test_a_store_on_two_devices_is_left_to_pyg(graphs):
 
 
 def test_loaders_of_a_store_on_a_device(graphs):
-    there = copy.deepcopy(graphs).to("meta")
+    there = moved(graphs)
     with pytest.raises(
         ValueError, match="the data set is on meta, where batches are gathered without worker processes"
     ):

@@ -8,7 +8,7 @@ import torch
 
 from pyg_schnet.neighbors import on_device, radius_graph
 from pyg_schnet.neighbors.brute import brute_radius_graph, edge_tuples
-from tests.reads import Reads
+from tests.reads import Reads, elsewhere
 
 from .structures import ase_edges, collate, random_crystal, random_molecules
 
@@ -74,8 +74,9 @@ def test_perfect_crystals_whose_neighbours_are_at_the_cutoff(device):
     assert edge_tuples(radius_graph(both, 1.0)) == [(0, 1), (1, 0)]
 
 
-def test_reads():
+def test_reads(monkeypatch):
     """The number of edges with open boundaries, and that of images before it with a cell, with all checks."""
+    elsewhere(monkeypatch)
     generator = torch.Generator().manual_seed(0)
     pos, batch = 4.0 * torch.rand(40, 3, generator=generator), torch.arange(4).repeat_interleave(10)
     cell, pbc = 5.0 * torch.eye(3).repeat(4, 1, 1), torch.tensor([[1, 1, 1], [1, 1, 0], [0, 0, 0], [1, 0, 0]]).bool()

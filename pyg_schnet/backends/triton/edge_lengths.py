@@ -26,7 +26,8 @@ TILE = 32
 """Edges of a tile of an atom."""
 
 PIECES, MOST_PIECES = 64, 256
-"""Pieces of a cell that are summed one after the other, and mean number of those of a cell beyond which they are."""
+"""Pieces of a cell that are summed one after the other, and mean number of those of a cell beyond which they are; with
+at least two of them in a sum there are fewer after it, if there were more than two for each cell."""
 
 WINDOW = 1024
 """Edges of an atom in one direction beyond which their sum is made in two steps."""
