@@ -43,8 +43,9 @@ def to_data(
 
     A stress is dE/dstrain / V, positive under tension, as ASE has it (VASP's has the other sign), with six numbers xx
     yy zz yz xz xy, nine, or 3 x 3. A virial, by its name in the file (``{"stress": "virial"}``) or by a unit of energy
-    that ``properties`` states for ``"stress"``, is divided by minus the volume. Forces by the name of a gradient
-    (``{"forces": "gradient"}``) change their sign.
+    that ``properties`` states for ``"stress"``, is divided by minus the volume, a derivative with respect to strain
+    (``dE_dstrain``) by the volume, and a pressure changes its sign; names that may mean two of them are refused. Forces
+    by the name of a gradient (``{"forces": "gradient"}``) change their sign.
 
     Args:
         atoms: The structure, in Å.
