@@ -124,6 +124,13 @@ def test_a_shared_calculator_serves_other_structures_too(water, ethanol):
     np.testing.assert_allclose(water.get_forces(), SchNetCalculator(schnet(), unit="eV").get_forces(water), atol=1e-12)
 
 
+def test_shared_calculators_of_ensembles_have_deviations(water, ethanol):
+    batch = BatchCalculator([schnet(0), schnet(1)], unit="eV")
+    batch.attach([water, ethanol])
+    expected = SchNetCalculator([schnet(0), schnet(1)], unit="eV").get_property("forces_std", ethanol)
+    np.testing.assert_allclose(ethanol.calc.get_property("forces_std", ethanol), expected, atol=1e-12)
+
+
 def test_relaxations_follow_ases_fire(ethanol, water):
     molecules = [ethanol, water, Atoms("OH", [[0.0, 0.0, 0.0], [0.0, 0.0, 1.3]])]
     molecules[0].constraints = FixAtoms([0, 3])
