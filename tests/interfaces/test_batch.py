@@ -97,7 +97,7 @@ def test_images_of_a_band_share_an_evaluation(ethanol):
         last.positions[0] += 0.2
         images = [ethanol.copy(), *(ethanol.copy() for _ in range(3)), last]
         attach(images)
-        neb = NEB(images)
+        neb = NEB(images, method="improvedtangent")
         neb.interpolate()
         return neb
 
