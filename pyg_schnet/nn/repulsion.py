@@ -26,8 +26,8 @@ def zbl_energy(dist: Tensor, first: Tensor, second: Tensor) -> Tensor:
         \varphi(x) = 0.18175\,e^{-3.1998 x} + 0.50986\,e^{-0.94229 x} + 0.28022\,e^{-0.4029 x}
         + 0.02817\,e^{-0.20162 x}
 
-    of Ziegler, Biersack, Littmark, *The Stopping and Range of Ions in Matter*, vol. 1 (1985), as in LAMMPS' ``pair_style
-    zbl``.
+    of Ziegler, Biersack, Littmark, *The Stopping and Range of Ions in Matter*, vol. 1 (1985), as in LAMMPS'
+    ``pair_style zbl``.
 
     Args:
         dist: Distances in Å, not zero, any shape.
