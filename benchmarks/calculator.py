@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from ase import units
 from ase.calculators.calculator import Calculator, all_changes
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from harness import Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
 from peers import pyg_model
@@ -65,7 +64,10 @@ def check(atoms, ours, theirs, tolerance):
 
 
 def overhead(atoms, calculator, repeats):
-    """Milliseconds of forces after a move, of the potential's own call, of its model's; and the differences."""
+    """Milliseconds of forces after a move, of the potential's own call, of its model's; and the differences.
+
+    Those of the fastest calls of each are for machines that are busy with other things.
+    """
     potential, rng = calculator.members[0].potential, np.random.default_rng(0)
     start, z = atoms.positions.copy(), torch.from_numpy(atoms.numbers.astype(np.int64))
     atoms.calc = calculator
@@ -83,9 +85,10 @@ def overhead(atoms, calculator, repeats):
             way(pos)
             if k >= 20:
                 times[name].append(1e3 * (time.perf_counter() - begin))
-    found = {name: summary(values) for name, values in times.items()}
+    found = {name: {**summary(values), "fastest": min(values)} for name, values in times.items()}
     for name in ("potential", "model"):
-        found[f"beyond_{name}"] = found["forces"]["median"] - found[name]["median"]
+        for part, key in (("median", f"beyond_{name}"), ("fastest", f"fastest_beyond_{name}")):
+            found[key] = found["forces"][part] - found[name][part]
     return found
 
 
@@ -95,7 +98,8 @@ def dynamics(atoms, calculators, repeats, burst):
     for name, calculator in calculators.items():
         copy = atoms.copy()
         copy.calc = calculator
-        MaxwellBoltzmannDistribution(copy, temperature_K=1.0, rng=np.random.default_rng(0))
+        noise = np.random.default_rng(0).standard_normal((len(copy), 3))
+        copy.set_momenta(noise * np.sqrt(copy.get_masses() * units.kB * 1.0)[:, None])  # 1 K
         ways[name] = VelocityVerlet(copy, 0.1 * units.fs).step
     return time_in_turn(ways, repeats, burst=burst)
 
@@ -113,8 +117,8 @@ def main():
             "dtype": "{dtype:8}",
             "get_forces [ms]": spread("forces", 3),
             "potential [ms]": spread("potential", 3),
-            "beyond the potential [ms]": "{beyond_potential:.3f}",
-            "beyond the model [ms]": "{beyond_model:.3f}",
+            "beyond the potential, fastest [ms]": "{beyond_potential:.3f}, {fastest_beyond_potential:.3f}",
+            "beyond the model, fastest [ms]": "{beyond_model:.3f}, {fastest_beyond_model:.3f}",
             "steps/s": spread("steps", 0),
             "steps/s over PyG's": spread("ratio"),
         }

@@ -292,25 +292,35 @@ class SmallMolecule:
         device: Where they are needed.
 
     Attributes:
+        atoms: The molecule as it is now, a copy.
         z: Atomic numbers, shape ``[N]``.
     """
 
     def __init__(self, atoms: Atoms, dtype: torch.dtype, device: torch.device) -> None:
-        self._checked = atoms.copy()
+        self.atoms = atoms.copy()
         self._dtype, self._device = dtype, device
         self.z: Tensor = torch.from_numpy(np.array(atoms.numbers, dtype=np.int64)).to(device)
 
-    def positions(self, atoms: Atoms, check: StructureCheck) -> Tensor | None:
-        """Positions in Å, shape ``[N, 3]``; ``None`` where the structure has to be looked at in full.
+    def moves_to(self, atoms: Atoms) -> bool:
+        """Whether a structure is this molecule, moved; then :attr:`atoms` has its positions from here on.
 
         Args:
             atoms: The structure.
+        """
+        changed = changes_of(self.atoms, atoms)
+        if (changed and changed != ["positions"]) or atoms.info.keys() != self.atoms.info.keys():
+            return False
+        self.atoms.positions[:] = atoms.positions
+        self.atoms.info = dict(atoms.info)
+        return True
+
+    def positions(self, check: StructureCheck) -> Tensor | None:
+        """Positions in Å, shape ``[N, 3]``; ``None`` where the structure has to be looked at in full.
+
+        Args:
             check: Warns of atoms that are closer than in training.
         """
-        changed = changes_of(self._checked, atoms)
-        if (changed and changed != ["positions"]) or atoms.info.keys() != self._checked.info.keys():
-            return None
-        positions = atoms.positions
-        if not np.abs(positions).max() <= _NEAR or not check.few_atoms(atoms.numbers, positions) > _APART:
+        positions = self.atoms.positions
+        if not np.abs(positions).max() <= _NEAR or not check.few_atoms(self.atoms.numbers, positions) > _APART:
             return None  # nor for NaN
         return torch.tensor(positions, dtype=self._dtype, device=self._device)

@@ -42,8 +42,9 @@ def to_data(
 
     Stress is dE/dstrain / V, positive under tension, as in ASE (VASP's has the opposite sign), with six components xx
     yy zz yz xz xy, nine, or 3 x 3. A virial, recognised by its name in the file (``{"stress": "virial"}``) or by a
-    unit of energy for ``"stress"`` in ``properties``, is divided by minus the volume. Forces read from a gradient
-    (``{"forces": "gradient"}``) change their sign.
+    unit of energy for ``"stress"`` in ``properties``, is divided by minus the volume, a derivative with respect to
+    strain (``dE_dstrain``) by the volume, and a pressure changes its sign; ambiguous names are refused. Forces read
+    from a gradient (``{"forces": "gradient"}``) change their sign.
 
     Args:
         atoms: The structure, in Å.

@@ -179,7 +179,7 @@ def check_stress_key(key: str, unit: str) -> None:
 
     Example:
         >>> check_stress_key("REF_stress", "GPa")
-        >>> check_stress_key("pressure_tensor", "GPa")
+        >>> check_stress_key("pressure_tensor", "GPa")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ValueError: 'pressure_tensor' [GPa] is a pressure, -1 times the stress; keep the stress in eV/Å³, positive ...
     """

@@ -150,7 +150,7 @@ class SchNetCalculator(Calculator):
         if system_changes:
             self.results = {}  # ASE does so before its own calls, but not before calls of others
         if atoms is not None:
-            self.atoms = atoms.copy()
+            self._take(atoms)
         properties = [name.removesuffix("_std") for name in properties]
         z, pos, graph = self._inputs(properties)
         properties = self._with_what_comes_along(properties)
@@ -215,16 +215,22 @@ class SchNetCalculator(Calculator):
         self._energy_members()
         if atoms is not None and self.check_state(atoms):
             self.results = {}
-            self.atoms = atoms.copy()
+            self._take(atoms)
         if self.atoms is None:
             raise ValueError("there is no structure yet; give one, or calculate something first")
         return self._inputs(properties)
 
+    def _take(self, atoms: Atoms) -> None:
+        """Keep a copy of a structure; that of a small molecule which has only moved is used again."""
+        small = self._small
+        is_moved = small is not None and len(atoms) <= _FEW_ATOMS and small.moves_to(atoms)
+        self.atoms = small.atoms if small is not None and is_moved else atoms.copy()
+
     def _inputs(self, properties: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Atomic numbers, positions and graph of the present structure, which is checked."""
         in_lattice = any(name in properties for name in _OF_LATTICE)
-        if self._small is not None and not in_lattice and len(self.atoms) <= _FEW_ATOMS:
-            pos = self._small.positions(self.atoms, self.check)
+        if self._small is not None and self.atoms is self._small.atoms and not in_lattice:
+            pos = self._small.positions(self.check)
             if pos is not None:
                 self.check.charge(self.atoms)
                 if "forces" in properties:

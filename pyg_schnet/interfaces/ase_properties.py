@@ -1,10 +1,10 @@
 """Standard deviations of ensembles as properties that ASE's files keep.
 
 ASE's trajectories, extended XYZ files and JSON databases keep those results of calculators that ``ase.outputs`` knows
-by name and shape. :func:`register` adds standard deviations to it, when ``SchNetCalculator`` is imported. A program that
-reads such files has to import it as well, or to call ``register``; otherwise the deviations come in ``atoms.info`` and
-``atoms.arrays`` (extended XYZ) or not at all (``.traj``). A database in SQLite has fixed columns, see
-:func:`database_entries`.
+by name and shape. :func:`register` adds standard deviations to it, when ``SchNetCalculator`` is imported. A program
+that reads such files has to import it as well, or to call ``register``; otherwise the deviations come in
+``atoms.info`` and ``atoms.arrays`` (extended XYZ) or not at all (``.traj``). A database in SQLite has fixed columns,
+see :func:`database_entries`.
 """
 
 from __future__ import annotations

@@ -251,6 +251,8 @@ class SharedCalculator(Calculator):
     def __init__(self, batch: BatchCalculator, owner: Atoms, group: list[SharedCalculator]) -> None:
         super().__init__()
         self.batch, self.owner, self.group = batch, owner, group
+        if len(batch.members) > 1:
+            self.implemented_properties = [*self.implemented_properties, "energy_std", "forces_std", "stress_std"]
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Names of what differs from the structure of the last calculation, compared exactly by default."""
@@ -264,6 +266,7 @@ class SharedCalculator(Calculator):
     ) -> None:
         """Evaluate this structure, and with it all of the group that have moved."""
         atoms = self.owner if atoms is None else atoms
+        properties = [name.removesuffix("_std") for name in properties]
         forces = ("forces",) if self.batch.check.has_forces() or "forces" in properties else ()
         stress = ("stress",) if "stress" in properties or (forces and atoms.pbc.any()) else ()
         others = [one for one in self.group if one is not self and one.check_state(one.owner)]

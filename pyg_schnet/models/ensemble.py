@@ -110,7 +110,8 @@ def _check(models: Sequence[SchNet]) -> None:
         check_described(model, "merged")
         kinds = [(one.readout.out_channels, one.readout.activation, type(one.readout)) for one in (first, model)]
         given = [{name: value for name, value in one.config.items() if name not in _WIDTHS} for one in (first, model)]
-        different = sorted(name for name in given[0] if given[0][name] != given[1][name])
+        names = given[0].keys() | given[1].keys()
+        different = sorted(name for name in names if given[0].get(name) != given[1].get(name))
         if kinds[0] != kinds[1]:
             different.append("readout")
         if different:

@@ -26,8 +26,8 @@ def zbl_energy(dist: Tensor, first: Tensor, second: Tensor) -> Tensor:
         \varphi(x) = 0.18175\,e^{-3.1998 x} + 0.50986\,e^{-0.94229 x} + 0.28022\,e^{-0.4029 x}
         + 0.02817\,e^{-0.20162 x}
 
-    of Ziegler, Biersack, Littmark, *The Stopping and Range of Ions in Matter*, vol. 1 (1985), eq. (2-74) to (2-76), as
-    in LAMMPS' ``pair_style zbl``.
+    of Ziegler, Biersack, Littmark, *The Stopping and Range of Ions in Matter*, vol. 1 (1985), as in LAMMPS'
+    ``pair_style zbl``.
 
     Args:
         dist: Distances in Å, not zero, any shape.
@@ -36,7 +36,7 @@ def zbl_energy(dist: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
     Example:
         >>> zbl_energy(torch.tensor([0.5]), torch.tensor([6]), torch.tensor([6])).round(decimals=1)
-        tensor([122.])
+        tensor([119.9000])
     """
     charges = first.to(dist.dtype), second.to(dist.dtype)
     length = _SCREENING_LENGTH / (charges[0].pow(0.23) + charges[1].pow(0.23)).clamp(min=1.0)

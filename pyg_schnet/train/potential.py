@@ -114,7 +114,7 @@ class PotentialTask(DerivativeTask):
             size = self._data.training_rms(self.derivatives["forces"])
             if size > 0:
                 self.scale.fill_(size)
-                scale_repulsion(self.network, self.property.unit, self.scale)
+                scale_repulsion(self.network, self.property, self.scale)
 
     def gradient_labels(self) -> dict[str, Any]:
         """Forces, and the stress, where they have a weight."""

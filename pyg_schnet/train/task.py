@@ -207,7 +207,7 @@ class PropertyTask(FiniteModule):
         atomref, scale = fit_statistics(counts, target, self.pooling)
         self.atomref.copy_(atomref)
         self.scale.copy_(scale.reshape(self.scale.shape))
-        scale_repulsion(self.network, self.property.unit, self.scale)
+        scale_repulsion(self.network, self.property, self.scale)
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""

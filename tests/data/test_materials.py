@@ -177,7 +177,7 @@ def test_virials_isotopes_and_shapes(tmp_path):
     assert data.z.tolist() == [1, 8]
     assert float(data.pos[1, 0] - data.pos[0, 0]) % 4.0 == pytest.approx(1.0, abs=1e-6)  # far out, by 100,000 cells
     for name, key, unit, message in (
-        ("stress", "virial", "eV/Å³", r"'virial' \[eV/Å³\] is a virial, -V times the stress; keep -virial/V"),
+        ("stress", "virial", "eV/Å³", r"'virial' \[eV/Å³\] is a virial, -V times the stress; keep the stress"),
         ("stress", "e", "eV", "'stress' must be given in a unit of pressure, got 'eV'"),
         ("energy", "energy", "eV", r"'energy' has shape \[2\], expected \[\]"),
         ("forces", "forces", "eV/Å", r"'forces' has shape \[2, 2\], expected \[2, 3\]"),

@@ -97,7 +97,7 @@ def test_images_of_a_band_share_an_evaluation(ethanol):
         last.positions[0] += 0.2
         images = [ethanol.copy(), *(ethanol.copy() for _ in range(3)), last]
         attach(images)
-        neb = NEB(images)
+        neb = NEB(images, method="improvedtangent")
         neb.interpolate()
         return neb
 
@@ -122,6 +122,13 @@ def test_a_shared_calculator_serves_other_structures_too(water, ethanol):
     expected = SchNetCalculator(schnet(), unit="eV").get_forces(other)
     np.testing.assert_allclose(water.calc.get_forces(other), expected, atol=1e-12)
     np.testing.assert_allclose(water.get_forces(), SchNetCalculator(schnet(), unit="eV").get_forces(water), atol=1e-12)
+
+
+def test_shared_calculators_of_ensembles_have_deviations(water, ethanol):
+    batch = BatchCalculator([schnet(0), schnet(1)], unit="eV")
+    batch.attach([water, ethanol])
+    expected = SchNetCalculator([schnet(0), schnet(1)], unit="eV").get_property("forces_std", ethanol)
+    np.testing.assert_allclose(ethanol.calc.get_property("forces_std", ethanol), expected, atol=1e-12)
 
 
 def test_relaxations_follow_ases_fire(ethanol, water):

@@ -31,7 +31,7 @@ def by_hand(atoms, outer=0.8, inner=0.4, images=((0, 0, 0),)):
         for other in atoms:
             for image in images:
                 d = np.linalg.norm(other.position + np.array(image) @ atoms.cell.array - one.position)
-                radii = covalent_radii[one.number] + covalent_radii[other.number]
+                radii = sum(float(np.float32(covalent_radii[atom.number])) for atom in (one, other))
                 if not 0.0 < d < outer * radii:
                     continue
                 x = d * (one.number**0.23 + other.number**0.23) / (0.8854 * 0.529177210903)
@@ -76,7 +76,7 @@ def test_it_is_added_however_a_model_is_called(name, readout, filters):
     images = [(0, 0, 0)]
     if name == "crystal":
         atoms.cell, atoms.pbc = [[1.2, 0.1, 0.0], [0.0, 4.0, 0.2], [0.3, 0.0, 5.0]], True
-        images = list(np.ndindex(5, 5, 5) - np.array(2))
+        images = [np.array(image) - 2 for image in np.ndindex(5, 5, 5)]
     z, pos, lattice = tensors(atoms)
     plain, model = schnet(readout=readout, filters=filters), schnet(readout=readout, filters=filters, repulsion=True)
     size = 1 if readout == "sum" else len(atoms)
