@@ -27,15 +27,15 @@ def predict_file(
     """Property of the structures in any file that ASE reads, of any length.
 
     Args:
-        structures: File of structures in Å (.xyz, .db, .cif, ..., also .gz).
+        structures: File of structures (.xyz, .db, .cif, ..., also .gz).
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
         output: File to write; by default only a table is printed.
-        format: csv (one line for each structure, with what it has in a single number or word) or extxyz (the structures
-            with all they have, and predicted_PROPERTY and predicted_PROPERTY_unit, numbered where there are such
-            already); auto goes by the ending of the output.
+        format: csv (a line for each structure, with what it has in a number or word) or extxyz (structures with all
+            they have, predicted_PROPERTY and predicted_PROPERTY_unit, numbered where there are such already); auto
+            goes by the ending of the output.
         batch_size: Structures in a batch.
-        forces: Whether to write forces in eV/Å too, to extxyz.
-        stress: Whether to write the stress of crystals in eV/Å³ too, with forces.
+        forces: Whether to write forces in eV/Å, to extxyz.
+        stress: Whether to write stress of crystals, in eV/Å³.
         untrained_forces: Whether to allow a model that was trained on energies alone.
     """
     from pyg_schnet.cli import _prediction

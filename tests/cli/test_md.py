@@ -155,13 +155,13 @@ def test_what_does_not_fit_is_one_sentence(more, message, folder, capsys):
 def test_forces_that_were_not_learned_are_refused(folder, capsys):
     model = SchNet.load(folder / "a.safetensors")
     ethanol = Coverage(9, (9, 9), ("C2H6O",), {"C": (2, 2), "H": (6, 6), "O": (1, 1)})
+    pairs = dict.fromkeys([(1, 1), (1, 6), (1, 8), (6, 6), (6, 8)], 0.5)
     model.save(folder / "u.safetensors", target="energy", unit="eV", elements=["H", "C", "O"],
-               trained_on=Domain("none", False, {"molecule": ethanol}, {}).as_json())  # fmt: skip
+               trained_on=Domain("none", False, {"molecule": ethanol}, pairs).as_json())  # fmt: skip
     for command in (["md", "ethanol.xyz", "--steps=1"], ["relax", "ethanol.xyz"]):
         assert ended([*command, "--model=u.safetensors"]) == 1
         assert "--untrained_forces true" in capsys.readouterr().err
-    assert ended(["md", "ethanol.xyz", "--steps=1", "--model=u.safetensors", "--untrained_forces=true",
-                  "--min_distance=0"]) == 0  # fmt: skip
+    assert ended(["md", "ethanol.xyz", "--steps=1", "--model=u.safetensors", "--untrained_forces=true"]) == 0  # fmt: skip
 
 
 def test_all_structures_of_a_file_are_relaxed(folder, capsys):
