@@ -161,7 +161,7 @@ def test_forces_that_were_not_learned_are_refused(folder, capsys):
     for command in (["md", "ethanol.xyz", "--steps=1"], ["relax", "ethanol.xyz"]):
         assert ended([*command, "--model=u.safetensors"]) == 1
         assert "--untrained_forces true" in capsys.readouterr().err
-    assert ended(["md", "ethanol.xyz", "--steps=1", "--model=u.safetensors", "--untrained_forces=true"]) == 0  # fmt: skip
+    assert ended(["md", "ethanol.xyz", "--steps=1", "--model=u.safetensors", "--untrained_forces=true"]) == 0
 
 
 def test_all_structures_of_a_file_are_relaxed(folder, capsys):
