@@ -27,6 +27,7 @@ commands:
   md        molecular dynamics of a structure, with restarts
   relax     move atoms, and their cell, to where there are no forces
   merge     one model, the mean of those of several runs
+  lammps    run an input file of LAMMPS with a model as its pair style, on any number of ranks
   audit     whether a model is a sound potential: invariances, neighbours, forces, dynamics, ...
   analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
   report    draw a run: curves, predictions beside labels, errors by element and size

@@ -31,6 +31,10 @@ EXAMPLES = {
     "merge": """examples:
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER""",
+    "lammps": """examples:
+  pyg-schnet lammps in.melt --model runs/Mo/model.safetensors
+  mpiexec -n 4 pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --precision float32
+  pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --lammps_options="-var T 300"  # of LAMMPS""",
     "audit": """examples:
   pyg-schnet audit qm9-u0
   pyg-schnet audit runs/U0-20260101-120000/model.safetensors frames.xyz --json audit.json

