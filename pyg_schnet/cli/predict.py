@@ -35,7 +35,7 @@ def predict_file(
             goes by the ending of the output.
         batch_size: Structures in a batch.
         forces: Whether to write forces in eV/Å, to extxyz.
-        stress: Whether to write stress of crystals, in eV/Å³.
+        stress: Whether to write stress where periodic, in eV/Å³.
         untrained_forces: Whether to allow a model that was trained on energies alone.
     """
     from pyg_schnet.cli import _prediction
