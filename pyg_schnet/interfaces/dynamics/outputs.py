@@ -48,7 +48,8 @@ def write_extended_xyz(file: Any, frame: Atoms) -> None:
     columns = None
     if frame.constraints:
         others = [name for name in frame.arrays if name not in ("numbers", "positions")]
-        columns = ["symbols", "positions", *others, "move_mask"]
+        results = [name for name in ("forces",) if name in getattr(frame.calc, "results", {})]
+        columns = ["symbols", "positions", *others, *results, "move_mask"]
     ase.io.write(file, frame, format="extxyz", columns=columns)
 
 
