@@ -22,6 +22,7 @@ from pyg_schnet.data.ase_files import files_of, read_all
 from pyg_schnet.data.charge import warn_of_charge
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.extxyz import flat_info, writable
+from pyg_schnet.geometry import has_volume
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
@@ -194,7 +195,7 @@ class _Derivatives:
 
     def __call__(self, batch: Batch, first: int) -> list[Prediction]:
         """Predictions for a batch, in two parts where some structures have a stress and others have none."""
-        with_stress = batch.pbc.all(dim=1) & self.stress
+        with_stress = batch.pbc.any(dim=1) & has_volume(batch.cell) & self.stress
         if with_stress.all() or not with_stress.any():
             return self._of(batch, bool(with_stress.all()))
         found: dict[int, Prediction] = {}

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from pyg_schnet.cli._outputs import check_output
-from pyg_schnet.cli.md import UNPHYSICAL
 from pyg_schnet.data.ase_files import files_of, read_all
 from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.interfaces.dynamics import Files, Limits, Settings, relax, run_dynamics
@@ -20,6 +19,9 @@ from pyg_schnet.interfaces.dynamics.outputs import ENDINGS, frames_in
 from pyg_schnet.interfaces.dynamics.progress import speed_of
 from pyg_schnet.interfaces.dynamics.relaxation import relaxed_frame
 from pyg_schnet.pretrained import find
+
+UNPHYSICAL = 3
+"""Exit status of a simulation that was stopped, and of relaxations that have not converged."""
 
 _OF_SETTINGS = tuple(Settings.__dataclass_fields__)
 _OF_LIMITS = tuple(Limits.__dataclass_fields__)

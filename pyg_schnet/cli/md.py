@@ -7,9 +7,6 @@ from typing import Literal
 from pyg_schnet.cli._help import MD
 from pyg_schnet.cli._options import run_function, with_flags
 
-UNPHYSICAL = 3
-"""Exit status of a simulation that was stopped, and of relaxations that have not converged."""
-
 
 def run(args: list[str]) -> None:
     """Run the command with its arguments; ``--resume`` needs no value."""

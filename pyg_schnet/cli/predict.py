@@ -27,16 +27,16 @@ def predict_file(
     """Property of the structures in any file that ASE reads, of any length.
 
     Args:
-        structures: File of structures (.xyz, .extxyz, .db, .cif, ... or compressed with .gz), positions in Å.
+        structures: File of structures (.xyz, .db, .cif, ..., also .gz).
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
         output: File to write; by default only a table is printed.
         format: csv (one line for each structure, with its numbers and words) or extxyz (the structures with all their
             data, predicted_PROPERTY and predicted_PROPERTY_unit; numbered if the name exists already); auto chooses
             by the suffix of the output.
         batch_size: Structures in a batch.
-        forces: Whether to write forces in eV/Å too, to extxyz.
-        stress: Whether to write the stress of crystals in eV/Å³ too, with forces.
-        untrained_forces: Whether to go on with a model that was trained on energies alone.
+        forces: Whether to write forces in eV/Å, to extxyz.
+        stress: Whether to write stress where periodic, in eV/Å³.
+        untrained_forces: Whether to allow a model that was trained on energies alone.
     """
     from pyg_schnet.cli import _prediction
 

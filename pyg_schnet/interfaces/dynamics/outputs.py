@@ -38,6 +38,21 @@ def frame_of(atoms: Atoms, **info: Any) -> Atoms:
     return frame
 
 
+def write_extended_xyz(file: Any, frame: Atoms) -> None:
+    """Write a frame in extended xyz, with the atoms that are fixed, which old versions of ASE have to be asked for.
+
+    Args:
+        file: Open file, or path.
+        frame: The frame.
+    """
+    columns = None
+    if frame.constraints:
+        others = [name for name in frame.arrays if name not in ("numbers", "positions")]
+        results = [name for name in ("forces",) if name in getattr(frame.calc, "results", {})]
+        columns = ["symbols", "positions", *others, *results, "move_mask"]
+    ase.io.write(file, frame, format="extxyz", columns=columns)
+
+
 class GrowingFile:
     """A file that grows, and is cut back to a noted length when a run goes on.
 
@@ -131,7 +146,7 @@ class ExtendedXYZ(GrowingFile):
 
     def write(self, frame: Atoms) -> None:
         """Add a frame, and hand it to the system."""
-        ase.io.write(self._file, frame, format="extxyz")
+        write_extended_xyz(self._file, frame)
         self._file.flush()
 
     def close(self) -> None:

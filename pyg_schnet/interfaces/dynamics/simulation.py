@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms, units
@@ -24,7 +23,7 @@ from pyg_schnet.interfaces.dynamics.integrators import (
 )
 from pyg_schnet.interfaces.dynamics.interruption import Interruption
 from pyg_schnet.interfaces.dynamics.limits import Limits, StateCheck
-from pyg_schnet.interfaces.dynamics.outputs import Table, frame_of, frames_in
+from pyg_schnet.interfaces.dynamics.outputs import Table, frame_of, frames_in, write_extended_xyz
 from pyg_schnet.interfaces.dynamics.progress import Progress
 from pyg_schnet.interfaces.dynamics.settings import Settings
 from pyg_schnet.interfaces.dynamics.velocities import (
@@ -285,7 +284,7 @@ class _Run:
         atoms.set_positions(good.positions, apply_constraint=False)
         atoms.set_momenta(good.momenta, apply_constraint=False)
         with written(self.files.last_good) as partial:
-            ase.io.write(partial, frame_of(atoms, **atoms.info), format="extxyz")
+            write_extended_xyz(partial, frame_of(atoms, **atoms.info))
 
     def _problem(self, thorough: bool) -> str | None:
         """What is wrong with the present state."""
