@@ -4,9 +4,6 @@ A door is a function of ``(atoms, model)`` that gives an :class:`Answer` in eV a
 further engine adds its function here; the tests below walk through all of them.
 """
 
-import importlib.metadata
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -187,7 +184,9 @@ def by_openmm(atoms, model):
 def by_openmm_ase(atoms, model):
     openmmml = pytest.importorskip("openmmml")
     calculator = SchNetCalculator(model, unit="eV")
-    return openmm_answer(atoms, lambda topology: openmmml.MLPotential("ase").createSystem(topology, calculator=calculator))
+    return openmm_answer(
+        atoms, lambda topology: openmmml.MLPotential("ase").createSystem(topology, calculator=calculator)
+    )
 
 
 @door("i-pi", OWN_CONSTANTS)
