@@ -20,14 +20,14 @@ from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.finite import FiniteModule
 from pyg_schnet.train.inputs import NetworkInputs
-from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
+from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
-Pair = tuple[Tensor, Tensor]  # predicted, true
+Pair = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # predicted, true, and weights of rows where there are
 
 SHOWN_EVERY = 10  # steps from one drawing of the progress bar to the next
 
@@ -207,6 +207,7 @@ class PropertyTask(FiniteModule):
         atomref, scale = fit_statistics(counts, target, self.pooling)
         self.atomref.copy_(atomref)
         self.scale.copy_(scale.reshape(self.scale.shape))
+        scale_repulsion(self.network, self.property.unit, self.scale)
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
@@ -263,11 +264,15 @@ class PropertyTask(FiniteModule):
         return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
 
     def loss_of(self, pair: Pair) -> Tensor:
-        """Loss of one quantity; zero where a batch has no labels of it."""
+        """Loss of one quantity, weighted where there are weights; zero where a batch has no labels of it."""
         options = {"delta": self.huber_delta} if self.loss == "huber" else {}
         if pair[0].numel() == 0:
             return pair[0].sum()
-        return _LOSSES[self.loss](*pair, **options)
+        if len(pair) == 2:
+            return _LOSSES[self.loss](*pair, **options)
+        weights = pair[2].expand_as(pair[0])
+        losses = _LOSSES[self.loss](*pair[:2], reduction="none", **options)
+        return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -314,9 +319,9 @@ class PropertyTask(FiniteModule):
     def _add_errors(self, stage: str, batch: Batch) -> None:
         pairs = self.compare(batch)
         for name, pair in pairs.items():
-            self.errors.add(name, *pair, self.loss_of(pair))
+            self.errors.add(name, *pair[:2], self.loss_of(pair))
         if self._has_own_loss():
-            labelled = max(len(predicted) for predicted, _ in pairs.values())
+            labelled = max(len(pair[0]) for pair in pairs.values())
             self.log(f"{stage}/loss", self.total_loss(pairs), batch_size=max(labelled, 1))
 
     def _has_own_loss(self) -> bool:
