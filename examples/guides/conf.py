@@ -30,5 +30,6 @@ nitpick_ignore_regex = [
     # Private bases, and other packages, which are not documented here
     (r"py:class", r"pyg_schnet\..*\.(_\w+|CheckpointMixin|Conversions|DerivativeTask|FiniteModule)"),
     (r"py:exc", r"PropertyNotImplementedError"),
+    (r"py:.*", r"(torch_sim|openmm|openmmml|ipi)\b.*"),
     (r"py:.*", r"(torch|torch_geometric|numpy|ase|lightning|matplotlib|typing|collections|os|pathlib|enum|abc)\b.*"),
 ]

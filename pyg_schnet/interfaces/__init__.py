@@ -11,17 +11,26 @@ if TYPE_CHECKING:
     from pyg_schnet.interfaces.ase import SchNetCalculator
     from pyg_schnet.interfaces.ase_properties import database_entries
     from pyg_schnet.interfaces.batch import BatchCalculator
+    from pyg_schnet.interfaces.committee import Committee
+    from pyg_schnet.interfaces.ipi import SchNetDriver
+    from pyg_schnet.interfaces.openmm import SchNetPotential, SchNetPotentialFactory
     from pyg_schnet.interfaces.relaxation import Relaxation, relax
     from pyg_schnet.interfaces.replay import ReplayedForces
+    from pyg_schnet.interfaces.torchsim import TorchSimModel
     from pyg_schnet.interfaces.uncertainty import DeviationError, DeviationLimit, calibrate
 
 __all__ = [
     "BatchCalculator",
+    "Committee",
     "DeviationError",
     "DeviationLimit",
     "Relaxation",
     "ReplayedForces",
     "SchNetCalculator",
+    "SchNetDriver",
+    "SchNetPotential",
+    "SchNetPotentialFactory",
+    "TorchSimModel",
     "calibrate",
     "database_entries",
     "relax",
@@ -29,11 +38,16 @@ __all__ = [
 
 _HOMES = {
     "BatchCalculator": "batch",
+    "Committee": "committee",
     "DeviationError": "uncertainty",
     "DeviationLimit": "uncertainty",
     "Relaxation": "relaxation",
     "ReplayedForces": "replay",
     "SchNetCalculator": "ase",
+    "SchNetDriver": "ipi",
+    "SchNetPotential": "openmm",
+    "SchNetPotentialFactory": "openmm",
+    "TorchSimModel": "torchsim",
     "calibrate": "uncertainty",
     "database_entries": "ase_properties",
     "relax": "relaxation",

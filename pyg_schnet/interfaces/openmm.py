@@ -32,7 +32,7 @@ _OF_EMBEDDINGS = ("linkAtomDistances",)
 class SchNetPotentialFactory(_Factory):
     """What ``MLPotential("pyg_schnet", ...)`` finds by the entry point of this package in ``openmmml.potentials``."""
 
-    def createImpl(self, name: str, **args: Any) -> SchNetPotential:  # noqa: N802 - the name is openmm-ml's
+    def createImpl(self, name: str, **args: Any) -> SchNetPotential:
         """The potential.
 
         Args:
@@ -83,9 +83,7 @@ class SchNetPotential(_Potential):
             raise missing("OpenMM with openmm-ml", "openmm")
         self.calculator = SchNetCalculator(model, unit=unit, **options)
 
-    def addForces(  # noqa: N802 - the name is openmm-ml's
-        self, topology: Any, system: Any, atoms: Iterable[int] | None, forceGroup: int, **args: Any
-    ) -> None:
+    def addForces(self, topology: Any, system: Any, atoms: Iterable[int] | None, forceGroup: int, **args: Any) -> None:
         """Add the force of the model to a system; called by ``createSystem`` and ``createMixedSystem``.
 
         Args:
@@ -94,15 +92,17 @@ class SchNetPotential(_Potential):
             atoms: Indices of the atoms that the model sees; ``None`` for all of them.
             forceGroup: Group of the force.
             **args: ``charge``, ``multiplicity`` and ``spin`` of these atoms, which the calculator warns about since
-                models know neither, and ``info``, more such entries of ``ase.Atoms.info``.
+                models know neither; ``info``, more such entries of ``ase.Atoms.info``; ``periodic``, ``False`` for a
+                molecule in a box that does not cross its boundary and is smaller than the box by more than the cutoff,
+                which is a molecule to the model then.
 
         Raises:
             TypeError: If there are other arguments.
-            ValueError: If an atom has no element.
+            ValueError: If an atom has no element, or the system shall be periodic without a box.
         """
         import openmm
 
-        unknown = sorted(set(args) - {*_STATES, *_OF_EMBEDDINGS, "info"})
+        unknown = sorted(set(args) - {*_STATES, *_OF_EMBEDDINGS, "info", "periodic"})
         if unknown:
             raise TypeError(f"no further arguments are known, got {', '.join(unknown)}")
         every = list(topology.atoms())
@@ -111,7 +111,10 @@ class SchNetPotential(_Potential):
         nameless = [atom.index for atom in chosen if atom.element is None]
         if nameless:
             raise ValueError(f"atoms of the model must have elements in the topology; atom {nameless[0]} has none")
-        is_periodic = topology.getPeriodicBoxVectors() is not None
+        has_box = topology.getPeriodicBoxVectors() is not None
+        is_periodic = bool(args.get("periodic", has_box))
+        if is_periodic and not has_box:
+            raise ValueError("periodic=True needs box vectors in the topology (topology.setPeriodicBoxVectors)")
         structure = Atoms([atom.element.atomic_number for atom in chosen], pbc=is_periodic)
         structure.info.update({key: args[key] for key in _STATES if key in args}, **args.get("info", {}))
         structure.calc = self.calculator
@@ -122,7 +125,7 @@ class SchNetPotential(_Potential):
             force.setParticles(indices)
         system.addForce(force)
 
-    def getMLLongRange(self) -> bool:  # noqa: N802 - the name is openmm-ml's
+    def getMLLongRange(self) -> bool:
         """``False``: what a model knows ends at its cutoff, so that embeddings add nothing beyond."""
         return False
 

@@ -4,8 +4,8 @@ A door is a function of ``(atoms, model)`` that gives an :class:`Answer` in eV a
 further engine adds its function here; the tests below walk through all of them.
 """
 
-import importlib.metadata
-import re
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def by_brute_force(atoms, model):
     graph = lattice if atoms.pbc.any() else {}
     edge_index, edge_shift = brute_radius_graph(pos, CUTOFF, **graph)
     graph = {**graph, "edge_index": edge_index, **({"edge_shift": edge_shift} if graph else {})}
-    with_stress = bool(atoms.pbc.all())
+    with_stress = bool(atoms.pbc.any())
     found = energy_forces_stress(model, z, pos, **graph, stress=with_stress, create_graph=True)
     found = [None if value is None else value.detach() for value in found]
     return Answer(found[0], found[1], found[2][0] if with_stress else None)
@@ -109,7 +109,7 @@ def by_brute_force(atoms, model):
 def by_potential(atoms, model):
     z, pos = torch.from_numpy(atoms.numbers.astype(np.int64)), torch.from_numpy(atoms.positions)
     lattice = {"cell": torch.from_numpy(atoms.cell.array)[None], "pbc": torch.from_numpy(atoms.pbc)[None]}
-    with_stress = bool(atoms.pbc.all())
+    with_stress = bool(atoms.pbc.any())
     lattice = lattice if atoms.pbc.any() else {}
     found = Potential(model, "eV")(z, pos, **lattice, stress=with_stress)
     return Answer(found.energy, found.forces, found.stress[0] if with_stress else None)
@@ -118,7 +118,7 @@ def by_potential(atoms, model):
 @door("ase")
 def by_ase(atoms, model):
     atoms.calc = SchNetCalculator(model, unit="eV")
-    stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else None
+    stress = atoms.get_stress(voigt=False) if atoms.pbc.any() else None
     return Answer(atoms.get_potential_energy(), atoms.get_forces(), stress)
 
 
@@ -127,7 +127,7 @@ def by_torch_sim(atoms, model):
     torch_sim = pytest.importorskip("torch_sim")
     from pyg_schnet.interfaces.torchsim import TorchSimModel
 
-    model = TorchSimModel(model, unit="eV", compute_stress=bool(atoms.pbc.all()))
+    model = TorchSimModel(model, unit="eV", compute_stress=bool(atoms.pbc.any()))
     other = atoms.copy()
     other.positions += 0.01 * other.get_masses()[:, None]  # the first of the batch, so that indices are not all zero
     state = torch_sim.io.atoms_to_state([other, atoms], model.device, model.dtype)
@@ -187,7 +187,9 @@ def by_openmm(atoms, model):
 def by_openmm_ase(atoms, model):
     openmmml = pytest.importorskip("openmmml")
     calculator = SchNetCalculator(model, unit="eV")
-    return openmm_answer(atoms, lambda topology: openmmml.MLPotential("ase").createSystem(topology, calculator=calculator))
+    return openmm_answer(
+        atoms, lambda topology: openmmml.MLPotential("ase").createSystem(topology, calculator=calculator)
+    )
 
 
 @door("i-pi", OWN_CONSTANTS)
@@ -204,10 +206,36 @@ def by_ipi(atoms, model, tmp_path="."):
     positions = unit_to_internal("length", "angstrom", atoms.positions)
     (first, *_), (energy, forces, virial, _) = driver([cell, cell], [positions + 0.03 * positions[::-1], positions])
     assert first != energy
-    stress = -unit_to_user("energy", "electronvolt", virial) / atoms.get_volume() if atoms.pbc.all() else None
+    stress = -unit_to_user("energy", "electronvolt", virial) / atoms.get_volume() if atoms.pbc.any() else None
     if not atoms.pbc.any():
         assert not virial.any()
     return Answer(unit_to_user("energy", "electronvolt", energy), unit_to_user("force", "ev/ang", forces), stress)
+
+
+def by_lammps(ranks, atoms, model):
+    """By LAMMPS on ranks of MPI, in a process of its own; see lammps_door.py."""
+    if not all(importlib.util.find_spec(name) for name in ("mpi4py", "lammps")):
+        pytest.skip("needs the extra lammps")
+    from tests.interfaces.test_lammps import mpiexec
+
+    folder = Path.cwd()
+    atoms.write(folder / "atoms.traj")
+    file = model.save(folder / "model.safetensors", target="energy", unit="eV")
+    done = mpiexec(ranks, Path(__file__).with_name("lammps_door.py"), "atoms.traj", file, "out.npz", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = np.load(folder / "out.npz")
+    assert found["ranks"] == ranks
+    return Answer(found["energy"], found["forces"], found["stress"] if atoms.pbc.all() else None)
+
+
+@door("lammps, 1 rank")
+def by_lammps_alone(atoms, model):
+    return by_lammps(1, atoms, model)
+
+
+@door("lammps, 2 ranks")
+def by_lammps_on_two_ranks(atoms, model):
+    return by_lammps(2, atoms, model)
 
 
 @pytest.fixture(params=DOORS)
