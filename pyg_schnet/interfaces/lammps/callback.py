@@ -82,7 +82,8 @@ class DomainForces:
     def _compute(self, step: int, num_own: int, f: np.ndarray) -> None:
         begin = time.perf_counter()
         n_builds = self.lmp.get_thermo("nbuild")
-        if self._last is None or self._last != (n_builds, step - 1):  # the same on all ranks
+        fresh = self._last != (n_builds, step - 1)  # the same on all ranks
+        if fresh:
             self._build(num_own)
         self._last = n_builds, step
         plan = self.plan
@@ -93,6 +94,8 @@ class DomainForces:
         inside = (squared < self.model.cutoff**2).nonzero()[:, 0]
         vec, dist = vec.index_select(0, inside), squared.index_select(0, inside).sqrt()
         index = self._rows.index_select(1, inside)
+        if fresh:
+            self.potential.check.edges(self._z, index, dist)
         middle = time.perf_counter()
         values, slope = self._evaluate(index, dist)
         behind = time.perf_counter()

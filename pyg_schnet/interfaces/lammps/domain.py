@@ -47,6 +47,7 @@ class DomainModel:
     def __init__(self, model: Any) -> None:
         self.embedding, self.readout = model.embedding, model.readout
         self.blocks = [(block, _is_fused(block)) for block in model.blocks()]
+        self.repulsion = getattr(model, "repulsion", None)  # of close atoms, by edges alone
         self.cutoff = float(model.cutoff)
 
     def __call__(self, z: Tensor, plan: ExchangePlan, edge_index: Tensor, dist: Tensor) -> Tensor:
@@ -71,7 +72,8 @@ class DomainModel:
             else:
                 sources = x if k == 0 else extend(x, plan)
                 x = block((sources, own), edge_index, dist, edges.ptr)
-        return self.readout.atom_values(x[:n], z[:n])[:, 0]
+        values = self.readout.atom_values(x[:n], z[:n])[:, 0]
+        return values if self.repulsion is None else values + self.repulsion(z, edge_index, dist)[:n]
 
 
 def _is_fused(block: Any) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers
 
@@ -66,9 +68,7 @@ def attach(
     potential = Potential(model, unit, dtype=dtype, device="cpu", untrained_forces=untrained_forces)
     potential.check.derivatives("forces")
     check_split(potential.model, numbers[0])
-    if lmp.extract_setting("world_rank") == 0:
-        periodic = [bool(flag) for flag in lmp.extract_box()[5]]
-        potential.check.structure(numbers, periodic)
+    _check_structure(lmp, potential, numbers)
     cutoff = potential.model.cutoff
     forces = DomainForces(lmp, potential, numbers, fix)
     lmp.command(f"pair_style zero {cutoff!r} full")
@@ -151,6 +151,18 @@ def _check_settings(lmp: Any, elements: Sequence[str]) -> None:
         raise ValueError(
             "the model needs all pairs of atoms, but LAMMPS leaves out bonded ones; take special_bonds lj/coul 1 1 1"
         )
+
+
+def _check_structure(lmp: Any, potential: Potential, numbers: list[int]) -> None:
+    """Raise for elements that are not known, on all ranks; warn of an unusual structure on the first one."""
+    n_local, n_types = lmp.extract_setting("nlocal"), len(numbers)
+    types = lmp.numpy.extract_atom("type")[:n_local] if n_local else np.zeros(0, np.int64)
+    counts = lmp.get_mpi_comm().allreduce(np.bincount(types, minlength=n_types + 1))[1:]
+    species = np.repeat(numbers, counts) if counts.any() else np.array(numbers)
+    with warnings.catch_warnings():
+        if lmp.extract_setting("world_rank") > 0:
+            warnings.simplefilter("ignore")
+        potential.check.structure(species, [bool(flag) for flag in lmp.extract_box()[5]])
 
 
 def _number_of(symbol: str) -> int:
