@@ -1,8 +1,8 @@
 """One of two processes that train together; started by ``test_ddp.py``, and what it finds is written to a folder."""
 
-import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -14,7 +14,8 @@ from pyg_schnet.data import Property, StructureDataset
 from pyg_schnet.data.store import StructureStore
 from pyg_schnet.train import EMA, LastCheckpoint, PotentialTask, PropertyTask, RelaxedTask, StructureDataModule
 from pyg_schnet.train.parts import loads_of_batch
-from pyg_schnet.train.signals import Ended, Signals
+from pyg_schnet.train.ranks import looking_left_to_first
+from pyg_schnet.train.signals import Signals
 
 NUMBER = 29
 
@@ -53,6 +54,14 @@ class OwnLoss(PropertyTask):
         return torch.stack([self.loss_of(pair) for pair in pairs.values()]).sum() * 3.0
 
 
+class Diverging(PropertyTask):
+    """A loss that is no number in one process, once."""
+
+    def loss_of_batch(self, batch):
+        loss = super().loss_of_batch(batch)
+        return loss * float("nan") if self.trainer.global_step == 2 and self.trainer.global_rank == 1 else loss
+
+
 TASKS = {"property": PropertyTask, "potential": PotentialTask, "relaxed": RelaxedTask, "own": OwnLoss}
 
 
@@ -86,7 +95,9 @@ def fit(
     """Train a small network; what it was."""
     torch.manual_seed(3)
     network = SchNet(8, 8, 2, 8, cutoff=3.0).to(dtype)
-    task = TASKS[kind](network, lr=0.01, **({"forces_weight": 0.3} if kind == "potential" else {}))
+    task = {**TASKS, "diverging": Diverging}[kind](
+        network, lr=0.01, **({"forces_weight": 0.3} if kind == "potential" else {})
+    )
     data = StructureDataModule(
         dataset() if structures is None else structures, "energy", num_train=18, num_val=5, batch_size=batch_size,
         eval_batch_size=2,
@@ -105,8 +116,8 @@ def fit(
     ended = None
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
-    except Ended as error:
-        ended = error.code
+    except (SystemExit, ValueError) as error:
+        ended = type(error).__name__, str(error)
     found = {
         "steps": trainer.global_step,
         "ended": ended,
@@ -119,6 +130,25 @@ def fit(
     return found
 
 
+def of_store(folder, rank):
+    """A run whose structures are on disk, and which of them this process has read."""
+    store, read = StructureStore(folder / "store"), []
+    several, one = store.multi_get, store.get
+
+    def get_several(index, *more):
+        read.extend(index)
+        return several(index, *more)
+
+    def get_one(index):
+        read.append(index)
+        return one(index)
+
+    store.multi_get, store.get = get_several, get_one
+    with looking_left_to_first() if rank > 0 else nullcontext():
+        found = fit(folder / "of_store", 2, 3, structures=store, max_epochs=1)
+    return {**found, "read": read}
+
+
 def main(folder):
     """Everything that the tests look at, in one start, as that is what takes time."""
     rank, folder = int(os.environ["LOCAL_RANK"]), Path(folder)
@@ -127,25 +157,10 @@ def main(folder):
     found["single"] = fit(folder / "single", 2, 3, "potential", torch.float32)
     found["stopped"] = fit(folder / "stopped", 2, 3, stop=(1, 4))
     found["resumed"] = fit(folder / "resumed", 2, 3, resume=folder / "stopped" / "last.ckpt")
-    found["early"] = fit(folder / "early", 2, 3, max_epochs=-1, max_time="00:00:00:01")
-    store = StructureStore(folder / "store")
-    read = []
-    store.multi_get, several = lambda index, *a: (read.extend(index), several(index, *a))[1], store.multi_get
-    store.get, one = lambda index: (read.append(index), one(index))[1], store.get
-    from pyg_schnet.train.ranks import looking_left_to_first
-
-    if rank > 0:
-        with looking_left_to_first():
-            found["store"] = fit(folder / "of_store", 2, 3, structures=store, max_epochs=1)
-    else:
-        found["store"] = fit(folder / "of_store", 2, 3, structures=store, max_epochs=1)
-    found["read"] = read
-    try:
-        fit(folder / "diverged", 2, 3, max_epochs=1, gradient_clip_val=1.0 if rank < 0 else None)
-    except ValueError as error:
-        found["diverged"] = str(error)
+    found["timed"] = fit(folder / "timed", 2, 3, max_epochs=-1, max_time="00:00:00:01")
+    found["store"] = of_store(folder, rank)
+    found["diverging"] = fit(folder / "diverging", 2, 3, "diverging", max_epochs=1)
     torch.save(found, folder / f"rank{rank}.pt")
-    json.dumps({"done": True})
 
 
 if __name__ == "__main__":
