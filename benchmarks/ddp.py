@@ -40,6 +40,7 @@ class Clock(Callback):
         self.times, self.molecules = [], []
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        """Called by the trainer."""
         self.times.append(time.perf_counter())
         self.molecules.append(task.structures_of_step or batch.num_graphs)
 
@@ -107,7 +108,8 @@ def started(kind, batch_size, devices, options):
             subprocess.Popen(command, env={**given, "LOCAL_RANK": str(rank)}, stderr=subprocess.DEVNULL)
             for rank in range(devices)
         ]
-        if any([process.wait() for process in processes]):
+        codes = [process.wait() for process in processes]
+        if any(codes):
             raise RuntimeError(f"a process has failed; to see why: {' '.join(map(repr, command))}")
         return json.loads(answer.read_text())
 

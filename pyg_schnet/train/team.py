@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch.distributed as dist
+
 from pyg_schnet.train.processes import SHARED_FOLDER, OwnProcesses
 from pyg_schnet.train.ranks import Followed
 
@@ -62,6 +64,7 @@ def team(trainer: Any, args: Sequence[str], run_dir: str, say: Callable[[str], N
     try:
         with watch:
             yield
+            _disconnect(environment)
     except RuntimeError as error:
         if not _BROKEN.search(str(error)):
             raise
@@ -83,6 +86,14 @@ def _start(trainer: Any, environment: Any, args: Sequence[str], run_dir: str) ->
         subprocess.Popen(command, env={**shared, "LOCAL_RANK": str(rank)}, stdin=subprocess.DEVNULL)
         for rank in range(1, trainer.world_size)
     ]
+
+
+def _disconnect(environment: Any) -> None:
+    """Leave nothing that a later run of the same process would take for its own."""
+    if isinstance(environment, OwnProcesses) and dist.is_initialized():
+        dist.destroy_process_group()
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
 
 
 class _Watch:
