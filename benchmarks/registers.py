@@ -21,11 +21,12 @@ from pyg_schnet.backends import triton as backend
 from pyg_schnet.ops import SplineGraph
 
 TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64", torch.int32: "*i32"}
+TYPES |= {torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 INTERVALS = 12
 
 
-def launches(n_features, dtype=torch.float32, n_edges=2048, *, ordered=True, periodic=True):
+def launches(n_features, dtype=torch.float32, n_edges=2048, *, ordered=True, periodic=True, features=None):
     """Everything that the operators launch, with all of their derivatives.
 
     Args:
@@ -34,6 +35,7 @@ def launches(n_features, dtype=torch.float32, n_edges=2048, *, ordered=True, per
         n_edges: Number of edges; those of an atom are summed in two steps if there are more than 1,024.
         ordered: Whether edges are not sorted, so that they are read by an order.
         periodic: Whether they cross lattice vectors.
+        features: Precision of features, if it is another one.
     """
     n_atoms, real = 9, {"dtype": dtype}
     index = torch.arange(2 * n_edges).view(2, -1) % n_atoms
@@ -41,7 +43,7 @@ def launches(n_features, dtype=torch.float32, n_edges=2048, *, ordered=True, per
     ptr, interval_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64), torch.zeros(INTERVALS + 1, dtype=torch.int64)
     order = order if ordered else None
     graph = SplineGraph(interval, *index, ptr, order, ptr, order, interval_ptr, order)
-    x, basis = torch.zeros(n_atoms, n_features, **real), torch.zeros(n_edges, 4, **real)
+    x, basis = torch.zeros(n_atoms, n_features, dtype=features or dtype), torch.zeros(n_edges, 4, **real)
     table, pos, dist = torch.zeros(INTERVALS + 3, n_features, **real), torch.zeros(n_atoms, 3, **real), basis[:, 0]
     shift, cell = torch.zeros(n_edges, 3, dtype=torch.int32), torch.zeros(2, 3, 3, **real)
     lattice = (index, shift, cell, torch.arange(n_atoms) % 2) if periodic else (index, None, None, None)
@@ -85,13 +87,13 @@ def resources(binary):
     return {name.lower(): int(value) for name, value in found.items()}
 
 
-def table(sizes, capabilities, dtype=torch.float32):
+def table(sizes, capabilities, dtype=torch.float32, features=None):
     """One row for each kernel, number of features and compute capability."""
     rows = []
     for n_features in sizes:
-        for number, launch in enumerate(launches(n_features, dtype)):
+        for number, launch in enumerate(launches(n_features, dtype, features=features)):
             name = launch.kernel.fn.__name__.strip("_")
-            if n_features != sizes[0] and "F" not in launch.arguments:
+            if (n_features != sizes[0] or features) and "F" not in launch.arguments:
                 continue
             for capability in capabilities:
                 row = {"kernel": name, "number": number, "features": n_features if "F" in launch.arguments else None}
@@ -105,10 +107,13 @@ def main():
     parser.add_argument("--features", type=int, nargs="+", default=[64, 128, 256], help="numbers of features")
     parser.add_argument("--capabilities", type=int, nargs="+", default=[80, 90], help="compute capabilities, times ten")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
+    parser.add_argument("--feature-dtype", choices=["bfloat16", "float16"], help="precision of features alone")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     options = parser.parse_args()
-    rows = table(options.features, options.capabilities, getattr(torch, options.dtype))
-    print(f"triton {triton.__version__}, {options.dtype}: registers of a thread, spilled bytes in brackets\n")
+    features = getattr(torch, options.feature_dtype) if options.feature_dtype else None
+    rows = table(options.features, options.capabilities, getattr(torch, options.dtype), features)
+    precision = options.dtype if features is None else f"{options.dtype} with features of {options.feature_dtype}"
+    print(f"triton {triton.__version__}, {precision}: registers of a thread, spilled bytes in brackets\n")
     columns = [f"sm_{capability}" for capability in options.capabilities]
     print(f"| kernel | features | warps | {' | '.join(columns)} |")
     print(f"| --- | --- | --- | {' | '.join('---' for _ in columns)} |")

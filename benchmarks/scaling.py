@@ -1,11 +1,16 @@
 """How does the time of a training step grow with edges, features and grid points, for PyG's SchNet and both filters?
 
 Run: python benchmarks/scaling.py --json scaling.json --plot scaling.png
+
+With --ranks another question: how efficient is LAMMPS over MPI on many ranks? See halo.py.
+
+Run: python benchmarks/scaling.py --ranks --json ranks.json
 """
 
 from functools import partial
 from typing import NamedTuple
 
+import halo
 from harness import BURST, Table, make_parser, parse, save, save_figure, spread, summary, time_in_turn
 from peers import Ours, PyG, pyg_model
 from systems import Structures
@@ -69,7 +74,12 @@ def main():
     parser = make_parser(__doc__, repeats=20, plot=True)
     parser.add_argument("--only", nargs="+", choices=SWEEPS, default=list(SWEEPS), help="what to vary")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each point, after three rounds")
+    parser.add_argument("--ranks", action="store_true", help="instead: LAMMPS on 1 and 2 ranks, predicted beyond")
+    parser.add_argument("--cells", type=int, default=8, help="with --ranks: cells of the crystal in each direction")
     options = parse(parser)
+    if options.ranks:
+        save(options, halo.report(options.cells, options.repeats))
+        return
 
     columns = {
         "sweep": "{sweep:11}",

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.geometry import apply_strain, volume
-from pyg_schnet.ops.dispatch import is_cast
+from pyg_schnet.geometry import apply_strain, has_volume, volume
+from pyg_schnet.ops.dispatch import is_at_hand, is_cast
 from pyg_schnet.ops.potential import EnergyGradients
 
 EnergyModel = Callable[..., Tensor]
@@ -74,6 +74,10 @@ def energy_forces_stress(
     <https://doi.org/10.1016/j.cpc.2015.01.003>`_, eq. 9). A strain does not change which lattice images are
     neighbours, so ``edge_index`` and ``edge_shift`` do not change.
 
+    The volume is :math:`V = |\det \mathbf{H}|` of the three cell vectors, whichever directions are periodic, as in ASE.
+    For a slab or a wire it includes the vacuum: in-plane components times the height of the cell are forces per length,
+    which do not depend on the vacuum.
+
     Results are the same under ``torch.inference_mode``, with tensors made there, and under ``torch.autocast``:
     derivatives are computed outside of both, in the precision of the model.
 
@@ -99,8 +103,7 @@ def energy_forces_stress(
         Energy and what was asked for. Without ``create_graph`` they are detached.
 
     Raises:
-        ValueError: If the stress of a structure that is not periodic in three directions is requested, which has no
-            volume to divide by.
+        ValueError: If the stress of a structure is requested whose cell has no volume to divide by.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
@@ -120,7 +123,7 @@ def energy_forces_stress(
             }
             return energy_forces_stress(_with_ordinary_weights(model), z, pos, batch, **given, **options)
     if stress:
-        _check_periodic(cell, pbc)
+        check_volume(cell, pbc)
     given["batch_size"] = batch_size
     found: Any = None
     if not create_graph and (forces or stress):
@@ -129,11 +132,12 @@ def energy_forces_stress(
         _check_number(cell, batch_size)
     if found is None:
         found = _gradients_by_autograd(model, z, pos, batch, given, forces, stress, create_graph)
-    return EnergyForcesStress(
-        found.energy,
-        -found.grad_pos if forces else None,
-        found.grad_strain / volume(given["cell"])[:, None, None] if stress else None,
-    )
+    of_strain = None
+    if stress:
+        of_strain = found.grad_strain / volume(given["cell"])[:, None, None]
+        if pbc is not None and not is_at_hand(pbc):  # nothing was read: no number instead of an error
+            of_strain = torch.where(pbc.all(1)[:, None, None], of_strain, torch.nan)
+    return EnergyForcesStress(found.energy, -found.grad_pos if forces else None, of_strain)
 
 
 def hessian(
@@ -296,9 +300,23 @@ def _check_number(cell: Tensor, batch_size: int) -> None:
         raise ValueError(f"cell must hold one cell for each of {batch_size} structures, got {cell.size(0)}")
 
 
-def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:
+def check_volume(cell: Tensor | None, pbc: Tensor | None) -> None:
+    """Raise unless every structure has a cell with a volume, so that its stress is defined.
+
+    Args:
+        cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+        pbc: Periodic directions, shape ``[B, 3]``.
+
+    Raises:
+        ValueError: If there is no cell, or its three vectors are linearly dependent or zero.
+
+    Example:
+        >>> check_volume(torch.diag(torch.tensor([3.0, 3.0, 20.0]))[None], torch.tensor([[True, True, False]]))
+    """
     if cell is None or pbc is None:
-        raise ValueError("stress is defined for periodic structures only; pass cell ([B, 3, 3], Å) and pbc ([B, 3])")
+        raise ValueError(
+            "stress is defined for structures in a cell with a volume only; pass cell ([B, 3, 3], Å) and pbc ([B, 3])"
+        )
     if cell.dim() != 3 or cell.shape[1:] != (3, 3):
         raise ValueError(f"cell must hold lattice vectors in rows, [B, 3, 3] in Å; got {list(cell.shape)}")
     if pbc.dtype != torch.bool or pbc.shape != cell.shape[:2]:
@@ -306,9 +324,14 @@ def _check_periodic(cell: Tensor | None, pbc: Tensor | None) -> None:
             f"pbc must be booleans, one row for each of {cell.size(0)} cells, [B, 3]; got {list(pbc.shape)} of "
             f"{pbc.dtype}"
         )
-    if not bool(pbc.all()):
-        first = int((~pbc.all(-1)).nonzero()[0])
+    vectors = cell.detach()
+    if not is_at_hand(vectors):  # reading would wait for the device; the stress is not finite there without a volume
+        return
+    flat = ~has_volume(vectors)
+    if bool(flat.any()):
+        first = int(flat.nonzero()[0])
         raise ValueError(
-            f"stress is defined for structures that are periodic in three directions; structure {first} has "
-            f"pbc={pbc[first].tolist()}"
+            f"stress is defined for structures in a cell with a volume; structure {first} has the cell vectors "
+            f"{vectors[first].tolist()} Å and pbc={pbc[first].tolist()}; give three independent vectors, for a slab or "
+            "a wire with the vacuum that its stress refers to"
         )

@@ -127,6 +127,19 @@ def volume(cell: Tensor) -> Tensor:
     return torch.linalg.det(cell).abs()
 
 
+def has_volume(cell: Tensor) -> Tensor:
+    """Whether cells ``[B, 3, 3]`` (rows in Å) have a volume, so that a stress is defined, shape ``[B]``.
+
+    A cell whose volume is less than 1e-6 of the product of its lengths counts as flat: its vectors depend on each other
+    up to rounding.
+
+    Example:
+        >>> has_volume(torch.stack([torch.eye(3), torch.ones(3, 3), torch.zeros(3, 3)]))
+        tensor([ True, False, False])
+    """
+    return volume(cell) > 1e-6 * torch.linalg.vector_norm(cell, dim=-1).prod(-1)
+
+
 def apply_strain(pos: Tensor, cell: Tensor, strain: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     r"""Deform structures: positions and lattice vectors together.
 

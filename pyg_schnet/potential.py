@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.data.check import StructureCheck
-from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress
+from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress, hessian
 from pyg_schnet.engine.frozen import FrozenModel, copy_of, freeze
 from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.atomref import pop_atomref
+from pyg_schnet.models.atomwise import atom_energies, atom_features, atom_virials
 from pyg_schnet.models.card import unit_of
-from pyg_schnet.models.graph import check_atoms, prepare_edges
+from pyg_schnet.models.identity import Identity
 from pyg_schnet.nn import MeanReadout, SumReadout
-from pyg_schnet.ops.checks import check_batch_size, check_finite, check_prediction, described, refuse_prediction
+from pyg_schnet.ops.checks import check_finite, check_prediction, described, refuse_prediction
 from pyg_schnet.ops.dispatch import wide_dtype
-from pyg_schnet.ops.sort_edges import check_keys
 from pyg_schnet.units import dimension, factor
 
 Source = AtomisticModel | str | os.PathLike[str]
@@ -58,6 +58,7 @@ class Potential:
     Attributes:
         model: The frozen copy, without element energies; functions as they are.
         check: Compares structures with those that the model was trained on.
+        identity: Name, version and hash of the model; see :class:`pyg_schnet.models.Identity`.
         element_energies: Energy of each element in eV, shape ``[MAX_Z + 1, 1]``; ``None`` where the model adds them.
 
     Raises:
@@ -86,7 +87,7 @@ class Potential:
         device: str | torch.device | None = None,
         untrained_forces: bool = False,
     ) -> None:
-        model = source_of(model)
+        source, model = model, source_of(model)
         if not callable(model):
             raise TypeError(
                 "expected a model, the path of a model file, or a function of (z, pos, batch); "
@@ -96,6 +97,7 @@ class Potential:
         self.device, self.dtype = place, widest if dtype is None else dtype
         if self.dtype not in (torch.float64, torch.float32):
             raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+        self.identity = Identity.of(source)
         card = getattr(model, "card", None)
         card = card if isinstance(card, Mapping) else {}
         unit = unit_of(card, unit)
@@ -146,8 +148,8 @@ class Potential:
             where the device has it.
 
         Raises:
-            ValueError: If forces of a model that was not trained on them, or the stress of a structure that is not
-                periodic in three directions are requested, or if an input does not fit.
+            ValueError: If forces of a model that was not trained on them, or the stress of a structure whose cell has
+                no volume are requested, or if an input does not fit.
         """
         if forces or stress:
             self.check.derivatives("forces and stress")
@@ -183,6 +185,18 @@ class Potential:
         scale = self.factor if n_atoms is None else self.factor * n_atoms
         return self._with_elements(scale * energy.to(wide_dtype(energy)), z, batch)
 
+    def hessian(self, z: Tensor, pos: Tensor, **graph: Any) -> Tensor:
+        """Second derivatives of the energy of one structure in eV/Å², shape ``[N, 3, N, 3]``, as float64.
+
+        They are exact, see :func:`pyg_schnet.derivatives.hessian`; arguments as in the call, without ``batch``.
+
+        Raises:
+            ValueError: If the model was not trained on forces.
+        """
+        self.check.derivatives("second derivatives")
+        found = hessian(self.energy, z.to(self.device), pos.to(self.device, self.dtype), **graph)
+        return found.to(wide_dtype(found))
+
     @torch.no_grad()
     def atom_energies(self, z: Tensor, pos: Tensor, batch: Tensor | None = None, **graph: Any) -> Tensor:
         """Contribution of each atom to the energy in eV, shape ``[N]``, as float64.
@@ -190,20 +204,39 @@ class Potential:
         Raises:
             TypeError: If the model is not one of this package.
         """
-        if getattr(self.model, "represent", None) is None or not _has_energy_readout(self.model):
-            raise TypeError("energies of atoms are those of models of this package with a SumReadout or MeanReadout")
         z, pos, batch, given = self._inputs(z, pos, batch, **graph)
-        check_atoms(z, pos, batch)
-        size = given.pop("batch_size", None)
-        owner = _owner(z, batch)
-        size = (int(owner.max()) + 1 if len(z) else 1) if size is None else size
-        check_batch_size(size)
-        check_keys(owner, size, "atoms name structures")
-        edges = prepare_edges(z, pos, owner, self.model.cutoff, **given, batch_size=size)
-        values = self.model.readout.atom_values(self.model.represent(z, edges), z)[:, 0]
-        check_prediction(values, "energies of atoms")
+        values = atom_energies(self.model, z, pos, batch, **given)
         energies = self.factor * values.to(wide_dtype(values))
         return energies if self.element_energies is None else energies + self.element_energies[z, 0]
+
+    @torch.no_grad()
+    def atom_features(self, z: Tensor, pos: Tensor, batch: Tensor | None = None, **graph: Any) -> Tensor:
+        """Features of each atom after all interactions ("descriptors"), shape ``[N, hidden_channels]``, as float64.
+
+        They do not change when a structure is moved, turned or mirrored, and have no unit.
+
+        Raises:
+            TypeError: If the model is not one of this package.
+        """
+        z, pos, batch, given = self._inputs(z, pos, batch, **graph)
+        features = atom_features(self.model, z, pos, batch, **given)
+        return features.to(wide_dtype(features))
+
+    def atom_virials(self, z: Tensor, pos: Tensor, batch: Tensor | None = None, **graph: Any) -> Tensor:
+        """Share of each atom in the virial in eV, shape ``[N, 3, 3]``, as float64.
+
+        Their sum is minus the stress times the volume. Half of the force along each edge times its vector goes to
+        either end, see :func:`pyg_schnet.models.atomwise.atom_virials`; how a virial is divided among atoms is a
+        convention, only sums are not.
+
+        Raises:
+            TypeError: If the model is not one of this package.
+            ValueError: If the model was not trained on forces.
+        """
+        self.check.derivatives("virials of atoms")
+        z, pos, batch, given = self._inputs(z, pos, batch, **graph)
+        virials = atom_virials(self.model, z, pos, batch, **given)
+        return self.factor * virials.to(wide_dtype(virials))
 
     def _inputs(
         self,
@@ -240,7 +273,8 @@ class Potential:
         """Energies ``[B]`` in eV with element energies added."""
         if self.element_energies is None:
             return energy
-        return energy.index_add(0, _owner(z, batch), self.element_energies[z, 0])
+        own = self.element_energies[:, 0].index_select(0, z)
+        return energy + own.sum() if batch is None else energy.index_add(0, batch, own)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, {self.dtype}, device={str(self.device)!r})"
@@ -297,10 +331,6 @@ def check_energy(model: EnergyModel, unit: str) -> None:
     raise ValueError(
         f"energies (SumReadout) or energies per atom (MeanReadout) are needed; this model has {model.readout} in {unit}"
     )
-
-
-def _has_energy_readout(model: Any) -> bool:
-    return isinstance(getattr(model, "readout", None), (SumReadout, MeanReadout))
 
 
 def _is_sum_of_references(model: nn.Module) -> bool:

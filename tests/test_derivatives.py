@@ -61,10 +61,15 @@ def test_forces_are_finite_differences(structure):
         assert abs(forces[atom, axis] + slope) < 1e-6 * scale
 
 
-@pytest.mark.parametrize("name", ["triclinic", "small_cell"])
+@pytest.mark.parametrize("name", ["triclinic", "small_cell", "slab", "wire", "molecule in a box"])
 @pytest.mark.parametrize("hand", [1, -1])
 def test_stress_is_a_finite_difference(name, hand, request):
-    atoms = request.getfixturevalue(name)
+    given = {"wire": "slab", "molecule in a box": "ethanol"}.get(name, name)
+    atoms = request.getfixturevalue(given)
+    if name == "wire":
+        atoms.pbc = (False, True, False)
+    elif given == "ethanol":
+        atoms.cell = [[7.0, 1.0, 0.0], [0.0, 8.0, 1.0], [0.5, 0.0, 9.0]]
     atoms.cell[2] *= hand  # a left-handed cell of the same lattice
     data = to_data(atoms, dtype=torch.float64)
     model, step = schnet(), 1e-4
@@ -203,15 +208,32 @@ def test_forces_are_continuous_across_the_cutoff():
     assert energy.max() > 1e-3
 
 
-def test_stress_without_three_periodic_directions_is_an_error(ethanol, slab):
+def test_stress_without_a_volume_is_an_error(ethanol, slab):
     data = to_data(ethanol, dtype=torch.float64)
-    with pytest.raises(ValueError, match="periodic in three directions; structure 0 has"):
+    with pytest.raises(ValueError, match="cell with a volume; structure 0 has"):
         energy_forces_stress(schnet(), data.z, data.pos, **lattice(data), stress=True)
     with pytest.raises(ValueError, match="pass cell"):
         energy_forces_stress(schnet(), data.z, data.pos, stress=True)
-    data = to_data(slab, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"pbc=\[True, True, False\]"):
+    slab.cell[2] = slab.cell[0] + slab.cell[1]
+    data = to_data(slab, dtype=torch.float64, pbc=False)
+    with pytest.raises(ValueError, match="give three independent vectors"):
         energy_forces_stress(schnet(), data.z, data.pos, **lattice(data), stress=True)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (True, False, False), (False, False, False)])
+@pytest.mark.parametrize("filters", ["auto", "exact"])
+def test_stress_times_height_does_not_depend_on_the_vacuum(filters, pbc, slab):
+    slab.pbc = pbc
+    found = []
+    for height in (1.0, 1.7):
+        atoms = slab.copy()
+        atoms.cell[2] *= height
+        data = to_data(atoms, dtype=torch.float64)
+        options = {**lattice(data), "stress": True}
+        stress = energy_forces_stress(schnet(filters=filters), data.z, data.pos, **options).stress[0]
+        found.append(stress * atoms.cell.volume)
+    assert found[0][:2, :2].abs().max() > 1e-3
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-10)
 
 
 def test_virial_is_minus_stress_times_volume(triclinic):

@@ -28,7 +28,7 @@ napoleon_use_ivar = True  # once, not beside the fields of named tuples
 
 nitpick_ignore_regex = [
     # Private bases, and other packages, which are not documented here
-    (r"py:class", r"pyg_schnet\..*\.(_\w+|Conversions|DerivativeTask|FiniteModule)"),
+    (r"py:class", r"pyg_schnet\..*\.(_\w+|CheckpointMixin|Conversions|DerivativeTask|FiniteModule)"),
     (r"py:exc", r"PropertyNotImplementedError"),
     (r"py:.*", r"(torch|torch_geometric|numpy|ase|lightning|matplotlib|typing|collections|os|pathlib|enum|abc)\b.*"),
 ]

@@ -19,10 +19,22 @@ EXAMPLES = {
     "predict": """examples:
   pyg-schnet predict molecule.xyz --model qm9-u0
   pyg-schnet predict crystals.cif --model mp-formation-energy --output energies.csv
-  pyg-schnet predict frames.xyz --model runs/U0-20260101-120000/model.safetensors --output out.xyz""",
+  pyg-schnet predict frames.xyz --model rmd17-aspirin --output out.xyz --forces""",
+    "md": """examples:
+  pyg-schnet md aspirin.xyz --model rmd17-aspirin --picoseconds 10 --temperature 300
+  pyg-schnet md crystal.cif --model model.safetensors --steps 20000 --ensemble npt --pressure 1
+  pyg-schnet md aspirin.xyz --model rmd17-aspirin --picoseconds 20 --resume""",
+    "relax": """examples:
+  pyg-schnet relax aspirin.xyz --model rmd17-aspirin --fmax 0.01
+  pyg-schnet relax crystals.xyz --model run/model.safetensors --cell --optimizer bfgs
+  pyg-schnet relax molecules.xyz --model '[a.safetensors,b.safetensors]' --steps 2000""",
     "merge": """examples:
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER""",
+    "lammps": """examples:
+  pyg-schnet lammps in.melt --model runs/Mo/model.safetensors
+  mpiexec -n 4 pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --precision float32
+  pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --lammps_options="-var T 300"  # of LAMMPS""",
     "audit": """examples:
   pyg-schnet audit qm9-u0
   pyg-schnet audit runs/U0-20260101-120000/model.safetensors frames.xyz --json audit.json
@@ -75,6 +87,60 @@ examples:
   pyg-schnet train --config runs/U0/config.yaml --resume runs/U0/checkpoints/last.ckpt
 """
 """Help of ``pyg-schnet train``, whose options are more than a thousand lines."""
+
+MD = f"""usage: pyg-schnet md STRUCTURE --model MODEL [--OPTION VALUE ...]
+
+Molecular dynamics of the first structure of a file. The exit status is 0 at the end, 3 for a state
+that is not physical (the last good one is kept), and 128 + N after a signal N, which saves first.
+
+  --model MODEL                 model file or name; several, as [a.safetensors,b.safetensors]
+  --steps N, --picoseconds T    length, one of the two; with what was done before an interruption
+  --output FILE                 trajectory, .xyz or .traj, and log (.csv) beside it; default md.xyz
+  --resume                      go on from the checkpoint beside it; the same to the last bit
+  --ensemble NAME               nve, langevin (default), nose-hoover, npt or npt-anisotropic
+  --timestep T                  in fs; default 0.5
+  --temperature T               in K; default 300
+  --pressure P                  in GPa; default 0
+  --friction F                  of langevin in 1/fs; default 0.01
+  --thermostat_time T           in fs, of nose-hoover and npt; default 100 steps
+  --barostat_time T             in fs, of npt; default 1,000 steps
+  --new_velocities              draw velocities, also where the file has some
+  --seed N                      of velocities and random forces; default 0
+  --log_interval N              steps between lines; default 100; also --trajectory_interval 100
+  --checkpoint_interval N       steps between checkpoints; default 1000
+  --max_force F                 stop at a larger force in eV/Å; default 100
+  --max_temperature T           stop above, in K; default ten times --temperature, at least 5,000
+  --min_distance X              stop at atoms closer than this part of the shortest distance of such
+                                atoms in the training data; default 0.9, 0 for never
+  --max_spread F                stop where models of an ensemble differ by more, in eV/Å
+  --untrained_forces true       go on with a model that was trained on energies alone
+  --dtype TYPE                  float64 (default) or float32; also --device cpu, --threads N
+
+{EXAMPLES["md"]}
+"""
+"""Help of ``pyg-schnet md``, whose options would not fit on a screen one by one."""
+
+RELAX = f"""usage: pyg-schnet relax STRUCTURES --model MODEL [--OPTION VALUE ...]
+
+Relax the structures of a file, one after the other; atoms that it fixes stay. They are written with
+energy, forces and whether they converged. The exit status is 3 where one has not.
+
+  --model MODEL                 model file or name; several, as [a.safetensors,b.safetensors]
+  --output FILE                 .xyz, .extxyz or .traj; default relaxed.xyz
+  --cell                        relax the cell, too
+  --fmax F                      largest force at the end in eV/Å; default 0.05
+  --steps N                     largest number of steps; default 500
+  --optimizer NAME              fire (default), bfgs, lbfgs, bfgs-line-search
+  --pressure P                  on the cell in GPa; default 0
+  --max_force F                 give a structure up at a larger force in eV/Å; default 1000
+  --min_distance X              give a structure up whose atoms are closer than this part of
+                                the shortest distance of such atoms in training; default 0, never
+  --untrained_forces true       go on with a model that was trained on energies alone
+  --dtype TYPE                  float64 (default) or float32; also --device cpu, --threads N
+
+{EXAMPLES["relax"]}
+"""
+"""Help of ``pyg-schnet relax``."""
 
 ANALYZE = """usage: pyg-schnet analyze ANALYSIS [--OPTION VALUE ...]
 

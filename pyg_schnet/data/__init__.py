@@ -33,10 +33,7 @@ __all__ = [
     "StructureDataset",
     "StructureLoader",
     "StructureStore",
-    "find_property",
     "random_split",
-    "target_mask",
-    "target_values",
     "to_atoms",
     "to_data",
 ]

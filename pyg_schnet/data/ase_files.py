@@ -38,8 +38,7 @@ class AtomsDataset(StructureDataset):
     they are refused. Deuterium and tritium (D, T) are hydrogen. Every structure has ``z``, ``pos``, ``cell``, ``pbc``
     and ``origin`` as in :func:`~pyg_schnet.data.to_data`. A label that at
     least one structure has is there for all: zeros where it is missing, and ``has_<label>`` ``[1]`` tells which. So
-    structures with an energy alone and others with forces go in one batch, and a loss leaves out what is not there
-    (:func:`~pyg_schnet.data.target_mask`).
+    structures with an energy alone and others with forces go in one batch, and a loss leaves out what is missing.
 
     Args:
         source: A path, a pattern such as ``"run*.xyz"``, ``ase.Atoms`` (also rows of ASE's data bases), or several of

@@ -17,6 +17,7 @@ import numpy as np
 from pyg_schnet.data.isotopes import ISOTOPE_MASSES, with_masses
 from pyg_schnet.data.labels import voigt_to_matrix
 from pyg_schnet.data.sdf import read_sdf
+from pyg_schnet.data.xyz_blocks import xyz_blocks
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -117,6 +118,11 @@ def _read(path: Path, format: str, index: Any) -> Iterator[Atoms]:
 
     if format in ("proteindatabank", "cif"):
         yield from _chosen((_models if format == "proteindatabank" else _crystals)(path), index)
+        return
+    if format == "extxyz" and _index(index) == slice(None):
+        with path.open(encoding="utf-8") as file:
+            for block in xyz_blocks(file):
+                yield from ase.io.iread(block, ":", format, properties_parser=parse_comment)
         return
     single = format in _SEVERAL or ase.io.formats.ioformats[format].single
     options: dict[str, Any] = {"properties_parser": parse_comment} if format == "extxyz" else {}

@@ -86,6 +86,8 @@ def find_labels(
         if place is None:
             continue
         check_energy_key(name, key)
+        if name == "stress":
+            _check_not_scaled(key)
         value = places[place][key]
         level = _level_of(key, value, place, len(atoms))
         if standard and level != standard.level:
@@ -93,8 +95,8 @@ def find_labels(
                 raise ValueError(f"{name!r} is a label of each {standard.level}, but {key!r} is one of each {level}")
             level = standard.level
         found[name] = Label(value, unit, level)
-        if name == "stress" and (_is_virial(key) or dimension(unit) == "energy"):
-            found[name] = _stress_of_virial(key, found[name], atoms, pbc, stated=name in properties)
+        if name == "stress":
+            found[name] = _as_stress(key, found[name], atoms, pbc, stated=name in properties)
         elif name == "forces" and is_gradient(key):
             found[name] = Label(-_numbers(key, value), unit, level)
     return found
@@ -166,13 +168,26 @@ def voigt_to_matrix(array: np.ndarray) -> np.ndarray:
 
 
 def check_stress_key(key: str, unit: str) -> None:
-    """Raise for a key of a stress that names a virial, whose sign and size are other ones.
+    """Raise for a key of a stress that names something else: a virial, a strain derivative, or a pressure.
+
+    Args:
+        key: Key in the file.
+        unit: Its unit.
 
     Raises:
-        ValueError: If the key is one of a virial, or the unit one of energy.
+        ValueError: If the key, or a unit of energy, says so; their signs and sizes are other ones.
+
+    Example:
+        >>> check_stress_key("REF_stress", "GPa")
+        >>> check_stress_key("pressure_tensor", "GPa")
+        Traceback (most recent call last):
+        ValueError: 'pressure_tensor' [GPa] is a pressure, -1 times the stress; keep the stress in eV/Å³, positive ...
     """
-    if _is_virial(key) or dimension(unit) == "energy":
-        raise ValueError(f"{key!r} [{unit}] is a virial, -V times the stress; {_ADVICE}")
+    kind = _kind_of_stress(key)
+    kind = "virial" if kind == "stress" and dimension(unit) == "energy" else kind
+    if kind != "stress":
+        what = {"virial": "-V", "strain derivative": "V", "pressure": "-1"}[kind]
+        raise ValueError(f"{key!r} [{unit}] is a {kind}, {what} times the stress; {_ADVICE}")
 
 
 def check_energy_key(name: str, key: str) -> None:
@@ -208,7 +223,12 @@ def is_gradient(key: str) -> bool:
     return True
 
 
-_ADVICE = "keep -virial/V in eV/Å³ as the stress, positive under tension"
+_ADVICE = "keep the stress in eV/Å³, positive under tension, which is -virial/V"
+_KINDS = {
+    "virial": r"virial|(^|[^a-z])virs?([^a-z]|$)",
+    "strain derivative": r"(^|[^a-z])d(e|u|v|energy)_?d_?(strain|eps)|strain_?(deriv|grad)",
+    "pressure": r"pressure|compress",
+}
 
 
 def _symmetric(stress: np.ndarray) -> np.ndarray:
@@ -217,24 +237,62 @@ def _symmetric(stress: np.ndarray) -> np.ndarray:
     return stress
 
 
-def _is_virial(key: str) -> bool:
-    return re.search(r"virial|(^|[^a-z])virs?([^a-z]|$)", key.lower()) is not None
+def _kind_of_stress(key: str) -> str:
+    """What a key of a stress names: ``"stress"``, or one of those that differ from it in sign or size.
+
+    Raises:
+        ValueError: If it may be two of them, or of either sign.
+    """
+    name = key.lower()
+    found = [kind for kind, pattern in _KINDS.items() if re.search(pattern, name)]
+    if len(found) > 1 or (found and "stress" in name):
+        others = [*found, *(["stress"] if "stress" in name else [])]
+        raise ValueError(f"{key!r} may be a {' or a '.join(others)}, of either sign; {_ADVICE}, under a plain name")
+    if re.search(r"(^|[^a-z])(neg|negative|minus)([^a-z]|$)|^-", name):
+        kind = found[0] if found else "stress"
+        raise ValueError(f"{key!r} may be a {kind} or minus that; {_ADVICE}, under a plain name")
+    return found[0] if found else "stress"
 
 
-def _stress_of_virial(key: str, label: Label, atoms: Atoms, pbc: np.ndarray, *, stated: bool) -> Label:
-    """The stress, -virial/V in eV/Å³, of a virial."""
-    if (stated and dimension(label.unit) != "energy") or re.search("stress|pressure", key.lower()):
+def _check_not_scaled(key: str) -> None:
+    """Raise for a key of a virial per atom or volume, or a stress per atom, where that of the whole is meant.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    found = re.search(r"(per[^a-z]?|/)(atom|site|vol(ume)?)([^a-z]|$)", key.lower())
+    if found and (not found[2].startswith("vol") or _kind_of_stress(key) != "stress"):
+        raise ValueError(f"{key!r} is per {found[2]} by its name, so that its size is not clear; {_ADVICE}")
+
+
+def _as_stress(key: str, label: Label, atoms: Atoms, pbc: np.ndarray, *, stated: bool) -> Label:
+    """The stress in the sign of the package, of what a key and a unit say it is."""
+    kind, energy = _kind_of_stress(key), dimension(label.unit) == "energy"
+    if kind == "pressure":
+        if energy:
+            raise ValueError(f"{key!r} is a pressure, but {label.unit!r} is a unit of energy; {_ADVICE}")
+        return Label(-voigt_to_matrix(_numbers(key, label.value)), label.unit, "structure")
+    if kind == "stress" and not energy:
+        return label
+    return _stress_of_virial(key, label, atoms, pbc, stated=stated, sign=1.0 if kind == "strain derivative" else -1.0)
+
+
+def _stress_of_virial(
+    key: str, label: Label, atoms: Atoms, pbc: np.ndarray, *, stated: bool, sign: float = -1.0
+) -> Label:
+    """The stress in eV/Å³, ``sign`` / V times a virial or strain derivative in a unit of energy."""
+    if stated and dimension(label.unit) != "energy":
         raise ValueError(
             f"{key!r} in {label.unit} may be a virial or a stress, of either sign; {_ADVICE}, under a name without "
             "'virial', or state a unit of energy for a virial"
         )
-    if not pbc.all() or not atoms.cell.volume > 0:
+    if not pbc.any() or not atoms.cell.volume > 0:
         raise ValueError(
             f"{key!r} is a virial, but the structure has pbc={pbc.tolist()} and a cell of {atoms.cell.volume:.6g} Å³; "
-            "a stress needs three periodic directions"
+            "a stress needs a periodic structure in a cell with a volume"
         )
     scale = factor(label.unit, "eV") if stated else 1.0
-    value = -scale / atoms.cell.volume * voigt_to_matrix(_numbers(key, label.value))
+    value = sign * scale / atoms.cell.volume * voigt_to_matrix(_numbers(key, label.value))
     return Label(value, "eV/Å³", "structure")
 
 

@@ -32,9 +32,12 @@ def collate_indices(
     then a few index selections from it, whatever the number of structures, where PyG cuts out one ``Data`` for each
     structure and joins them again. ``Batch.to_data_list()`` and ``batch[i]`` work as usual.
 
+    The store may be on a device (``dataset.to("cuda")``; QM9 takes 100 MB): batches are gathered there, and nothing but
+    the numbers of rows is copied to it.
+
     The fast way is open to any in-memory data set of ``Data`` with plain tensors and strings, indexed or shuffled or
     not, also inside :class:`torch.utils.data.Subset`. Everything else goes through PyG's own collation: data sets that
-    are not in (CPU) memory, have a ``transform`` for each structure, override ``get``, or hold nested, sparse or
+    are not in memory, have a ``transform`` for each structure, override ``get``, or hold nested, sparse or
     self-incrementing attributes. There, structures without ``cell``, ``pbc``, ``origin`` or ``edge_shift`` beside
     others that have them are molecules: they get zeros.
 
@@ -157,11 +160,13 @@ def can_gather(dataset: Any) -> bool:
         return False
     if not any(key in dataset.slices for key in _NODE_KEYS):
         return False
+    if len({value.device for value in data.to_dict().values() if isinstance(value, Tensor)}) > 1:
+        return False
     for key, value in data.items():
         if key in _SPECIAL_KEYS or "batch" in key or not isinstance(dataset.slices[key], Tensor):
             return False
         if type(value) is Tensor:
-            if value.layout != torch.strided or value.is_nested or value.dim() == 0 or not value.is_cpu:
+            if value.layout != torch.strided or value.is_nested or value.dim() == 0:
                 return False
         elif not (isinstance(value, list) and isinstance(value[0], str)):
             return False
@@ -172,6 +177,26 @@ def can_gather(dataset: Any) -> bool:
 def _empty_batch(base: type[Data]) -> Batch:
     """Batch without anything; PyG makes a new class for each, which takes as long as a selection."""
     return Batch(_base_cls=base)
+
+
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers of the CPU on a device, without waiting for it."""
+    if device.type == "cpu":
+        return numbers
+    return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
+
+
+def device_of(dataset: Any) -> torch.device:
+    """Device of the store of a data set in memory, and of the batches that are gathered from it; others are of CPUs.
+
+    Example:
+        >>> device_of([Data(pos=torch.zeros(1, 3))])
+        device(type='cpu')
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    pos = getattr(getattr(dataset, "_data", None), "pos", None)
+    return pos.device if isinstance(pos, Tensor) else torch.device("cpu")
 
 
 def _gather(
@@ -188,10 +213,12 @@ def _gather(
         """Rows to take, the place of their structure in the batch, and where the rows of each place begin."""
         bounds = slices[key]
         if id(bounds) not in plans:
-            plans[id(bounds)] = rows_of(bounds, index)
+            rows, owner, ptr = rows_of(bounds, index)
+            plans[id(bounds)] = rows if device.type == "cpu" else _sent(rows, device), owner, ptr
         return plans[id(bounds)]
 
     node_key = next(key for key in slices if key in _NODE_KEYS)
+    device = data[node_key].device  # rows are planned on the CPU, where the slices are
     _, batch, ptr = plan(node_key)
     first_atom = ptr[:-1]
     no_increment = torch.zeros(size, dtype=torch.int64)
@@ -208,12 +235,12 @@ def _gather(
         if dim == 0:  # rows on the last dimension are those whose name PyG takes for an index of nodes
             out[key], inc_dict[key] = value.index_select(0, rows), no_increment
         else:
-            out[key] = value.index_select(dim, rows) + first_atom.index_select(0, owner)
+            out[key] = value.index_select(dim, rows) + _sent(first_atom.index_select(0, owner), device)
             inc_dict[key] = first_atom
         slice_dict[key] = key_ptr
         if key in follow:
-            out[f"{key}_batch"], out[f"{key}_ptr"] = owner, key_ptr
-    out.batch, out.ptr = batch, ptr
+            out[f"{key}_batch"], out[f"{key}_ptr"] = _sent(owner, device), _sent(key_ptr, device)
+    out.batch, out.ptr = _sent(batch, device), _sent(ptr, device)
     set_slices(out, Slices(slice_dict, inc_dict), size)
     return out
 
@@ -245,7 +272,8 @@ def _as_is(batch: Batch) -> Batch:
 class StructureLoader(torch.utils.data.DataLoader):
     """Torch's data loader, with batches from ``collate_indices`` and transforms of whole batches.
 
-    Shuffling, generators, samplers, ``drop_last`` and worker processes are torch's. Data sets for which
+    Shuffling, generators, samplers, ``drop_last``, pinned memory and worker processes are torch's. From a data set that
+    was moved to a device (``dataset.to("cuda")``), batches are gathered there. Data sets for which
     ``collate_indices`` has no fast way are collated as PyG does, and so give the same batches, slower.
 
     Args:
@@ -256,6 +284,9 @@ class StructureLoader(torch.utils.data.DataLoader):
         exclude_keys: Attributes to leave out.
         follow_batch: Attributes for which to note whose each row is, as ``<name>_batch`` and ``<name>_ptr``.
         **kwargs: Other arguments of :class:`torch.utils.data.DataLoader`.
+
+    Raises:
+        ValueError: For worker processes with a data set on another device than the CPU.
 
     Example:
         >>> from pyg_schnet.data.base import StructureDataset
@@ -278,6 +309,14 @@ class StructureLoader(torch.utils.data.DataLoader):
         kwargs.pop("collate_fn", None)  # Lightning hands it back when it rebuilds a loader with another sampler
         if isinstance(dataset, _BatchSource):  # and so the wrapper
             dataset = dataset.dataset
+        device = device_of(dataset)
+        if device.type != "cpu":
+            if kwargs.get("num_workers"):
+                raise ValueError(
+                    f"the data set is on {device}, where batches are gathered without worker processes; take "
+                    "num_workers=0, or dataset.cpu()"
+                )
+            kwargs["pin_memory"] = False  # there is nothing to copy
         self.transform = transform
         self.exclude_keys, self.follow_batch = tuple(exclude_keys or ()), tuple(follow_batch or ())
         source = _BatchSource(dataset, transform, self.exclude_keys, self.follow_batch)

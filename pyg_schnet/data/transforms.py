@@ -11,9 +11,13 @@ from pyg_schnet.data._batch import set_slices, slices_of
 from pyg_schnet.data.atoms import positions_of
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.neighbors.backend import Backend
+from pyg_schnet.ops.dispatch import is_at_hand
 
 MARK = "neighbor_list"
 """Attribute of structures whose edges :class:`NeighborList` made: cutoff in Å and number of edges, ``[B, 2]``."""
+
+
+_KNOWN = "_edges_known"  # number of edges and cutoff as numbers of Python, so that a device need not be asked
 
 
 class NeighborList(BaseTransform):
@@ -76,6 +80,7 @@ class NeighborList(BaseTransform):
             counts = torch.bincount(batch[index[1]], minlength=n_structures)
         cutoff = torch.full((n_structures,), self.cutoff, device=counts.device)
         data[MARK] = torch.stack([cutoff, counts.to(cutoff.dtype)], dim=1)
+        data.__dict__[_KNOWN] = index.size(1), float(f"{self.cutoff:.7g}")
         if isinstance(data, Batch):
             _note_edges(data, counts, shift)
         return data
@@ -113,6 +118,8 @@ def _note_edges(batch: Batch, counts: Tensor, shift: Tensor | None) -> None:
 def cutoff_of_edges(data: Data) -> float | None:
     """Cutoff in Å of edges that :class:`NeighborList` made; the smallest one in a batch.
 
+    A device is asked only if it was not known before edges were moved there.
+
     Args:
         data: A ``Data`` or ``Batch``.
 
@@ -132,6 +139,11 @@ def cutoff_of_edges(data: Data) -> float | None:
         return None
     if mark.size(0) != (data.num_graphs if isinstance(data, Batch) else 1):
         return None
+    known = data.__dict__.get(_KNOWN)
+    if known is not None and known[0] == index.size(-1) and not is_at_hand(mark):
+        return known[1]
     if int(mark[:, 1].long().sum()) != index.size(-1):
         return None
-    return float(f"{float(mark[:, 0].min()):.7g}")  # as it was given: the mark has single precision
+    cutoff = float(f"{float(mark[:, 0].min()):.7g}")  # as it was given: the mark has single precision
+    data.__dict__[_KNOWN] = index.size(-1), cutoff
+    return cutoff

@@ -185,7 +185,8 @@ def _of_options(parts: Parts) -> Iterator[str]:
     convs = [block.conv for block in parts.different_blocks()]
     if len({conv.normalize for conv in convs}) > 1:
         yield "interactions differ in normalize"
-    if len({(conv.filter_network.training, conv.spline.num_grid_points, float(conv.cutoff)) for conv in convs}) > 1:
+    grids = ((conv.spline.num_grid_points, conv.spline.refined, float(conv.cutoff)) for conv in convs)
+    if len({(conv.filter_network.training, *grid) for conv, grid in zip(convs, grids, strict=True)}) > 1:
         yield "interactions differ in the grid of their filters, or in mode"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.nn.conv import CFConv
-from pyg_schnet.nn.spline import SplineFilter, grid_samples, rows_of, weights_of
+from pyg_schnet.nn.spline import SplineFilter, grid_samples, weights_of
 from pyg_schnet.nn.versioned_cache import VersionedCache
 from pyg_schnet.ops.filter_table import GridSamples, filter_table
 
@@ -38,7 +38,7 @@ class FilterTables:
         learned = any(list(network.basis.parameters()) for network in networks)
         self._alike = len(shapes) == 1 and not learned
         self._activate = networks[0].activate_filters
-        self._num_grid_points = self.splines[0].num_grid_points
+        self._grid = self.splines[0].num_grid_points, self.splines[0].refined
         self._samples = VersionedCache()
 
     def compute(self, first: int = 0, count: int | None = None) -> Tensor:
@@ -46,7 +46,7 @@ class FilterTables:
         samples = self._common_samples()
         if samples is None:
             return torch.stack([spline.table(first, count) for spline in self.splines])
-        return filter_table(rows_of(samples, first, count), self._weights, self._activate)
+        return filter_table(samples.rows(first, count), self._weights, self._activate)
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
@@ -70,7 +70,7 @@ class FilterTables:
         return None if kept is None else kept[0]
 
     def _compare_samples(self) -> tuple[GridSamples | None]:
-        first, *others = (grid_samples(spline.network, self._num_grid_points) for spline in self.splines)
+        first, *others = (grid_samples(spline.network, *self._grid) for spline in self.splines)
         same = all(
             torch.equal(first.expansion, other.expansion)
             and torch.equal(first.window, other.window)

@@ -1,6 +1,52 @@
-"""Interfaces to simulation programs."""
+"""Interfaces to simulation programs, each imported when it is asked for: ASE is needed by its own alone."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pyg_schnet.ops._pyg  # PyTorch Geometric comes first, without its warnings
-from pyg_schnet.interfaces.ase import SchNetCalculator
 
-__all__ = ["SchNetCalculator"]
+if TYPE_CHECKING:
+    from pyg_schnet.interfaces.ase import SchNetCalculator
+    from pyg_schnet.interfaces.ase_properties import database_entries
+    from pyg_schnet.interfaces.batch import BatchCalculator
+    from pyg_schnet.interfaces.relaxation import Relaxation, relax
+    from pyg_schnet.interfaces.replay import ReplayedForces
+    from pyg_schnet.interfaces.uncertainty import DeviationError, DeviationLimit, calibrate
+
+__all__ = [
+    "BatchCalculator",
+    "DeviationError",
+    "DeviationLimit",
+    "Relaxation",
+    "ReplayedForces",
+    "SchNetCalculator",
+    "calibrate",
+    "database_entries",
+    "relax",
+]
+
+_HOMES = {
+    "BatchCalculator": "batch",
+    "DeviationError": "uncertainty",
+    "DeviationLimit": "uncertainty",
+    "Relaxation": "relaxation",
+    "ReplayedForces": "replay",
+    "SchNetCalculator": "ase",
+    "calibrate": "uncertainty",
+    "database_entries": "ase_properties",
+    "relax": "relaxation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first access."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,37 +10,46 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.data.check import SmallMolecule, StructureCheck, changes_of
 from pyg_schnet.data.structure import Structure
-from pyg_schnet.engine.frozen import freeze
-from pyg_schnet.geometry import edge_distances
-from pyg_schnet.models import AtomisticModel
+from pyg_schnet.geometry import edge_distances, has_volume
+from pyg_schnet.interfaces.ase_properties import register
+from pyg_schnet.interfaces.members import EnergyMember, deviation_factors, member_of
 from pyg_schnet.models.boundaries import check_origin
-from pyg_schnet.models.card import unit_of
-from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.neighbors import VerletList
-from pyg_schnet.nn import DipoleReadout
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.ops.checks import refuse_prediction
-from pyg_schnet.potential import Potential, Source, predicts_energy, source_of
-from pyg_schnet.units import dimension, factor
+from pyg_schnet.potential import Source
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
+_ENERGY_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
+_OF_LATTICE = ("stress", "stresses")
+
+register()
 
 
 class SchNetCalculator(Calculator):
-    """Energies, forces, stress and atom energies, or dipoles, of a model for ASE.
+    """Energies, forces and stress, of the whole and of each atom, or dipoles, of a model for ASE.
 
     Energies, forces and stress are those of a :class:`pyg_schnet.potential.Potential`: what the network has learned, in
     its precision, plus element energies in float64, and exact derivatives. The neighbour list is built with a skin and
     reused between steps; it stays exact (:class:`pyg_schnet.neighbors.VerletList`). Small molecules need none. A model
     that predicts energies per atom (``MeanReadout`` in ``"eV/atom"``) is multiplied by the number of atoms.
 
-    Several models make an ensemble: results are means, and ``calc.results`` also holds the standard deviations over
-    the models (divided by their number), ``energy_std``, ``forces_std`` and ``stress_std`` or ``dipole_std``. ASE's
-    ``get_property`` knows no such names, so take them from ``calc.results`` after the property itself was computed.
+    Energy, forces and stress of a periodic structure come from one evaluation, whichever is asked for first. The stress
+    is defined wherever the three cell vectors have a volume; that of slabs and wires includes the vacuum
+    (:func:`pyg_schnet.derivatives.energy_forces_stress`). ``stresses`` of atoms are minus their virials
+    (:meth:`pyg_schnet.potential.Potential.atom_virials`) over the volume of the cell; their sum is the stress.
+
+    Several models make an ensemble: results are means, and ``energy_std``, ``energies_std``, ``forces_std``,
+    ``stress_std`` or ``dipole_std`` are the standard deviations over the models (divided by their number), times the
+    factor from spread to error where the models were calibrated (:func:`pyg_schnet.interfaces.calibrate`). ASE's
+    trajectories, extended XYZ files and JSON databases keep them (:mod:`pyg_schnet.interfaces.ase_properties`).
+
+    ``parameters``, which ASE's files keep, and ``str`` name the model, the version of the package and the SHA-256 of
+    the file, or of the weights.
 
     Args:
         model: Model, model file, or several of them. The calculator owns a frozen copy, so that the given one does not
@@ -60,8 +69,8 @@ class SchNetCalculator(Calculator):
         ValueError: If the unit is missing, contradicts the model's own or is not one of an energy or a dipole, or
             models of an ensemble do not predict the same. When used: if positions are not finite, an element has no
             embedding or was not in the training data, or forces or stress are asked of a model that has learned none.
-        PropertyNotImplementedError: When used: if a stress is asked for and not all three directions are periodic, or
-            a dipole and any of them is.
+        PropertyNotImplementedError: When used: if a stress is asked for and the cell has no volume, or a dipole and
+            any direction is periodic.
 
     Warns:
         UserWarning: Once for each kind, where the cards of the models say what they were trained on: if a structure has
@@ -96,19 +105,40 @@ class SchNetCalculator(Calculator):
         if not sources:
             raise ValueError("model is empty; give a model, a model file, or several of them")
         with torch.inference_mode(False):  # weights made inside of it cannot be used for forces
-            self.members = [_member(source, unit, dtype, device, untrained_forces) for source in sources]
+            self.members = [member_of(source, unit, dtype, device, untrained_forces) for source in sources]
         kinds = {member.kind for member in self.members}
         if len(kinds) > 1:
             raise ValueError(f"the models of an ensemble must predict the same, got {', '.join(sorted(kinds))}")
         self.kind = kinds.pop()
-        self.implemented_properties = (
-            ["dipole"] if self.kind == "dipole" else ["energy", "free_energy", "energies", "forces", "stress"]
-        )
+        names = ["dipole"] if self.kind == "dipole" else _ENERGY_PROPERTIES
+        deviations = [f"{name}_std" for name in names if name not in ("free_energy", "stresses")]
+        self.implemented_properties = [*names, *(deviations if len(sources) > 1 else [])]
         self.dtype = dtype
         self.device = torch.device(device)
         self.check = StructureCheck([member.model.card for member in self.members], untrained_forces=untrained_forces)
-        self._with_stress = False  # whether a stress was ever asked for
         self.neighbors = VerletList(max(member.model.cutoff for member in self.members), skin)
+        self._factors = deviation_factors(self.members)
+        self._small: SmallMolecule | None = None
+        self._note_parameters()
+
+    def _note_parameters(self) -> None:
+        """What files of ASE are to say of this calculator."""
+        noted = [member.identity._asdict() | {"unit": member.unit} for member in self.members]
+        for name in ("model", "sha256", "unit"):
+            values = [one[name] for one in noted]
+            self.parameters[name] = values if len(values) > 1 else values[0]
+        dtype = str(self.dtype).removeprefix("torch.")
+        self.parameters.update(version=noted[0]["version"], dtype=dtype, device=str(self.device))
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
+        return f"{type(self).__name__}({told})"
+
+    __str__ = __repr__
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Names of what differs from the structure of the last calculation, compared exactly by default."""
+        return changes_of(self.atoms, atoms) if tol <= 1e-15 else super().check_state(atoms, tol)
 
     def calculate(
         self,
@@ -119,24 +149,98 @@ class SchNetCalculator(Calculator):
         """Fill ``results`` with what is asked for and what comes with it."""
         if system_changes:
             self.results = {}  # ASE does so before its own calls, but not before calls of others
-        super().calculate(atoms, properties, system_changes)
+        if atoms is not None:
+            self.atoms = atoms.copy()
+        properties = [name.removesuffix("_std") for name in properties]
+        z, pos, graph = self._inputs(properties)
+        properties = self._with_what_comes_along(properties)
+        answers = [member(z, pos, graph, properties) for member in self.members]
+        for name in answers[0]:
+            values = [answer[name].cpu().numpy() for answer in answers]
+            if self.device.type != "cpu" or name == "dipole":  # those of potentials on CPUs were looked at
+                refuse_prediction(torch.from_numpy(np.stack(values)), name)
+            if len(values) == 1:
+                self._store(name, values[0])
+                continue
+            self._store(name, np.mean(values, axis=0))
+            if name != "stresses":
+                self._store(f"{name}_std", self._factors.get(name, 1.0) * np.std(values, axis=0))
+        if "energy" in self.results:
+            self.results["free_energy"] = self.results["energy"]
+
+    def get_hessian(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Second derivatives of the energy in eV/Å², shape ``[N, 3, N, 3]``, exact, the mean over models.
+
+        Args:
+            atoms: Structure; ``None`` takes the one of the last calculation.
+
+        Raises:
+            ValueError: If the model was not trained on forces.
+            PropertyNotImplementedError: If it predicts dipoles.
+
+        Example:
+            >>> from ase.build import molecule
+            >>> from ase.vibrations import VibrationsData
+            >>> from pyg_schnet import SchNet
+            >>> water = molecule("H2O")
+            >>> hessian = SchNetCalculator(SchNet(16, 16, 2, 20, 5.0), unit="eV").get_hessian(water)
+            >>> len(VibrationsData(water, hessian).get_energies())
+            9
+        """
+        z, pos, graph = self._of_energies(atoms, "forces")
+        found = [member.potential.hessian(z, pos, **graph) for member in self._energy_members()]
+        return torch.stack(found).mean(0).cpu().numpy()
+
+    def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Features of each atom after all interactions, shape ``[N, hidden_channels]``; those of models side by side.
+
+        Args:
+            atoms: Structure; ``None`` takes the one of the last calculation.
+
+        Raises:
+            PropertyNotImplementedError: If the model predicts dipoles.
+        """
+        z, pos, graph = self._of_energies(atoms, "energy")
+        found = [member.potential.atom_features(z, pos, **graph) for member in self._energy_members()]
+        return torch.cat(found, 1).cpu().numpy()
+
+    def _energy_members(self) -> list[EnergyMember]:
+        members = [member for member in self.members if isinstance(member, EnergyMember)]
+        if not members:
+            raise PropertyNotImplementedError("the model predicts dipoles; this needs one of energies")
+        return members
+
+    def _of_energies(self, atoms: Atoms | None, *properties: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Inputs of models for a structure, which replaces that of the last calculation."""
+        self._energy_members()
+        if atoms is not None and self.check_state(atoms):
+            self.results = {}
+            self.atoms = atoms.copy()
+        if self.atoms is None:
+            raise ValueError("there is no structure yet; give one, or calculate something first")
+        return self._inputs(properties)
+
+    def _inputs(self, properties: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Atomic numbers, positions and graph of the present structure, which is checked."""
+        in_lattice = any(name in properties for name in _OF_LATTICE)
+        if self._small is not None and not in_lattice and len(self.atoms) <= _FEW_ATOMS:
+            pos = self._small.positions(self.atoms, self.check)
+            if pos is not None:
+                self.check.charge(self.atoms)
+                if "forces" in properties:
+                    self.check.derivatives("forces and stress")
+                return self._small.z, pos, {}
         structure = Structure.of(self.atoms, self.dtype).to(self.device)
         self._check(properties)
+        if in_lattice and not bool(has_volume(structure.cell)):
+            raise PropertyNotImplementedError(
+                f"the stress of a structure whose cell has no volume is not defined; the cell is "
+                f"{self.atoms.cell.array.tolist()} Å, give three independent vectors"
+            )
         if self.kind == "dipole":
             for member in self.members:
                 check_origin(member.model.readout, structure.origin)
-        properties = self._with_what_comes_along(properties)
-        graph = self._graph(structure)
-        answers = [member(structure.z, structure.pos, graph, properties) for member in self.members]
-        for name in answers[0]:
-            values = np.stack([answer[name].cpu().numpy() for answer in answers])
-            if self.device.type != "cpu" or name == "dipole":  # those of potentials on CPUs were looked at
-                refuse_prediction(torch.from_numpy(values), name)
-            self._store(name, values.mean(0))
-            if len(answers) > 1 and name != "energies":
-                self._store(f"{name}_std", values.std(0))
-        if "energy" in self.results:
-            self.results["free_energy"] = self.results["energy"]
+        return structure.z, structure.pos, self._graph(structure, in_lattice)
 
     def _check(self, properties: Sequence[str]) -> None:
         """Raise for elements without embedding and for properties that these boundaries do not have."""
@@ -144,12 +248,8 @@ class SchNetCalculator(Calculator):
         if largest > MAX_Z:
             raise ValueError(f"atomic numbers must be at most {MAX_Z}, got {largest}")
         self.check.atoms(self.atoms)
-        if "forces" in properties or "stress" in properties:
+        if any(name in properties for name in ("forces", *_OF_LATTICE)):
             self.check.derivatives("forces and stress")
-        if "stress" in properties and not pbc.all():
-            raise PropertyNotImplementedError(
-                f"stress is defined for structures that are periodic in three directions; atoms.pbc is {pbc.tolist()}"
-            )
         if self.kind == "dipole" and pbc.any():
             raise PropertyNotImplementedError(
                 "the dipole of a periodic structure is not defined, it depends on which images of its atoms are taken; "
@@ -157,102 +257,32 @@ class SchNetCalculator(Calculator):
             )
 
     def _with_what_comes_along(self, properties: Sequence[str]) -> Sequence[str]:
-        """Stress with the forces where it was asked for before, since dynamics at constant pressure want both."""
-        self._with_stress |= "stress" in properties
-        if "forces" in properties and self._with_stress and self.atoms.pbc.all():
-            return [*properties, "stress"]
-        return properties
+        """Forces and stress with the energy of a periodic structure: simulations ask for one after the other."""
+        if self.kind == "dipole" or not self.atoms.pbc.any() or not self.check.has_forces():
+            return properties
+        volume = bool(has_volume(torch.from_numpy(self.atoms.cell.array)))
+        return [*properties, "forces", *(["stress"] if volume else [])]
 
-    def _graph(self, structure: Structure) -> dict[str, Tensor]:
+    def _graph(self, structure: Structure, in_lattice: bool) -> dict[str, Tensor]:
         """Edges as the models take them, none where these find them faster; no cell where nothing is periodic."""
         builds = self.neighbors.n_rebuilds
+        _, pos, cell, pbc, _ = structure
+        lattice = {"cell": cell, "pbc": pbc}
         if self.atoms.pbc.any():
-            _, pos, cell, pbc, _ = structure
             edge_index, edge_shift = self.neighbors(pos, cell, pbc)
-            graph = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
+            graph = {"edge_index": edge_index, "edge_shift": edge_shift, **lattice}
         elif len(self.atoms) <= _FEW_ATOMS:
             self.check.few_atoms(self.atoms.numbers, self.atoms.positions)
-            return {}
+            self._small = SmallMolecule(self.atoms, self.dtype, self.device) if self.kind == "energy" else None
+            return lattice if in_lattice else {}
         else:
-            graph = {"edge_index": self.neighbors(structure.pos)}
+            graph = {"edge_index": self.neighbors(pos), **(lattice if in_lattice else {})}
         if self.neighbors.n_rebuilds > builds and self.check.wants_distances():
-            edge_index, lattice = graph["edge_index"], (graph.get("edge_shift"), graph.get("cell"))
-            self.check.edges(structure.z, edge_index, edge_distances(structure.pos, edge_index, *lattice))
+            edge_index, images = graph["edge_index"], (graph.get("edge_shift"), graph.get("cell"))
+            self.check.edges(structure.z, edge_index, edge_distances(pos, edge_index, *images))
         return graph
 
     def _store(self, name: str, value: np.ndarray) -> None:
         if name.startswith("stress"):
             value = full_3x3_to_voigt_6_stress(value)
-        self.results[name] = float(value) if value.ndim == 0 else value.astype(np.float64)
-
-
-class _Energies:
-    """What one model of energies says of a structure, in eV and Å."""
-
-    kind = "energy"
-
-    def __init__(self, model: AtomisticModel, unit: str, **options: Any) -> None:
-        self.potential = Potential(model, unit, **options)
-        self.model = self.potential.model
-
-    def __call__(
-        self, z: Tensor, pos: Tensor, graph: dict[str, Tensor], properties: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """Results of a single structure, without batch dimension."""
-        stress = "stress" in properties
-        forces = stress or "forces" in properties
-        found: Any = self.potential(z, pos, **graph, batch_size=1, forces=forces, stress=stress)
-        results: dict[str, Any] = {"energy": found.energy[0]}
-        if forces:
-            results["forces"] = found.forces
-        if stress:
-            results["stress"] = found.stress[0]
-        if "energies" in properties:
-            results["energies"] = self.potential.atom_energies(z, pos, **graph, batch_size=1)
-        return results
-
-
-class _Dipole:
-    """What one model of dipoles says of a structure, in e·Å."""
-
-    kind = "dipole"
-
-    def __init__(self, model: AtomisticModel, unit: str, dtype: torch.dtype, device: str | torch.device) -> None:
-        if model.readout.magnitude:
-            raise ValueError("ASE's dipole is a vector, but the model gives its magnitude; use magnitude=False")
-        self.factor = factor(unit, "e·Å")
-        self.model = freeze(model).to(device=device, dtype=dtype)
-
-    @torch.no_grad()
-    def __call__(
-        self, z: Tensor, pos: Tensor, graph: dict[str, Tensor], properties: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """The dipole, without batch dimension."""
-        return {"dipole": self.factor * self.model(z, pos, batch_size=1, **graph)[0]}
-
-
-def _member(
-    source: Source, unit: str | None, dtype: torch.dtype, device: str | torch.device, untrained_forces: bool
-) -> _Energies | _Dipole:
-    """One model of a calculator."""
-    model = _model_of(source)
-    unit, readout = unit_of(model.card, unit), model.readout
-    if isinstance(readout, DipoleReadout) and dimension(unit) == "dipole":
-        return _Dipole(model, unit, dtype, device)
-    if not predicts_energy(model, unit):
-        raise ValueError(
-            "a calculator needs energies (SumReadout), energies per atom (MeanReadout) or dipole vectors; this model "
-            f"has {readout} in {unit}"
-        )
-    return _Energies(model, unit, dtype=dtype, device=device, untrained_forces=untrained_forces)
-
-
-def _model_of(source: Source) -> AtomisticModel:
-    """The model as it is given, or the one of a file."""
-    source = source_of(source)
-    if isinstance(source, AtomisticModel):
-        return source
-    if isinstance(source, like_pyg.SchNet):
-        return source.as_schnet()
-    hint = "; SchNet.from_pyg converts one of PyTorch Geometric" if isinstance(source, nn.Module) else ""
-    raise TypeError(f"expected a model of this package or the path of a model file, got {type(source).__name__}{hint}")
+        self.results[name] = float(value) if value.ndim == 0 else np.asarray(value, dtype=np.float64)

@@ -5,13 +5,15 @@ from pyg_schnet.models.checkpoint import CheckpointMixin, load, read_header
 from pyg_schnet.models.dtnn import DTNN
 from pyg_schnet.models.ensemble import join_ensemble
 from pyg_schnet.models.graph import Edges, MeasuredGraph, prepare_edges
+from pyg_schnet.models.identity import Identity
+from pyg_schnet.models.repulsion import with_repulsion
 from pyg_schnet.models.schnet import SchNet
 
 __all__ = [
     "DTNN",
     "AtomisticModel",
-    "CheckpointMixin",
     "SchNet",
     "join_ensemble",
     "load",
+    "with_repulsion",
 ]

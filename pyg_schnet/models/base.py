@@ -11,6 +11,7 @@ from pyg_schnet.engine.cache import Facts
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
+from pyg_schnet.models.repulsion import repulsion_of_structures
 from pyg_schnet.nn import Readout
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.nn.dense import reset_parameters
@@ -59,6 +60,7 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         self.shared_weights = len(interactions) == 1 < num_interactions
         self._num_interactions = num_interactions
         self.readout = readout
+        self.repulsion: nn.Module | None = None
         self._backend: Backend = "auto"
 
     @property
@@ -224,7 +226,8 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             backend=self.backend,
         )
         x = self.represent(z, edges)
-        return self.readout(x, z, pos, batch, batch_size)
+        output = self.readout(x, z, pos, batch, batch_size)
+        return output if self.repulsion is None else output + repulsion_of_structures(self, z, edges, batch, batch_size)
 
     def _check(self, z: Tensor, pos: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Tensor, int]:
         """Structure of each atom and number of structures, where the input fits; see :meth:`forward`."""

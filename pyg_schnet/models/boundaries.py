@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
 
 
-def check_boundaries(readout: nn.Module, pbc: Tensor) -> None:
+def check_boundaries(readout: nn.Module, pbc: Tensor, first: int = 0) -> None:
     """Raise for a dipole or spatial extent of periodic structures: it depends on the choice of periodic images.
 
     Args:
         readout: Readout of the model.
         pbc: Periodic directions of the structures, shape ``[B, 3]``.
+        first: Number of the first structure, for the message.
 
     Raises:
         ValueError: If a structure is periodic; the message names the first one.
@@ -27,17 +28,18 @@ def check_boundaries(readout: nn.Module, pbc: Tensor) -> None:
     what = "dipole" if isinstance(readout, DipoleReadout) else "spatial extent"
     raise ValueError(
         f"the {what} of a periodic structure is not defined, it depends on which images of its atoms are taken; "
-        f"structure {periodic[0]} has pbc={pbc[periodic[0]].tolist()}; for a molecule in a box, make it whole and set "
-        "its pbc to False"
+        f"structure {first + periodic[0]} has pbc={pbc[periodic[0]].tolist()}; for a molecule in a box, make it whole "
+        "and set its pbc to False"
     )
 
 
-def check_origin(readout: nn.Module, origin: Tensor) -> None:
+def check_origin(readout: nn.Module, origin: Tensor, first: int = 0) -> None:
     """Raise for dipoles about the origin of the coordinates if positions are relative to another one.
 
     Args:
         readout: Readout of the model.
         origin: Origin of the positions in Å, shape ``[B, 3]``, see :func:`~pyg_schnet.data.to_data`.
+        first: Number of the first structure, for the message.
 
     Raises:
         ValueError: If a structure was moved and its dipole depends on the position.
@@ -50,5 +52,5 @@ def check_origin(readout: nn.Module, origin: Tensor) -> None:
     if far:
         raise ValueError(
             "the dipole of this model is about the origin of the coordinates and depends on it, as charges do not add "
-            f"up to zero, but structure {far[0]} is {float(origin[far[0]].norm()):.3g} Å from it; move it there"
+            f"up to zero, but structure {first + far[0]} is {float(origin[far[0]].norm()):.3g} Å from it; move it there"
         )

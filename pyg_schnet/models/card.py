@@ -26,6 +26,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "elements": ("a list of chemical symbols", _is_elements),
     "run": ("a dictionary", lambda value: isinstance(value, dict)),
     "split": ("a dictionary", lambda value: isinstance(value, dict)),
+    "calibration": ("a dictionary", lambda value: isinstance(value, dict)),
 }
 """Entries of cards that the package reads, what they are, and whether a value is so."""
 

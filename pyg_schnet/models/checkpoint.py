@@ -101,7 +101,7 @@ class CheckpointMixin:
             device: Device for the weights.
 
         Returns:
-            The model; of the class it is called on, or of any class of the package when called on the mixin.
+            The model, of the class that the file names.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -211,8 +211,18 @@ def _check_entries(header: Any, path: Path) -> None:
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
-    """Read a model of any class from a file written by ``model.save``, or by the name of a pretrained one.
+    """Read a model of any class, in evaluation mode and in the precision it was saved with.
 
-    See :meth:`CheckpointMixin.load` and :func:`pyg_schnet.pretrained.available`.
+    Args:
+        path: File written by ``model.save``, or one of :func:`pyg_schnet.pretrained.available`.
+        device: Device for the weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file and no pretrained model of that name.
+        ValueError: If the file is damaged, not a model file, or newer than this version.
+
+    Example:
+        >>> load("qm9-u0").card["unit"]
+        'eV'
     """
     return CheckpointMixin.load(path, device)

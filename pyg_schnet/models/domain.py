@@ -26,7 +26,7 @@ SLACK = 0.05
 MAX_COMPOSITIONS = 20
 """Largest number of compositions that are listed; otherwise the range of each element is recorded."""
 
-_OF_A_TRAINING = ("run", "split", "training", "test", "merged", "started_from")
+_OF_A_TRAINING = ("run", "split", "training", "test", "merged", "started_from", "calibration")
 _MAX_PAIRS = 100  # of elements, that are written one by one; more are packed
 _STEP = 0.02  # Å, of packed distances
 _NEVER = 255  # packed: no such pair within reach

@@ -77,6 +77,8 @@ def join_ensemble(models: Sequence[SchNet]) -> SchNet:
     joined.bias.copy_(torch.stack([layer.bias * scale for layer, scale in pairs]).sum(0))
     for name in ("shift", "atomref"):
         getattr(merged.readout, name).copy_(torch.stack([getattr(model.readout, name) for model in models]).mean(0))
+    if first.repulsion is not None:
+        cast(nn.Module, merged.repulsion).load_state_dict(first.repulsion.state_dict())
     merged.card = _common_card([model.card for model in models])
     return merged.eval()
 
@@ -87,6 +89,7 @@ def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first, *others = cards
     card = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
     card.pop(ENTRY, None)
+    card.pop("calibration", None)  # of the spread, which a mean does not have
     if (domain := common_domain(cards)) is not None:
         card[ENTRY] = domain.as_json()
     if all("elements" in one for one in cards):
@@ -114,6 +117,9 @@ def _check(models: Sequence[SchNet]) -> None:
             raise ValueError(f"models that are merged must have the same {', '.join(different)}")
         if model.trainable_gaussians:
             raise ValueError("models with Gaussians of their own (trainable_gaussians) cannot be merged")
+        scales = [getattr(one.repulsion, "scale", None) for one in (first, model)]
+        if scales[0] is not None and not torch.equal(scales[0], cast(Tensor, scales[1])):
+            raise ValueError("models that are merged must have repulsions in the same unit")
         units = [one.card.get("unit") for one in (first, model)]
         if units[0] != units[1]:
             raise ValueError(f"models that are merged must have the same unit, got {units[0]} and {units[1]}")

@@ -138,13 +138,16 @@ def prepare_edges(
 
     Raises:
         ValueError: If a graph cannot be built, see :func:`pyg_schnet.neighbors.radius_graph`, or
-            edges of periodic structures come without ``edge_shift``.
+            edges of periodic structures come without ``edge_shift``. On other devices than CPUs, where a look at
+            ``pbc`` would wait, lengths are NaN then.
     """
     check_atoms(z, pos, batch)
     if not is_followed():
         check_batch_size(batch_size)
     given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
     found, directed = find_edges(z, pos, batch, cutoff, **given, batch_size=batch_size, backend=backend)
+    if pbc is not None and _needs_crossings(edge_index, edge_shift) and not is_at_hand(pbc):
+        pos = torch.where(pbc.any(), torch.nan, pos)  # shifts are missing: no number instead of a wrong one
     measure = partial(_measure, pos, batch, cutoff, cell, backend)
     if found is None:
         return Edges(*_without_padding(measure(directed()), z, cutoff))
@@ -317,14 +320,19 @@ def _check_ends(edge_index: Tensor, batch: Tensor, batch_size: int, *, is_checke
 
 
 def _check_crossings(edge_index: Tensor, edge_shift: Tensor | None, pbc: Tensor | None) -> None:
-    """Raise for edges of periodic structures that do not say which lattice vectors they cross."""
-    if edge_shift is not None or pbc is None or edge_index.size(1) == 0 or is_followed():
+    """Raise for edges of periodic structures that do not say which lattice vectors they cross; read on CPUs only."""
+    if pbc is None or not _needs_crossings(edge_index, edge_shift) or not is_at_hand(pbc):
         return
     if bool(pbc.any()):
         raise ValueError(
             "edges of periodic structures need edge_shift, the lattice vectors that each crosses ([E, 3]), as "
             "radius_graph gives it with cell and pbc; pass zeros if all edges stay inside of the cell, or no pbc"
         )
+
+
+def _needs_crossings(edge_index: Tensor | None, edge_shift: Tensor | None) -> bool:
+    """Whether edges are given without the lattice vectors that they cross."""
+    return edge_index is not None and edge_shift is None and edge_index.size(1) > 0 and not is_followed()
 
 
 def check_atoms(z: Tensor, pos: Tensor, batch: Tensor | None) -> None:

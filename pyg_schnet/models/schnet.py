@@ -18,6 +18,7 @@ from pyg_schnet.models.parts import (
     make_window,
     refuse_pyg_arguments,
 )
+from pyg_schnet.models.repulsion import add_repulsion, describe_repulsion, make_repulsion
 from pyg_schnet.nn import FilterNetwork, GaussianBasis, Readout, SchNetInteraction
 from pyg_schnet.nn.basis import num_gaussians_for_spacing
 from pyg_schnet.nn.conv import CFConv, Filters
@@ -66,6 +67,9 @@ class SchNet(Conversions, AtomisticModel):
             mode and for any structures. Errors are at most about 1e-6 of the energies and 1e-5 of the largest force in
             evaluation, and ten times that in training.
         num_grid_points: Number of grid points of the table; ``None`` takes as many as these errors need.
+        repulsion: Whether close atoms repel each other by a :class:`pyg_schnet.nn.ZBLRepulsion`, or its arguments as a
+            dictionary; for sums and means of one energy. It is added to what the network learns, in eV unless a
+            training or :func:`~pyg_schnet.models.with_repulsion` sets another unit.
         backend: How operators are computed, see :attr:`~pyg_schnet.models.AtomisticModel.backend`.
 
     Example:
@@ -95,6 +99,7 @@ class SchNet(Conversions, AtomisticModel):
         shared_weights: bool = False,
         filters: Filters = "auto",
         num_grid_points: int | None = None,
+        repulsion: bool | dict[str, float] | None = None,
         backend: Backend = "auto",
     ) -> None:
         num_interactions, hidden_channels, num_filters, num_gaussians = check_sizes(
@@ -140,6 +145,7 @@ class SchNet(Conversions, AtomisticModel):
         self.shared_weights = shared_weights
         self.num_grid_points = check_num_grid_points(num_grid_points)
         self._chosen_filters = filters
+        self.repulsion = make_repulsion(repulsion, self.readout)
         self._engine = ModelCache()
         self.backend = backend
 
@@ -226,7 +232,10 @@ class SchNet(Conversions, AtomisticModel):
         if graph is None:
             return None
         half_list = graph.index, graph.ptr, graph.edge_shift, cell
-        return run_potential(weights, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
+        found = run_potential(weights, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
+        if found is None or self.repulsion is None:
+            return found
+        return add_repulsion(self, found, z, pos, batch, batch_size, graph, cell)
 
     @classmethod
     def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
@@ -268,6 +277,7 @@ class SchNet(Conversions, AtomisticModel):
             "shared_weights": self.shared_weights,
             "filters": self.filters,
             "num_grid_points": self.num_grid_points,
+            **describe_repulsion(self.repulsion),
         }
 
     def __repr__(self) -> str:

@@ -14,7 +14,6 @@ from pyg_schnet.neighbors.verlet import VerletList
 __all__ = [
     "InteractionGraph",
     "VerletList",
-    "periodic_radius_graph",
     "radius",
     "radius_graph",
 ]

@@ -34,13 +34,7 @@ class Structures(NamedTuple):
 
 def check_positions(pos: Tensor, name: str = "pos") -> Tensor:
     """Return ``pos`` detached, or raise ``ValueError`` unless it is finite, ``[N, 3]``, float32 or float64."""
-    if not isinstance(pos, Tensor):
-        raise ValueError(f"{name} must be a tensor of shape [N, 3] in Å, got {type(pos).__name__}; use torch.as_tensor")
-    if pos.dim() != 2 or pos.size(1) != 3:
-        raise ValueError(f"{name} must have shape [N, 3] in Å, got {list(pos.shape)}")
-    if pos.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {pos.dtype}; convert it with {name}.to(...)")
-    pos = pos.detach()
+    pos = check_form(pos, name)
     if not math.isfinite(float(pos.sum())):  # one pass where all is well; sums of large numbers may overflow
         finite = torch.isfinite(pos)
         if bool(finite.all()):
@@ -50,6 +44,17 @@ def check_positions(pos: Tensor, name: str = "pos") -> Tensor:
             f"{name} must be finite, got {pos[atom].tolist()} at index {atom}; check where it was computed"
         )
     return pos
+
+
+def check_form(pos: Tensor, name: str = "pos") -> Tensor:
+    """Like :func:`check_positions`, without a look at the values."""
+    if not isinstance(pos, Tensor):
+        raise ValueError(f"{name} must be a tensor of shape [N, 3] in Å, got {type(pos).__name__}; use torch.as_tensor")
+    if pos.dim() != 2 or pos.size(1) != 3:
+        raise ValueError(f"{name} must have shape [N, 3] in Å, got {list(pos.shape)}")
+    if pos.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {pos.dtype}; convert it with {name}.to(...)")
+    return pos.detach()
 
 
 def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name: str = "batch") -> Structures:
@@ -78,15 +83,7 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
         ptr = torch.full((n_structures + 1,), n, dtype=torch.int64, device=pos.device)
         ptr[0] = 0
         return Structures(pos, torch.zeros(n, dtype=torch.int64, device=pos.device), ptr)
-    if not isinstance(batch, Tensor):
-        raise ValueError(f"{name} must be a tensor, the structure of each of {n} atoms; got a {type(batch).__name__}")
-    if batch.dim() != 1 or batch.numel() != n:
-        raise ValueError(f"{name} must hold one structure index for each of {n} atoms, got shape {list(batch.shape)}")
-    if batch.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"{name} must be int64, got {batch.dtype}; convert it with {name}.long()")
-    if batch.device != pos.device:
-        raise ValueError(f"{name} must be on the device of the positions ({pos.device}), got {batch.device}")
-    batch = batch.long()
+    batch = check_batch_form(pos, batch, name)
     if n == 0:
         return Structures(pos, batch, torch.zeros(int(batch_size or 0) + 1, dtype=torch.int64, device=pos.device))
     if batch_size is not None:
@@ -111,12 +108,38 @@ def check_batch(pos: Tensor, batch: Tensor | None, batch_size: int | None, name:
     return Structures(pos, batch, _offsets(batch, n_structures))
 
 
+def check_batch_form(pos: Tensor, batch: Tensor, name: str = "batch") -> Tensor:
+    """Structure of each point as int64; raises unless its form is that of :func:`check_batch`; values are not read."""
+    n = pos.size(0)
+    if not isinstance(batch, Tensor):
+        raise ValueError(f"{name} must be a tensor, the structure of each of {n} atoms; got a {type(batch).__name__}")
+    if batch.dim() != 1 or batch.numel() != n:
+        raise ValueError(f"{name} must hold one structure index for each of {n} atoms, got shape {list(batch.shape)}")
+    if batch.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{name} must be int64, got {batch.dtype}; convert it with {name}.long()")
+    if batch.device != pos.device:
+        raise ValueError(f"{name} must be on the device of the positions ({pos.device}), got {batch.device}")
+    return batch.long()
+
+
 def check_cell(
     cell: Tensor | None,
     pbc: Tensor | Sequence[bool] | None,
     pos: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Check cell vectors and periodic axes against the positions, see :func:`check_lattice` for their volume.
+    """Check cell vectors and periodic axes against the positions, see :func:`check_lattice` for their volume."""
+    cell, pbc = check_cell_form(cell, pbc, pos)
+    if not bool(torch.isfinite(cell).all()):
+        raise ValueError(f"cell must be finite, in Å, got {cell.tolist()}")
+    return cell, pbc
+
+
+def check_cell_form(
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | None,
+    pos: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Check everything of cell vectors and periodic axes but the values.
 
     Args:
         cell: Lattice vectors in rows, in Å, shape ``[B, 3, 3]`` or ``[3, 3]``.
@@ -127,7 +150,7 @@ def check_cell(
         ``cell`` of shape ``[B, 3, 3]`` and ``pbc`` of shape ``[B, 3]``.
 
     Raises:
-        ValueError: If one of the two is missing, or has another shape, dtype or device, or is not finite.
+        ValueError: If one of the two is missing, or has another shape, dtype or device.
     """
     if cell is None:
         raise ValueError("pbc was given without cell; pass the lattice vectors, cell [B, 3, 3] with rows in Å")
@@ -156,8 +179,6 @@ def check_cell(
         raise ValueError(
             f"pbc must have one row of 3 booleans for each of {cell.size(0)} cells ([B, 3]), got {list(pbc.shape)}"
         )
-    if not bool(torch.isfinite(cell).all()):
-        raise ValueError(f"cell must be finite, in Å, got {cell.tolist()}")
     return cell, pbc.reshape(-1, 3)
 
 

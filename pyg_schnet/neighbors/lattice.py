@@ -29,7 +29,7 @@ def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
                  [1., 3., 0.],
                  [0., 0., 1.]]])
     """
-    if bool(pbc.all()):
+    if pbc.device.type == "cpu" and bool(pbc.all()):  # a look at another device would wait for it
         return cell
     rows = list(torch.where(pbc[:, :, None], cell, 0.0).unbind(1))
     axes = torch.eye(3, dtype=cell.dtype, device=cell.device)
@@ -103,8 +103,7 @@ def check_images(batch: Tensor, lattice: Lattice, cutoff: float, cell: Tensor) -
     Raises:
         ValueError: If there are more than :data:`MOST_IMAGES`; the message names the cell.
     """
-    of_atom = torch.where(lattice.pbc, 1.0 + 2.0 * cutoff / lattice.height, 1.0).prod(1)  # [B]
-    n_atoms = torch.bincount(batch, minlength=of_atom.size(0)).to(of_atom.dtype)
+    of_atom, n_atoms = expected_images(batch, lattice, cutoff)
     total = float((of_atom * n_atoms).sum())
     if total <= max(MOST_IMAGES, 27 * batch.size(0)):
         return
@@ -115,6 +114,21 @@ def check_images(batch: Tensor, lattice: Lattice, cutoff: float, cell: Tensor) -
         f"{cutoff} Å, at most {MOST_IMAGES:.0e} are possible; its lattice planes are {heights} Å apart, "
         f"cell={cell[k].tolist()}; give the cell in Å, or take a smaller cutoff"
     )
+
+
+def expected_images(batch: Tensor, lattice: Lattice, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Images of an atom, and atoms, of each structure, see :func:`check_images`; shapes ``[B]``."""
+    of_atom = torch.where(lattice.pbc, 1.0 + 2.0 * cutoff / lattice.height, 1.0).prod(1)
+    return of_atom, torch.zeros_like(of_atom).scatter_add_(0, batch, of_atom.new_ones(batch.size(0)))
+
+
+class ImageCounts(NamedTuple):
+    """Which images of each atom may lie within a cutoff, before they are listed."""
+
+    wrap: Tensor  # [N, 3] lattice vectors that move atoms into the cell along periodic axes
+    first: Tensor  # [N, 3] lowest image along each axis
+    count: Tensor  # [N, 3] images along each axis
+    end: Tensor  # [N + 1] first image of each atom, and their number
 
 
 class Images(NamedTuple):
@@ -154,6 +168,12 @@ def images_within(pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, cut
                 [ 1.,  0.,  0.],
                 [ 3.,  0.,  0.]])
     """
+    counts = count_images(pos, batch, lattice, cutoff)
+    return list_images(pos, batch, ptr, lattice, counts, int(counts.end[-1]))
+
+
+def count_images(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: float | Tensor) -> ImageCounts:
+    """How many images :func:`images_within` lists, without a look at them; the cutoff may be a tensor of one number."""
     periodic = lattice.pbc.index_select(0, batch)
     frac = lattice.fractional(pos, batch)
     wrap = torch.where(periodic, -frac.floor(), 0.0)
@@ -166,8 +186,13 @@ def images_within(pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, cut
     first = torch.where(periodic, (low.index_select(0, batch) - frac).ceil(), 0.0).long()
     count = torch.where(periodic, (high.index_select(0, batch) - frac).floor(), 0.0).long() - first + 1  # [N, 3]
     n_images = count.prod(1)
-    end = torch.cat([n_images.new_zeros(1), n_images.cumsum(0)])
-    total = int(end[-1])
+    return ImageCounts(wrap, first, count, torch.cat([n_images.new_zeros(1), n_images.cumsum(0)]))
+
+
+def list_images(pos: Tensor, batch: Tensor, ptr: Tensor, lattice: Lattice, counts: ImageCounts, total: int) -> Images:
+    """The images that were counted, ``total`` of all atoms; other arguments as for :func:`images_within`."""
+    wrap, first, count, end = counts
+    n_images = end.diff()
     atom = torch.repeat_interleave(n_images, output_size=total)
     number = torch.arange(total, device=pos.device) - end.index_select(0, atom)
     count_y, count_z = count[:, 1].index_select(0, atom), count[:, 2].index_select(0, atom)
@@ -198,6 +223,18 @@ def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: flo
     Raises:
         ValueError: If rounding may exceed the cutoff, or lattice images would not fit in int32.
     """
+    allowance, n_cells, farthest = list_of(rounding_numbers(pos, batch, lattice, cutoff, dtype))
+    if not (allowance <= cutoff and n_cells <= 2**30):
+        raise ValueError(
+            f"positions up to {farthest:.3g} Å are too far away: in {dtype} lengths may be wrong by {allowance:.3g} Å "
+            f"(cutoff {cutoff} Å), and {n_cells:.3g} cells are crossed (at most 2**30); wrap the atoms into the cell"
+            + (" or use float64" if dtype == torch.float32 else "")
+        )
+    return allowance
+
+
+def rounding_numbers(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: float, dtype: torch.dtype) -> Tensor:
+    """What :func:`rounding_allowance` reads: the bound, cells crossed, and the farthest coordinate, shape ``[3]``."""
     index = batch[:, None].expand(-1, 3)
     frac = lattice.fractional(pos, batch)
     extreme = frac.new_full((lattice.cell.size(0), 3), torch.inf)
@@ -208,11 +245,4 @@ def rounding_allowance(pos: Tensor, batch: Tensor, lattice: Lattice, cutoff: flo
     error = torch.finfo(dtype).eps * (cutoff + crossed)
     error = error + torch.finfo(pos.dtype).eps * farthest * (length / lattice.height).sum(1)
     n_cells = farthest / lattice.height.masked_fill(~lattice.pbc, torch.inf).min()
-    allowance, n_cells, farthest = list_of(torch.stack([16 * error.max(), n_cells, farthest]))
-    if not (allowance <= cutoff and n_cells <= 2**30):
-        raise ValueError(
-            f"positions up to {farthest:.3g} Å are too far away: in {dtype} lengths may be wrong by {allowance:.3g} Å "
-            f"(cutoff {cutoff} Å), and {n_cells:.3g} cells are crossed (at most 2**30); wrap the atoms into the cell"
-            + (" or use float64" if dtype == torch.float32 else "")
-        )
-    return allowance
+    return torch.stack([16 * error.max(), n_cells, farthest])

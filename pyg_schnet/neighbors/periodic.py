@@ -17,6 +17,7 @@ from pyg_schnet.neighbors._checks import (
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.criterion import edge_exists
 from pyg_schnet.neighbors.lattice import Lattice, check_images, images_within, rounding_allowance
+from pyg_schnet.neighbors.on_device import is_waited_for, periodic_graph
 from pyg_schnet.neighbors.search import pairs_within, wide_dtype
 from pyg_schnet.neighbors.vesin_backend import vesin_periodic
 from pyg_schnet.ops.checks import positive_length
@@ -49,6 +50,10 @@ def periodic_radius_graph(
         [-2, -1, 1, 2]
     """
     cutoff = positive_length(cutoff)
+    if backend in ("auto", "torch") and is_waited_for(pos):
+        found = periodic_graph(pos, cutoff, cell, pbc, batch, batch_size)
+        if found is not None:
+            return found
     structures, cell, lattice = check_periodic(pos, cell, pbc, batch, batch_size)
     pos = structures.pos
     chosen = choose_backend(backend, structures, periodic=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyg_schnet.neighbors._checks import check_batch, check_positions
 from pyg_schnet.neighbors.backend import Backend, choose_backend
 from pyg_schnet.neighbors.cluster_backend import cluster_open
+from pyg_schnet.neighbors.on_device import is_waited_for, open_graph
 from pyg_schnet.neighbors.periodic import periodic_radius_graph
 from pyg_schnet.neighbors.search import arange_like, pairs_within
 from pyg_schnet.neighbors.vesin_backend import vesin_open
@@ -89,6 +90,11 @@ def radius_graph(
     - ``"torch_cluster"``: open boundaries only; needs the optional package torch-cluster.
     - ``"auto"``: vesin for crystals of 200 to 200,000 atoms on the CPU, torch otherwise.
 
+    On other devices than CPUs, which a read of a number waits for, ``"torch"`` and ``"auto"`` read once with open
+    boundaries, the number of edges together with all checks, as long as there are at most 2048 atoms; twice with a
+    cell, as long as atoms and images of the same structure make at most 4 million pairs. Larger batches are searched in
+    chunks, each with a read of its own.
+
     Args:
         pos: Positions in Å, shape ``[N, 3]``. With a cell they may lie outside it.
         cutoff: Cutoff in Å; an atom exactly there is no neighbour.
@@ -126,6 +132,10 @@ def radius_graph(
     if cell is not None or pbc is not None:
         return periodic_radius_graph(pos, cutoff, cell, pbc, batch, batch_size=batch_size, backend=backend)
     cutoff = positive_length(cutoff)
+    if backend in ("auto", "torch") and is_waited_for(pos):
+        found = open_graph(pos, cutoff, batch, batch_size)
+        if found is not None:
+            return found
     structures = check_batch(check_positions(pos), batch, batch_size)
     chosen = choose_backend(backend, structures, periodic=False)
     if pos.size(0) == 0:

@@ -26,6 +26,7 @@ class Reference(NamedTuple):
     frac: Tensor  # [N, 3] coordinates along the completed lattice vectors
     edge_index: Tensor  # [2, E] pairs closer than cutoff + skin
     edge_shift: Tensor | None  # [E, 3]; None with open boundaries
+    cell: Tensor | None  # as it was given
 
 
 class VerletList:
@@ -79,6 +80,27 @@ class VerletList:
     def __repr__(self) -> str:
         return f"VerletList(cutoff={self.cutoff}, skin={self.skin}, n_rebuilds={self.n_rebuilds})"
 
+    @property
+    def built_for(self) -> dict[str, Tensor] | None:
+        """What the list was built for, as arguments of a call; ``None`` before the first one.
+
+        A new list that is called with these goes on as this one does, with its edges in the same order: sums over edges
+        are then equal to the last bit, as a simulation that is interrupted and resumed needs it.
+
+        Example:
+            >>> neighbors = VerletList(cutoff=2.0, skin=0.5)
+            >>> edge_index = neighbors(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+            >>> sorted(neighbors.built_for)
+            ['batch', 'pos']
+        """
+        if self._reference is None:
+            return None
+        structures, cell = self._reference.structures, self._reference.cell
+        found = {"pos": structures.pos, "batch": structures.batch}
+        if cell is not None:
+            found |= {"cell": cell, "pbc": self._reference.lattice.pbc}
+        return found
+
     @overload
     def __call__(self, pos: Tensor, cell: None = None, pbc: None = None, batch: Tensor | None = None) -> Tensor: ...
 
@@ -131,7 +153,8 @@ class VerletList:
         # the caller may move its atoms in place, so that nothing of the reference may be a view of them
         structures = Structures(pos.clone(), batch.clone(), structures.ptr)
         lattice = lattice._replace(cell=lattice.cell.clone(), pbc=lattice.pbc.clone())
-        self._reference = Reference(structures, lattice, frac, edge_index, edge_shift)
+        given = None if cell is None else cell.clone()
+        self._reference = Reference(structures, lattice, frac, edge_index, edge_shift, given)
         self.n_rebuilds += 1
 
     def _wrap(self, structures: Structures, cell: Tensor | None, lattice: Lattice, frac: Tensor) -> Tensor | None:

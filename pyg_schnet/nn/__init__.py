@@ -12,10 +12,10 @@ from pyg_schnet.nn.dtnn_conv import DTNNConv
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.interaction import DTNNInteraction, SchNetInteraction
 from pyg_schnet.nn.readout import AtomNetwork, MaxReadout, MeanReadout, Readout, SumReadout
+from pyg_schnet.nn.repulsion import ZBLRepulsion, smooth_switch, zbl_energy
 from pyg_schnet.nn.spline import SplineFilter, num_grid_points_for
 
 __all__ = [
-    "AtomNetwork",
     "CFConv",
     "CosineCutoff",
     "DTNNConv",
@@ -32,9 +32,11 @@ __all__ = [
     "ShiftedSoftplus",
     "SplineFilter",
     "SumReadout",
+    "ZBLRepulsion",
     "cosine_cutoff",
     "fit_atom_references",
     "gaussian_basis",
-    "hard_cutoff",
     "shifted_softplus",
+    "smooth_switch",
+    "zbl_energy",
 ]

@@ -13,7 +13,7 @@ __all__ = ["ShiftedSoftplus", "shifted_softplus"]
 
 @registered()
 class ShiftedSoftplus(nn.Module):
-    """Shifted softplus, eq. (11), as a module without parameters; see :func:`pyg_schnet.ops.shifted_softplus`.
+    """Shifted softplus, eq. (11), as a module without parameters; see :func:`pyg_schnet.nn.shifted_softplus`.
 
     Example:
         >>> import torch

@@ -79,7 +79,7 @@ class DipoleReadout(_ChargeReadout):
         neutralize: Whether charges are corrected to the total charge. PyTorch Geometric's SchNet does not correct them.
         origin: Origin :math:`\mathbf{r}_0`: ``"mass"`` (centre of mass) or ``"zero"`` (that of the positions).
         total_charge: Total charge Q of every structure in e.
-        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        activation: Nonlinearity of the atom-wise network, ``"ssp"`` (eq. 11), ``"silu"`` or ``"tanh"``.
         scale: Factor s from e·Å to the unit of the property, for example ``units.factor("e·Å", "D")`` = 4.8032.
 
     Raises:
@@ -175,7 +175,7 @@ class ElectronicSpatialExtentReadout(_ChargeReadout):
 
     Args:
         hidden_channels: Size F of the atom features.
-        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
+        activation: Nonlinearity of the atom-wise network, ``"ssp"`` (eq. 11), ``"silu"`` or ``"tanh"``.
         scale: Factor s from Å² to the unit of the property, for example ``units.factor("Å²", "a₀²")`` = 3.5711.
 
     Example:

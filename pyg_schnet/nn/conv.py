@@ -16,7 +16,7 @@ from pyg_schnet.nn.dense import reset_parameters
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.spline import SplineFilter, can_be_splined, check_num_grid_points, filters_from_table
 from pyg_schnet.ops import check_sources, spline_basis, spline_graph
-from pyg_schnet.ops.dispatch import Backend, is_followed
+from pyg_schnet.ops.dispatch import HALVES, Backend, is_followed
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.modules import FUSED_HOOKS, constant_in_programs, may_fuse, registered
 from pyg_schnet.ops.sort_edges import check_keys
@@ -321,7 +321,8 @@ class CFConv(MessagePassing):
     def message_and_aggregate(self, edges: SplineEdges, x_src: Tensor) -> Tensor:
         """Eq. (9) in one pass with splined filters, shape ``[N_dst, F]``."""
         graph, basis, table = edges
-        x_src = x_src.to(table.dtype)  # under autocast it comes in half precision
+        if x_src.dtype not in HALVES or not (x_src.is_cuda or self.backend == "triton"):
+            x_src = x_src.to(table.dtype)  # under autocast it has 16 bits, which kernels of GPUs read as they are
         return convolve(x_src, table, basis, graph, backend=self.backend)
 
     def __repr__(self) -> str:

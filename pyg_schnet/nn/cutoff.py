@@ -87,7 +87,7 @@ class CosineCutoff(_Cutoff):
 
 @registered()
 class HardCutoff(_Cutoff):
-    """Step window as a module; see :func:`hard_cutoff`.
+    """Step window as a module; see ``hard_cutoff``.
 
     Args:
         cutoff: Cutoff in Å.

@@ -259,8 +259,8 @@ class SumReadout(_PooledReadout):
     Args:
         hidden_channels: Size F of the atom features.
         out_channels: Number of properties.
-        activation: Nonlinearity of the atom-wise network, see :class:`AtomNetwork`.
-        dropout: Probability with which a feature is set to zero in training, see :class:`AtomNetwork`.
+        activation: Nonlinearity of the atom-wise network, ``"ssp"`` (eq. 11), ``"silu"`` or ``"tanh"``.
+        dropout: Probability with which a feature is set to zero in training.
         scale: Scale s, unit of the property.
         shift: Shift t for each atom, unit of the property.
         atomref: References a, one row for each atomic number from 0 on; see ``set_references``.

@@ -14,10 +14,10 @@ from pyg_schnet.nn.basis import GaussianBasis
 from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.versioned_cache import VersionedCache
-from pyg_schnet.ops.bspline import OVERHANG, interpolate, spline_table
+from pyg_schnet.ops.bspline import OVERHANG, REFINED_EXTRA, interpolate
 from pyg_schnet.ops.checks import as_real, positive_length, shown, whole_number
 from pyg_schnet.ops.dispatch import Backend, is_followed
-from pyg_schnet.ops.filter_table import GridSamples, filter_table
+from pyg_schnet.ops.filter_table import GridSamples, filter_table, table_of
 from pyg_schnet.ops.modules import may_fuse
 from pyg_schnet.ops.spline_basis import spline_basis
 
@@ -142,13 +142,16 @@ class SplineFilter(nn.Module):
     r"""A filter network tabulated on a uniform grid over ``[0, cutoff]`` and interpolated, ``filters_from_table``.
 
     The network is evaluated at G grid points instead of on every edge; its weights get gradients through the table
-    (:func:`pyg_schnet.ops.spline_table`). The spline has two continuous derivatives, and distances receive its exact
+    (``pyg_schnet.ops.spline_table``). The spline has two continuous derivatives, and distances receive its exact
     derivative, so forces are the exact gradient of the energy. Where the window ends smoothly, value and slope at the
     cutoff are exactly zero. Errors of the values are of fourth order in the spacing.
 
     The window is continued beyond both ends by its mirror image, as is right for the cosine and the hard window; a
     window with a kink there is less accurate near it. Other windows declare by an attribute ``vanishes`` that value and
     slope are zero at the cutoff.
+
+    Where the number of grid points is not given and the basis is Gaussian, the network is evaluated at every second one
+    and interpolated in between (:func:`pyg_schnet.ops.bspline.refine`). Errors below are those of the whole.
 
     There are two grids. In training mode the table is computed in every step, on a coarser grid; in evaluation mode it
     is cached until a weight changes. Numbers G of grid points for 50 Gaussians up to 5 Å, and upper bounds of the
@@ -216,6 +219,14 @@ class SplineFilter(nn.Module):
         return self.grid_sizes()[1 if self.network.training else 0]
 
     @property
+    def refined(self) -> bool:
+        """Whether the network is evaluated at every second grid point only.
+
+        So it is where their number is chosen here, and the basis is Gaussian and so smooth beyond both ends.
+        """
+        return self.given_grid_points is None and type(self.network.basis) is GaussianBasis
+
+    @property
     def num_filters(self) -> int:
         """Number F of filters."""
         return self.network.num_filters
@@ -269,7 +280,9 @@ class SplineFilter(nn.Module):
 
     def compute(self, first: int = 0, count: int | None = None) -> Tensor:
         """The table without cache, in the precision of the weights; arguments as in :meth:`table`."""
-        return tabulate(self.network, rows_of(self.samples(), first, count), backend=self.backend)
+        samples, odd = self.samples(), first % 2
+        rows = samples.rows(first - odd, None if count is None else count + odd)
+        return tabulate(self.network, rows, backend=self.backend)[odd:]
 
     def compute_precisely(self) -> Tensor:
         """The table for evaluation without gradients, computed in float64 where the device has it, and rounded.
@@ -281,7 +294,7 @@ class SplineFilter(nn.Module):
             return tabulate(self.network, self.samples(), backend=self.backend)
         wide = {id(value): value.detach().to(torch.float64) for value in _tensors(self.network)}
         network = copy.deepcopy(self.network, wide)  # no copy of a tensor is made, which may be a result of others
-        samples = grid_samples(network, self.grid_sizes()[0])
+        samples = grid_samples(network, self.grid_sizes()[0], self.refined)
         return tabulate(network, samples, backend=self.backend).to(weight.dtype)
 
     def samples(self) -> GridSamples:
@@ -291,8 +304,8 @@ class SplineFilter(nn.Module):
         if not is_followed() and not list(network.basis.parameters()):
             key = (num_grid_points, *self.key, weight.dtype, weight.device)
             buffers = list(network.basis.buffers())
-            kept = self._samples.get(buffers, key, lambda: grid_samples(network, num_grid_points))
-        return grid_samples(network, num_grid_points) if kept is None else kept
+            kept = self._samples.get(buffers, key, lambda: grid_samples(network, num_grid_points, self.refined))
+        return grid_samples(network, num_grid_points, self.refined) if kept is None else kept
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.network}, num_grid_points={self.num_grid_points})"
@@ -315,7 +328,7 @@ def tabulate(
     if not torch.compiler.is_compiling() and may_fuse(network):
         known = None if known is None else known.unsqueeze(0)
         return filter_table(samples, weights_of(network), network.activate_filters, known=known, backend=backend)[0]
-    return spline_table(network.amplitude(samples.expansion) * samples.window, samples.vanishing)
+    return table_of(network.amplitude(samples.expansion), samples)
 
 
 def weights_of(network: FilterNetwork) -> list[Tensor]:
@@ -323,8 +336,8 @@ def weights_of(network: FilterNetwork) -> list[Tensor]:
     return [value for layer in (network.lin1, network.lin2) for value in (layer.weight, layer.bias)]
 
 
-def grid_samples(network: FilterNetwork, num_grid_points: int) -> GridSamples:
-    """Inputs of a network at the points of a grid, in its precision."""
+def grid_samples(network: FilterNetwork, num_grid_points: int, refined: bool = False) -> GridSamples:
+    """Inputs of a network at the points of a grid, in its precision; at every second one if ``refined``."""
     weight, cutoff = network.lin1.weight, network.cutoff
     wide = torch.float32 if weight.device.type == "mps" else torch.float64
     steps = torch.arange(-OVERHANG, num_grid_points + OVERHANG, device=weight.device, dtype=wide)
@@ -332,13 +345,9 @@ def grid_samples(network: FilterNetwork, num_grid_points: int) -> GridSamples:
     inside = dist.abs()  # the window continued as its mirror image beyond both ends
     inside = torch.where(inside > cutoff, 2.0 * cutoff - inside, inside)
     window = network.window(inside.clamp(max=cutoff * (1.0 - 1e-9)))  # the end itself counts as outside
-    expansion = network.basis(dist.to(weight.dtype))
-    return GridSamples(expansion, window.to(weight.dtype).unsqueeze(-1), getattr(network.window, "vanishes", False))
-
-
-def rows_of(samples: GridSamples, first: int = 0, count: int | None = None) -> GridSamples:
-    """The samples that the table of ``count`` intervals from ``first`` on depends on."""
-    expansion, window, vanishing = samples
-    n_samples = expansion.size(0)
-    end = n_samples if count is None else first + count + 1 + 2 * OVERHANG
-    return GridSamples(expansion[first:end], window[first:end], vanishing and end == n_samples)
+    if refined:
+        n_rows = len(dist) // 2 + REFINED_EXTRA
+        steps = 2.0 * torch.arange(n_rows, device=weight.device, dtype=wide) - (8 + OVERHANG)
+        dist = cutoff / (num_grid_points - 1) * steps
+    expansion, vanishing = network.basis(dist.to(weight.dtype)), getattr(network.window, "vanishes", False)
+    return GridSamples(expansion, window.to(weight.dtype).unsqueeze(-1), vanishing, refined)

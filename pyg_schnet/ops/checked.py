@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_schnet.ops.bspline import OVERHANG, SPAN
+from pyg_schnet.ops.bspline import OVERHANG, REFINED_EXTRA, SPAN
 from pyg_schnet.ops.checks import (
     check_atoms_of_structures,
     check_edge_index,
@@ -182,11 +182,13 @@ def filter_table(
         >>> filter_table(samples, weights).shape
         torch.Size([1, 12, 3])
     """
-    n_samples, n_gaussians = samples.expansion.shape if samples.expansion.dim() == 2 else (0, 0)
-    if n_samples < 2 * OVERHANG + 2 or samples.window.shape != (n_samples, 1):
+    n_given, n_gaussians = samples.expansion.shape if samples.expansion.dim() == 2 else (0, 0)
+    n_samples = samples.window.size(0) if samples.window.dim() == 2 else 0
+    n_needed, rows = (n_samples // 2 + REFINED_EXTRA, "M // 2 + 9") if samples.refined else (n_samples, "M")
+    if n_samples < 2 * OVERHANG + 2 or n_given != n_needed or samples.window.size(1) != 1:
         raise ValueError(
-            f"samples must hold an expansion [M, num_gaussians] and a window [M, 1], M of at least {2 * OVERHANG + 2}; "
-            f"got {list(samples.expansion.shape)} and {list(samples.window.shape)}"
+            f"samples must hold an expansion [{rows}, num_gaussians] and a window [M, 1], M of at least "
+            f"{2 * OVERHANG + 2}; got {list(samples.expansion.shape)} and {list(samples.window.shape)}"
         )
     size = weights[0].size(0) if len(weights) else 0
     shapes = [(size, n_gaussians), (size,), (size, size), (size,)]

@@ -25,6 +25,8 @@ the kernels of the device where they can be used and compositions elsewhere."""
 _functorch = torch._C._functorch
 _REAL = (torch.float32, torch.float64)
 _TAKEN = frozenset((*_REAL, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool))
+HALVES = (torch.bfloat16, torch.float16)
+"""Types of features of 16 bits, which kernels of the triton backend read beside tables and bases of 32 or 64."""
 _OWN_TYPES = (Tensor, torch.nn.Parameter)
 
 
@@ -36,12 +38,20 @@ def kernels_for(
 
 @overload
 def kernels_for(
-    backend: Backend, *tensors: Tensor | None, needs: str | None = None, unless: str | None = None
+    backend: Backend,
+    *tensors: Tensor | None,
+    needs: str | None = None,
+    unless: str | None = None,
+    halves: bool = False,
 ) -> ModuleType | None: ...
 
 
 def kernels_for(
-    backend: Backend, *tensors: Tensor | None, needs: str | None = None, unless: str | None = None
+    backend: Backend,
+    *tensors: Tensor | None,
+    needs: str | None = None,
+    unless: str | None = None,
+    halves: bool = False,
 ) -> ModuleType | None:
     """Module of the kernels that compute an operator, ``None`` for the composition of torch operations.
 
@@ -50,6 +60,7 @@ def kernels_for(
         *tensors: All tensors that the kernels would read; ``None`` for arguments that are left out.
         needs: Name of the kernel, for operators that a backend need not have.
         unless: Reason why kernels cannot take these tensors; ``None`` if there is none.
+        halves: Whether the triton backend also takes those of bfloat16 and float16.
 
     Returns:
         With ``"auto"``, the numba backend if all tensors are dense, on the CPU and in float32 or float64 (or integers),
@@ -75,7 +86,7 @@ def kernels_for(
         if backend != "triton" and all([x is None or _is_memory(x) for x in tensors]):  # noqa: C419 - a list is faster
             kernels = _numba()
         elif backend != "numba":
-            kernels = _of_device(backend, tensors)
+            kernels = _of_device(backend, tensors, _TAKEN.union(HALVES) if halves else _TAKEN)
         if kernels is not None and (needs is None or hasattr(kernels, needs)):
             return kernels
         if kernels is not None and backend == "triton":
@@ -85,12 +96,14 @@ def kernels_for(
     return None
 
 
-def _of_device(backend: Backend, tensors: tuple[Tensor | None, ...]) -> ModuleType | None:
+def _of_device(
+    backend: Backend, tensors: tuple[Tensor | None, ...], taken: frozenset[torch.dtype]
+) -> ModuleType | None:
     """The triton backend, if it takes the tensors; warns once for each reason why it does not take those of a GPU."""
     given = [x for x in tensors if x is not None]
     if backend == "auto" and not (given and given[0].is_cuda):
         return None
-    if not all(map(_is_dense, given)) or any(x.device != given[0].device for x in given):
+    if not all(_is_dense(x, taken) for x in given) or any(x.device != given[0].device for x in given):
         return None
     found = _triton()
     if isinstance(found, str):
@@ -148,9 +161,9 @@ def _triton() -> ModuleType | str:
     """The triton backend, imported when it is first used, or the reason why it cannot be."""
     try:
         return importlib.import_module(f"{__package__.rpartition('.')[0]}.backends.triton")
-    except ModuleNotFoundError:
-        return "triton is not installed; pip install 'pyg_schnet[gpu]'"
-    except Exception as error:  # of another version, or of a driver
+    except Exception as error:  # it is missing, of another version, or without a driver
+        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+            return "triton is not installed; pip install 'pyg_schnet[gpu]'"
         return f"triton cannot be imported ({type(error).__name__}: {error})"
 
 
@@ -158,10 +171,10 @@ def _is_memory(x: Tensor) -> bool:
     return x.is_cpu and _is_dense(x)
 
 
-def _is_dense(x: Tensor) -> bool:
+def _is_dense(x: Tensor, taken: frozenset[torch.dtype] = _TAKEN) -> bool:
     return (
         type(x) in _OWN_TYPES
-        and x.dtype in _TAKEN
+        and x.dtype in taken
         and x.layout is torch.strided
         and not _functorch.is_legacy_batchedtensor(x)
     )

@@ -4,7 +4,9 @@ r"""Spline tables of filter networks of the same shape, as one operator.
           + \mathbf{b}_{1, t}) + \mathbf{b}_{2, t}) \bigr)
 
 with the expansion **e** and the window f at the samples of a grid, the same for all networks, and the prefilter P of
-:func:`pyg_schnet.ops.spline_table`. Without ``activate``, the outer softplus is left out.
+:func:`pyg_schnet.ops.spline_table`. Without ``activate``, the outer softplus is left out. The networks may be evaluated
+at every second sample only; their outputs are then interpolated in between
+(:func:`pyg_schnet.ops.bspline.refine`), before the window.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_schnet.ops._autograd import gradients_of
-from pyg_schnet.ops.bspline import spline_table
+from pyg_schnet.ops.bspline import OVERHANG, REFINED_EXTRA, refine, spline_table
 from pyg_schnet.ops.dispatch import Backend, kernels_for, other_types
 from pyg_schnet.ops.softplus import shifted_softplus
 
@@ -31,14 +33,33 @@ class GridSamples(NamedTuple):
     """Inputs of filter networks at M consecutive samples of a grid.
 
     Attributes:
-        expansion: Radial expansion of the distances, shape ``[M, num_gaussians]``.
+        expansion: Radial expansion of the distances, shape ``[M, num_gaussians]``; if ``refined``, of every second
+            sample, ``[M // 2 + 9, num_gaussians]``, where the fifth row is that of the first sample.
         window: Cutoff window, shape ``[M, 1]``.
         vanishing: Whether the samples reach the cutoff, where value and slope are zero.
+        refined: Whether outputs of the networks are interpolated between every second sample.
     """
 
     expansion: Tensor
     window: Tensor
     vanishing: bool
+    refined: bool = False
+
+    def rows(self, first: int = 0, count: int | None = None) -> GridSamples:
+        """The samples that the table of ``count`` intervals from ``first`` on depends on.
+
+        Raises:
+            ValueError: If ``first`` is odd and the samples are ``refined``.
+        """
+        n_samples = self.window.size(0)
+        end = n_samples if count is None else min(first + count + 1 + 2 * OVERHANG, n_samples)
+        inputs = slice(first, end)
+        if self.refined:
+            if first % 2 == 1:
+                raise ValueError(f"the first interval must be even, since every second sample is given; got {first}")
+            inputs = slice(first // 2, first // 2 + (end - first) // 2 + REFINED_EXTRA)
+        vanishing = self.vanishing and end == n_samples
+        return GridSamples(self.expansion[inputs], self.window[first:end], vanishing, self.refined)
 
 
 def filter_table(
@@ -63,8 +84,14 @@ def compose(
 ) -> Tensor:
     """The table of one network in operations of torch, shape ``[M - 4, K]``."""
     filters = F.linear(shifted_softplus(F.linear(samples.expansion, w1, b1), backend=backend), w2, b2)
-    filters = (shifted_softplus(filters, backend=backend) if activate else filters) * samples.window
-    return spline_table(filters, samples.vanishing)
+    filters = shifted_softplus(filters, backend=backend) if activate else filters
+    return table_of(filters, samples)
+
+
+def table_of(filters: Tensor, samples: GridSamples) -> Tensor:
+    """Table of a network from its outputs ``[M, K]`` (or at every second sample) before the window."""
+    filters = refine(filters, samples.window.size(0)) if samples.refined else filters
+    return spline_table(filters * samples.window, samples.vanishing)
 
 
 def _by_network(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:

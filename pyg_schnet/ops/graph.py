@@ -114,16 +114,18 @@ def spanned(interval: Tensor, num_intervals: int | None) -> tuple[Tensor, int, i
         num_intervals: Number of intervals; ``None`` leaves the intervals as they are.
 
     Returns:
-        Intervals, the first one that occurs, and how many there are from it to the last one that occurs. On other
-        devices than CPUs, all are assumed to occur, so that nothing waits for the device.
+        Intervals, the first one that occurs (or the even one before it, see
+        :meth:`pyg_schnet.ops.filter_table.GridSamples.rows`), and how many there are from it to the last one that
+        occurs. On other devices than CPUs, all are assumed to occur, so that nothing waits for the device.
 
     Example:
         >>> spanned(torch.tensor([5, 3]), 10)
-        (tensor([2, 0]), 3, 3)
+        (tensor([3, 1]), 2, 4)
     """
     if num_intervals is None or interval.numel() == 0 or not is_at_hand(interval):
         return interval, 0, num_intervals
     low, high = (int(end) for end in torch.aminmax(interval))
+    low -= low % 2
     return interval - low, low, high - low + 1
 
 

@@ -147,19 +147,24 @@ def chunk_size(device: torch.device) -> int:
 def _filter_all(points: Tensor, targets: Tensor, ranges: Ranges, cutoff: float, omit: Tensor | None) -> Tensor:
     """Pairs closer than the cutoff among all candidates, by operations of torch; points are ``[3, M]``."""
     total = ranges.count.sum(1).index_select(0, ranges.row)  # candidates of each target
-    pairs = [_filter(points, targets, ranges, slice(*chunk), cutoff, omit) for chunk in _chunks(total)]
+    pairs = [_filter(points, targets, ranges, chunk, size, cutoff, omit) for chunk, size in _chunks(total)]
     return pairs[0] if len(pairs) == 1 else torch.cat(pairs, dim=1)
 
 
 def _filter(
-    points: Tensor, targets: Tensor, ranges: Ranges, chunk: slice, cutoff: float, omit: Tensor | None
+    points: Tensor,
+    targets: Tensor,
+    ranges: Ranges,
+    chunk: slice,
+    n_candidates: int,
+    cutoff: float,
+    omit: Tensor | None,
 ) -> Tensor:
     """Pairs closer than the cutoff among the candidates of the targets in ``chunk``; points are ``[3, M]`` here."""
     row = ranges.row[chunk]
     start, count = ranges.start.index_select(0, row), ranges.count.index_select(0, row)
     n_targets, n_ranges = start.shape
     end = count.flatten().cumsum(0).view(n_targets, n_ranges)
-    n_candidates = int(end[-1, -1])
     shift = start - end + count  # index of a point minus index of the candidate
     which = torch.repeat_interleave(count.flatten(), output_size=n_candidates)  # range of each candidate
     source = torch.arange(n_candidates, device=points.device) + shift.flatten().index_select(0, which)
@@ -171,13 +176,23 @@ def _filter(
     return torch.stack([source.index_select(0, kept), target.index_select(0, kept)])
 
 
-def _chunks(total: Tensor) -> list[tuple[int, int]]:
-    """Split the targets so that the candidates of a chunk, ``total`` for each target, stay near the limit."""
+def _chunks(total: Tensor) -> list[tuple[slice, int]]:
+    """Split the targets so that the candidates of a chunk, ``total`` for each target, stay near the limit.
+
+    Returns:
+        Targets of each chunk, and how many candidates they have. It is read in one go, in two where there are several.
+    """
     limit = chunk_size(total.device)
     end = total.cumsum(0)
-    n_chunks = int(end[-1]) // limit + 1
+    n_candidates = int(end[-1])
+    n_chunks = n_candidates // limit + 1
     if n_chunks == 1:
-        return [(0, total.numel())]
+        return [(slice(0, total.numel()), n_candidates)]
     limits = torch.arange(1, n_chunks, device=total.device) * limit
-    cuts = sorted({0, *list_of(torch.searchsorted(end, limits, right=True)), total.numel()})
-    return list(itertools.pairwise(cuts))
+    cuts = torch.searchsorted(end, limits, right=True)
+    before = torch.where(cuts > 0, end.index_select(0, (cuts - 1).clamp(min=0)), 0)  # candidates of earlier targets
+    numbers = list_of(torch.cat([cuts, before]))
+    found = {0: 0, **dict(zip(numbers[: n_chunks - 1], numbers[n_chunks - 1 :], strict=True))}
+    found[total.numel()] = n_candidates
+    pairs = itertools.pairwise(sorted(found.items()))
+    return [(slice(begin, stop), last - first) for (begin, first), (stop, last) in pairs]

@@ -27,7 +27,7 @@ def spline_basis(
 
     .. math:: k_e + t_e = \frac{n\, d_e}{r_c}, \qquad h_{e, m} = h_m(t_e)
 
-    with the cubic B-splines of :func:`pyg_schnet.ops.bspline_basis`. The basis is differentiable any number of times;
+    with the cubic B-splines of ``pyg_schnet.ops.bspline_basis``. The basis is differentiable any number of times;
     its third derivative jumps from interval to interval.
 
     Args:

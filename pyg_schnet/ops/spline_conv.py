@@ -29,7 +29,7 @@ from pyg_schnet.ops import spline_conv_reference as reference
 from pyg_schnet.ops._autograd import below_autograd, needs_grad, register
 from pyg_schnet.ops.bspline import SPAN
 from pyg_schnet.ops.checks import check_pointer, whole_number
-from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for, other_types
+from pyg_schnet.ops.dispatch import HALVES, Backend, is_at_hand, is_followed, kernels_for, other_types
 from pyg_schnet.ops.graph import SplineGraph
 from pyg_schnet.ops.sort_edges import check_keys
 
@@ -51,6 +51,10 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
 
     Nothing of shape ``[E, F]`` is saved for backward, and sums are deterministic. Transforms of ``torch.func``, forward
     mode and compilers see plain operations of torch.
+
+    Features may have 16 bits (bfloat16 or float16) beside a table and a basis of 32 or 64, as under
+    ``torch.autocast``: they are read as they are, and all products and sums, and the result, have the precision of the
+    table, as torch promotes types.
 
     Args:
         x: Features of the sources, shape ``[N_src, F]``.
@@ -80,7 +84,7 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, 
 
 def convolve(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, *, backend: Backend = "auto") -> Tensor:
     """Like :func:`spline_conv`, without checks, for edges that were checked before."""
-    if _kernels(backend, (x, table, basis), graph) is not None:
+    if _kernels(backend, (x,), (table, basis), graph) is not None:
         return _ops.spline_conv.default(x, table, basis, *graph, backend)
     if is_followed():
         return reference.spline_conv(x, table, basis, graph)
@@ -122,7 +126,7 @@ def spline_conv_grad_table(
 def _derive_table(
     g: Tensor, x: Tensor, basis: Tensor, num_rows: int, graph: SplineGraph, *, backend: Backend
 ) -> Tensor:
-    if _kernels(backend, (g, x, basis), graph) is not None:
+    if _kernels(backend, (g, x), (basis,), graph) is not None:
         return _ops.spline_conv_grad_table.default(g, x, basis, num_rows, *graph, backend)
     if is_followed():
         return reference.spline_conv_grad_table(g, x, basis, num_rows, graph)
@@ -159,7 +163,7 @@ def spline_conv_grad_basis(
 
 
 def _derive_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph, *, backend: Backend) -> Tensor:
-    if _kernels(backend, (g, x, table), graph) is not None:
+    if _kernels(backend, (g, x), (table,), graph) is not None:
         return _ops.spline_conv_grad_basis.default(g, x, table, *graph, backend)
     if is_followed():
         return reference.spline_conv_grad_basis(g, x, table, graph)
@@ -209,38 +213,44 @@ def _check_places(graph: SplineGraph, num_sources: int, num_targets: int, num_ro
         check_pointer(ptr, key, size, f"{name}_ptr")
 
 
-def _kernels(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType | None:
-    """Module of the kernels; ``None`` for the reference, also where dtypes differ."""
-    return kernels_for(backend, *tensors, *graph, unless=other_types(*tensors))
+def _kernels(
+    backend: Backend, features: tuple[Tensor, ...], others: tuple[Tensor, ...], graph: SplineGraph
+) -> ModuleType | None:
+    """Module of the kernels; ``None`` for the reference, also where dtypes differ, except for features of 16 bits."""
+    why = other_types(*features, *others)
+    if why is None or not any(value.dtype in HALVES for value in features):
+        return kernels_for(backend, *features, *others, *graph, unless=why)
+    wide = [value for value in features if value.dtype not in HALVES]
+    return kernels_for(backend, *features, *others, *graph, unless=other_types(*others, *wide), halves=True)
 
 
-def _module(backend: Backend, tensors: tuple[Tensor, ...], graph: SplineGraph) -> ModuleType:
-    return _kernels(backend, tensors, graph) or reference
+def _module(
+    backend: Backend, features: tuple[Tensor, ...], others: tuple[Tensor, ...], graph: SplineGraph
+) -> ModuleType:
+    return _kernels(backend, features, others, graph) or reference
 
 
-def _grad_features(
-    g: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, num_sources: int, backend: Backend
-) -> Tensor:
-    """Derivative of the form with respect to x: the convolution on the reversed edges, shape ``[N_src, F]``."""
-    return convolve(g, table, basis, graph.with_sources(num_sources).transposed(), backend=backend)
+def _grad_features(g: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph, x: Tensor, backend: Backend) -> Tensor:
+    """Derivative of the form with respect to x: the convolution on the reversed edges, shape and type of x."""
+    return convolve(g, table, basis, graph.with_sources(x.size(0)).transposed(), backend=backend).to(x.dtype)
 
 
 def _conv(x: Tensor, table: Tensor, basis: Tensor, *rest: Any) -> Tensor:
     *tensors, backend = rest
     graph = SplineGraph(*tensors)
-    return _module(backend, (x, table, basis), graph).spline_conv(x, table, basis, graph)
+    return _module(backend, (x,), (table, basis), graph).spline_conv(x, table, basis, graph)
 
 
 def _grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, *rest: Any) -> Tensor:
     *tensors, backend = rest
     graph = SplineGraph(*tensors)
-    return _module(backend, (g, x, basis), graph).spline_conv_grad_table(g, x, basis, num_rows, graph)
+    return _module(backend, (g, x), (basis,), graph).spline_conv_grad_table(g, x, basis, num_rows, graph)
 
 
 def _grad_basis(g: Tensor, x: Tensor, table: Tensor, *rest: Any) -> Tensor:
     *tensors, backend = rest
     graph = SplineGraph(*tensors)
-    return _module(backend, (g, x, table), graph).spline_conv_grad_basis(g, x, table, graph)
+    return _module(backend, (g, x), (table,), graph).spline_conv_grad_basis(g, x, table, graph)
 
 
 def _run(name: str, reference: Callable, *arguments: Any) -> Tensor:
@@ -272,7 +282,7 @@ class _Conv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x, table, basis), graph, how = _saved(ctx)
         return (
-            _grad_features(grad, table, basis, graph, x.size(0), **how) if needs_grad(ctx, 0) else None,
+            _grad_features(grad, table, basis, graph, x, **how) if needs_grad(ctx, 0) else None,
             _derive_table(grad, x, basis, table.size(0), graph, **how) if needs_grad(ctx, 1) else None,
             _derive_basis(grad, x, table, graph, **how) if needs_grad(ctx, 2) else None,
             *(None for _ in range(len(graph) + 1)),
@@ -289,8 +299,8 @@ class _GradTable(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (g, x, basis), graph, how = _saved(ctx)
         return (
-            convolve(x, grad, basis, graph, **how) if needs_grad(ctx, 0) else None,
-            _grad_features(g, grad, basis, graph, x.size(0), **how) if needs_grad(ctx, 1) else None,
+            convolve(x, grad, basis, graph, **how).to(g.dtype) if needs_grad(ctx, 0) else None,
+            _grad_features(g, grad, basis, graph, x, **how) if needs_grad(ctx, 1) else None,
             _derive_basis(g, x, grad, graph, **how) if needs_grad(ctx, 2) else None,
             *(None for _ in range(len(graph) + 2)),
         )
@@ -306,8 +316,8 @@ class _GradBasis(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (g, x, table), graph, how = _saved(ctx)
         return (
-            convolve(x, table, grad, graph, **how) if needs_grad(ctx, 0) else None,
-            _grad_features(g, table, grad, graph, x.size(0), **how) if needs_grad(ctx, 1) else None,
+            convolve(x, table, grad, graph, **how).to(g.dtype) if needs_grad(ctx, 0) else None,
+            _grad_features(g, table, grad, graph, x, **how) if needs_grad(ctx, 1) else None,
             _derive_table(g, x, grad, table.size(0), graph, **how) if needs_grad(ctx, 2) else None,
             *(None for _ in range(len(graph) + 1)),
         )
@@ -318,19 +328,19 @@ register(
     "spline_conv",
     _conv,
     _Conv,
-    lambda x, table, basis, *rest: x.new_empty(rest[3].size(0) - 1, x.size(1)),
+    lambda x, table, basis, *rest: table.new_empty(rest[3].size(0) - 1, x.size(1)),
 )
 register(
     _library,
     "spline_conv_grad_table",
     _grad_table,
     _GradTable,
-    lambda g, x, basis, num_rows, *_: x.new_empty(num_rows, x.size(1)),
+    lambda g, x, basis, num_rows, *_: basis.new_empty(num_rows, x.size(1)),
 )
 register(
     _library,
     "spline_conv_grad_basis",
     _grad_basis,
     _GradBasis,
-    lambda g, x, table, *rest: x.new_empty(rest[0].size(0), 4),
+    lambda g, x, table, *rest: table.new_empty(rest[0].size(0), 4),
 )

@@ -25,7 +25,7 @@ def spline_conv_grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, g
     num_intervals = num_rows - SPAN + 1
     graph = graph.with_intervals(num_intervals)
     interval, source, target, basis = _ordered(graph.interval_order, graph.interval, graph.source, graph.target, basis)
-    product = g.index_select(0, target) * x.index_select(0, source)  # [E, F]
+    product = _wide(g, basis).index_select(0, target) * _wide(x, basis).index_select(0, source)  # [E, F]
     sums = [
         segment_sum(product * basis[:, m : m + 1], interval, num_intervals, graph.interval_ptr) for m in range(SPAN)
     ]
@@ -35,8 +35,13 @@ def spline_conv_grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, g
 
 def spline_conv_grad_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGraph) -> Tensor:
     """Derivative of the form with respect to h, shape ``[E, 4]``."""
-    product = g.index_select(0, graph.target) * x.index_select(0, graph.source)  # [E, F]
+    product = _wide(g, table).index_select(0, graph.target) * _wide(x, table).index_select(0, graph.source)  # [E, F]
     return torch.stack([(product * table.index_select(0, graph.interval + m)).sum(1) for m in range(SPAN)], 1)
+
+
+def _wide(features: Tensor, other: Tensor) -> Tensor:
+    """Features of 16 bits in the precision of tables and bases, in which products are made."""
+    return features.to(torch.promote_types(features.dtype, other.dtype))
 
 
 def _ordered(order: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:

@@ -12,11 +12,8 @@ from pyg_schnet.train.task import PropertyTask
 
 __all__ = [
     "EMA",
-    "Errors",
-    "LastCheckpoint",
     "PotentialTask",
     "PropertyTask",
     "RelaxedTask",
     "StructureDataModule",
-    "format_errors",
 ]

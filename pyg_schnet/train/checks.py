@@ -141,10 +141,10 @@ def check_labels(parts: dict[str, Survey], needed: Sequence[Property]) -> list[s
                 said.append(
                     f"{lacking:,} of {part.size:,} {name} structures have no label {one.name!r} and are left out."
                 )
-        if part.not_periodic is not None:
+        if part.without_volume is not None:
             raise ValueError(
-                f"{name} structure {part.not_periodic} has a stress but is not periodic in three directions, where a "
-                "stress is not defined; leave the label out, or set its pbc"
+                f"{name} structure {part.without_volume} has a stress but no cell with a volume, where a stress is not "
+                "defined; leave the label out, or give three independent cell vectors"
             )
     return said
 

@@ -22,6 +22,7 @@ from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.data.split import fingerprint
+from pyg_schnet.data.transforms import cutoff_of_edges
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn.atomref import element_counts
 from pyg_schnet.train.batches import EpochShuffle, ResumedBatches, TrainingLoader
@@ -257,6 +258,7 @@ class StructureDataModule(LightningDataModule):
             **drawn,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            pin_memory=_is_copied(self.trainer),
             generator=torch.Generator(),
         )
 
@@ -269,8 +271,20 @@ class StructureDataModule(LightningDataModule):
         return self._ordered(self.test_set)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch as Lightning does, unless it is there; asking each of its tensors takes a while."""
-        return batch if batch.pos.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        """Move a batch as Lightning does, unless it is there; asking each of its tensors takes a while.
+
+        What steps ask of a batch is looked at before, so that they do not wait for the device: the cutoff of its edges,
+        and whether labels are missing; masks that leave nothing out stay behind.
+        """
+        if batch.pos.device == device:
+            return batch
+        if batch.pos.device.type == "cpu":
+            cutoff_of_edges(batch)
+            for name in [key for key in batch.keys() if key.startswith("has_")]:  # noqa: SIM118 - a Batch has its own
+                mask = batch[name]
+                if isinstance(mask, Tensor) and mask.dtype == torch.bool and bool(mask.all()):
+                    delattr(batch, name)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _kept(self, part: str, structures: Dataset) -> Dataset:
         """The structures with their graphs, where these are to be kept."""
@@ -300,7 +314,8 @@ class StructureDataModule(LightningDataModule):
             number, rank = trainer.world_size, trainer.global_rank
             parts = evaluation_parts(len(structures), self.eval_batch_size, number)
             drawn = {"batch_size": None, "sampler": GivenBatches(parts[rank], number, rank)}
-        return StructureLoader(structures, **drawn, num_workers=self.num_workers, generator=generator)
+        drawn |= {"num_workers": self.num_workers, "pin_memory": _is_copied(self.trainer)}
+        return StructureLoader(structures, **drawn, generator=generator)
 
 
 def _cutoff_of(trainer: Trainer | None) -> float | None:
@@ -310,6 +325,12 @@ def _cutoff_of(trainer: Trainer | None) -> float | None:
     if not isinstance(cutoff, (int, float)) or "edge_index" not in NetworkInputs(network).names:
         return None
     return float(cutoff)
+
+
+def _is_copied(trainer: Trainer | None) -> bool:
+    """Whether batches are copied to a CUDA device, which is faster, and not waited for, from pinned memory."""
+    device = getattr(getattr(trainer, "strategy", None), "root_device", None)
+    return getattr(device, "type", None) == "cuda"
 
 
 def _is_periodic(dataset: Dataset) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from pyg_schnet.derivatives import EnergyForcesStress, energy_forces_stress
+from pyg_schnet.neighbors.lattice import complete_cell as complete_on_device
+from pyg_schnet.ops.dispatch import is_at_hand
 from pyg_schnet.train.task import PropertyTask
 
 
@@ -24,15 +26,15 @@ class DerivativeTask(PropertyTask):
         Args:
             batch: Structures.
             stress: Whether to compute the stress.
-            partly: Whether structures that are not periodic in three directions are allowed beside others, although
-                they have no stress; theirs is then a number without meaning.
+            partly: Whether structures whose cells have no volume are allowed beside others, although they have no
+                stress; theirs is then a number without meaning.
         """
         pos, index, extra = self.inputs(batch)
         size = batch.num_graphs
         cell, pbc = extra.get("cell"), extra.get("pbc")
         boundaries = {} if pbc is None else {"pbc": pbc}
         if stress and partly and cell is not None and pbc is not None:
-            cell, pbc = with_volume(cell), torch.ones_like(pbc)
+            cell = with_volume(cell)
 
         def energy(z: Tensor, pos: Tensor, batch: Tensor, **given: Any) -> Tensor:
             given = {name: value for name, value in given.items() if name in extra}
@@ -69,6 +71,8 @@ def with_volume(cell: Tensor) -> Tensor:
         tensor([3., 2., 1.])
     """
     missing = (cell == 0).all(-1)  # [B, 3]
+    if not is_at_hand(missing):  # nothing waits for a device
+        return torch.where(missing.unsqueeze(-1), complete_on_device(cell, ~missing), cell)
     if not bool(missing.any()):
         return cell
     cell = cell.clone()

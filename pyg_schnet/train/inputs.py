@@ -12,6 +12,7 @@ from torch_geometric.data import Batch
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.transforms import cutoff_of_edges
 from pyg_schnet.models import AtomisticModel
+from pyg_schnet.ops.dispatch import is_at_hand
 
 _OPTIONAL = ("cell", "pbc", "batch_size", "edge_index", "edge_shift")
 
@@ -61,7 +62,8 @@ class NetworkInputs:
                 f"edges were made by NeighborList({found}) but the network has a cutoff of {needed} Å, so neighbours "
                 f"in between would be missing; take NeighborList({needed}), or no edges: the network makes its own"
             )
-        if "edge_shift" not in batch and batch.get("pbc") is not None and bool(batch.pbc.any()):
+        pbc = batch.get("pbc")  # on a device the model looks, without waiting, and gives NaN
+        if "edge_shift" not in batch and pbc is not None and is_at_hand(pbc) and bool(pbc.any()):
             raise ValueError(
                 "a batch with periodic structures has edges without edge_shift, which PyTorch Geometric's loader "
                 "leaves out where the first structure has none; take pyg_schnet.data.StructureLoader, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -11,6 +12,7 @@ from pyg_schnet.data import Property, find_property, target_mask, target_values
 from pyg_schnet.data.properties import properties_of
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
+from pyg_schnet.train.references import scale_repulsion
 from pyg_schnet.train.task import Pair
 
 
@@ -36,6 +38,9 @@ class PotentialTask(DerivativeTask):
         forces_weight: Weight :math:`w_F` of forces in eV/Å.
         stress_weight: Weight :math:`w_\sigma` of the stress in eV/Å³; 0 neither computes nor tests it.
         per_atom_energy: Whether the loss takes energies per atom, which treats small and large structures alike.
+        atom_weights: Name of a label of atoms, dimensionless and not negative, by which the loss of each atom's forces
+            is multiplied: :math:`\sum_i w_i L_i / \sum_i w_i` instead of the mean. Atoms of structures without it
+            weigh 1; errors are counted without weights.
         **kwargs: Options of :class:`PropertyTask`.
 
     Raises:
@@ -50,6 +55,7 @@ class PotentialTask(DerivativeTask):
         forces_weight: float = 1.0,
         stress_weight: float = 0.0,
         per_atom_energy: bool = False,
+        atom_weights: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
@@ -64,6 +70,7 @@ class PotentialTask(DerivativeTask):
         self.forces_weight = forces_weight
         self.stress_weight = stress_weight
         self.per_atom_energy = per_atom_energy
+        self.atom_weights = atom_weights
         self.derivatives: dict[str, Property] = {}
         self._data: StructureDataModule | None = None  # while it is learned from
 
@@ -107,6 +114,7 @@ class PotentialTask(DerivativeTask):
             size = self._data.training_rms(self.derivatives["forces"])
             if size > 0:
                 self.scale.fill_(size)
+                scale_repulsion(self.network, self.property.unit, self.scale)
 
     def gradient_labels(self) -> dict[str, Any]:
         """Forces, and the stress, where they have a weight."""
@@ -123,12 +131,17 @@ class PotentialTask(DerivativeTask):
         """Predicted and true energies (without references), forces and stress, for what has a label."""
         found = self.energy_forces_stress(batch, stress=self.stress_weight > 0, partly=True)
         energy = self.pair(found.energy, batch)
-        n_atoms = batch.batch.bincount(minlength=batch.num_graphs).to(found.energy.dtype)
+        ones = found.energy.new_ones(batch.batch.size(0))
+        n_atoms = found.energy.new_zeros(batch.num_graphs).index_add_(0, batch.batch, ones)
         mask = target_mask(batch, self.property)
         n_atoms = n_atoms if mask is None else n_atoms[mask]
         pairs = {"energy": energy, "energy_per_atom": (energy[0] / n_atoms, energy[1] / n_atoms)}
         for name, derivative in self.derivatives.items():
             pairs[name] = _labelled(getattr(found, name), batch, derivative)
+        if self.atom_weights is not None:
+            weights = weights_of_atoms(batch, self.atom_weights).to(found.energy.dtype).unsqueeze(1)
+            mask = target_mask(batch, self.derivatives["forces"])
+            pairs["forces"] = (*pairs["forces"], weights if mask is None else weights[mask[batch.batch]])
         return pairs
 
     def terms(self) -> dict[str, float]:
@@ -136,6 +149,37 @@ class PotentialTask(DerivativeTask):
         energy = "energy_per_atom" if self.per_atom_energy else "energy"
         stress = {"stress": self.stress_weight} if self.stress_weight > 0 else {}
         return {energy: self.energy_weight, "forces": self.forces_weight, **stress}
+
+
+def weights_of_atoms(batch: Batch, name: str) -> Tensor:
+    """Weight of each atom in the loss, shape ``[N]``; 1 where a structure has none.
+
+    Args:
+        batch: Structures.
+        name: Name of the weights.
+
+    Raises:
+        ValueError: If no structure has such a label, it is not one number for each atom, or one is negative.
+
+    Example:
+        >>> batch = Batch(batch=torch.tensor([0, 0, 1]), w=torch.tensor([2.0, 0.5, 0.0]), num_graphs=2)
+        >>> batch.has_w = torch.tensor([True, False])
+        >>> weights_of_atoms(batch, "w")
+        tensor([2.0000, 0.5000, 1.0000])
+    """
+    weights = batch.get(name)
+    if not isinstance(weights, Tensor) or weights.numel() != batch.batch.numel():
+        raise ValueError(
+            f"atom_weights={name!r} must name a label with one number for each atom; read it by properties="
+            f'{{"{name}": "1"}}'
+        )
+    weights = weights.reshape(-1)
+    mask = batch.get(f"has_{name}")
+    if mask is not None:
+        weights = torch.where(mask[batch.batch], weights, 1.0)
+    if weights.is_cpu and bool((weights < 0).any()):
+        raise ValueError(f"weights of atoms must not be negative, {name!r} has {float(weights.min()):.6g}")
+    return weights
 
 
 def _has_names(dataset: Any) -> bool:

@@ -10,7 +10,8 @@ from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout, fit_atom_references
+from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout, ZBLRepulsion, fit_atom_references
+from pyg_schnet.units import dimension, factor
 
 Pooling = Literal["sum", "mean", "max", "none"]
 
@@ -107,3 +108,19 @@ def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None
         if isinstance(readout, (SumReadout, MeanReadout, MaxReadout)):
             readout.shift.mul_(scale.to(readout.shift))
             readout.set_references(cast(Tensor, atomref).to(readout.atomref))
+        if model.repulsion is not None:
+            cast(Any, model.repulsion).scale.mul_(scale.to(readout.scale).reshape(()))
+
+
+def scale_repulsion(network: Any, unit: str, scale: Tensor) -> None:
+    """Make the repulsion of a network, which a task multiplies by its scale, one in the unit of the property.
+
+    Args:
+        network: Network of a task; those without a repulsion are left as they are.
+        unit: Unit of the property, of energies or energies per atom.
+        scale: Factor of the task on the output, one number.
+    """
+    repulsion = getattr(network, "repulsion", None)
+    if isinstance(repulsion, ZBLRepulsion):
+        own = factor("eV/atom" if dimension(unit) == "energy per atom" else "eV", unit)
+        repulsion.scale.copy_(own / scale.reshape(()))

@@ -31,8 +31,8 @@ class RelaxedTask(DerivativeTask):
         **kwargs: Options of :class:`PropertyTask`.
 
     Raises:
-        ValueError: If a weight is negative; in training, if there is a weight of the pressure and a structure is not
-            periodic in three directions.
+        ValueError: If a weight is negative; in training, if there is a weight of the pressure and the cell of a
+            structure has no volume.
     """
 
     def __init__(

@@ -46,6 +46,14 @@ class SharedModule(FiniteModule):
         size = trainer.world_size
         return [size * own / total if total > 0 else 0.0 for own, total in zip(counts, sums, strict=True)]
 
+    def shares_of(self, pairs: Sequence[tuple[Tensor, ...]]) -> list[float]:
+        """The same for predicted and true values, and weights of their rows where there are any."""
+        if not are_several(self._trainer):
+            return [1.0] * len(pairs)
+        return self.shares(
+            [float(pair[2].expand_as(pair[0]).sum()) if len(pair) > 2 else pair[0].numel() for pair in pairs]
+        )
+
     def begin_step(self, n_structures: int) -> None:
         """Note how many structures the batch has."""
         self._are_shared, self._own_structures = False, n_structures

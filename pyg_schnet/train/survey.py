@@ -15,6 +15,7 @@ from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.geometry import has_volume
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
 from pyg_schnet.nn.atomref import element_counts
@@ -34,7 +35,7 @@ class Survey:
         taught: Symbols of the elements of structures that have one of the targets.
         loads: Edges of each structure where it has any, else atoms, shape ``[size]``.
         not_finite: For each target, the first structure whose label is NaN or infinite.
-        not_periodic: First structure that has a stress and is not periodic in three directions.
+        without_volume: First structure that has a stress and no cell with a volume.
     """
 
     size: int = 0
@@ -43,7 +44,7 @@ class Survey:
     taught: set[str] = field(default_factory=set)
     loads: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     not_finite: dict[str, int] = field(default_factory=dict)
-    not_periodic: int | None = None
+    without_volume: int | None = None
 
 
 def survey(structures: Any, targets: Sequence[Property]) -> Survey:
@@ -145,10 +146,10 @@ def _add(found: Survey, batch: Batch, targets: Sequence[Property]) -> None:
         found.labelled[target.name] += int(mask.sum())
         _look_for_nan(found, batch, target, mask)
         if target.name == "stress":
-            pbc = batch.get("pbc")
-            open_ = mask if pbc is None else mask & ~pbc.all(-1)
-            if found.not_periodic is None and bool(open_.any()):
-                found.not_periodic = found.size + int(open_.nonzero()[0])
+            cell = batch.get("cell")
+            flat = mask if cell is None else mask & ~has_volume(cell)
+            if found.without_volume is None and bool(flat.any()):
+                found.without_volume = found.size + int(flat.nonzero()[0])
     for number in has_element.any(0).nonzero().flatten().tolist():
         symbol = chemical_symbols[number]
         found.elements[symbol] += int(has_element[:, number].sum())

@@ -20,7 +20,7 @@ from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.ranks import added, are_several, once
-from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of
+from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.shared import SharedModule
@@ -28,7 +28,7 @@ from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
-Pair = tuple[Tensor, Tensor]  # predicted, true
+Pair = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # predicted, true, and weights of rows where there are
 
 _OWN_LOSS = ""  # among the errors, of tasks whose loss is not the sum of their terms
 
@@ -163,17 +163,19 @@ class PropertyTask(SharedModule):
         """
         self.find_targets(data)
         if stage == "fit":
-            self.domain, atomref, scale, data.loads = once(self.trainer, lambda: self._look_at(data))
-            self.atomref.copy_(atomref)
-            self.scale.copy_(scale)
+            self.domain, buffers, data.loads = once(self.trainer, lambda: self._look_at(data))
+            for name, value in self.named_buffers():
+                value.copy_(buffers.get(name, value))
 
-    def _look_at(self, data: StructureDataModule) -> tuple[Domain, Tensor, Tensor, Any]:
+    def _look_at(self, data: StructureDataModule) -> tuple[Domain, dict[str, Tensor], Any]:
         """Check the data, and what is learned from all training structures; one process does so for all."""
         self.check(data)
         domain = data.training_domain(**self.gradient_labels())
         if self.trainer.ckpt_path is None:
             self.fit_statistics(*data.training_targets())
-        return domain, self.atomref.cpu(), self.scale.cpu(), data.surveyed_loads()
+        several = are_several(self.trainer)
+        buffers = {name: value.cpu() for name, value in self.named_buffers()} if several else {}
+        return domain, buffers, data.surveyed_loads()
 
     def find_targets(self, data: StructureDataModule) -> None:
         """Learn from the data module what is learned."""
@@ -216,6 +218,7 @@ class PropertyTask(SharedModule):
         atomref, scale = fit_statistics(counts, target, self.pooling)
         self.atomref.copy_(atomref)
         self.scale.copy_(scale.reshape(self.scale.shape))
+        scale_repulsion(self.network, self.property.unit, self.scale)
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
@@ -269,7 +272,7 @@ class PropertyTask(SharedModule):
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Loss of a batch, the weighted sum of its terms."""
         names = self.terms()
-        shares = self.shares([pairs[name][0].numel() for name in names])
+        shares = self.shares_of([pairs[name] for name in names])
         terms = [
             (weight * share, self.loss_of(pairs[name]))
             for (name, weight), share in zip(names.items(), shares, strict=True)
@@ -277,11 +280,15 @@ class PropertyTask(SharedModule):
         return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
 
     def loss_of(self, pair: Pair) -> Tensor:
-        """Loss of one quantity; zero where a batch has no labels of it."""
+        """Loss of one quantity, weighted where there are weights; zero where a batch has no labels of it."""
         options = {"delta": self.huber_delta} if self.loss == "huber" else {}
         if pair[0].numel() == 0:
             return pair[0].sum()
-        return _LOSSES[self.loss](*pair, **options)
+        if len(pair) == 2:
+            return _LOSSES[self.loss](*pair, **options)
+        weights = pair[2].expand_as(pair[0])
+        losses = _LOSSES[self.loss](*pair[:2], reduction="none", **options)
+        return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -321,9 +328,9 @@ class PropertyTask(SharedModule):
     def _add_errors(self, stage: str, batch: Batch) -> None:
         pairs = self.compare(batch)
         for name, pair in pairs.items():
-            self.errors.add(name, *pair, self.loss_of(pair))
+            self.errors.add(name, *pair[:2], self.loss_of(pair))
         if self._has_own_loss():
-            labelled = torch.zeros(max(max(len(predicted) for predicted, _ in pairs.values()), 1))
+            labelled = torch.zeros(max(max(len(pair[0]) for pair in pairs.values()), 1))
             self.errors.add(_OWN_LOSS, labelled, labelled, self.total_loss(pairs).cpu())
 
     def _has_own_loss(self) -> bool:

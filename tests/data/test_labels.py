@@ -102,6 +102,50 @@ def test_virials_are_divided_by_minus_the_volume(key, shape):
     np.testing.assert_allclose(in_kcal.stress[0], -virial / 64.0 / 23.060548, rtol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("key", "factor", "unit"),
+    [
+        ("stress", 1.0, "eV/Å³"),
+        ("REF_stress", 1.0, "eV/Å³"),
+        ("dft_stress", 1 / 160.21766208, "GPa"),
+        ("pressure_tensor", -1.0, "eV/Å³"),
+        ("pressure", -1 / 1602.1766208, "kbar"),
+        ("virials", -1 / 64.0, "eV"),
+        ("dE_dstrain", 1 / 64.0, "eV"),
+        ("dft_dEnergy_deps", 1 / 64.0, "eV"),
+        ("strain_gradient", 1 / 64.0 / 23.060548, "kcal/mol"),
+    ],
+)
+@pytest.mark.parametrize("voigt", [False, True])
+def test_each_kind_of_stress_has_its_sign_and_size(key, factor, unit, voigt):
+    value = np.array([[6.4, 0.64, 0.1], [0.64, 12.8, 1.28], [0.1, 1.28, 19.2]])
+    given = value[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] if voigt else value
+    found = to_data(Atoms("Cu", **CUBE, info={key: given}), {"stress": unit}, {"stress": key}).stress[0]
+    np.testing.assert_allclose(found, factor * value, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("minus_virial", "may be a virial or minus that"),
+        ("neg-stress", "may be a stress or minus that"),
+        ("pressure_stress", "may be a pressure or a stress"),
+        ("virial_pressure", "may be a virial or a pressure"),
+        ("virial_per_atom", "per atom by its name"),
+        ("stress/atom", "per atom by its name"),
+        ("virial_per_volume", "per volume by its name"),
+    ],
+)
+def test_keys_that_may_be_several_are_refused_by_name(key, message):
+    with pytest.raises(ValueError, match=f"{key}' .*{message}"):
+        to_data(Atoms("Cu", **CUBE, info={key: np.eye(3)}), {}, {"stress": key})
+
+
+def test_a_slab_has_a_stress_from_its_virial():
+    atoms = Atoms("Cu", cell=4 * np.eye(3), pbc=(True, True, False), info={"virial": 64.0 * np.eye(3)})
+    np.testing.assert_allclose(to_data(atoms, keys={"stress": "virial"}).stress[0], -np.eye(3))
+
+
 def test_a_unit_of_energy_says_that_it_is_a_virial():
     atoms = Atoms("Cu", **CUBE, info={"W": np.eye(3)})
     np.testing.assert_allclose(to_data(atoms, {"stress": "eV"}, {"stress": "W"}).stress[0], -np.eye(3) / 64.0)
@@ -113,8 +157,8 @@ def test_a_unit_of_energy_says_that_it_is_a_virial():
     [
         (Atoms("Cu", **CUBE, info={"virial_stress": np.eye(3)}), {}, "virial_stress", "may be a virial or a stress"),
         (Atoms("Cu", **CUBE, info={"virial": np.eye(3)}), {"stress": "kbar"}, "virial", "may be a virial or a stress"),
-        (Atoms("Cu", info={"virial": np.eye(3)}), {}, "virial", "three periodic directions"),
-        (Atoms("Cu", cell=np.eye(3), pbc=(1, 1, 0), info={"virial": np.eye(3)}), {}, "virial", "three periodic"),
+        (Atoms("Cu", info={"virial": np.eye(3)}), {}, "virial", "a periodic structure in a cell with a volume"),
+        (Atoms("Cu", cell=np.eye(3), info={"virial": np.eye(3)}), {}, "virial", "a periodic structure in"),
         (Atoms("Cu", **CUBE, info={"virial": 1.0}), {}, "virial", "6 numbers"),
         (Atoms("Cu", **CUBE, info={"s": np.arange(9.0)}), {}, "s", "'stress' must be symmetric"),
     ],

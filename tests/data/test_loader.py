@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -222,3 +224,62 @@ def test_structures_without_a_lattice_beside_crystals():
         assert energy.flatten().tolist() == pytest.approx([alone[k] for k in order], rel=1e-5)
     assert "cell" not in molecule_
     assert "cell" not in collate_indices([molecule_, crystal], [0, 1], exclude_keys=["cell", "pbc", "origin"])
+
+
+# data sets on a device
+
+
+def test_batches_are_gathered_where_the_store_is(graphs, no_fallback):
+    """Shapes and places, of tensors without numbers; the numbers are those of the CPU, by the same selections."""
+    there = copy.deepcopy(graphs).to("meta")
+    assert loader_module.device_of(Subset(there, [0, 1])).type == "meta"
+    assert loader_module.can_gather(there)
+    for chosen in (there, Subset(there, range(len(there)))):
+        batch, expected = collate_indices(chosen, [3, 1, 1]), collate_indices(graphs, [3, 1, 1])
+        for key, value in expected.to_dict().items():
+            if isinstance(value, torch.Tensor):
+                assert (batch[key].device.type, batch[key].shape, batch[key].dtype) == (
+                    "meta",
+                    value.shape,
+                    value.dtype,
+                )
+            else:
+                assert batch[key] == value
+        assert batch.num_graphs == 3
+        bounds = batch._slice_dict
+        assert all(torch.equal(bounds[key], expected._slice_dict[key]) for key in bounds)  # on the CPU, as PyG's
+
+
+def test_rows_are_sent_to_the_store(graphs, no_fallback, monkeypatch):
+    """With numbers: a device of which tensors are said to be, to which rows are sent."""
+    sent = []
+    monkeypatch.setattr(loader_module, "_sent", lambda numbers, device: sent.append(device) or numbers)
+    assert_same(collate_indices(graphs, [4, 0, 2]), pyg_batch(graphs, [4, 0, 2]))
+    assert set(sent) == {torch.device("cpu")}
+
+
+def test_a_store_on_two_devices_is_left_to_pyg(graphs):
+    both = copy.deepcopy(graphs)
+    both._data.pos = both._data.pos.to("meta")
+    assert not loader_module.can_gather(both)
+
+
+def test_loaders_of_a_store_on_a_device(graphs):
+    there = copy.deepcopy(graphs).to("meta")
+    with pytest.raises(
+        ValueError, match="the data set is on meta, where batches are gathered without worker processes"
+    ):
+        StructureLoader(there, batch_size=2, num_workers=1)
+    loader = StructureLoader(there, batch_size=2, pin_memory=True)
+    assert not loader.pin_memory
+    assert next(iter(loader)).pos.is_meta
+    assert StructureLoader(graphs, batch_size=2, pin_memory=True).pin_memory
+
+
+def test_batches_can_be_pinned(graphs, monkeypatch):
+    """Every tensor is asked to be pinned, as torch's loader does where there is a device; values stay."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *_: pinned.append(self) or self)
+    batch = collate_indices(graphs, [2, 0])
+    assert_same(batch.pin_memory(), pyg_batch(graphs, [2, 0]))
+    assert len(pinned) >= sum(isinstance(value, torch.Tensor) for value in batch.to_dict().values())

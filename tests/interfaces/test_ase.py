@@ -23,7 +23,9 @@ from pyg_schnet import InteractionGraph, SchNet
 from pyg_schnet.data import to_data
 from pyg_schnet.derivatives import energy_forces_stress, hessian
 from pyg_schnet.interfaces import SchNetCalculator
+from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn import DipoleReadout
+from pyg_schnet.potential import Potential
 from pyg_schnet.units import factor
 
 
@@ -42,7 +44,7 @@ def schnet(seed=0, **options):
 def test_results_are_those_of_the_model(name, request):
     atoms, model = request.getfixturevalue(name), schnet()
     model.readout.set_references(torch.linspace(-30.0, 0.0, 100))
-    periodic = bool(atoms.pbc.all())
+    periodic = bool(atoms.pbc.any())
     data = to_data(atoms, dtype=torch.float64)
     expected = energy_forces_stress(model, data.z, data.pos, cell=data.cell, pbc=data.pbc, stress=periodic)
     atoms.calc = SchNetCalculator(model, unit="eV")
@@ -75,7 +77,7 @@ def test_derivatives_are_ases_numerical_ones(name, request, numerical):
     forces = atoms.get_forces()
     expected = numerical.calculate_numerical_forces(atoms, eps=1e-4)
     np.testing.assert_allclose(forces, expected, rtol=0, atol=1e-6 * abs(forces).max())
-    if atoms.pbc.all():
+    if atoms.pbc.any():
         stress = atoms.get_stress()
         expected = numerical.calculate_numerical_stress(atoms, eps=1e-5)
         np.testing.assert_allclose(stress, expected, rtol=0, atol=1e-6 * abs(stress).max())
@@ -341,11 +343,11 @@ def test_one_calculator_serves_different_structures(ethanol, triclinic, slab, is
     assert not shared.get_forces(isolated_atom).any()
 
 
-def test_only_what_is_asked_for_is_calculated(triclinic):
-    triclinic.calc = calculator = SchNetCalculator(schnet(), unit="eV")
-    triclinic.get_potential_energy()
+def test_only_what_is_asked_for_is_calculated(ethanol):
+    ethanol.calc = calculator = SchNetCalculator(schnet(), unit="eV")
+    ethanol.get_potential_energy()
     assert "forces" not in calculator.results
-    triclinic.get_forces()
+    ethanol.get_forces()
     assert "stress" not in calculator.results
 
 
@@ -394,11 +396,15 @@ def test_import_needs_no_training():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_stress_of_molecules_and_slabs_is_refused(water, slab):
+def test_stress_is_refused_where_the_cell_has_no_volume(water, slab):
+    slab.cell[2] = 0.0
     for atoms in (water, slab):
         atoms.calc = SchNetCalculator(schnet(), unit="eV")
-        with pytest.raises(PropertyNotImplementedError, match="periodic in three directions"):
-            atoms.get_stress()
+        for ask in (atoms.get_stress, atoms.get_stresses):
+            with pytest.raises(PropertyNotImplementedError, match="cell has no volume is not defined"):
+                ask()
+    assert slab.get_forces().shape == (len(slab), 3)
+    assert "stress" not in slab.calc.results
 
 
 def test_bad_structures_are_refused(water):
@@ -417,23 +423,50 @@ def test_bad_structures_are_refused(water):
         SchNetCalculator(schnet(), unit="eV").get_potential_energy(Atoms())
 
 
-def test_constant_pressure_takes_one_evaluation_a_step():
-    """Energy, forces and stress of a crystal come together once stress was asked for; fewer would not do."""
-    crystal = bulk("NaCl", "rocksalt", a=5.64)
-    crystal.calc = calculator = SchNetCalculator(schnet(), unit="eV")
-    counted = []
-    calculate = calculator.calculate
-    calculator.calculate = lambda *args, **kwargs: (counted.append(1), calculate(*args, **kwargs))
-    for _ in range(4):
-        crystal.rattle(0.01)
-        crystal.get_forces()
-        crystal.get_stress()
-        crystal.get_potential_energy()
-    assert len(counted) == 5  # only the first step did not know yet
+@pytest.mark.parametrize("first", ["get_potential_energy", "get_forces", "get_stress"])
+@pytest.mark.parametrize("name", ["triclinic", "slab"])
+def test_periodic_structures_take_one_evaluation_a_step(name, first, request, monkeypatch):
+    atoms = request.getfixturevalue(name)
+    atoms.calc = SchNetCalculator(schnet(), unit="eV")
+    calls = []
+    evaluate = Potential.__call__
+    monkeypatch.setattr(
+        Potential, "__call__", lambda self, *args, **kw: calls.append(kw) or evaluate(self, *args, **kw)
+    )
+    for _ in range(3):
+        atoms.rattle(0.01)
+        getattr(atoms, first)()
+        atoms.get_forces(), atoms.get_stress(), atoms.get_potential_energy()
+    assert len(calls) == 3
 
 
-def test_stress_of_a_slab_is_not_taken_along(slab, triclinic):
-    calculator = SchNetCalculator(schnet(), unit="eV")
-    calculator.get_stress(triclinic)
-    assert calculator.get_forces(slab).shape == (len(slab), 3)
-    assert "stress" not in calculator.results
+def test_a_model_of_energies_alone_still_gives_those_of_crystals(triclinic):
+    model = schnet()
+    model.card["trained_on"] = Domain("none", False, {}, {}).as_json()
+    triclinic.calc = SchNetCalculator(model, unit="eV")
+    with pytest.warns(UserWarning, match="periodic boundaries"):
+        triclinic.get_potential_energy()
+    assert "forces" not in triclinic.calc.results
+    with pytest.raises(ValueError, match="was not trained on forces"):
+        triclinic.get_stress()
+
+
+@pytest.mark.parametrize(
+    "info", [{"charge": 1}, {"total_charge": -1.0}, {"spin": 2}, {"multiplicity": 3}, {"uhf": 1}, {"Charge": 1}]
+)
+def test_charge_and_spin_are_warned_about_whenever_they_come(info, ethanol):
+    ethanol.calc = SchNetCalculator(schnet(), unit="eV")
+    ethanol.get_forces()
+    ethanol.info.update(info)
+    ethanol.rattle(0.01)
+    with pytest.warns(UserWarning, match="models know neither charge nor spin"):
+        ethanol.get_forces()
+
+
+@pytest.mark.parametrize("name", ["initial_charges", "initial_magmoms"])
+def test_charges_of_atoms_are_warned_about(name, ethanol):
+    ethanol.calc = SchNetCalculator(schnet(), unit="eV")
+    ethanol.get_forces()
+    ethanol.set_array(name, np.eye(len(ethanol))[0])
+    with pytest.warns(UserWarning, match="has initial"):
+        ethanol.get_forces()

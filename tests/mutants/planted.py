@@ -26,7 +26,7 @@ ONCE_UNNOTICED = [
     Mutant("restarts-in-steps", "train/task.py", "epoch = self.trainer.global_step / steps_per_epoch(self.trainer)", "epoch = self.trainer.global_step"),
     Mutant("best-not-restored", "train/result.py", 'task.load_state_dict(checkpoint["state_dict"])', "pass", tests=("cli/test_commands.py",)),
     Mutant("per-atom-without-label", "train/potential.py", "n_atoms = n_atoms if mask is None else n_atoms[mask]", "n_atoms = n_atoms if mask is None else n_atoms[: int(mask.sum())]"),
-    Mutant("order-of-predictions", "cli/_prediction.py", "return torch.cat(values)", "return torch.cat(values[::-1])", tests=("cli/test_predict_batches.py",)),
+    Mutant("order-of-predictions", "cli/_prediction.py", "for value in values.tolist()]", "for value in values.tolist()[::-1]]", tests=("cli/test_predict_batches.py",)),
     Mutant("p-value-ties", "analysis/embedding.py", "(null >= score).sum()", "(null > score).sum()"),
     Mutant("locality-at-radius", "analysis/atoms.py", "torch.searchsorted(dist, limits)", "torch.searchsorted(dist, limits, right=True)"),
     Mutant("strain-of-cell", "geometry.py", "return pos, cell + cell @ strain", "return pos, cell + 2 * cell @ strain"),

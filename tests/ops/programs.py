@@ -75,21 +75,23 @@ def blocks(n_atoms=4, n_blocks=2, n_features=3, n_filters=2, normalize=False, le
     return make
 
 
-def tables(n_networks=2, n_gaussians=4, n_filters=3, n_samples=14, activate=True, vanishing=True):
+def tables(n_networks=2, n_gaussians=4, n_filters=3, n_samples=14, activate=True, vanishing=True, refined=False):
     def make(dtype):
-        expansion, window = draw((n_samples, n_gaussians), (n_samples, 1), dtype=dtype, seed=1)
-        samples = GridSamples(expansion, window, vanishing)
+        n_rows = n_samples // 2 + 9 if refined else n_samples
+        expansion, window = draw((n_rows, n_gaussians), (n_samples, 1), dtype=dtype, seed=1)
+        samples = GridSamples(expansion, window, vanishing, refined)
         one = (n_filters, n_gaussians), (n_filters,), (n_filters, n_filters), (n_filters,)
 
         def call(*weights, backend="auto"):
             same = [value.to(weights[0].dtype) for value in samples[:2]]
-            return ops.filter_table(GridSamples(*same, vanishing), weights, activate, backend=backend)
+            return ops.filter_table(GridSamples(*same, vanishing, refined), weights, activate, backend=backend)
 
         def expected(*weights):
             found = []
             for w1, b1, w2, b2 in zip(*[iter(weights)] * 4, strict=True):
                 filters = ssp(expansion.double().numpy() @ w1.T + b1) @ w2.T + b2
-                filters = (ssp(filters) if activate else filters) * window.double().numpy()
+                filters = ssp(filters) if activate else filters
+                filters = (halved(filters, n_samples) if refined else filters) * window.double().numpy()
                 center, near, far = TAPS
                 f = filters
                 out = center * f[2:-2] + near * (f[1:-3] + f[3:-1]) + far * (f[:-4] + f[4:])
@@ -101,6 +103,14 @@ def tables(n_networks=2, n_gaussians=4, n_filters=3, n_samples=14, activate=True
         return call, draw(*one * n_networks, dtype=dtype), expected
 
     return make
+
+
+def halved(values, n_samples):
+    """Samples on a grid of half the spacing by the polynomial of degree nine through ten of them."""
+    places = np.arange(-9.0, 10.0, 2.0)
+    weights = np.linalg.solve(np.vander(places, increasing=True).T, np.eye(10)[0])  # the value at zero
+    given = [values[i // 2 + 4] if i % 2 == 0 else weights @ values[i // 2 : i // 2 + 10] for i in range(n_samples)]
+    return np.stack(given)
 
 
 def spline_rows(dist):

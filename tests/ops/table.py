@@ -385,6 +385,8 @@ OPERATORS: dict[str, Operator] = {
         {
             "few": programs.case_of(programs.tables(1, 2, 2, 9)),
             "two": programs.case_of(programs.tables()),
+            "every second sample": programs.case_of(programs.tables(refined=True)),
+            "an odd number of samples": programs.case_of(programs.tables(n_samples=15, refined=True, vanishing=False)),
             "no softplus, not to the end": programs.case_of(programs.tables(activate=False, vanishing=False)),
         },
         "few",
@@ -412,4 +414,4 @@ HELPERS = {
     "spline_table",
     "spline_graph",
 }
-"""Public functions that have one way only, with tests of their own."""
+"""Functions that have one way only, with tests of their own."""

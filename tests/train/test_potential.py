@@ -10,6 +10,7 @@ from pyg_schnet.data import AtomsDataset, Property
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.train import PotentialTask, PropertyTask, StructureDataModule
+from pyg_schnet.units import factor
 
 
 def labelled(atoms, seed, forces=True):
@@ -247,3 +248,75 @@ def test_trainers_that_evaluate_in_inference_mode(crystals, tmp_path, precision)
     values = torch.cat(trainer.predict(task, loader))
     with torch.no_grad():
         torch.testing.assert_close(values, torch.cat([task.eval().predict_step(batch, 0) for batch in loader]))
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_weights_of_atoms_act_on_the_loss_of_forces_alone(loss):
+    structures = [labelled(bulk("Cu", cubic=True), seed) for seed in range(3)]
+    weights = torch.rand(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    structures[0].set_array("importance", weights.numpy())
+    structures[1].set_array("importance", torch.zeros(4).numpy())
+    dataset = AtomsDataset(structures, properties={"importance": "1"})
+    task = make_task(dataset, energy_weight=0.3, forces_weight=2.0, atom_weights="importance", loss=loss)
+    batch = collate_indices(dataset, range(3))
+    pairs = task.compare(batch)
+    predicted, true, _ = pairs["forces"]
+    expected = torch.zeros((), dtype=torch.float64)
+    for atom, weight in enumerate([*weights.tolist(), *[0.0] * 4, *[1.0] * 4]):  # the third structure has none
+        error = (predicted[atom] - true[atom]).abs()
+        small, large = 0.5 * error.square(), task.huber_delta * (error - 0.5 * task.huber_delta)
+        each = {"mse": error.square(), "mae": error, "huber": torch.where(error < task.huber_delta, small, large)}
+        expected = expected + weight * each[loss].mean()
+    expected = expected / (weights.sum() + 4.0)
+    torch.testing.assert_close(task.loss_of(pairs["forces"]), expected)
+    plain = make_task(dataset, energy_weight=0.3, forces_weight=2.0, loss=loss)
+    torch.testing.assert_close(task.loss_of(pairs["energy"]), plain.loss_of(plain.compare(batch)["energy"]))
+    task._add_errors("val", batch)
+    means = task.errors.means(["forces"])["forces"]
+    assert means.mae == pytest.approx(float((predicted - true).abs().mean()), rel=1e-6)
+
+
+def test_weights_of_atoms_that_are_none_are_refused():
+    structures = [labelled(bulk("Cu", cubic=True), seed) for seed in range(2)]
+    for atoms in structures:
+        atoms.set_array("importance", -torch.ones(4).numpy())
+    dataset = AtomsDataset(structures, properties={"importance": "1"})
+    batch = collate_indices(dataset, range(2))
+    with pytest.raises(ValueError, match="must not be negative, 'importance' has -1"):
+        make_task(dataset, atom_weights="importance").compare(batch)
+    with pytest.raises(ValueError, match="must name a label with one number for each atom"):
+        make_task(dataset, atom_weights="energy").compare(batch)
+    with pytest.raises(ValueError, match="read it by properties="):
+        make_task(dataset, atom_weights="nothing").compare(batch)
+
+
+@pytest.mark.parametrize("unit", ["eV", "kcal/mol"])
+def test_a_repulsion_is_trained_beside_and_exported_in_the_unit(unit, crystals):
+    torch.manual_seed(0)
+    task = PotentialTask(SchNet(16, 16, 2, 10, 4.0, repulsion={"outer": 1.2, "inner": 0.5}))
+    data = StructureDataModule(crystals, "energy", num_train=7, num_val=1)
+    task.trainer = type("Trainer", (), {"datamodule": data, "ckpt_path": None})()
+    task.find_targets(data)
+    task.property = Property("energy", unit)
+    task.fit_statistics(*data.training_targets())
+    assert float(task.scale) != 1.0
+    batch = collate_indices(crystals, [0, 1])
+    given = {"cell": batch.cell, "pbc": batch.pbc}
+    repulsion = (
+        task(batch) - task.scale * _without_repulsion(task.network)(batch.z, batch.pos, batch.batch, **given)[:, 0]
+    )
+    alone = SchNet(16, 16, 2, 10, 4.0, repulsion={"outer": 1.2, "inner": 0.5})
+    both = [model(batch.z, batch.pos, batch.batch, **given)[:, 0] for model in (alone, _without_repulsion(alone))]
+    in_ev = both[0] - both[1]
+    assert in_ev.min() > 0.1
+    torch.testing.assert_close(repulsion, in_ev * factor("eV", unit), rtol=1e-3, atol=1e-3)
+    exported = task.export()
+    found = exported(batch.z, batch.pos, batch.batch, **given)[:, 0].double()
+    torch.testing.assert_close(found, task.predict_step(batch, 0), rtol=1e-5, atol=1e-3)
+    assert float(exported.repulsion.scale) == pytest.approx(factor("eV", unit), rel=1e-5)
+
+
+def _without_repulsion(model):
+    other = SchNet(**{**model.config, "repulsion": None})
+    other.load_state_dict(model.state_dict(), strict=False)
+    return other

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch_geometric.utils import segment
 
 from pyg_schnet.backends.triton.launch import index_type, launch, or_composition
 from pyg_schnet.backends.triton.orders import orders_of, pieces_of
@@ -23,6 +24,9 @@ EDGES = 256
 
 TILE = 32
 """Edges of a tile of an atom."""
+
+PIECES, MOST_PIECES = 64, 256
+"""Pieces of a cell that are summed one after the other, and mean number of those of a cell beyond which they are."""
 
 WINDOW = 1024
 """Edges of an atom in one direction beyond which their sum is made in two steps."""
@@ -346,5 +350,8 @@ def _grad_cell(edges: dict[str, Any], cell: Tensor) -> Tensor:
     launch(_cell_pieces, (owner.size(0),), arguments | {"order": order, "ptr": ptr, "parts": parts, "EDGES": EDGES})
     if n_cells == 1:
         return parts.sum(0).view(1, 3, 3).to(cell.dtype)
+    while owner.size(0) > MOST_PIECES * n_cells:  # a row is summed one piece after the other, so large ones in steps
+        _, ptr, owner = pieces_of(owner, n_cells, PIECES)
+        parts = segment(parts, ptr)
     ends = torch.searchsorted(owner, torch.arange(n_cells + 1, device=owner.device))
     return segment_sum(parts, owner, n_cells, ends).view(n_cells, 3, 3).to(cell.dtype)

@@ -8,6 +8,8 @@ the sums of all places of a tile are added at the end. Rows with more edges than
 all edges in the order of rows are divided into windows of a fixed number of edges, of which each belongs to two such
 rows at most, the one of its first edge and the one of its last edge. A first kernel sums these two parts of each
 window, a second one the parts of each row. So one atom may have all edges, and an interval millions.
+
+Features g and x may have 16 bits; products and sums have the precision of tables and bases.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def _messages(
     INDEX: tl.constexpr,
 ):  # fmt: skip
     """Sum of the messages of edges ``begin`` to ``end`` of an order, ``[TILE, features]``."""
-    acc = tl.zeros((TILE, column.shape[0]), x.dtype.element_ty)
+    acc = tl.zeros((TILE, column.shape[0]), table.dtype.element_ty)
     for first in range(begin, end, TILE):
         place = first + tl.arange(0, TILE)
         there = place < end
@@ -56,7 +58,7 @@ def _messages(
         w += tl.load(basis + 4 * e + 1, mask=there, other=0.0)[:, None] * tl.load(row + F, mask=both, other=0.0)
         w += tl.load(basis + 4 * e + 2, mask=there, other=0.0)[:, None] * tl.load(row + 2 * F, mask=both, other=0.0)
         w += tl.load(basis + 4 * e + 3, mask=there, other=0.0)[:, None] * tl.load(row + 3 * F, mask=both, other=0.0)
-        acc += w * tl.load(x + j[:, None] * F + column[None, :], mask=both, other=0.0)
+        acc += w * tl.load(x + j[:, None] * F + column[None, :], mask=both, other=0.0).to(w.dtype)
     return acc
 
 
@@ -122,7 +124,7 @@ def _products(
     INDEX: tl.constexpr,
 ):  # fmt: skip
     """Four sums of products of features with the basis, over edges ``begin`` to ``end`` of an order."""
-    s0 = tl.zeros((TILE, column.shape[0]), x.dtype.element_ty)
+    s0 = tl.zeros((TILE, column.shape[0]), basis.dtype.element_ty)
     s1, s2, s3 = s0, s0, s0
     for first in range(begin, end, TILE):
         place = first + tl.arange(0, TILE)
@@ -133,8 +135,8 @@ def _products(
         i = tl.load(target + e, mask=there, other=0).to(INDEX)
         j = tl.load(source + e, mask=there, other=0).to(INDEX)
         both = there[:, None] & live[None, :]
-        product = tl.load(g + i[:, None] * F + column[None, :], mask=both, other=0.0)
-        product *= tl.load(x + j[:, None] * F + column[None, :], mask=both, other=0.0)
+        product = tl.load(g + i[:, None] * F + column[None, :], mask=both, other=0.0).to(s0.dtype)
+        product *= tl.load(x + j[:, None] * F + column[None, :], mask=both, other=0.0).to(s0.dtype)
         s0 += tl.load(basis + 4 * e, mask=there, other=0.0)[:, None] * product
         s1 += tl.load(basis + 4 * e + 1, mask=there, other=0.0)[:, None] * product
         s2 += tl.load(basis + 4 * e + 2, mask=there, other=0.0)[:, None] * product
@@ -224,13 +226,13 @@ def _basis_edges(
     i = tl.load(target + e, mask=there, other=0).to(INDEX)
     j = tl.load(source + e, mask=there, other=0).to(INDEX)
     k = tl.load(interval + e, mask=there, other=0).to(INDEX)
-    s0 = tl.zeros((EDGES,), x.dtype.element_ty)
+    s0 = tl.zeros((EDGES,), table.dtype.element_ty)
     s1, s2, s3 = s0, s0, s0
     for first in range(0, F, BLOCK):
         column = first + tl.arange(0, BLOCK)
         both = there[:, None] & (column < F)[None, :]
-        product = tl.load(g + i[:, None] * F + column[None, :], mask=both, other=0.0)
-        product *= tl.load(x + j[:, None] * F + column[None, :], mask=both, other=0.0)
+        product = tl.load(g + i[:, None] * F + column[None, :], mask=both, other=0.0).to(s0.dtype)
+        product *= tl.load(x + j[:, None] * F + column[None, :], mask=both, other=0.0).to(s0.dtype)
         row = table + k[:, None] * F + column[None, :]
         s0 += tl.sum(product * tl.load(row, mask=both, other=0.0), 1)
         s1 += tl.sum(product * tl.load(row + F, mask=both, other=0.0), 1)
@@ -248,8 +250,8 @@ def spline_conv(x: Tensor, table: Tensor, basis: Tensor, graph: SplineGraph) -> 
     x, table, basis, graph = _in_rows(x, table, basis, graph)
     n_rows, n_features = graph.target_ptr.size(0) - 1, x.size(1)
     if graph.source.size(0) == 0:
-        return x.new_zeros(n_rows, n_features)
-    out = x.new_empty(n_rows, n_features)
+        return table.new_zeros(n_rows, n_features)
+    out = table.new_empty(n_rows, n_features)
     arguments = {"x": x, "table": table, "basis": basis, "interval": graph.interval, "source": graph.source}
     order = {"ptr": graph.target_ptr, "order": graph.target_order}
     constants = _constants(n_features, ROW_WINDOW, index_type(x, table))
@@ -263,9 +265,9 @@ def spline_conv_grad_table(g: Tensor, x: Tensor, basis: Tensor, num_rows: int, g
     """Derivative of the form with respect to C, shape ``[num_rows, F]``."""
     n_intervals, n_features = num_rows - SPAN + 1, x.size(1)
     if graph.source.size(0) == 0:
-        return x.new_zeros(num_rows, n_features)
+        return basis.new_zeros(num_rows, n_features)
     g, x, basis, graph = _in_rows(g, x, basis, graph.with_intervals(n_intervals))
-    sums, out = x.new_empty(n_intervals, SPAN, n_features), x.new_empty(num_rows, n_features)
+    sums, out = basis.new_empty(n_intervals, SPAN, n_features), basis.new_empty(num_rows, n_features)
     arguments = {"g": g, "x": x, "basis": basis, "source": graph.source, "target": graph.target}
     order = {"ptr": graph.interval_ptr, "order": graph.interval_order}
     constants = _constants(n_features, INTERVAL_WINDOW, index_type(g, x))
@@ -282,7 +284,7 @@ def spline_conv_grad_basis(g: Tensor, x: Tensor, table: Tensor, graph: SplineGra
     """Derivative of the form with respect to h, shape ``[E, 4]``."""
     g, x, table, graph = _in_rows(g, x, table, graph)
     n_edges, n_features = graph.source.size(0), x.size(1)
-    out = x.new_empty(n_edges, SPAN)
+    out = table.new_empty(n_edges, SPAN)
     block = block_of(n_features)
     arguments = {"g": g, "x": x, "table": table, "interval": graph.interval, "source": graph.source}
     arguments |= {"target": graph.target, "out": out, "n_edges": n_edges}

@@ -71,18 +71,48 @@ class Conversions:
     def from_pyg(cls, model: nn.Module) -> SchNet:
         """Model with the weights and outputs of PyTorch Geometric's ``SchNet``.
 
-        See :func:`pyg_schnet.models.convert.pyg.from_pyg`.
+        Outputs agree wherever PyG's graph is complete: PyG drops neighbours beyond ``max_num_neighbors``.
+
+        Args:
+            model: A ``torch_geometric.nn.models.SchNet``.
+
+        Returns:
+            The model, in the precision, on the device and in the mode (training or not) of ``model``.
+
+        Raises:
+            TypeError: If ``model`` is no SchNet of PyTorch Geometric.
+            ValueError: If its pooling is neither sum nor mean.
         """
         return _converter("pyg").from_pyg(model)
 
     def to_pyg(self) -> nn.Module:
         """PyTorch Geometric's ``SchNet`` with this model's weights and outputs.
 
-        See :func:`pyg_schnet.models.convert.pyg.to_pyg`.
+        Its ``interaction_graph`` is :class:`pyg_schnet.neighbors.InteractionGraph`, so it has every neighbour and
+        does not need pyg-lib.
+
+        Raises:
+            ValueError: If PyG has no such model; the message lists what it lacks.
         """
         return _converter("pyg").to_pyg(self)
 
     @classmethod
     def from_schnetpack(cls, state_dict: dict[str, Tensor], **kwargs: Any) -> SchNet:
-        """Model with SchNetPack's weights; see :func:`pyg_schnet.models.convert.schnetpack.from_schnetpack`."""
+        """Model with the weights of a ``NeuralNetworkPotential`` of SchNetPack 2.
+
+        A state dict does not say how outputs are pooled or activated; the keyword arguments do.
+
+        Args:
+            state_dict: ``model.state_dict()`` with representation ``SchNet``, ``GaussianRBF``, ``CosineCutoff`` and one
+                output module of two layers.
+            **kwargs: ``readout`` (``"sum"``, ``"mean"`` or ``"dipole"``), ``activation`` of the output module
+                (``"silu"``, SchNetPack's default, or ``"ssp"``); for dipoles ``magnitude`` and ``neutralize``,
+                SchNetPack's ``predict_magnitude`` and ``correct_charges``.
+
+        Returns:
+            The model, in evaluation mode and in the precision of the state dict.
+
+        Raises:
+            ValueError: If the state dict has weights that this SchNet has no place for, or lacks some.
+        """
         return _converter("schnetpack").from_schnetpack(state_dict, **kwargs)

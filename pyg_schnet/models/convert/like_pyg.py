@@ -326,7 +326,7 @@ class SchNet(PyGSchNet):
 
         Args:
             path: File to write, by convention ``*.safetensors``.
-            **card: What to note, see :meth:`pyg_schnet.models.CheckpointMixin.save`.
+            **card: What to note, see :meth:`pyg_schnet.models.AtomisticModel.save`.
 
         Raises:
             ValueError: If the graph is the caller's.

@@ -188,6 +188,8 @@ def _lacking_in_pyg(model: SchNet) -> list[str]:
         lacking.append("convolutions divided by the number of neighbours (normalize=True)")
     if model.trainable_gaussians:
         lacking.append("trainable Gaussians")
+    if model.repulsion is not None:
+        lacking.append("a repulsion of close atoms")
     if not isinstance(readout, (SumReadout, MeanReadout, DipoleReadout)):
         lacking.append(f"a {type(readout).__name__}")
     elif isinstance(readout, DipoleReadout):

@@ -8,7 +8,14 @@ from pyg_schnet import SchNet, radius_graph
 from pyg_schnet.backends import triton as backend
 from pyg_schnet.backends.triton import launch, orders
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.ops import dispatch, edge_lengths, spline_basis
+from pyg_schnet.ops import (
+    dispatch,
+    edge_lengths,
+    spline_basis,
+    spline_conv,
+    spline_conv_grad_basis,
+    spline_conv_grad_table,
+)
 from tests.ops import graphs
 from tests.ops import test_contract as contract
 from tests.ops.table import OPERATORS, spline
@@ -43,7 +50,7 @@ def short_windows(monkeypatch):
     """Rows are summed in two steps from a few edges on."""
     for name, value in (("ROW_WINDOW", 8), ("INTERVAL_WINDOW", 8)):
         monkeypatch.setitem(names_of(backend.spline_conv), name, value)
-    for name, value in (("WINDOW", 8), ("EDGES", 16)):
+    for name, value in (("WINDOW", 8), ("EDGES", 16), ("PIECES", 2), ("MOST_PIECES", 1)):
         monkeypatch.setitem(names_of(backend.edge_lengths), name, value)
 
 
@@ -158,6 +165,99 @@ def test_two_runs_are_the_same_in_every_bit(name):
         values = contract.outputs(made.call(*made.inputs, backend="triton"))
         found.append([*values, *contract.gradients(made, contract.leaves(made), backend="triton")])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+# features of 16 bits
+
+
+def halves(dtype, table_dtype=F32):
+    """A case with features of 16 bits, and the same with the same numbers in the precision of the table."""
+    case = graphs.make_case(n_edges=40, features=6, dtype=table_dtype)
+    narrow = [value.to(dtype) for value in case[:2]]
+    return case, narrow, [value.to(table_dtype) for value in narrow]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_of_16_bits_are_read_as_they_are(dtype):
+    """Values as with the same numbers in 32 bits, bit by bit: products and sums have the precision of the table."""
+    case, (g, x), (wide_g, wide_x) = halves(dtype)
+    for one, other in (
+        (spline_conv(x, *case[2:4], case.graph, backend="triton"), backend.spline_conv(wide_x, *case[2:])),
+        (
+            spline_conv_grad_table(g, x, case.basis, case.table.size(0), case.graph, backend="triton"),
+            backend.spline_conv_grad_table(wide_g, wide_x, case.basis, case.table.size(0), case.graph),
+        ),
+        (
+            spline_conv_grad_basis(g, x, case.table, case.graph, backend="triton"),
+            backend.spline_conv_grad_basis(wide_g, wide_x, case.table, case.graph),
+        ),
+    ):
+        assert one.dtype == F32
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("table_dtype", [F32, F64])
+def test_derivatives_with_features_of_16_bits(table_dtype):
+    """First and second derivatives, against the composition with the same numbers; those of features are rounded."""
+    case, (_, narrow), (_, wide) = halves(torch.float16, table_dtype)
+
+    def derivatives(x, how):
+        inputs = [x.detach().requires_grad_(), *(value.detach().requires_grad_() for value in case[2:4])]
+        out = spline_conv(*inputs, case.graph, backend=how)
+        first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+        along = sum((value * torch.linspace(-1, 1, value.numel()).view_as(value)).sum() for value in first)
+        return [out, *first, *torch.autograd.grad(along, inputs)]
+
+    found, known = derivatives(narrow, "triton"), derivatives(wide, "reference")
+    expected = [torch.float16 if k in (1, 4) else table_dtype for k in range(7)]
+    assert [value.dtype for value in found] == expected
+    for k, (one, other) in enumerate(zip(found, known, strict=True)):
+        tolerance = 1e-5 if k in (0, 2, 3) else 2e-3  # what features are given back is rounded to 16 bits
+        scale = float(other.detach().abs().max())
+        torch.testing.assert_close(one.to(table_dtype), other, rtol=0, atol=tolerance * scale)
+    both = zip(found, derivatives(narrow, "reference"), strict=True)  # the composition promotes alike
+    assert all(one.dtype == other.dtype for one, other in both)
+
+
+@pytest.mark.usefixtures("short_windows")
+def test_long_rows_with_features_of_16_bits():
+    case, (g, x), (wide_g, wide_x) = halves(torch.float16)
+    found = backend.spline_conv(x, *case[2:])
+    assert torch.equal(found, backend.spline_conv(wide_x, *case[2:]))
+    arguments = case.basis, case.table.size(0), case.graph
+    assert torch.equal(
+        backend.spline_conv_grad_table(g, x, *arguments), backend.spline_conv_grad_table(wide_g, wide_x, *arguments)
+    )
+
+
+def test_no_others_are_mixed():
+    case, (_, x), _ = halves(torch.float16)
+    table, basis = case.table, case.basis
+    why = "backend='triton' cannot be used: its tensors must have one floating dtype"
+    for others in ((table.half(), basis), (table, basis.half()), (table.double(), basis)):
+        with pytest.raises(ValueError, match=why):
+            spline_conv(x, *others, case.graph, backend="triton")
+    with pytest.raises(ValueError, match=why):
+        spline_conv(case.x.double(), table, basis, case.graph, backend="triton")
+
+
+def test_layers_under_autocast():
+    """The convolution of a block reads what its dense layer gives in 16 bits; models by themselves cast nothing."""
+    model = SchNet(8, 6, 2, num_gaussians=10, cutoff=3.0, backend="triton").eval()
+    (z, pos, batch), edges = batch_of(False, F32)
+    block, dist = model.interactions[0], edge_lengths(pos, edges["edge_index"])
+    block.conv.backend, seen = "triton", []
+    block.conv.register_message_and_aggregate_forward_pre_hook(lambda _, given: seen.append(given[1]["x_src"].dtype))
+    x = model.embedding(z)
+    expected = block.conv(block.lin_in(x), edges["edge_index"], dist)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = block.conv(block.lin_in(x), edges["edge_index"], dist)
+        assert seen == [F32, torch.bfloat16]
+        energy = model(z, pos, batch, **edges)
+    assert seen[2:] == [F32]
+    assert found.dtype == F32
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-2 * float(expected.detach().abs().max()))
+    assert torch.equal(energy, model(z, pos, batch, **edges))
 
 
 def test_coincident_atoms_and_indices_out_of_range():
@@ -325,6 +425,24 @@ def test_a_kernel_that_fails_gives_one_warning_and_the_composition(monkeypatch):
             contract.close(one, other.detach().numpy(), factor=10.0)
     assert len(caught) == 1
     assert "no compiler" in backend.failure(torch.device("cpu"))
+
+
+def test_a_model_whose_kernels_fail_learns_on_with_one_warning(monkeypatch):
+    expected = learned("reference", False, F64)
+    monkeypatch.setattr(launch, "_failures", {})
+
+    def broken(*_, **__):
+        raise RuntimeError("no compiler")
+
+    for function in (backend.spline_conv, backend.edge_lengths, backend.spline_basis):
+        monkeypatch.setitem(names_of(function), "launch", broken)
+    with pytest.warns(
+        RuntimeWarning, match="left for plain torch operations: a kernel could not be compiled"
+    ) as caught:
+        found = learned("triton", False, F64)
+    assert len(caught) == 1
+    for one, other in zip(found, expected, strict=True):
+        contract.close(one, other.detach().numpy(), factor=100.0)
 
 
 def test_devices_that_are_not_taken(monkeypatch):

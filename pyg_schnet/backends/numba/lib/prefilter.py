@@ -1,4 +1,7 @@
-"""The prefilter of splines with the window in one pass; see :func:`pyg_schnet.ops.spline_table`."""
+"""The prefilter of splines with the window in one pass, and the refinement of samples before it.
+
+See :func:`pyg_schnet.ops.spline_table` and :func:`pyg_schnet.ops.bspline.refine`.
+"""
 
 from __future__ import annotations
 
@@ -50,3 +53,43 @@ def filter_rows_transposed(grad, window, taps, vanishing, out) -> None:
                 half = grad.dtype.type(0.5) * factor
                 for f in range(n_features):
                     out[i, f] += factor * grad[k + 2, f] - half * grad[k + 1, f]
+
+
+@njit(**EXACT)
+def refine_rows(samples, weights, out) -> None:
+    """Samples on a grid of half the spacing, from shape ``[M // 2 + 9, F]`` to ``[M, F]``."""
+    n_rows, n_features = out.shape
+    w0, w1, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3], weights[4]  # and the same backwards
+    for i in range(n_rows):
+        k = i // 2
+        if i % 2 == 0:
+            for f in range(n_features):
+                out[i, f] = samples[k + 4, f]
+        else:
+            for f in range(n_features):
+                out[i, f] = (
+                    w0 * (samples[k, f] + samples[k + 9, f])
+                    + w1 * (samples[k + 1, f] + samples[k + 8, f])
+                    + w2 * (samples[k + 2, f] + samples[k + 7, f])
+                    + w3 * (samples[k + 3, f] + samples[k + 6, f])
+                    + w4 * (samples[k + 4, f] + samples[k + 5, f])
+                )
+
+
+@njit(**EXACT)
+def refine_rows_transposed(grad, weights, out) -> None:
+    """Transpose of :func:`refine_rows`, from shape ``[M, F]`` to ``[M // 2 + 9, F]``."""
+    n_rows, n_features = grad.shape
+    n_pairs = n_rows // 2
+    for j in range(out.shape[0]):
+        even = 2 * (j - 4)
+        if 0 <= even < n_rows:
+            for f in range(n_features):
+                out[j, f] = grad[even, f]
+        else:
+            for f in range(n_features):
+                out[j, f] = 0
+        for k in range(max(0, j - 9), min(j + 1, n_pairs)):
+            weight = weights[j - k]
+            for f in range(n_features):
+                out[j, f] += weight * grad[2 * k + 1, f]

@@ -1,0 +1,181 @@
+"""One or several models on batches of structures, for engines that evaluate many of them at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from pyg_schnet.data.check import StructureCheck
+from pyg_schnet.derivatives import EnergyForcesStress
+from pyg_schnet.models import AtomisticModel
+from pyg_schnet.neighbors import VerletList
+from pyg_schnet.potential import EnergySource, Potential, source_of
+
+_FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
+
+
+class Committee:
+    r"""Energies, forces and stress of a batch in eV and Å: of each model, with the graph built once for all.
+
+    .. math:: E_k = E_\text{model k}(\mathbf{r}), \qquad \bar E = \frac{1}{M} \sum_{k=1}^{M} E_k
+
+    Graphs of periodic and of large structures come from one :class:`~pyg_schnet.neighbors.VerletList` over the whole
+    batch, and are reused between steps; small molecules need none. Structures are compared with those of training when
+    their elements or boundaries differ from those of the last call.
+
+    Args:
+        model: Model, model file, name of a pretrained one, or several of them.
+        unit: Unit of the models' output, where they do not know it.
+        skin: Distance in Å that atoms may move, half of it each, before the neighbour list is built again.
+        dtype: Precision of the networks, float64 or float32; ``None`` takes float64 where the device has it.
+        device: Device of the networks; ``None`` takes that of the models.
+        untrained_forces: Whether to give derivatives of models that were trained on energies alone.
+
+    Attributes:
+        potentials: The potential of each model.
+        check: Compares structures with those that the models were trained on.
+
+    Raises:
+        TypeError: If something given is no model.
+        ValueError: If no model is given, or one does not predict energies; see
+            :class:`pyg_schnet.potential.Potential`.
+
+    Example:
+        >>> from pyg_schnet import SchNet
+        >>> committee = Committee([SchNet(16, 16, 2, cutoff=5.0), SchNet(16, 16, 2, cutoff=5.0)], unit="eV")
+        >>> z, pos = torch.tensor([1, 1, 1, 1]), torch.tensor([[0.0, 0, 0], [0.7, 0, 0], [0.0, 0, 0], [0.8, 0, 0]])
+        >>> energy, forces, stress = committee(z, pos, torch.tensor([0, 0, 1, 1]), 2)
+        >>> energy.shape, forces.shape
+        (torch.Size([2, 2]), torch.Size([2, 4, 3]))
+    """
+
+    def __init__(
+        self,
+        model: EnergySource | Sequence[EnergySource],
+        unit: str | None = None,
+        *,
+        skin: float = 0.3,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        untrained_forces: bool = False,
+    ) -> None:
+        models: list[Any] = [source_of(source) for source in sources_of(model)]
+        options: dict[str, Any] = {"dtype": dtype, "device": device, "untrained_forces": untrained_forces}
+        self.potentials = [Potential(each, unit, **options) for each in models]
+        self.check = StructureCheck(
+            [each.card for each in models if isinstance(getattr(each, "card", None), dict) and each.card],
+            untrained_forces=untrained_forces,
+        )
+        own = all(isinstance(each, AtomisticModel) for each in models)  # others need not know given edges
+        self._neighbors = VerletList(max(each.cutoff for each in models), skin) if own else None
+        self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the networks."""
+        return self.potentials[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the networks."""
+        return self.potentials[0].dtype
+
+    def __len__(self) -> int:
+        return len(self.potentials)
+
+    def __call__(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor,
+        batch_size: int,
+        *,
+        cell: Tensor | None = None,
+        pbc: Tensor | None = None,
+        forces: bool = True,
+        stress: bool = False,
+    ) -> EnergyForcesStress:
+        """What each of M models says.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``.
+            pos: Positions in Å, shape ``[N, 3]``; atoms may lie outside of the cell.
+            batch: Structure of each atom in ascending order, shape ``[N]``.
+            batch_size: Number of structures B.
+            cell: Lattice vectors in rows in Å, shape ``[B, 3, 3]``.
+            pbc: Periodic directions, shape ``[B, 3]``.
+            forces: Whether to compute forces.
+            stress: Whether to compute the stress; zeros where nothing is periodic.
+
+        Returns:
+            Energies in eV ``[M, B]``, forces in eV/Å ``[M, N, 3]``, stress in eV/Å³ ``[M, B, 3, 3]``.
+
+        Raises:
+            ValueError: As :class:`~pyg_schnet.potential.Potential`; or if a model was not trained on an element.
+        """
+        z, pos, batch = z.to(self.device, torch.int64), pos.to(self.device, self.dtype), batch.to(self.device)
+        lattice: dict[str, Tensor] = {}
+        if cell is not None and pbc is not None and bool(pbc.any()):
+            # contiguous, since kernels take rows as they lie in memory
+            lattice = {"cell": cell.to(self.device, self.dtype).contiguous(), "pbc": pbc.to(self.device).contiguous()}
+        self._compare(z, pos, batch, batch_size, lattice)
+        if forces or stress:
+            self.check.derivatives("forces and stress")
+        graph = {**lattice, **self._graph(pos, batch, batch_size, lattice)}
+        with_stress = stress and bool(lattice)
+        found: list[Any] = [
+            each(z, pos, batch, **graph, batch_size=batch_size, forces=forces, stress=with_stress)
+            for each in self.potentials
+        ]
+        energy = torch.stack([each.energy for each in found])
+        return EnergyForcesStress(
+            energy,
+            torch.stack([each.forces for each in found]) if forces else None,
+            _stresses(found, energy, with_stress) if stress else None,
+        )
+
+    def _graph(self, pos: Tensor, batch: Tensor, batch_size: int, lattice: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Edges, none where the models find them faster."""
+        if self._neighbors is None or (not lattice and len(pos) <= _FEW_ATOMS * batch_size):
+            return {}
+        if not lattice:
+            return {"edge_index": self._neighbors(pos, batch=batch)}
+        edge_index, edge_shift = self._neighbors(pos, lattice["cell"], lattice["pbc"], batch)
+        return {"edge_index": edge_index, "edge_shift": edge_shift}
+
+    def _compare(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, lattice: dict[str, Tensor]) -> None:
+        """Refuse or warn where elements, sizes or boundaries are others than in the last call."""
+        pbc, last = lattice.get("pbc"), self._last
+        if last is not None and (last[2] is None) == (pbc is None):
+            same = z.shape == last[0].shape and torch.equal(z, last[0]) and torch.equal(batch, last[1])
+            if same and (pbc is None or torch.equal(pbc, last[2])):
+                return
+        counts = torch.bincount(batch.cpu(), minlength=batch_size)
+        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        self.check.batch(Batch(z=z, pos=pos, batch=batch, ptr=ptr, **lattice))
+        self._last = z.clone(), batch.clone(), None if pbc is None else pbc.clone()
+
+
+def sources_of(model: Any) -> list[Any]:
+    """The models of a committee, of which there may be one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    several = isinstance(model, Sequence) and not isinstance(model, (str, os.PathLike))
+    sources = list(model) if several else [model]
+    if not sources:
+        raise ValueError("model is empty; give a model, a model file, or several of them")
+    return sources
+
+
+def _stresses(found: list[Any], energy: Tensor, computed: bool) -> Tensor:
+    """Stress of each model, zeros where nothing is periodic."""
+    if computed:
+        return torch.stack([each.stress for each in found])
+    return energy.new_zeros(*energy.shape, 3, 3)

@@ -1,0 +1,184 @@
+r"""Spread of an ensemble as an estimate of its error: calibrated on structures with labels, and watched in simulations.
+
+.. math::
+    \alpha_q^2 = \frac{\sum_k (q_k - \bar q_k)^2}{\sum_k \sigma_k^2}
+
+with the mean and standard deviation over the models for each number k of a validation set: energies, components of
+forces, or of the stress. Multiplied by α, the spread has the root mean square of the error there. `Musil et al. (2019)
+<https://doi.org/10.1021/acs.jctc.8b00959>`_ calibrate by one factor too, from the mean of ratios; it is the ratio of
+means here, which a spread near zero does not upset.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+
+from pyg_schnet.interfaces.batch import BatchCalculator
+from pyg_schnet.interfaces.members import CALIBRATION
+from pyg_schnet.models import load
+from pyg_schnet.models.identity import hash_of_weights
+from pyg_schnet.potential import Source
+
+
+class DeviationError(RuntimeError):
+    """A simulation has come to a structure where the models of an ensemble do not agree."""
+
+
+def calibrate(models: Sequence[Source], structures: Sequence[Atoms], *, unit: str | None = None) -> dict[str, float]:
+    """Factors from the spread of an ensemble to its error, noted in the cards of its models.
+
+    Calculators of the same models then give calibrated standard deviations. Model files are written again with the
+    factors in their cards; weights do not change.
+
+    Args:
+        models: At least two models, or their files.
+        structures: Structures that no model was trained on; their calculators hold energy, forces or stress in eV
+            and Å.
+        unit: Unit of the models' output, where they do not know it.
+
+    Returns:
+        A factor each for ``energy``, ``forces`` and ``stress``, for what has labels.
+
+    Raises:
+        ValueError: If there are fewer than two models, nothing has a label, or the models agree exactly.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from ase.calculators.singlepoint import SinglePointCalculator
+        >>> from pyg_schnet import SchNet
+        >>> models, water = [SchNet(16, 16, 2, 20, 5.0) for _ in range(2)], molecule("H2O")
+        >>> water.calc = SinglePointCalculator(water, energy=1.0)
+        >>> list(calibrate(models, [water], unit="eV"))
+        ['energy']
+    """
+    if len(models) < 2:
+        raise ValueError(f"an ensemble of at least two models is needed, got {len(models)}")
+    loaded = [load(one) if isinstance(one, (str, os.PathLike)) else one for one in models]
+    for one in loaded:
+        one.card.pop(CALIBRATION, None)
+    batch = BatchCalculator(loaded, unit=unit, untrained_forces=True)
+    labels = [_labels(atoms) for atoms in structures]
+    names = [name for name in ("energy", "forces", "stress") if any(name in found for found in labels)]
+    if not names:
+        raise ValueError("no structure has a label; give them calculators that hold energy, forces or stress")
+    error, spread = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    for results, known in zip(batch(structures, names), labels, strict=True):
+        for name in known.keys() & results.keys():
+            error[name] += float(np.square(results[name] - known[name]).sum())
+            spread[name] += float(np.square(results[f"{name}_std"]).sum())
+    if alike := [name for name in names if not spread[name] > 0]:
+        raise ValueError(f"the models agree exactly in {', '.join(alike)}, so that their spread says nothing of errors")
+    factors = {name: (error[name] / spread[name]) ** 0.5 for name in names}
+    noted = {"weights": sorted(map(hash_of_weights, loaded)), "structures": len(structures), **factors}
+    for model, source in zip(loaded, models, strict=True):
+        model.card[CALIBRATION] = noted
+        if isinstance(source, (str, os.PathLike)):
+            model.save(source)
+    return factors
+
+
+def _labels(atoms: Atoms) -> dict[str, Any]:
+    """Results that the calculator of a structure holds for its present positions."""
+    calc = atoms.calc
+    if calc is None or calc.check_state(atoms):
+        return {}
+    return {name: calc.results[name] for name in ("energy", "forces", "stress") if name in calc.results}
+
+
+class DeviationLimit:
+    """Says where an ensemble is not to be trusted: for analyses, and to flag or stop a simulation.
+
+    Args:
+        forces: Largest standard deviation of the force on an atom, the length of the vector of its components, in eV/Å.
+        energy_per_atom: Largest standard deviation of the energy over the number of atoms, in eV.
+        action: ``"stop"`` raises a :class:`DeviationError`, ``"warn"`` warns once, where it is attached.
+
+    Attributes:
+        n_flagged: Number of structures beyond a limit, of those that were looked at by :meth:`check`.
+
+    Raises:
+        ValueError: If there is no limit, or one is not positive.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from pyg_schnet import SchNet
+        >>> from pyg_schnet.interfaces import SchNetCalculator
+        >>> water = molecule("H2O")
+        >>> water.calc = SchNetCalculator([SchNet(16, 16, 2, 20, 5.0) for _ in range(2)], unit="eV")
+        >>> DeviationLimit(forces=1e-9).outside(water)[0][:36]
+        'the models disagree on the force on '
+    """
+
+    def __init__(
+        self,
+        *,
+        forces: float | None = None,
+        energy_per_atom: float | None = None,
+        action: Literal["stop", "warn"] = "stop",
+    ) -> None:
+        given = [limit for limit in (forces, energy_per_atom) if limit is not None]
+        if not given or not all(limit > 0 for limit in given):
+            raise ValueError(f"give positive limits, got forces={forces!r} and energy_per_atom={energy_per_atom!r}")
+        if action not in ("stop", "warn"):
+            raise ValueError(f"action must be 'stop' or 'warn', got {action!r}")
+        self.forces, self.energy_per_atom, self.action = forces, energy_per_atom, action
+        self.n_flagged = 0
+        self._said = False
+
+    def outside(self, atoms: Atoms) -> list[str]:
+        """Sentences on what is beyond a limit; none where all is well.
+
+        Args:
+            atoms: Structure with a calculator of several models; it is asked for forces.
+
+        Raises:
+            ValueError: If the calculator has no deviations.
+        """
+        calc: Any = atoms.calc
+        if calc is None or "forces_std" not in calc.implemented_properties:
+            raise ValueError("the calculator gives no standard deviations; make it of several models")
+        found = []
+        if self.forces is not None:
+            atoms.get_forces(apply_constraint=False)
+            spread = np.linalg.norm(calc.get_property("forces_std", atoms), axis=1)
+            worst = int(spread.argmax())
+            if not spread[worst] <= self.forces:  # nor for NaN
+                found.append(
+                    f"the models disagree on the force on atom {worst} by {spread[worst]:.3g} eV/Å, more than "
+                    f"{self.forces:.3g}"
+                )
+        if self.energy_per_atom is not None:
+            deviation = float(calc.get_property("energy_std", atoms)) / len(atoms)
+            if not deviation <= self.energy_per_atom:
+                found.append(
+                    f"the models disagree on the energy by {deviation:.3g} eV/atom, more than "
+                    f"{self.energy_per_atom:.3g}"
+                )
+        return found
+
+    def check(self, atoms: Atoms) -> None:
+        """Stop or warn where something is beyond a limit.
+
+        Raises:
+            DeviationError: With the action ``"stop"``.
+        """
+        reasons = self.outside(atoms)
+        if not reasons:
+            return
+        self.n_flagged += 1
+        text = "; ".join(reasons)
+        if self.action == "stop":
+            raise DeviationError(f"{text}; the structure is outside of what the models have learned")
+        if not self._said:
+            self._said = True
+            warnings.warn(f"{text}; results from here on may be wrong", UserWarning, stacklevel=2)
+
+    def observer(self, atoms: Atoms) -> Callable[[], None]:
+        """What ASE's dynamics take: ``dynamics.attach(limit.observer(atoms), interval=10)``."""
+        return lambda: self.check(atoms)
