@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pyg_schnet.train.finite import FiniteModule
-from pyg_schnet.train.ranks import added, are_several
+from pyg_schnet.train.ranks import added, are_several, once
+
+T = TypeVar("T")
 
 SHOWN_EVERY = 10
 """Steps from one drawing of the progress bar to the next."""
@@ -53,6 +56,20 @@ class SharedModule(FiniteModule):
         return self.shares(
             [float(pair[2].expand_as(pair[0]).sum()) if len(pair) > 2 else pair[0].numel() for pair in pairs]
         )
+
+    def learned_once(self, look: Callable[[], T]) -> T:
+        """What the first process finds by looking at all data, told to the others with the buffers that it has set."""
+        several = are_several(self._trainer)
+
+        def all_of_it() -> tuple[T, dict[str, Tensor]]:
+            found = look()
+            return found, {name: value.cpu() for name, value in self.named_buffers()} if several else {}
+
+        found, buffers = once(self._trainer, all_of_it)
+        for name, value in self.named_buffers():
+            if name in buffers:
+                value.copy_(buffers[name])
+        return found
 
     def begin_step(self, n_structures: int) -> None:
         """Note how many structures the batch has."""

@@ -19,7 +19,7 @@ from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
-from pyg_schnet.train.ranks import added, are_several, once
+from pyg_schnet.train.ranks import added, are_several
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
@@ -163,19 +163,15 @@ class PropertyTask(SharedModule):
         """
         self.find_targets(data)
         if stage == "fit":
-            self.domain, buffers, data.loads = once(self.trainer, lambda: self._look_at(data))
-            for name, value in self.named_buffers():
-                value.copy_(buffers.get(name, value))
+            self.domain, data.loads = self.learned_once(lambda: self._look_at(data))
 
-    def _look_at(self, data: StructureDataModule) -> tuple[Domain, dict[str, Tensor], Any]:
-        """Check the data, and what is learned from all training structures; one process does so for all."""
+    def _look_at(self, data: StructureDataModule) -> tuple[Domain, Any]:
+        """Check the data, and learn statistics from all training structures."""
         self.check(data)
         domain = data.training_domain(**self.gradient_labels())
         if self.trainer.ckpt_path is None:
             self.fit_statistics(*data.training_targets())
-        several = are_several(self.trainer)
-        buffers = {name: value.cpu() for name, value in self.named_buffers()} if several else {}
-        return domain, buffers, data.surveyed_loads()
+        return domain, data.surveyed_loads()
 
     def find_targets(self, data: StructureDataModule) -> None:
         """Learn from the data module what is learned."""
