@@ -77,11 +77,11 @@ def check_origin(
         )
     for name in ("batch_size", "seed") if within_epoch else ():
         if kept[name] != given[name]:
-            times = " (times the number of processes)" if name == "batch_size" else ""
+            counted = " (batch_size counts the structures of a step, of all processes)" if name == "batch_size" else ""
             raise ValueError(
-                f"the checkpoint is from within an epoch with --data.{name}={kept[name]}{times}, so that with "
-                f"{given[name]} some structures would be learned from twice and others not; "
-                f"{advice}, or from the end of an epoch"
+                f"the checkpoint is from within an epoch with --data.{name}={kept[name]}, so that with {given[name]} "
+                f"some structures would be learned from twice and others not{counted}; {advice}, or from the end of an "
+                "epoch"
             )
 
 

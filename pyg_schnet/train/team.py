@@ -21,6 +21,9 @@ from pyg_schnet.train.ranks import Followed
 GRACE = 10.0
 """Seconds in which a process has to find out by itself that another one is gone."""
 
+PATIENCE = 5.0
+"""Seconds that other processes have to end by themselves, where the first one has failed."""
+
 _FIRST = "PYG_SCHNET_FIRST_PROCESS"  # environment variable with the number of the first process
 _BROKEN = re.compile(r"gloo|nccl|connection|broken pipe|\bpeer\b|socket|store|process group", re.IGNORECASE)
 
@@ -162,7 +165,7 @@ class _OfOthers(_Watch):
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Wait until the others have ended as well."""
         super().__exit__(kind, *error)
-        until = time.monotonic() + (60.0 if kind is None else 5.0)
+        until = time.monotonic() + (60.0 if kind is None else PATIENCE)
         for process in self._others:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(until - time.monotonic(), 0.0))

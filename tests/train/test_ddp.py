@@ -81,7 +81,7 @@ def pair(tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        said = [one.communicate(timeout=300)[1] for one in both]
+        said = [one.communicate(timeout=400)[1] for one in both]
     finally:
         for one in both:
             one.kill()
