@@ -124,7 +124,7 @@ def fit(
         "ended": ended,
         "weights": {name: value.clone() for name, value in task.state_dict().items()},
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items() if "[" not in name},
-        **vars(notes),
+        **{name: getattr(notes, name) for name in ("energies", "edges", "losses", "draws")},
     }
     if ended is None and kind == "potential":
         found["test"] = trainer.test(task, datamodule=data, verbose=False)[0]
