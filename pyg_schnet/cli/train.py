@@ -6,7 +6,7 @@ import inspect
 import os
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -39,12 +39,14 @@ from pyg_schnet.train.lock import locked
 from pyg_schnet.train.logs import run_loggers
 from pyg_schnet.train.processes import (
     SHARED_FOLDER,
+    check_devices,
     check_first,
     environment_plugins,
     is_follower,
     is_one_process,
     started_by_others,
 )
+from pyg_schnet.train.ranks import looking_left_to_first
 from pyg_schnet.train.record import RunRecord
 from pyg_schnet.train.report import NO_TEST, format_errors
 from pyg_schnet.train.result import check_numbers, save_result, take_best
@@ -57,10 +59,12 @@ from pyg_schnet.train.resuming import (
     leaving_nothing,
     may_begin_again,
 )
+from pyg_schnet.train.shared import SHOWN_EVERY
 from pyg_schnet.train.signals import Ended, Signals
 from pyg_schnet.train.split_note import num_seen
 from pyg_schnet.train.switches import check_strategy, check_switches, has_validation
-from pyg_schnet.train.task import SHOWN_EVERY, PropertyTask
+from pyg_schnet.train.task import PropertyTask
+from pyg_schnet.train.team import Lost, team
 from pyg_schnet.train.transfer import start_from
 
 _QUICK_NETWORK = {
@@ -132,7 +136,9 @@ class TrainCLI(LightningCLI):
                 raise FileNotFoundError(f"no checkpoint to resume from at {config.resume}")
             _say(f"The run in {config.run_dir} has no checkpoint yet, so it begins again")
             config.resume = None
-        if not is_follower(config.trainer):
+        if is_follower(config.trainer):
+            self.open_until_end.enter_context(looking_left_to_first())
+        else:
             self.open_until_end.enter_context(locked(Path(config.run_dir)))
             if config.resume is None and is_taken(Path(config.run_dir)):
                 raise ValueError(f"{config.run_dir} holds a run already; choose another --run_dir, or --resume it")
@@ -179,6 +185,7 @@ class TrainCLI(LightningCLI):
                 f"the trainer cannot be made with these options: {' '.join(str(error).split())}"
             ) from error
         check_strategy(trainer)
+        check_devices(trainer)
         return trainer
 
 
@@ -202,9 +209,10 @@ def train_model(args: list[str]) -> None:
         TrainCLI.given, TrainCLI.open_until_end = list(args), stack
         try:
             _train(_command_line(args), signals)
-        except (Ended, SIGTERMException) as error:
+        except (Ended, Lost, SIGTERMException) as error:
             code, said = interruption(error, TrainCLI.folder)
-            print(f"pyg-schnet train: {said}", file=sys.stderr, flush=True)
+            if not getattr(error, "silent", False):
+                print(f"pyg-schnet train: {said}", file=sys.stderr, flush=True)
             sys.exit(code)
 
 
@@ -242,13 +250,11 @@ def _command_line(args: list[str]) -> TrainCLI:
 
 def _train(cli: TrainCLI, signals: Signals) -> None:
     trainer, task, data, config = cli.trainer, cli.model, cli.datamodule, cli.config
+    data.trainer = trainer  # which says how many processes share a step
+    signals.is_silent = not trainer.is_global_zero
     task.find_targets(data)
-    said = task.check(data)
-    _check_call(task, data)
     run_dir = Path(config.run_dir)
-    if config.resume is not None:
-        checkpoint = read_checkpoint(config.resume, task)
-        check_same_run(config.resume, checkpoint, data)
+    said, checkpoint = _checked(cli) if trainer.is_global_zero else ([], {})
     if config.start_from is not None and config.resume is None:
         _start_from(task, load(config.start_from), data.split)
     if trainer.is_global_zero:
@@ -263,13 +269,9 @@ def _train(cli: TrainCLI, signals: Signals) -> None:
     record, begun = RunRecord(), Begun(lambda: _save_options(cli, run_dir))
     cast(Any, trainer).callbacks[:0] = [begun, record]  # before checkpoints, which are to hold what it counts
     _set_callbacks(trainer, data, config.resume, signals)
-    if trainer.world_size > 1:
-        os.environ[SHARED_FOLDER] = os.path.abspath(run_dir)
-    try:
-        with leaving_nothing(run_dir, config.resume, begun):
-            trainer.fit(task, datamodule=data, ckpt_path=config.resume, weights_only=True)
-    finally:
-        os.environ.pop(SHARED_FOLDER, None)
+    leaving = leaving_nothing(run_dir, config.resume, begun) if trainer.is_global_zero else nullcontext()
+    with leaving, team(trainer, ["train", *cli.given], str(run_dir), _say_lost):
+        trainer.fit(task, datamodule=data, ckpt_path=config.resume, weights_only=True)
     if not trainer.is_global_zero:
         return
     _say(ending_sentence(trainer))
@@ -294,6 +296,21 @@ def _train(cli: TrainCLI, signals: Signals) -> None:
         print(NO_TEST)
     if path is not None:
         print(f"Next: pyg-schnet predict --model {shlex.quote(str(path))} molecule.xyz")
+
+
+def _checked(cli: TrainCLI) -> tuple[list[str], dict[str, Any]]:
+    """What is said of data that have been checked, and the checkpoint to go on from."""
+    said = cli.model.check(cli.datamodule)
+    _check_call(cli.model, cli.datamodule)
+    if cli.config.resume is None:
+        return said, {}
+    checkpoint = read_checkpoint(cli.config.resume, cli.model)
+    check_same_run(cli.config.resume, checkpoint, cli.datamodule)
+    return said, checkpoint
+
+
+def _say_lost(reason: str) -> None:
+    print(f"pyg-schnet train: {interruption(Lost(reason), TrainCLI.folder)[1]}", file=sys.stderr, flush=True)
 
 
 def _save_options(cli: TrainCLI, run_dir: Path) -> None:

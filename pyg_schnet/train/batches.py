@@ -63,7 +63,8 @@ class ResumedBatches(BatchSampler):
 class TrainingLoader(StructureLoader):
     """Batches of training structures; checkpoints keep how many of the epoch have been taken.
 
-    Lightning reads and sets what is kept. Batches come from :class:`ResumedBatches`.
+    Lightning reads and sets what is kept. Batches come from :class:`ResumedBatches`, by itself as ``batch_sampler`` or
+    within a ``sampler`` of lists of indices that takes a part of each.
 
     Example:
         >>> import torch
@@ -79,21 +80,25 @@ class TrainingLoader(StructureLoader):
     """
 
     taken = 0
-    batch_sampler: Any  # ResumedBatches
+
+    @property
+    def batches(self) -> Any:
+        """What draws the indices of each batch."""
+        return self.sampler if self.batch_sampler is None else self.batch_sampler
 
     def __iter__(self) -> Any:
         if self.generator is not None:
-            self.generator.manual_seed(self.batch_sampler.epoch)  # workers are seeded from it, in each epoch alike
-        self.taken = self.batch_sampler.num_left_out()
+            self.generator.manual_seed(self.batches.sampler.epoch)  # workers are seeded from it, in each epoch alike
+        self.taken = self.batches.num_left_out()
         for batch in super().__iter__():
             self.taken += 1
             yield batch
-        self.batch_sampler.leave_out(-1, 0)
+        self.batches.leave_out(-1, 0)
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, and how many of its batches have been taken."""
-        return {"epoch": self.batch_sampler.epoch, "batches": self.taken}
+        return {"epoch": self.batches.sampler.epoch, "batches": self.taken}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Leave out the batches that had been taken, in the epoch at hand."""
-        self.batch_sampler.leave_out(state_dict["epoch"], state_dict["batches"])
+        self.batches.leave_out(state_dict["epoch"], state_dict["batches"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import callbacks
+from lightning.pytorch.utilities import rank_zero_only
 
 from pyg_schnet.models.writing import written
 
@@ -35,7 +36,9 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
         moved["best_k_models"] = {path: score for path, score in scores.items() if path}
         if state_dict.get("best_model_path") and not moved["best_model_path"]:
             name = Path(state_dict["best_model_path"]).name
-            print(f"{name} is not beside the checkpoint to resume from; the best of the epochs from here on is taken")
+            rank_zero_only(print)(
+                f"{name} is not beside the checkpoint to resume from; the best of the epochs from here on is taken"
+            )
             return
         super().load_state_dict(moved)
 

@@ -8,6 +8,8 @@ from typing import Any, cast
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
+from pyg_schnet.train.ranks import of_first
+
 
 def steps_per_epoch(trainer: Trainer) -> float:
     """Steps of the optimiser in an epoch, each of the batches over which gradients are accumulated.
@@ -43,4 +45,4 @@ def progress_of(trainer: Trainer) -> float:
     if not parts:
         raise ValueError("schedule='cosine' needs an end: set max_epochs, max_steps or max_time of the trainer")
     # clocks differ from process to process, which have to take the same steps
-    return trainer.strategy.broadcast(max(parts)) if trainer.world_size > 1 else max(parts)
+    return of_first(trainer, max(parts))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers
 from lightning.pytorch import LightningDataModule, Trainer
@@ -29,6 +30,8 @@ from pyg_schnet.train.checks import absent_sentence, check_labels
 from pyg_schnet.train.coverage import domain_of
 from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.origin import check_origin, origin_of
+from pyg_schnet.train.parts import GivenBatches, RankBatches, evaluation_parts, loads_in_memory
+from pyg_schnet.train.ranks import are_several, leaves_looking, once
 from pyg_schnet.train.survey import Survey, absent, check_places, num_shared, pieces, survey
 
 _PIECE = 10_000  # structures read at a time for statistics
@@ -48,7 +51,8 @@ class StructureDataModule(LightningDataModule):
         num_test: Number of test structures; by default all others.
         seed: Seed of the split and of the order of batches.
         split: Saved split (file, or :class:`pyg_schnet.data.Split`) instead of a random one.
-        batch_size: Structures in a training batch.
+        batch_size: Structures in a training batch of each process; with several processes, batches are divided so
+            that all have as many edges (or atoms, where edges are not kept).
         eval_batch_size: Structures in a batch for validation and test.
         test_dataset: Data set to test on, instead of a part of the first one.
         num_workers: Processes that prepare batches; 0, the main process, is fastest for data in memory.
@@ -60,6 +64,8 @@ class StructureDataModule(LightningDataModule):
         ValueError: If the data set has no such target, sizes do not fit, or structures of ``test_dataset`` are also
             learned from.
     """
+
+    allow_zero_length_dataloader_with_multiple_devices = True  # fewer structures to validate on than processes
 
     def __init__(
         self,
@@ -100,17 +106,30 @@ class StructureDataModule(LightningDataModule):
             self.split = _draw(dataset, num_train, num_val, num_test, seed)
         else:
             self.split = split if isinstance(split, Split) else Split.load(split)  # the command line gives files
+        if leaves_looking():
+            self.split = replace(self.split, fingerprint=None)  # the first process compares, and tells it in setup
         self.train_set, self.val_set, self.test_set = self.split.apply(dataset)
-        if self.split.fingerprint is None:  # so that the split can be told from one of other structures
+        if self.split.fingerprint is None and not leaves_looking():  # to tell it from one of other structures
             self.split = replace(self.split, fingerprint=fingerprint(dataset))
         if test_dataset is not None:
             self.test_set = test_dataset
-            if seen := num_shared(test_dataset, [self.train_set, self.val_set]):
+            seen = 0 if leaves_looking() else num_shared(test_dataset, [self.train_set, self.val_set])
+            if seen:
                 raise ValueError(
                     f"{seen:,} of the {len(test_dataset):,} structures of test_dataset are also among those for "
                     "training or validation, so their errors would tell nothing; leave them out of one of the two"
                 )
         self._surveyed: tuple[list[Property], dict[str, Survey]] | None = None
+        self.loads: np.ndarray | None = None  # of training structures that were read, told by the first process
+
+    @property
+    def num_processes(self) -> int:
+        """Processes of the run, each of which takes ``batch_size`` structures in a step."""
+        return getattr(self.trainer, "world_size", 1)
+
+    def surveyed_loads(self) -> np.ndarray | None:
+        """Edges or atoms of each training structure, if they have been looked at, shape ``[n]``."""
+        return None if self._surveyed is None else self._surveyed[1]["training"].loads
 
     def save_split(self, path: str | os.PathLike[str]) -> Path:
         """Write the indices of the split, to be used again by ``split=``."""
@@ -213,6 +232,10 @@ class StructureDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Search graphs that are to be kept."""
+        if are_several(self.trainer):
+            self.split = replace(self.split, fingerprint=once(self.trainer, lambda: self.split.fingerprint))
+            if stage == "fit":
+                once(self.trainer, lambda: check_shared(self))
         # Not when loaders are asked for: Lightning patches them meanwhile, and an error would leave them so.
         if stage == "fit" and self.keep_graphs is not False:
             self._kept("training", self.train_set)
@@ -220,11 +243,18 @@ class StructureDataModule(LightningDataModule):
 
     def train_dataloader(self) -> StructureLoader:
         """Batches of training structures in a new order in every epoch; without texts such as names."""
-        order = EpochShuffle(len(self.train_set), self.seed)
+        order, size = EpochShuffle(len(self.train_set), self.seed), self.batch_size * self.num_processes
+        batches = ResumedBatches(order, size, drop_last=len(order) >= size)
+        structures = self._kept("training", self.train_set)
+        drawn: dict[str, Any] = {"batch_sampler": batches}
+        if (trainer := self.trainer) is not None and self.num_processes > 1:
+            loads = loads_in_memory(structures)
+            own = RankBatches(batches, self.loads if loads is None else loads, trainer.world_size, trainer.global_rank)
+            drawn = {"batch_size": None, "sampler": own}
         return TrainingLoader(
-            self._kept("training", self.train_set),
+            structures,
             exclude_keys=_texts(self.dataset),
-            batch_sampler=ResumedBatches(order, self.batch_size, drop_last=len(order) >= self.batch_size),
+            **drawn,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=_is_copied(self.trainer),
@@ -278,8 +308,13 @@ class StructureDataModule(LightningDataModule):
 
     def _ordered(self, structures: Dataset) -> StructureLoader:
         generator = torch.Generator()  # of its own: whether there is a validation changes no later draw in training
-        options: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": _is_copied(self.trainer)}
-        return StructureLoader(structures, self.eval_batch_size, generator=generator, **options)
+        drawn: dict[str, Any] = {"batch_size": self.eval_batch_size}
+        if (trainer := self.trainer) is not None and self.num_processes > 1:  # each structure in one process
+            number, rank = trainer.world_size, trainer.global_rank
+            parts = evaluation_parts(len(structures), self.eval_batch_size, number)
+            drawn = {"batch_size": None, "sampler": GivenBatches(parts[rank], number, rank)}
+        drawn |= {"num_workers": self.num_workers, "pin_memory": _is_copied(self.trainer)}
+        return StructureLoader(structures, **drawn, generator=generator)
 
 
 def _cutoff_of(trainer: Trainer | None) -> float | None:
@@ -301,6 +336,21 @@ def _is_periodic(dataset: Dataset) -> bool:
     """Whether a data set in memory has periodic structures."""
     pbc = getattr(getattr(dataset, "_data", None), "pbc", None)
     return pbc is not None and bool(pbc.any())
+
+
+def check_shared(data: StructureDataModule) -> None:
+    """Raise where the structures cannot be divided among the processes of a run.
+
+    Raises:
+        ValueError: If there are fewer training structures than processes, or the trainer repeats batches.
+    """
+    if len(data.train_set) < data.num_processes:
+        raise ValueError(
+            f"{len(data.train_set):,} training structures cannot be divided among {data.num_processes} processes; "
+            "use fewer (--trainer.devices) or learn from more (--data.num_train)"
+        )
+    if getattr(data.trainer, "overfit_batches", 0):
+        raise ValueError("--trainer.overfit_batches is for one process; leave it out, or set --trainer.devices=1")
 
 
 def _check_numbers(**numbers: int) -> None:

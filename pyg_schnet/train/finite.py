@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from pyg_schnet.ops import total_norm
+from pyg_schnet.train.ranks import Followed, added, are_several, rank_of
 
 
 def not_finite(tensors: Mapping[str, Any]) -> str | None:
@@ -48,7 +49,8 @@ def check_weights(checkpoint: Mapping[str, Any], path: str) -> None:
 class FiniteModule(LightningModule):
     """A module whose training stops with one sentence where a loss, a gradient, an error or a weight is not finite.
 
-    On CPUs losses and norms of gradients are looked at in every step, before the weights change. On other devices,
+    On CPUs losses and norms of gradients are looked at in every step, before the weights change; of several processes
+    only the norm, which is that of all, so that they stop together. On other devices,
     where looking means to wait, losses add to a flag on the device that is read every ``log_every_n_steps`` steps.
     Weights are looked at before every save and after every load, so no checkpoint is replaced by one that is spoiled.
     """
@@ -64,7 +66,7 @@ class FiniteModule(LightningModule):
         if self._scales_losses():
             return
         if loss.device.type == "cpu":
-            if not math.isfinite(value := loss.item()):
+            if not are_several(self._trainer) and not math.isfinite(value := loss.item()):
                 raise self._diverged(f"the loss is {value}")
         elif self._flag is None:
             self._flag = loss.detach() * 0.0
@@ -83,12 +85,12 @@ class FiniteModule(LightningModule):
             ValueError: On CPUs, if the norm of all gradients is not finite.
         """
         by_norm = gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm")
-        if by_norm and self.device.type == "cpu":
+        if (by_norm or are_several(self._trainer)) and self.device.type == "cpu":
             gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
             norm = float(total_norm([grad for grad in gradients if grad is not None]))
             if not math.isfinite(norm) and not self._scales_losses():
                 raise self._diverged(f"the norm of the gradients is {norm}")
-            if gradient_clip_val is not None and norm <= gradient_clip_val:
+            if by_norm and norm <= cast(float, gradient_clip_val):
                 return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -131,15 +133,17 @@ class FiniteModule(LightningModule):
         check_weights(checkpoint, "the checkpoint")
 
     def _read_flag(self) -> None:
-        if self._flag is not None and self._flag.item() != 0.0:
+        if self._flag is not None and not math.isfinite(added(self._trainer, [self._flag.item()])[0]):
             raise self._diverged("a loss is NaN or infinite")
 
     def _scales_losses(self) -> bool:
         """Whether losses are scaled until gradients fit 16 bits, where steps that overflow are left out."""
         return self.trainer.precision == "16-mixed"
 
-    def _diverged(self, reason: str) -> ValueError:
+    def _diverged(self, reason: str) -> BaseException:
         trainer = self.trainer
+        if rank_of(trainer) > 0:
+            return Followed()
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         highest = max([*rates, getattr(self, "lr", 0.0)])
         return ValueError(

@@ -14,7 +14,8 @@ from torch import nn
 from pyg_schnet.train.checkpoint_files import CheckpointFiles, load_whole
 from pyg_schnet.train.files import CHECKPOINTS
 from pyg_schnet.train.finite import check_weights
-from pyg_schnet.train.random_state import random_state, set_random_state
+from pyg_schnet.train.random_state import draw_otherwise, random_state, set_random_state
+from pyg_schnet.train.ranks import are_several, gathered, largest, rank_of
 from pyg_schnet.train.signals import Signals
 
 
@@ -26,6 +27,10 @@ class LastCheckpoint(Checkpoint):
     takes the same batches as one that was never interrupted, and the generators of random numbers go on, so the weights
     come out the same to the last bit. (The cosine schedule does not depend on the clock where epochs or steps end the
     run, but does where ``max_time`` does.)
+
+    Of several processes, the first writes the file; it has the generators of all, and all go on with their own if there
+    are as many. In a new run each draws other numbers than the first, though they begin with one seed. A signal to
+    any of them is told to all after the step, and they end together.
 
     All checkpoints of the trainer are then written by ``pyg_schnet.train.checkpoint_files``,
     unless the trainer has a plugin of its own for that.
@@ -49,6 +54,7 @@ class LastCheckpoint(Checkpoint):
         self.minutes = minutes
         self._saved_at = time.monotonic()
         self._random: dict[str, Any] | None = None
+        self._random_of_all: list[dict[str, Any]] = []  # while a checkpoint of several processes is made
         self._epoch_was_cut = False
 
     def path(self, trainer: Trainer) -> Path:
@@ -63,20 +69,20 @@ class LastCheckpoint(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep."""
-        return {"random": random_state()}
+        own = random_state()
+        return {"random": own, "random_of_all": self._random_of_all} if self._random_of_all else {"random": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self._random = state_dict.get("random")
+        self._random_of_all = state_dict.get("random_of_all") or []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and go on with the random numbers of the run."""
         self._saved_at = time.monotonic()
-        if self._random is not None and trainer.is_global_zero:
-            set_random_state(self._random)
-        self._random = None
+        self._go_on_drawing(rank_of(trainer), trainer.world_size)
         if self.signals is not None:
-            self.signals.wait_for_step(trainer.world_size)
+            self.signals.wait_for_step()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,12 +91,12 @@ class LastCheckpoint(Checkpoint):
         number = batch_idx + 1
         accumulates = number % trainer.accumulate_grad_batches != 0
         if not (accumulates or _is_at_end(trainer) or _is_followed_by_validation(trainer, number)):
-            self._save_if_due(trainer, number)
+            self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same after a validation within an epoch."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not _is_at_end(trainer):
-            self._save_if_due(trainer, trainer.fit_loop.batch_idx + 1)
+            self._save_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save; validation is over by then."""
@@ -105,7 +111,11 @@ class LastCheckpoint(Checkpoint):
             self.signals.end_at_once()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on within an epoch that time or steps have cut, rather than with the next one."""
+        """Keep the generators of all processes; go on within an epoch that time or steps have cut."""
+        if are_several(trainer):
+            self._random_of_all = gathered(trainer, random_state())
+            checkpoint["callbacks"][self.state_key].update(self.state_dict())
+            self._random_of_all = []
         if self._epoch_was_cut:
             progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
             for count in (progress["total"], progress["current"]):
@@ -121,27 +131,34 @@ class LastCheckpoint(Checkpoint):
             for count in (progress["total"], progress["current"]):
                 count["processed"] -= 1
 
-    def _save_if_due(self, trainer: Trainer, number: int) -> None:
-        told = self._is_told(trainer, number)
+    def _go_on_drawing(self, rank: int, world_size: int) -> None:
+        """Draw what this process would have drawn, or, in a new run, other numbers than the first process."""
+        if len(self._random_of_all) == world_size > 1:
+            set_random_state(self._random_of_all[rank])
+        elif self._random is not None and rank == 0:
+            set_random_state(self._random)
+        elif rank > 0:
+            draw_otherwise(rank)
+        self._random, self._random_of_all = None, []
+
+    def _save_if_due(self, trainer: Trainer) -> None:
         is_due = time.monotonic() - self._saved_at > 60.0 * self.minutes
-        if told or (trainer.strategy.broadcast(is_due) if trainer.world_size > 1 else is_due):
+        told, is_due = self._agreed(trainer, is_due=is_due)
+        if told or is_due:
             self._save(trainer)
         if told and self.signals is not None:
-            self.signals.end()
+            self.signals.end(told, silent=rank_of(trainer) > 0)
 
-    def _is_told(self, trainer: Trainer, number: int) -> bool:
-        """Whether a signal has come, to any process of the run; several of them agree now and then."""
-        if self.signals is None:
-            return False
-        if trainer.world_size == 1:
-            return self.signals.received is not None
-        if number % max(getattr(trainer, "log_every_n_steps", 1), 1):
-            return False
-        return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)
+    def _agreed(self, trainer: Trainer, *, is_due: bool = False) -> tuple[int, bool]:
+        """Number of a signal that has come to any process of the run, zero for none; and whether to save."""
+        received = (self.signals.received if self.signals is not None else None) or 0
+        told, due = largest(trainer, [received, is_due])
+        return int(told), bool(due)
 
     def _end_if_told(self, trainer: Trainer) -> None:
-        if self.signals is not None and self._is_told(trainer, 0):
-            self.signals.end()
+        told, _ = self._agreed(trainer)
+        if told and self.signals is not None:
+            self.signals.end(told, silent=rank_of(trainer) > 0)
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path(trainer))

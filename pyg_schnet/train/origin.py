@@ -25,7 +25,7 @@ def origin_of(data: StructureDataModule) -> dict[str, Any]:
         "column": target.column,
         "fingerprint": data.split.fingerprint,
         "split": split_hash(data.split),
-        "batch_size": data.batch_size,
+        "batch_size": data.batch_size * data.num_processes,  # structures of a step
         "seed": data.seed,
     }
 
@@ -77,9 +77,11 @@ def check_origin(
         )
     for name in ("batch_size", "seed") if within_epoch else ():
         if kept[name] != given[name]:
+            counted = " (batch_size counts the structures of a step, of all processes)" if name == "batch_size" else ""
             raise ValueError(
                 f"the checkpoint is from within an epoch with --data.{name}={kept[name]}, so that with {given[name]} "
-                f"some structures would be learned from twice and others not; {advice}, or from the end of an epoch"
+                f"some structures would be learned from twice and others not{counted}; {advice}, or from the end of an "
+                "epoch"
             )
 
 

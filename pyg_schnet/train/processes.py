@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.accelerators import CPUAccelerator
 
 SHARED_FOLDER = "PYG_SCHNET_RUN_DIR"
 """Environment variable by which the first process of a run tells those that it starts where the run is."""
@@ -51,15 +52,51 @@ def check_first() -> None:
             )
 
 
+class OwnProcesses(LightningEnvironment):
+    """Environment of a run on one computer whose first process starts the others; see ``train/team.py``."""
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Lightning starts none: it would repeat the command of the interpreter, which may be another program."""
+        return True
+
+
 def environment_plugins(trainer: Any) -> list[LightningEnvironment]:
-    """Plugins of a trainer: what Lightning finds by itself is wrong for one process, and without ``srun``.
+    """Plugins of a trainer: what Lightning finds by itself is right only where a launcher has started all processes.
 
     Args:
         trainer: Section ``trainer`` of a configuration.
+
+    Raises:
+        ValueError: If the run is to have processes on several computers and no launcher has started them.
     """
     if is_one_process(trainer):
         return [one_process()]
-    return [LightningEnvironment()] if "SLURM_NTASKS" in os.environ and not _by_srun() else []
+    if started_by_others(trainer):
+        return []
+    if trainer.get("num_nodes") not in (None, 1):
+        raise ValueError(
+            f"--trainer.num_nodes={trainer.get('num_nodes')} needs a launcher that starts processes on each of them, "
+            "torchrun or srun; see the guide on training"
+        )
+    return [OwnProcesses()]
+
+
+def check_devices(trainer: Any) -> None:
+    """Raise for more processes than the processor has cores; two can be tried anywhere.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        ValueError: If there are more, which would wait for each other without end.
+    """
+    most = max(os.cpu_count() or 1, 2)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise ValueError(
+            f"--trainer.devices={trainer.num_devices} asks for as many processes on this computer, which has "
+            f"{os.cpu_count()} cores; choose at most {most}"
+        )
 
 
 def is_follower(trainer: Any) -> bool:
@@ -72,7 +109,8 @@ def is_follower(trainer: Any) -> bool:
 
 def started_by_others(trainer: Any) -> bool:
     """Whether a launcher such as ``torchrun`` or ``srun`` started all processes of a run on several devices."""
-    by_launcher = "LOCAL_RANK" in os.environ or _by_srun()
+    sizes = [os.environ.get(name, "1") for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")]
+    by_launcher = "LOCAL_RANK" in os.environ or _by_srun() or any(size not in ("", "0", "1") for size in sizes)
     return not is_one_process(trainer) and by_launcher and SHARED_FOLDER not in os.environ
 
 

@@ -43,3 +43,25 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+
+
+def draw_otherwise(number: int) -> None:
+    """Have all generators draw other numbers than they would, the same each time.
+
+    Args:
+        number: Which of many other ways.
+
+    Example:
+        >>> state = random_state()
+        >>> drawn = torch.rand(3)
+        >>> set_random_state(state)
+        >>> draw_otherwise(1)
+        >>> torch.equal(drawn, torch.rand(3))
+        False
+    """
+    drawn = int(torch.randint(2**31, ()))
+    own = np.random.SeedSequence([drawn, number])
+    seeds = [int(word) for word in own.generate_state(3)]
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])  # noqa: NPY002 - the generator that others draw from
+    torch.manual_seed(seeds[2])

@@ -37,6 +37,7 @@ class RunRecord(Callback):
                 "torch": str(torch.__version__),
                 "device": str(pl_module.device),
                 "threads": torch.get_num_threads(),
+                "processes": getattr(trainer, "world_size", 1),
             }
         )
 
@@ -44,7 +45,7 @@ class RunRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the structures of the batch, and of those that other processes have at the same time."""
-        self.structures += batch.num_graphs * getattr(trainer, "world_size", 1)
+        self.structures += getattr(pl_module, "structures_of_step", 0) or batch.num_graphs
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""

@@ -18,6 +18,7 @@ from pyg_schnet.train.files import CHECKPOINTS, CONFIG_FILE, MODEL_FILE, RESULT_
 from pyg_schnet.train.last_checkpoint import is_within_epoch
 from pyg_schnet.train.origin import check_origin, origin_of
 from pyg_schnet.train.signals import Ended
+from pyg_schnet.train.team import Lost
 
 
 class Begun(Callback):
@@ -44,11 +45,15 @@ def interruption(error: SystemExit, run_dir: str | os.PathLike[str]) -> tuple[in
     """Exit code of a run that a signal ended, and a sentence on how it goes on.
 
     Args:
-        error: :class:`pyg_schnet.train.signals.Ended`, or Lightning's ``SIGTERMException``.
+        error: :class:`pyg_schnet.train.signals.Ended`, or Lightning's ``SIGTERMException``; or
+            :class:`pyg_schnet.train.team.Lost`, where another process of the run has ended.
         run_dir: Folder of the run.
     """
     ended: Any = error
-    name, code = (ended.name, ended.code) if isinstance(error, Ended) else ("SIGTERM", 128 + signal.SIGTERM)
+    if isinstance(error, Lost):
+        name, code = f"the loss of a process ({error.reason})", 1
+    else:
+        name, code = (ended.name, ended.code) if isinstance(error, Ended) else ("SIGTERM", 128 + signal.SIGTERM)
     config, last = Path(run_dir) / CONFIG_FILE, Path(run_dir) / CHECKPOINTS / "last.ckpt"
     if not config.is_file():
         return code, f"ended by {name} before training began; give the same command again"

@@ -18,10 +18,12 @@ class Ended(SystemExit):
 
     Args:
         number: Of the signal.
+        silent: Whether another process of the run says so and has the exit code; that of this one is 0 then.
     """
 
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+    def __init__(self, number: int, *, silent: bool = False) -> None:
+        super().__init__(0 if silent else 128 + number)
+        self.silent = silent
         self.name = signal.Signals(number).name
 
 
@@ -31,12 +33,13 @@ class Signals:
     Outside of training a signal ends the command at once. In training the first one is noted, for
     :class:`pyg_schnet.train.LastCheckpoint` to save after the step; a second Ctrl-C ends it at once. Signals that are
     ignored, as SIGHUP is under ``nohup``, stay so. Lightning answers SIGTERM by ending without a checkpoint, and
-    SIGUSR1 under SLURM by one of its own, so its handlers are replaced when training begins; a run of several processes
-    keeps them, as they are what reaches all of its processes.
+    SIGUSR1 under SLURM by one of its own, so its handlers are replaced when training begins. Of several processes, it
+    does not matter which of them gets the signal: they tell each other after every step.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.is_silent = False  # whether another process says that it has got the signal
         self._waits = False
         self._before: dict[int, Any] = {}
 
@@ -49,15 +52,10 @@ class Signals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
 
-    def wait_for_step(self, world_size: int = 1) -> None:
-        """From here on, let a step be finished.
-
-        Args:
-            world_size: Processes of the run.
-        """
+    def wait_for_step(self) -> None:
+        """From here on, let a step be finished."""
         self._waits = True
-        if world_size == 1:
-            self._install()
+        self._install()
 
     def end_at_once(self) -> None:
         """From here on, there is no step to finish; a signal that was noted ends the command."""
@@ -65,9 +63,14 @@ class Signals:
         if self.received is not None:
             self.end()
 
-    def end(self) -> None:
-        """End the command, because of the signal that was noted."""
-        raise Ended(signal.SIGTERM if self.received is None else self.received)
+    def end(self, number: int | None = None, *, silent: bool = False) -> None:
+        """End the command, because of the signal that was noted.
+
+        Args:
+            number: Of the signal, where another process has noted it.
+            silent: Whether another process says so.
+        """
+        raise Ended(number or self.received or signal.SIGTERM, silent=silent)
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -89,7 +92,8 @@ class Signals:
             self.received = number
             more = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
             said = f"\n{signal.Signals(number).name}: finishing the step{more}\n"
-            os.write(2, said.encode())  # print could be in the middle of a line, and is not made to be interrupted
+            if not self.is_silent:
+                os.write(2, said.encode())  # print could be in the middle of a line, and is not made to be interrupted
 
 
 def _is_of(handler: Callable | int | None) -> bool:

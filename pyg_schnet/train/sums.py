@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,17 +58,20 @@ class ErrorSums:
         sums = torch.stack([count, error.abs().sum(), error.square().sum(), loss.detach().to(dtype) * error.numel()])
         self._sums[name] = sums + self._sums[name] if name in self._sums else sums
 
-    def means(self, names: Iterable[str], reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, Means]:
+    def means(
+        self, names: Iterable[str], reduce: Callable[[Sequence[float]], list[float]] | None = None
+    ) -> dict[str, Means]:
         """Means of each quantity that has a label; every process has to ask for the same ones.
 
         Args:
             names: Quantities.
-            reduce: Adds a tensor over processes; ``None`` where there is one.
+            reduce: Adds numbers over processes; ``None`` where there is one.
         """
-        names = list(names)
-        zero = torch.zeros(4) if not self._sums else torch.zeros_like(next(iter(self._sums.values())))
-        table = torch.stack([self._sums.get(name, zero) for name in names])
-        rows = (table if reduce is None else reduce(table)).tolist()
+        names, zero = list(names), torch.zeros(4, dtype=torch.float64)
+        table = torch.stack([self._sums.get(name, zero).cpu().to(zero) for name in names])
+        if reduce is not None:
+            table = torch.tensor(reduce(table.flatten().tolist()), dtype=torch.float64).view_as(table)
+        rows = table.tolist()
         return {
             name: Means(absolute / count, (square / count) ** 0.5, loss / count)
             for name, (count, absolute, square, loss) in zip(names, rows, strict=True)

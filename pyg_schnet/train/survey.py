@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch_geometric.data import Batch
@@ -18,6 +19,7 @@ from pyg_schnet.geometry import has_volume
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
 from pyg_schnet.nn.atomref import element_counts
+from pyg_schnet.train.parts import loads_of_batch
 
 _PIECE = 10_000  # structures read at a time
 
@@ -31,6 +33,7 @@ class Survey:
         labelled: Number of structures that have each target.
         elements: Number of structures that have each element, by symbol.
         taught: Symbols of the elements of structures that have one of the targets.
+        loads: Edges of each structure where it has any, else atoms, shape ``[size]``.
         not_finite: For each target, the first structure whose label is NaN or infinite.
         without_volume: First structure that has a stress and no cell with a volume.
     """
@@ -39,6 +42,7 @@ class Survey:
     labelled: Counter[str] = field(default_factory=Counter)
     elements: Counter[str] = field(default_factory=Counter)
     taught: set[str] = field(default_factory=set)
+    loads: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     not_finite: dict[str, int] = field(default_factory=dict)
     without_volume: int | None = None
 
@@ -56,10 +60,12 @@ def survey(structures: Any, targets: Sequence[Property]) -> Survey:
         >>> dict(survey(AtomsDataset([molecule("H2O"), molecule("CH4")]), []).elements)
         {'H': 2, 'C': 1, 'O': 1}
     """
-    found = Survey()
+    found, loads = Survey(), [Survey().loads]
     for batch in pieces(structures):
         _add(found, batch, targets)
         found.size += batch.num_graphs
+        loads.append(loads_of_batch(batch))
+    found.loads = np.concatenate(loads)
     return found
 
 

@@ -18,21 +18,22 @@ from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
-from pyg_schnet.train.finite import FiniteModule
 from pyg_schnet.train.inputs import NetworkInputs
+from pyg_schnet.train.ranks import added, are_several
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
+from pyg_schnet.train.shared import SharedModule
 from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 Pair = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # predicted, true, and weights of rows where there are
 
-SHOWN_EVERY = 10  # steps from one drawing of the progress bar to the next
+_OWN_LOSS = ""  # among the errors, of tasks whose loss is not the sum of their terms
 
 
-class PropertyTask(FiniteModule):
+class PropertyTask(SharedModule):
     r"""Learn one property of structures.
 
     The network learns the difference from references of the elements, in units of its spread:
@@ -151,6 +152,7 @@ class PropertyTask(FiniteModule):
         """Learn the property and its statistics from what other data modules and plain data loaders load."""
         if not isinstance(cast(Any, self.trainer).datamodule, StructureDataModule):
             self.learn_from(source_of(self.trainer, self.property or self._target), "fit")
+        self.keep_buffers()
 
     def learn_from(self, data: StructureDataModule, stage: str) -> None:
         """Learn the property and, before the first fit, its statistics.
@@ -161,10 +163,15 @@ class PropertyTask(FiniteModule):
         """
         self.find_targets(data)
         if stage == "fit":
-            self.check(data)
-            self.domain = data.training_domain(**self.gradient_labels())
-            if self.trainer.ckpt_path is None:
-                self.fit_statistics(*data.training_targets())
+            self.domain, data.loads = self.learned_once(lambda: self._look_at(data))
+
+    def _look_at(self, data: StructureDataModule) -> tuple[Domain, Any]:
+        """Check the data, and learn statistics from all training structures."""
+        self.check(data)
+        domain = data.training_domain(**self.gradient_labels())
+        if self.trainer.ckpt_path is None:
+            self.fit_statistics(*data.training_targets())
+        return domain, data.surveyed_loads()
 
     def find_targets(self, data: StructureDataModule) -> None:
         """Learn from the data module what is learned."""
@@ -260,7 +267,12 @@ class PropertyTask(FiniteModule):
 
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Loss of a batch, the weighted sum of its terms."""
-        terms = [(weight, self.loss_of(pairs[name])) for name, weight in self.terms().items()]
+        names = self.terms()
+        shares = self.shares_of([pairs[name] for name in names])
+        terms = [
+            (weight * share, self.loss_of(pairs[name]))
+            for (name, weight), share in zip(names.items(), shares, strict=True)
+        ]
         return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
 
     def loss_of(self, pair: Pair) -> Tensor:
@@ -276,9 +288,11 @@ class PropertyTask(FiniteModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        loss = self.loss_of_batch(batch)
-        if self._is_shown():
-            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
+        self.begin_step(batch.num_graphs)
+        loss = self.shared(self.loss_of_batch(batch))
+        if self.is_shown():
+            several = are_several(self._trainer)
+            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, sync_dist=several)
             if self._scheduler is not None:
                 self.log("train/lr", self._scheduler.optimizer.param_groups[0]["lr"], batch_size=batch.num_graphs)
         return loss
@@ -286,15 +300,6 @@ class PropertyTask(FiniteModule):
     def loss_of_batch(self, batch: Batch) -> Tensor:
         """What is made small in training."""
         return self.total_loss(self.compare(batch))
-
-    def _is_shown(self) -> bool:
-        """Whether the progress bar or a logger is going to show this step; noting a value takes a while."""
-        every = getattr(self._trainer, "log_every_n_steps", None)
-        if every is None:  # not in a fit
-            return True
-        number = self.trainer.global_step + 1
-        drawn = self.trainer.progress_bar_callback is not None and number % SHOWN_EVERY == 1
-        return drawn or (every > 0 and number % every == 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation errors."""
@@ -321,8 +326,8 @@ class PropertyTask(FiniteModule):
         for name, pair in pairs.items():
             self.errors.add(name, *pair[:2], self.loss_of(pair))
         if self._has_own_loss():
-            labelled = max(len(pair[0]) for pair in pairs.values())
-            self.log(f"{stage}/loss", self.total_loss(pairs), batch_size=max(labelled, 1))
+            labelled = torch.zeros(max(max(len(pair[0]) for pair in pairs.values()), 1))
+            self.errors.add(_OWN_LOSS, labelled, labelled, self.total_loss(pairs).cpu())
 
     def _has_own_loss(self) -> bool:
         """Whether a subclass has another loss than the weighted sum of terms."""
@@ -330,21 +335,23 @@ class PropertyTask(FiniteModule):
 
     def _log_errors(self, stage: str) -> None:
         quantities, terms = self.quantities(), self.terms()
-        parallel = self.trainer.world_size > 1
-        add = (lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum")) if parallel else None
-        means = self.errors.means(dict.fromkeys([*quantities, *terms]), add)
+        add = (lambda sums: added(self.trainer, sums)) if are_several(self._trainer) else None
+        means = self.errors.means(dict.fromkeys([*quantities, *terms, _OWN_LOSS]), add)
         self.errors = ErrorSums()
-        self.check_errors({f"{stage}/{name}_mae": mean.mae for name, mean in means.items()})
-        if not self._has_own_loss() and any(name in means for name in terms):
+        self.check_errors({f"{stage}/{name}_mae": mean.mae for name, mean in means.items() if name != _OWN_LOSS})
+        same = {"sync_dist": add is not None}  # all processes have the same number
+        if _OWN_LOSS in means:
+            self.log(f"{stage}/loss", means[_OWN_LOSS].loss, **same)
+        elif any(name in means for name in terms):
             loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
-            self.log(f"{stage}/loss", loss)
+            self.log(f"{stage}/loss", loss, **same)
         for name, unit in quantities.items():
             for measure in ("mae", "rmse") if name in means else ():
                 value = getattr(means[name], measure)
-                self.log(f"{stage}/{name}_{measure}", value)
+                self.log(f"{stage}/{name}_{measure}", value, **same)
                 for target, number in in_report_units(value, unit).items():
                     shown = stage == "val" and measure == "mae"
-                    self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown)
+                    self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown, **same)
 
     def export(self) -> AtomisticModel:
         """The trained network as a model of its own, references and scale folded in.

@@ -22,7 +22,7 @@ def test_quantities_without_labels_are_left_out():
 def test_processes_are_added():
     sums = ErrorSums()
     sums.add("energy", torch.tensor([2.0]), torch.zeros(1), torch.tensor(4.0))
-    other = torch.tensor([[3.0, 6.0, 12.0, 12.0], [1.0, 5.0, 25.0, 25.0]], dtype=torch.float64)
-    means = sums.means(["energy", "forces"], lambda table: table + other)
+    other = [3.0, 6.0, 12.0, 12.0, 1.0, 5.0, 25.0, 25.0]
+    means = sums.means(["energy", "forces"], lambda table: [a + b for a, b in zip(table, other, strict=True)])
     assert (means["energy"].mae, means["energy"].rmse, means["energy"].loss) == (2.0, 2.0, 4.0)
     assert means["forces"].mae == 5.0
