@@ -217,8 +217,8 @@ class SchNet(Conversions, AtomisticModel):
             torch.Size([3, 3])
         """
         asked = self._asked(z, edge_index, cell, pbc, batch_size)
-        found = self._engine.prepare_potential(self, z, pos, **asked)
-        if found is None:
+        chosen = self._engine.prepare_potential(self, z, pos, **asked)
+        if chosen is None:
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
@@ -226,7 +226,7 @@ class SchNet(Conversions, AtomisticModel):
         if graph is None:
             return None
         half_list = graph.index, graph.ptr, graph.edge_shift, cell
-        return run_potential(*found, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
+        return run_potential(*chosen, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
 
     @classmethod
     def from_paper(cls, cutoff: float = 5.0, **kwargs: Any) -> SchNet:
