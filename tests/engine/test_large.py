@@ -76,6 +76,27 @@ def test_results_are_those_of_the_layers(name, options):
     assert (found.stress is not None) == stress
 
 
+@pytest.mark.parametrize("name", ["crystal", "several cells", "slab"])
+def test_edges_in_any_order(name):
+    given, model = SYSTEMS[name][0], make()
+    order = torch.randperm(given["edge_index"].size(1), generator=torch.Generator().manual_seed(0))
+    shuffled = {**given, "edge_index": given["edge_index"][:, order], "edge_shift": given["edge_shift"][order]}
+    directed = {**shuffled, "edge_index": shuffled["edge_index"][:, 1:], "edge_shift": shuffled["edge_shift"][1:]}
+    odd = {**shuffled, "edge_index": shuffled["edge_index"][:, 2:], "edge_shift": shuffled["edge_shift"][2:]}
+    with tuning.changed(**ALL):
+        assert program_of(model, shuffled) == "large"
+        assert_equal_to_layers(model, shuffled)
+        for graph in (directed, odd):  # some edges have no opposite one
+            assert program_of(model, graph) == "interactions"
+            assert_equal_to_layers(model, graph)
+
+
+def assert_equal_to_layers(model, given):
+    expected, found = energy_forces_stress(by_layers(model), **given), energy_forces_stress(model, **given)
+    torch.testing.assert_close(found.forces, expected.forces, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.energy, expected.energy, rtol=1e-10, atol=1e-10)
+
+
 def test_results_are_those_of_kept_activations():
     given, model = with_edges(crystal(3)), make()
     with tuning.changed(serial_work=0, recompute_atoms=10**9):
