@@ -76,7 +76,7 @@ def _halve_sorted(
     kernels: ModuleType, edge_index: Tensor, edge_shift: Tensor | None, num_atoms: int
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """The half list of edges in any order; indices of the chosen edges are not ascending."""
-    if edge_index.size(1) % 2 or edge_index.numel() == 0:
+    if edge_index.numel() == 0:
         return None
     low, high = torch.aminmax(edge_index)
     if int(low) < 0 or int(high) >= num_atoms:
