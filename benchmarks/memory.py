@@ -28,13 +28,13 @@ def measure(kind, cells, threads):
     structures, model = Structures(), pyg_model(CUTOFF)
     outcome(FORCES, kind(model, structures.silicon(_SMALL, CUTOFF)))
     peer = kind(model, structures.silicon(cells, CUTOFF))
-    _reset_peak()
-    before = _status("VmRSS")
+    reset_peak()
+    before = resident("VmRSS")
     result = outcome(FORCES, peer)
-    return _status("VmHWM") - before, peer.system.sizes(), result
+    return resident("VmHWM") - before, peer.system.sizes(), result
 
 
-def _reset_peak():
+def reset_peak():
     """Give freed memory back to the system, and let its count of the peak begin at the present level."""
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)
@@ -44,8 +44,8 @@ def _reset_peak():
         print(f"The peak may be that of building the graph: {error}")
 
 
-def _status(field):
-    """MiB of a field of this process' status."""
+def resident(field):
+    """MiB of a field of the status of this process, ``VmRSS`` (now) or ``VmHWM`` (peak)."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[field].split()[0]) / 1024
 

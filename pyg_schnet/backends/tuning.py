@@ -32,6 +32,7 @@ class Tuning:
         largest_group: Largest ratio of the work of the largest group to the mean; other batches are not divided.
         mlp_group_rows: Smallest number of rows of a group with its own sums of gradients with respect to weights.
         mlp_most_groups: Largest number of such groups.
+        recompute_atoms: Number of atoms from which on forces take activations that are recomputed rather than kept.
         piece_edges: Number of edges of one atom that are summed sequentially in float32, if it has very many.
     """
 
@@ -46,6 +47,7 @@ class Tuning:
     largest_group: float = 1.2
     mlp_group_rows: int = 128
     mlp_most_groups: int = 8
+    recompute_atoms: int = 8192
     piece_edges: int = 64
 
 

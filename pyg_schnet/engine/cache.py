@@ -14,11 +14,13 @@ from pyg_schnet.engine.eligibility import (
     MODEL_ROWS,
     PROGRAMS,
     Parts,
+    Program,
     Request,
     readout_tensors,
     tensors_of,
     weights_of,
 )
+from pyg_schnet.engine.large import run_large
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.engine.tables import FilterTables
 from pyg_schnet.nn.conv import CFConv, neighbor_counts
@@ -27,10 +29,11 @@ from pyg_schnet.ops import check_sources, spline_basis, spline_graph
 from pyg_schnet.ops.dispatch import Backend, is_at_hand, is_followed, kernels_for, refusal_of
 from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
+from pyg_schnet.ops.large_potential import recomputes
 from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
 from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
-_POTENTIAL, _INTERACTIONS, _ = PROGRAMS
+_POTENTIAL, _LARGE, _INTERACTIONS, _ = PROGRAMS
 
 
 class ModuleSnapshot:
@@ -177,6 +180,7 @@ class Facts(NamedTuple):
             gradients,
             half_list=half_list,
             large=large,
+            many_atoms=large and recomputes(z.numel()),
             **asked,
         )
 
@@ -340,8 +344,10 @@ class ModelCache:
         numbers = None if blocks.training else self.packed(facts)
         return blocks.represent(z, edges, numbers, backend)
 
-    def prepare_potential(self, model: Any, z: Tensor, pos: Tensor, **asked: Any) -> PotentialWeights | None:
-        """Weights for the program ``"potential"``; ``None`` if the call is to be computed otherwise.
+    def prepare_potential(
+        self, model: Any, z: Tensor, pos: Tensor, **asked: Any
+    ) -> tuple[Program, PotentialWeights] | None:
+        """``"potential"`` or ``"large"``, and its weights; ``None`` if the call is to be computed otherwise.
 
         Args:
             model: The model.
@@ -352,12 +358,13 @@ class ModelCache:
         if is_followed():
             return None
         facts = self.facts(model)
-        if facts.plan(facts.request(z, pos, gradients=True, **asked)).program != _POTENTIAL:
-            return None
-        return self.packed(facts)
+        program = facts.plan(facts.request(z, pos, gradients=True, **asked)).program
+        return (program, self.packed(facts)) if program in (_POTENTIAL, _LARGE) else None
 
 
-def run_potential(weights: PotentialWeights, *arguments: Any, strain: bool, backend: Backend) -> EnergyGradients | None:
-    """The program ``"potential"``; see :func:`pyg_schnet.ops.potential.potential`."""
-    compute: Any = potential
+def run_potential(
+    program: Program, weights: PotentialWeights, *arguments: Any, strain: bool, backend: Backend
+) -> EnergyGradients | None:
+    """The program ``"potential"`` (:func:`pyg_schnet.ops.potential.potential`) or ``"large"``."""
+    compute: Any = potential if program == _POTENTIAL else run_large
     return compute(*arguments, weights, strain=strain, backend=backend)

@@ -20,11 +20,14 @@ from pyg_schnet.ops.modules import is_unmodified, modifications
 if TYPE_CHECKING:
     from pyg_schnet.engine.cache import Facts
 
-PROGRAMS: tuple[Literal["potential", "interactions", "layers"], ...] = ("potential", "interactions", "layers")
-"""Programs, the fastest first: energy and gradients of a small structure in one call; all interaction blocks in one
-call; each layer called separately, which nothing bars."""
+Program = Literal["potential", "large", "interactions", "layers"]
 
-_BOTH, _POTENTIAL, _INTERACTIONS = frozenset(PROGRAMS[:2]), frozenset(PROGRAMS[:1]), frozenset(PROGRAMS[1:2])
+PROGRAMS: tuple[Program, ...] = ("potential", "large", "interactions", "layers")
+"""Programs, the first of which that nothing bars is taken: energy and gradients of a small structure in one call; those
+of many atoms in little memory; all interaction blocks in one call; each layer called separately, which nothing bars."""
+
+_ALL, _IN_ONE_CALL = frozenset(PROGRAMS[:3]), frozenset(PROGRAMS[:2])
+_POTENTIAL, _LARGE, _INTERACTIONS = (frozenset((program,)) for program in PROGRAMS[:3])
 
 
 class Parts(NamedTuple):
@@ -73,6 +76,7 @@ class Request(NamedTuple):
         half_list: Whether all edges are known to have both directions; ``None`` if not known yet.
         periodic_search: Whether the edges of periodic structures are to be searched.
         large: Whether several threads are faster than one.
+        many_atoms: Whether, besides, there are so many atoms that activations are recomputed rather than kept.
     """
 
     backend: Backend = "auto"
@@ -89,6 +93,7 @@ class Request(NamedTuple):
     half_list: bool | None = None
     periodic_search: bool = False
     large: bool = False
+    many_atoms: bool = False
 
 
 class Row(NamedTuple):
@@ -97,7 +102,7 @@ class Row(NamedTuple):
     Attributes:
         condition: The condition in words.
         bars: Programs that cannot be used where the condition does not hold.
-        find: Yields the reasons why it does not hold.
+        find: Yields the reasons why it does not hold, empty where it bars programs that are no faster.
     """
 
     condition: str
@@ -225,16 +230,16 @@ def _of_readout(parts: Parts) -> Iterator[str]:
 
 
 MODEL_ROWS = (  # later rows rely on the earlier ones
-    Row("the embedding gives rows of its weights", _BOTH, _of_embedding),
-    Row("blocks and all of their parts are of this package and unmodified", _BOTH, _of_blocks),
-    Row("filters of all blocks are splined", _BOTH, _of_filters),
-    Row("weights are float32 or float64 where a backend has kernels", _BOTH, _of_weights),
-    Row("blocks have the same sizes and precision", _BOTH, _of_sizes),
-    Row("blocks have the same options and grid", _BOTH, _of_options),
-    Row("the model itself is unmodified", _POTENTIAL, _of_model),
-    Row("the model is in the memory of the CPU", _POTENTIAL, _of_place),
-    Row("everything is in evaluation mode", _POTENTIAL, _of_mode),
-    Row("the readout is a sum or mean of one property, unmodified", _POTENTIAL, _of_readout),
+    Row("the embedding gives rows of its weights", _ALL, _of_embedding),
+    Row("blocks and all of their parts are of this package and unmodified", _ALL, _of_blocks),
+    Row("filters of all blocks are splined", _ALL, _of_filters),
+    Row("weights are float32 or float64 where a backend has kernels", _ALL, _of_weights),
+    Row("blocks have the same sizes and precision", _ALL, _of_sizes),
+    Row("blocks have the same options and grid", _ALL, _of_options),
+    Row("the model itself is unmodified", _IN_ONE_CALL, _of_model),
+    Row("the model is in the memory of the CPU", _IN_ONE_CALL, _of_place),
+    Row("everything is in evaluation mode", _IN_ONE_CALL, _of_mode),
+    Row("the readout is a sum or mean of one property, unmodified", _IN_ONE_CALL, _of_readout),
 )
 
 
@@ -289,20 +294,26 @@ def _size(_: Facts, request: Request) -> Iterator[str]:
         yield "the structure is large, so that several threads are faster"
 
 
+def _number(_: Facts, request: Request) -> Iterator[str]:
+    if not request.many_atoms:
+        yield ""  # it is no faster there
+
+
 def _search(_: Facts, request: Request) -> Iterator[str]:
     if request.periodic_search:
         yield "edges of periodic structures are not given"
 
 
 CALL_ROWS = (
-    Row("backend allows kernels", _BOTH, _backend),
-    Row("only autograd follows what is computed", _BOTH, _followed),
-    Row("autocast is off", _BOTH, _autocast),
-    Row("atoms are where a backend has kernels, in the precision of the weights", _BOTH, _atoms),
-    Row("the backend has the whole potential", _POTENTIAL, _place),
-    Row("every edge is there in both directions", _POTENTIAL, _edges),
+    Row("backend allows kernels", _ALL, _backend),
+    Row("only autograd follows what is computed", _ALL, _followed),
+    Row("autocast is off", _ALL, _autocast),
+    Row("atoms are where a backend has kernels, in the precision of the weights", _ALL, _atoms),
+    Row("the backend has the whole potential", _IN_ONE_CALL, _place),
+    Row("every edge is there in both directions", _IN_ONE_CALL, _edges),
     Row("every element has an embedding", _INTERACTIONS, _elements),
-    Row("forces or stress are asked for, and not to be differentiated", _POTENTIAL, _gradients),
+    Row("forces or stress are asked for, and not to be differentiated", _IN_ONE_CALL, _gradients),
     Row("the structure is small", _POTENTIAL, _size),
     Row("edges of periodic structures are given", _POTENTIAL, _search),
+    Row("there are many atoms", _LARGE, _number),
 )

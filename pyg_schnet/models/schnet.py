@@ -191,7 +191,7 @@ class SchNet(Conversions, AtomisticModel):
         batch_size: int | None = None,
         strain: bool = False,
     ) -> EnergyGradients | None:
-        r"""Energies and gradients of small structures in one call, twice as fast as by autograd.
+        r"""Energies and gradients in one call: small structures in half the time, large ones in less memory.
 
         .. math:: \left(E,\ \frac{\partial E}{\partial \mathbf{r}_i},\
                   \frac{\partial E}{\partial \boldsymbol\varepsilon}\right)
@@ -223,16 +223,16 @@ class SchNet(Conversions, AtomisticModel):
             torch.Size([3, 3])
         """
         asked = self._asked(z, edge_index, cell, pbc, batch_size)
-        weights = self._engine.prepare_potential(self, z, pos, **asked)
-        if weights is None:
+        chosen = self._engine.prepare_potential(self, z, pos, **asked)
+        if chosen is None:
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
-        graph, _ = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)
+        graph = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)[0]
         if graph is None:
             return None
         half_list = graph.index, graph.ptr, graph.edge_shift, cell
-        found = run_potential(weights, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
+        found = run_potential(*chosen, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
         if found is None or self.repulsion is None:
             return found
         return add_repulsion(self, found, z, pos, batch, batch_size, graph, cell)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pyg_schnet import SchNet, radius_graph
+from pyg_schnet.backends import tuning
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine.cache import Facts
 from pyg_schnet.engine.eligibility import CALL_ROWS, MODEL_ROWS, PROGRAMS, Parts
@@ -150,8 +151,17 @@ def test_rows_of_calls(condition, changes, reason):
     assert [one for one in found if reason in one]
 
 
+def test_many_atoms():
+    facts, row, large = Facts.of(make()), rows("many atoms"), {"num_edges": 10**8}
+    assert list(row.find(facts, request(facts, **large))) == [""]  # no reason to tell: it is no faster for few atoms
+    with tuning.changed(recompute_atoms=len(Z)):
+        assert not list(row.find(facts, request(facts, **large)))
+        assert list(row.find(facts, request(facts))) == [""]
+        assert list(row.find(facts, request(facts, **large, gradients=False))) == [""]
+
+
 def test_rows_of_calls_are_all_tested():
-    words = {condition for condition, *_ in OF_CALLS} | {"only autograd", "autocast", "whole potential"}
+    words = {condition for condition, *_ in OF_CALLS} | {"only autograd", "autocast", "whole potential", "many atoms"}
     assert all(any(word in row.condition for word in words) for row in CALL_ROWS)
     assert all(row.bars < set(PROGRAMS) and "layers" not in row.bars for row in (*MODEL_ROWS, *CALL_ROWS))
 

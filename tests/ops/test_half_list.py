@@ -4,6 +4,7 @@ import ase.build
 import pytest
 import torch
 
+from pyg_schnet.backends import tuning
 from pyg_schnet.data import to_data
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.ops import half_list
@@ -66,6 +67,30 @@ def test_without_one_edge_a_graph_is_directed(name):
         kept = torch.arange(edge_index.size(1)) != missing
         left = None if shift is None else shift[kept]
         assert half_list(edge_index[:, kept], None, left, n_atoms) is None
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_edges_of_many_atoms_are_sorted(name):
+    edge_index, shift, n_atoms = GRAPHS[name]()
+    order = torch.randperm(edge_index.size(1), generator=torch.Generator().manual_seed(0))
+    index, crossed = edge_index[:, order], None if shift is None else shift[order]
+    assert half_list(index, None, crossed, n_atoms) is None
+    with tuning.changed(recompute_atoms=n_atoms):
+        pairs = half_list(index, None, crossed, n_atoms)
+        assert half_list(index[:, 1:], None, None if crossed is None else crossed[1:], n_atoms) is None
+    assert torch.equal(pairs.index, index[:, pairs.edges])
+    assert torch.equal(pairs.ptr, torch.searchsorted(pairs.index[1].contiguous(), torch.arange(n_atoms + 1)))
+    chosen, crossed = index[:, pairs.edges], None if shift is None else crossed[pairs.edges]
+    reversal = as_set(chosen.flip(0), None if crossed is None else -crossed)
+    assert as_set(chosen, crossed).isdisjoint(reversal)
+    assert as_set(chosen, crossed) | reversal == as_set(edge_index, shift)
+
+
+def test_sorted_edges_are_checked():
+    with tuning.changed(recompute_atoms=1):
+        assert half_list(torch.tensor([[5, 1, 0], [0, 0, 1]]), None, None, 3) is None
+        loops = half_list(torch.tensor([[1, 0, 0], [0, 0, 1]]), None, None, 2)
+        assert loops.index.tolist() == [[1], [0]]
 
 
 def test_images_must_be_the_opposite_ones():

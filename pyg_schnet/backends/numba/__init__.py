@@ -11,13 +11,13 @@ from pyg_schnet.backends.numba.interactions import interactions_backward, intera
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
 from pyg_schnet.backends.numba.lib.compiler import cache_folder
 from pyg_schnet.backends.numba.lib.gemm import gemm, gemm_tn
-from pyg_schnet.backends.numba.lib.parallel import is_large
+from pyg_schnet.backends.numba.lib.parallel import is_large, recomputes
 from pyg_schnet.backends.numba.lib.ragged import rows_of
 from pyg_schnet.backends.numba.lib.softplus import shifted_softplus
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
 from pyg_schnet.backends.numba.norm import norm
 from pyg_schnet.backends.numba.pooling import pool, sum_species, unpool
-from pyg_schnet.backends.numba.potential import Grid, Head, potential
+from pyg_schnet.backends.numba.potential import Grid, Head, grad_strain, potential
 from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once
 from pyg_schnet.backends.numba.records import Weights
 from pyg_schnet.backends.numba.sort_edges import half_list, pointer_of_sorted, sort_edges
@@ -38,6 +38,7 @@ __all__ = [
     "filter_table_backward",
     "gemm",
     "gemm_tn",
+    "grad_strain",
     "half_list",
     "interactions_backward",
     "interactions_double_backward",
@@ -49,6 +50,7 @@ __all__ = [
     "pointer_of_sorted",
     "pool",
     "potential",
+    "recomputes",
     "rows_of",
     "shifted_softplus",
     "sort_edges",

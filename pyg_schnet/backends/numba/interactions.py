@@ -37,6 +37,7 @@ from pyg_schnet.backends.numba.lib.gemm import (
 from pyg_schnet.backends.numba.lib.parallel import num_threads
 from pyg_schnet.backends.numba.lib.partition import divide, find_groups
 from pyg_schnet.backends.numba.lib.simd import NARROW, add, at, columns, load, store
+from pyg_schnet.backends.numba.lib.softplus import slope_rows
 from pyg_schnet.backends.numba.records import Activations, Backward, Gradients, Weights
 from pyg_schnet.ops.graph import SplineGraph
 
@@ -122,6 +123,26 @@ FORWARD = BlockProgram("forward", _forward_start, _forward_pairs, _forward_atoms
 
 
 @njit(**ORDERED)
+def _recompute(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
+    """Features before a block, its layer y and the slopes, from the features after it and the softplus."""
+    begin, end, t = partition[0][task], partition[0][task + 1], weights[0].shape[0] - 1 - step
+    _, _, _, _, _, b2, w0_t, _, w2_t, _, first_hidden = weights
+    z, x, hidden, _, outer, slope = kept
+    slope_rows(begin, end, outer[t], slope[t % slope.shape[0]])
+    y, after, before = hidden[t % hidden.shape[0]], x[(t + 1) % x.shape[0]], x[t % x.shape[0]]
+    if t == 0:
+        _gather(begin, end, z, first_hidden, y)
+        return
+    for i in range(begin, end, TILE):
+        rows = min(TILE, end - i)
+        gemm_rows(rows, outer[t], i, w2_t[t], before, i)
+        for r in range(i, i + rows):
+            for f in range(before.shape[1]):
+                before[r, f] = after[r, f] - before[r, f] - b2[t, f]
+        gemm_rows(rows, before, i, w0_t[t], y, i)
+
+
+@njit(**ORDERED)
 def _backward_atoms(step, task, partition, pairs, weights, kept, more, passed, found) -> None:
     """From the gradient of the features after a block to that of its convolution."""
     begin, end, t = partition[0][task], partition[0][task + 1], weights[0].shape[0] - 1 - step
@@ -132,7 +153,7 @@ def _backward_atoms(step, task, partition, pairs, weights, kept, more, passed, f
         all_outer[t % all_outer.shape[0]],
         all_sum[t % all_sum.shape[0]],
     )
-    slope, extra = kept[5][t], more[1][t % more[1].shape[0]]
+    slope, extra = kept[5][t % kept[5].shape[0]], more[1][t % more[1].shape[0]]
     dense_softplus_dense_backward(begin, end, grad, w2[t], slope, extra, w1[t], grad_outer, grad_inner, grad_sum)
     normalize(begin, end, pairs[4], grad_sum)
 
@@ -146,7 +167,7 @@ def _backward_pairs(step, task, partition, pairs, weights, kept, more, passed, f
     grad_species, _, grad_of_basis, _, _, _, _, _, _ = found
     table, y, grad_sum, grad_y = (
         weights[0][t],
-        kept[2][t],
+        kept[2][t % kept[2].shape[0]],
         passed[2][t % passed[2].shape[0]],
         passed[3][t % passed[3].shape[0]],
     )
@@ -198,6 +219,9 @@ def _backward_weights(step, task, partition, pairs, weights, kept, more, passed,
 
 BACKWARD = BlockProgram("backward", _backward_atoms, _backward_pairs, _backward_features, _backward_weights)
 BACKWARD_TO_PAIRS = BlockProgram("backward_to_pairs", _backward_atoms, _backward_pairs, _backward_features)
+BACKWARD_RECOMPUTED = BlockProgram(
+    "backward_recomputed", _recompute, _backward_atoms, _backward_pairs, _backward_features
+)
 
 
 def interactions_forward(
@@ -209,6 +233,7 @@ def interactions_forward(
     *,
     for_edges: bool = False,
     for_weights: bool = False,
+    recompute: bool = False,
 ) -> tuple[Tensor, Activations]:
     """Features after all blocks, shape ``[N, F]``, and intermediate results.
 
@@ -220,12 +245,14 @@ def interactions_forward(
         n_neighbors: Number of neighbours by which convolutions are divided, shape ``[N]``.
         for_edges: Whether to keep intermediate results for gradients with respect to embedding and edges.
         for_weights: Whether to keep those for gradients with respect to weights as well.
+        recompute: Whether to keep the softplus of each block alone, from which the backward pass to edges recomputes
+            the rest, at the cost of two dense layers a block.
     """
     _, n_filters, n_features = weights.w0.shape
     groups = (0, z.size(0))
     if for_weights or num_threads(_work(half_list, weights)) > 1:  # only sums of gradients depend on groups
         groups = find_groups(array(half_list.source), array(half_list.target_ptr), n_filters, n_features)
-    kept = Activations.empty(z.size(0), weights, groups, for_edges, for_weights)
+    kept = Activations.empty(z.size(0), weights, groups, for_edges, for_weights, recompute)
     run_blocks(FORWARD, groups, weights, basis, half_list, n_neighbors, (array(z), *kept[:5]))
     return torch.from_numpy(kept.x[len(weights.tables) % len(kept.x)]), kept
 
@@ -255,7 +282,7 @@ def interactions_backward(
         basis: Spline basis h of each pair, shape ``[P, 4]``.
         half_list: Pairs, each once, sorted by target.
         n_neighbors: Number of neighbours by which convolutions are divided, shape ``[N]``.
-        kept: Intermediate results of :func:`interactions_forward`.
+        kept: Intermediate results of :func:`interactions_forward`; recomputed ones give ``grad_basis`` alone.
         grad_embedding: Whether the gradient with respect to the embedding is needed.
         grad_basis: Whether the gradient with respect to h is needed.
         grad_weights: Whether the gradients with respect to weights are needed.
@@ -275,7 +302,8 @@ def interactions_backward(
     edges = zeros((half_list.source.size(0) if grad_basis else 0, 4), real)
     learned = Gradients.empty(weights, n_groups, grad_weights)
     state = (array(z), *kept[:5]), tuple(more), tuple(passed), (*sums, edges, *learned)
-    run_blocks(BACKWARD, kept.groups, weights, basis, half_list, n_neighbors, *state)
+    program = BACKWARD_RECOMPUTED if len(kept.outer) > len(kept.hidden) else BACKWARD
+    run_blocks(program, kept.groups, weights, basis, half_list, n_neighbors, *state)
     grad_species, grad_of_embedding = Gradients.total(sums)
     if grad_embedding:
         grad_of_embedding += gemm(torch.from_numpy(grad_species), torch.from_numpy(weights.w0[0])).numpy()

@@ -114,6 +114,23 @@ def _strain(grad, pos, source, target, lattice, dist, batch, grad_strain) -> Non
                 grad_strain[s, a, b] = grad_strain[s, b, a]
 
 
+def grad_strain(
+    grad: Tensor,
+    pos: Tensor,
+    index: Tensor,
+    edge_shift: Tensor | None,
+    cell: Tensor | None,
+    batch: Tensor,
+    dist: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Gradient with respect to the strain of each structure, ``[B, 3, 3]``, from that of lengths, ``[P]``."""
+    found = torch.zeros(batch_size, 3, 3, dtype=torch.float64)
+    edges, lattice = arrays_of(grad, pos, index[0], index[1]), lattice_of(edge_shift, cell, batch)
+    _strain(edges[0], edges[1], edges[2], edges[3], lattice, *arrays_of(dist, batch, found))
+    return found.to(pos.dtype)
+
+
 @njit(**ORDERED)
 def _are_species(z, n_species) -> bool:
     found = True

@@ -61,6 +61,8 @@ class Weights(NamedTuple):
 class Activations(NamedTuple):
     """Intermediate results of the forward pass, for each block, or for one block at a time.
 
+    Where only ``outer`` is kept for each block, the backward pass recomputes the others.
+
     Attributes:
         x: Features, before each block and after the last one, ``[T + 1, N, F]`` or ``[2, N, F]``.
         hidden: Layers y that are convolved, ``[T, N, K]`` or ``[1, N, K]``.
@@ -79,16 +81,22 @@ class Activations(NamedTuple):
 
     @classmethod
     def empty(
-        cls, n_atoms: int, weights: Weights, groups: tuple[int, ...], for_edges: bool, for_weights: bool
+        cls,
+        n_atoms: int,
+        weights: Weights,
+        groups: tuple[int, ...],
+        for_edges: bool,
+        for_weights: bool,
+        recompute: bool = False,
     ) -> Activations:
-        """Allocate what gradients with respect to edges, and weights, need."""
+        """Allocate what gradients with respect to edges, and weights, need, or what they can be recomputed from."""
         n_blocks, n_filters, n_features = weights.w0.shape
         kept, learned = n_blocks if for_edges or for_weights else 1, n_blocks if for_weights else 1
         shapes = [
             (n_blocks + 1 if for_weights else 2, n_atoms, n_features),
             (kept, n_atoms, n_filters),
             (learned, n_atoms, n_filters),
-            (learned, n_atoms, n_features),
+            (n_blocks if recompute else learned, n_atoms, n_features),
             (kept, n_atoms, n_features),
         ]
         return cls(*empties(shapes, weights.w0.dtype), groups)

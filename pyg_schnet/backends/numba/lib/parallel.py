@@ -82,6 +82,11 @@ def is_large(work: int) -> bool:
     return work >= tuning.current.serial_work
 
 
+def recomputes(n_atoms: int) -> bool:
+    """Whether activations of so many atoms are recomputed in the backward pass rather than kept."""
+    return n_atoms >= tuning.current.recompute_atoms
+
+
 def num_threads(work: int) -> int:
     """Number of threads for this work: that of torch, or one in forked processes."""
     if _forked or not is_large(work):

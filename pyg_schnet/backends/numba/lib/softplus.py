@@ -17,7 +17,9 @@ from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
 from pyg_schnet.backends.numba.lib.parallel import evenly, run
 
 
-def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, log_terms: int) -> Callable:
+def _make(
+    real: type, integer: type, mantissa: int, bias: int, exp_terms: int, log_terms: int
+) -> tuple[Callable, Callable]:
     r"""Compile :math:`\mathrm{ssp}` and :math:`\sigma = \mathrm{ssp}'` of a row of numbers in one precision.
 
     With :math:`q = e^{-|x|}`, both are smooth functions of a number between 0 and 1:
@@ -29,6 +31,8 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
 
     The exponential is :math:`2^n e^r` with :math:`|r| \le \tfrac{1}{2} \ln 2` and its Taylor series; the artanh of an
     argument between -1/3 and 0 is its Taylor series. The numbers of terms leave errors below a unit in the last place.
+
+    Where only the softplus is known, its slope is :math:`\sigma(x) = 1 - \tfrac{1}{2} e^{-\mathrm{ssp}(x)}`.
     """
     factorials = tuple(real(1.0 / k) for k in range(1, exp_terms + 1))
     odd = tuple(real(1.0 / (2 * k + 1)) for k in range(log_terms))
@@ -36,6 +40,7 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
     log2e, lowest = real(1.0 / math.log(2.0)), real(1 - bias)
     high = real(355.0 / 512.0)  # ln 2 in two parts, the first with few digits, so that n times it is exact
     low = real(math.log(2.0) - 355.0 / 512.0)
+    ln2 = real(math.log(2.0))
     shift, offset = integer(mantissa), integer(bias)
 
     @njit(**ORDERED)
@@ -69,11 +74,16 @@ def _make(real: type, integer: type, mantissa: int, bias: int, exp_terms: int, l
             out[i] = value(x[i], q)
             slope[i] = large if x[i] >= zero else q * large
 
-    return softplus
+    @njit(**ORDERED)
+    def slope_of(values: np.ndarray, slope: np.ndarray) -> None:
+        for i in range(values.shape[0]):
+            slope[i] = one - decay(values[i] + ln2)
+
+    return softplus, slope_of
 
 
-_softplus32 = _make(np.float32, np.int32, 23, 127, 8, 8)
-_softplus64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
+_softplus32, _slope32 = _make(np.float32, np.int32, 23, 127, 8, 8)
+_softplus64, _slope64 = _make(np.float64, np.int64, 52, 1023, 14, 16)
 
 
 def softplus(x, out, slope) -> None:
@@ -84,6 +94,16 @@ def softplus(x, out, slope) -> None:
 def _choose_softplus(x, out, slope) -> Callable:
     chosen = _softplus64 if x.dtype == types.float64 else _softplus32
     return lambda x, out, slope: chosen(x, out, slope)
+
+
+def slope_of(values, slope) -> None:
+    """Slope of the shifted softplus of a row of numbers from its values, for kernels."""
+
+
+@overload(slope_of)
+def _choose_slope(values, slope) -> Callable:
+    chosen = _slope64 if values.dtype == types.float64 else _slope32
+    return lambda values, slope: chosen(values, slope)
 
 
 @njit(**ORDERED)
@@ -99,6 +119,12 @@ def softplus_rows(rows, x, bias, i, out, slope) -> None:
         for f in range(x.shape[1]):
             x[r, f] += bias[f]
     softplus(_flat(0, rows, x), _flat(i, i + rows, out), _flat(i, i + rows, slope))
+
+
+@njit(**ORDERED)
+def slope_rows(begin, end, values, slope) -> None:
+    """Slopes of some rows of shifted softplus."""
+    slope_of(_flat(begin, end, values), _flat(begin, end, slope))
 
 
 @njit(**ORDERED)
