@@ -26,7 +26,7 @@ EXAMPLES = {
     "lammps": """examples:
   pyg-schnet lammps in.melt --model runs/Mo/model.safetensors
   mpiexec -n 4 pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --precision float32
-  pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --lammps_options="-var T 300"  # of LAMMPS""",
+  pyg-schnet lammps in.melt --lammps_options="-var T 300" --model runs/Mo/model.safetensors""",
     "audit": """examples:
   pyg-schnet audit qm9-u0
   pyg-schnet audit runs/U0-20260101-120000/model.safetensors frames.xyz --json audit.json
