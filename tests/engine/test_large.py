@@ -66,14 +66,19 @@ def program_of(model, given):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_results_are_those_of_the_layers(name, options):
     (given, stress), model = SYSTEMS[name], make(**options)
-    expected = energy_forces_stress(by_layers(model), **given, stress=stress)
     with tuning.changed(**ALL):
         assert program_of(model, given) == "large"
-        found = energy_forces_stress(model, **given, stress=stress)
-    for value, right in zip(found, expected, strict=True):
-        if right is not None:
-            torch.testing.assert_close(value, right, rtol=1e-10, atol=1e-10)
-    assert (found.stress is not None) == stress
+        assert_equal_to_layers(model, given, stress)
+
+
+@pytest.mark.parametrize("name", ["crystal", "edges are searched", "several cells"])
+def test_repulsion_is_added(name):
+    given, model = SYSTEMS[name][0], make(repulsion=True)
+    without = energy_forces_stress(make(), **given).energy
+    with tuning.changed(**ALL):
+        assert program_of(model, given) == "large"
+        assert_equal_to_layers(model, given, stress=True)
+        assert (energy_forces_stress(model, **given).energy > without + 1e-3).all()
 
 
 @pytest.mark.parametrize("name", ["crystal", "several cells", "slab"])
@@ -91,10 +96,12 @@ def test_edges_in_any_order(name):
             assert_equal_to_layers(model, graph)
 
 
-def assert_equal_to_layers(model, given):
-    expected, found = energy_forces_stress(by_layers(model), **given), energy_forces_stress(model, **given)
-    torch.testing.assert_close(found.forces, expected.forces, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(found.energy, expected.energy, rtol=1e-10, atol=1e-10)
+def assert_equal_to_layers(model, given, stress=False):
+    expected = energy_forces_stress(by_layers(model), **given, stress=stress)
+    found = energy_forces_stress(model, **given, stress=stress)
+    for value, right in zip(found, expected, strict=True):
+        if right is not None:
+            torch.testing.assert_close(value, right, rtol=1e-10, atol=1e-10)
 
 
 def test_results_are_those_of_kept_activations():
