@@ -58,7 +58,9 @@ def test_launches_as_on_a_device(n_edges, periodic, monkeypatch):
 def test_features_of_16_bits(features):
     rows = registers.table([128], [80, 90], features=features)
     assert {row["kernel"] for row in rows} == KERNELS_OF_FEATURES
-    assert all(row["local"] == row["stack"] == 0 and row["reg"] <= 128 for row in rows)
+    assert all(row["local"] == 0 and row["reg"] <= 128 for row in rows)
+    if not triton.__version__.startswith(("3.6.", "3.8.")):  # compilers that take a little stack with bfloat16
+        assert all(row["stack"] == 0 for row in rows)
 
 
 def test_double_precision():
