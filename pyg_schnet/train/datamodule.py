@@ -21,7 +21,7 @@ from pyg_schnet.data import target_values as values_of
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
 from pyg_schnet.data.loader import collate_indices
-from pyg_schnet.data.split import fingerprint
+from pyg_schnet.data.split import fingerprint, random_split_indices
 from pyg_schnet.data.transforms import cutoff_of_edges
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn.atomref import element_counts
@@ -364,6 +364,8 @@ def _draw(dataset: Dataset, num_train: int | None, num_val: int, num_test: int |
         if num_test is None:
             raise ValueError("give num_train or num_test; the other one is what remains")
         num_train = len(dataset) - num_val - num_test
+    if leaves_looking():  # the fingerprint is told by the first process
+        return random_split_indices(len(dataset), num_train, num_val, num_test, seed)
     return random_split(dataset, num_train, num_val, num_test, seed)
 
 
