@@ -7,6 +7,7 @@ With --ranks another question: how efficient is LAMMPS over MPI on many ranks? S
 Run: python benchmarks/scaling.py --ranks --json ranks.json
 """
 
+import sys
 from functools import partial
 from typing import NamedTuple
 
@@ -76,9 +77,10 @@ def main():
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each point, after three rounds")
     parser.add_argument("--ranks", action="store_true", help="instead: LAMMPS on 1 and 2 ranks, predicted beyond")
     parser.add_argument("--cells", type=int, default=8, help="with --ranks: cells of the crystal in each direction")
-    options = parse(parser)
+    details = {"dtype": "float64"} if "--ranks" in sys.argv else {}
+    options = parse(parser, **details)
     if options.ranks:
-        save(options, halo.report(options.cells, options.repeats))
+        save(options, halo.report(options.cells, options.repeats), **details)
         return
 
     columns = {

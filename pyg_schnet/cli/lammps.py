@@ -20,19 +20,19 @@ def run_lammps(
     unit: str | None = None,
     precision: Literal["float64", "float32"] = "float64",
     threads: int | None = None,
-    lammps_options: str = "",
+    lammps_options: str | None = None,
     untrained_forces: bool = False,
 ) -> None:
     """Run an input file of LAMMPS in which "pair_style schnet" stands for a model, spread over the ranks of MPI.
 
     Args:
         input: Input file in units metal, with the lines "pair_style schnet" and "pair_coeff * * SYMBOL ...".
-        model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
-        elements: Symbols of the atom types, as "Si O", where pair_coeff does not name them.
-        unit: Unit of the model's energies, where the model does not know it.
+        model: Model file, RUN_DIR/model.safetensors, or a pretrained one.
+        elements: Symbols of the atom types, as "Si O", if not in pair_coeff.
+        unit: Unit of its energies, where the model does not know it.
         precision: Precision of the network, float64 or float32.
         threads: Threads of each rank; by default the cores of a node are divided among its ranks.
-        lammps_options: Options of LAMMPS itself, as --lammps_options="-var T 300 -log melt.log".
+        lammps_options: Of LAMMPS itself, as "-var T 300".
         untrained_forces: Whether to take a model that was trained on energies alone.
     """
     from pyg_schnet.cli import _ranks
@@ -42,7 +42,7 @@ def run_lammps(
         input,
         model,
         symbols,
-        args=lammps_options,
+        args=lammps_options or "",
         unit=unit,
         precision=precision,
         threads=threads,

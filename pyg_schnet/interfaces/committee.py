@@ -151,9 +151,11 @@ class Committee:
     def _compare(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, lattice: dict[str, Tensor]) -> None:
         """Refuse or warn where elements, sizes or boundaries are others than in the last call."""
         pbc, last = lattice.get("pbc"), self._last
-        if last is not None and (last[2] is None) == (pbc is None):
-            same = z.shape == last[0].shape and torch.equal(z, last[0]) and torch.equal(batch, last[1])
-            if same and (pbc is None or torch.equal(pbc, last[2])):
+        if last is not None and torch.equal(z, last[0]) and torch.equal(batch, last[1]):
+            before = last[2]
+            if (pbc is None and before is None) or (
+                pbc is not None and before is not None and torch.equal(pbc, before)
+            ):
                 return
         counts = torch.bincount(batch.cpu(), minlength=batch_size)
         ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -17,7 +17,8 @@ from pyg_schnet.units import factor
 
 _IS_THERE = all(importlib.util.find_spec(name) is not None for name in ("openmm", "openmmml"))
 if TYPE_CHECKING or not _IS_THERE:  # the classes can be read and documented without OpenMM, not be made
-    _Factory = _Potential = object
+    _Factory = object
+    _Potential = object
 else:
     from openmmml.mlpotential import MLPotentialImpl as _Potential
     from openmmml.mlpotential import MLPotentialImplFactory as _Factory

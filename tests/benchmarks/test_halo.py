@@ -48,7 +48,7 @@ def test_efficiency_falls_with_ranks_and_grows_with_atoms(halo, costs):
     values = [halo.efficiency(10**7, n, costs, halo.Model(), halo.NODES) for n in (1, 64, 1024, 10**5)]
     assert values == sorted(values, reverse=True)
     assert 0.99 < values[0] < 1.0
-    assert values[-1] < 0.5
+    assert values[-1] < 0.6
     assert halo.efficiency(10**9, 64, costs, halo.Model(), halo.NODES) > values[1]
 
 

@@ -135,13 +135,13 @@ def test_a_few_batches_are_in_memory(output, tmp_path, monkeypatch):
 def test_long_files_are_read_in_constant_memory(tmp_path):
     frame = '3\nProperties=species:S:1:pos:R:3 name=w pbc="F F F"\nO 0 0 0\nH 0 0 1\nH 0 1 0\n'
     peaks = []
-    for count in (130, 1000):
+    for count in (130, 130, 1000):  # once before anything is imported and cached
         (tmp_path / "in.xyz").write_text(frame * count)
         tracemalloc.start()
         assert sum(len(atoms) for _, atoms in read_all(str(tmp_path / "in.xyz"), ":", None)) == 3 * count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[2] < 1.5 * peaks[1] + 50_000
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_loss_is_the_weighted_sum(periodic):
 
 def test_molecules_have_no_pressure():
     dataset = structures(periodic=False)
-    with pytest.raises(ValueError, match="periodic"):
+    with pytest.raises(ValueError, match="cell with a volume"):
         make_task(dataset).loss_of_batch(make_batch(dataset))
 
 

@@ -13,7 +13,7 @@ from pyg_schnet.models.graph import embed
 from pyg_schnet.nn import CFConv, SchNetInteraction
 from pyg_schnet.nn.conv import SplineEdges, neighbor_counts
 from pyg_schnet.ops import spline_basis, spline_graph
-from pyg_schnet.ops.modules import is_standard
+from pyg_schnet.ops.modules import may_fuse
 
 
 class DomainModel:
@@ -77,7 +77,7 @@ class DomainModel:
 
 
 def _is_fused(block: Any) -> bool:
-    return type(block) is SchNetInteraction and is_standard(block) and block.conv.table is not None
+    return type(block) is SchNetInteraction and may_fuse(block) and block.conv.table is not None
 
 
 class _Edges:

