@@ -207,9 +207,10 @@ class _Derivatives:
 
     def _of(self, batch: Batch, stress: bool) -> list[Prediction]:
         lattice = {"cell": batch.cell, "pbc": batch.pbc} if bool(batch.pbc.any()) else {}
-        energy, forces, stresses = self.potential(
+        found: Any = self.potential(
             batch.z, batch.pos, batch.batch, batch_size=batch.num_graphs, forces=True, stress=stress, **lattice
         )
+        energy, forces, stresses = found
         n_atoms = batch.ptr.diff()
         energy = energy.cpu() / self.potential.factor
         values = energy / n_atoms if self.potential.per_atom else energy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,9 @@ def run_large(
     index = torch.stack([place.index_select(0, index[0].index_select(0, pairs)), target])
     edge_shift = None if edge_shift is None else edge_shift.index_select(0, pairs)
     del pairs, target
-    atoms = (values.index_select(0, order) for values in (pos.detach(), z, batch))
-    found = large_potential(*atoms, batch_size, index, ptr, edge_shift, cell, weights, strain=strain, backend=backend)
+    atoms = [values.index_select(0, order) for values in (pos.detach(), z, batch)]
+    compute: Any = large_potential
+    found = compute(*atoms, batch_size, index, ptr, edge_shift, cell, weights, strain=strain, backend=backend)
     if found is None or found.grad_pos is None:
         return found
     return found._replace(grad_pos=found.grad_pos.index_select(0, place))

@@ -201,7 +201,7 @@ class BatchCalculator:
         batch = np.repeat(np.arange(len(images)), sizes)
         positions = np.concatenate([image.positions for image in images])
         periodic = np.stack([image.pbc for image in images])
-        self._check_positions(images, positions, batch, periodic.any(1))
+        self._check_positions(images, positions, batch, np.asarray(periodic.any(1)))
         if self.dtype != torch.float64:
             parts = [near_origin(image.positions, self.dtype, image.cell.array, image.pbc)[0] for image in images]
             positions = np.concatenate(parts)

@@ -32,7 +32,7 @@ def make_repulsion(given: bool | dict[str, float] | None, readout: nn.Module) ->
         raise ValueError(f"repulsion must be True, False or a dictionary of arguments of ZBLRepulsion, got {given!r}")
     if not isinstance(readout, (SumReadout, MeanReadout)) or readout.out_channels != 1:
         raise ValueError(f"a repulsion is added to energies, sums or means of one property; the readout is {readout}")
-    options = {} if given is True else given
+    options: dict[str, float] = given if isinstance(given, dict) else {}
     if unknown := sorted(set(options) - {"outer", "inner"}):
         raise ValueError(f"repulsion has the arguments outer and inner, got {', '.join(unknown)}")
     return ZBLRepulsion(**options)

@@ -127,7 +127,7 @@ class ImageCounts(NamedTuple):
 
     wrap: Tensor  # [N, 3] lattice vectors that move atoms into the cell along periodic axes
     first: Tensor  # [N, 3] lowest image along each axis
-    count: Tensor  # [N, 3] images along each axis
+    count: Tensor  # type: ignore[assignment]  # [N, 3] images along each axis
     end: Tensor  # [N + 1] first image of each atom, and their number
 
 

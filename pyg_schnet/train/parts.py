@@ -97,7 +97,7 @@ class RankBatches(DistributedSampler):
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before every epoch."""
         super().set_epoch(epoch)
-        self.batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        self.batches.sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
     def leave_out(self, epoch: int, batches: int) -> None:
         """Leave out the first ``batches`` of one epoch; others are whole."""

@@ -41,7 +41,7 @@ class SharedModule(FiniteModule):
             A factor for each; 0 where no process has a value.
         """
         trainer = self._trainer
-        if not (self.training and are_several(trainer) and trainer.training):
+        if trainer is None or not (self.training and are_several(trainer) and trainer.training):
             return [1.0] * len(counts)
         self._are_shared = True
         structures, *sums = added(trainer, [float(self._own_structures), *counts])

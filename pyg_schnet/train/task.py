@@ -339,7 +339,7 @@ class PropertyTask(SharedModule):
         means = self.errors.means(dict.fromkeys([*quantities, *terms, _OWN_LOSS]), add)
         self.errors = ErrorSums()
         self.check_errors({f"{stage}/{name}_mae": mean.mae for name, mean in means.items() if name != _OWN_LOSS})
-        same = {"sync_dist": add is not None}  # all processes have the same number
+        same: dict[str, Any] = {"sync_dist": add is not None}  # all processes have the same number
         if _OWN_LOSS in means:
             self.log(f"{stage}/loss", means[_OWN_LOSS].loss, **same)
         elif any(name in means for name in terms):

@@ -123,10 +123,11 @@ class StateCheck:
         worst = int(ratio.argmin())
         if ratio[worst] >= 1.0:
             return None
-        return self._too_close(atoms, *sorted(edge_index[:, worst].tolist()), float(dist[worst]))
+        i, j = sorted(edge_index[:, worst].tolist())
+        return self._too_close(atoms, i, j, float(dist[worst]))
 
     def _of_few(self, atoms: Atoms) -> str | None:
-        if self._pairs is None or not np.array_equal(self._numbers, atoms.numbers):
+        if self._pairs is None or self._numbers is None or not np.array_equal(self._numbers, atoms.numbers):
             species, inverse = np.unique(atoms.numbers, return_inverse=True)
             first, second = np.triu_indices(len(atoms), 1)
             self._pairs = first, second, self._table(species)[inverse[first], inverse[second]] ** 2

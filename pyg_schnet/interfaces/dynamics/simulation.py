@@ -361,7 +361,7 @@ def _check_same(saved: Checkpoint, settings: Settings, model: str, atoms: Atoms,
     differing = [f"{k} {saved.settings.get(k)} and not {v}" for k, v in given.items() if saved.settings.get(k) != v]
     if saved.model != model:
         differing.append("another model")
-    if not np.array_equal(saved.arrays.get("atomic_numbers"), atoms.numbers):
+    if not np.array_equal(saved.arrays.get("atomic_numbers", ()), atoms.numbers):
         differing.append("other atoms")
     if differing:
         raise ValueError(

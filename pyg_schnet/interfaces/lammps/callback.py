@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ class DomainForces:
         self._num_ghosts = num_atoms - num_own
         ids = self.lmp.numpy.extract_atom("id", nelem=num_atoms).copy()
         known = self._ids is not None and self.plan is not None and self.plan.num_own == num_own
-        changed = not (known and np.array_equal(ids, self._ids))
+        changed = not known or not np.array_equal(ids, cast(np.ndarray, self._ids))
         if self.comm.allreduce(int(changed)):  # on any rank
             self.plan, self._ids = ExchangePlan(self.comm, ids[:num_own], ids[num_own:]), ids
             self.n_plans += 1

