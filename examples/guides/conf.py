@@ -28,8 +28,9 @@ napoleon_use_ivar = True  # once, not beside the fields of named tuples
 
 nitpick_ignore_regex = [
     # Private bases, and other packages, which are not documented here
-    (r"py:class", r"pyg_schnet\..*\.(_\w+|CheckpointMixin|Conversions|DerivativeTask|FiniteModule)"),
+    (r"py:class", r"pyg_schnet\..*\.(_\w+|CheckpointMixin|Conversions|DerivativeTask|FiniteModule|SharedModule)"),
     (r"py:exc", r"PropertyNotImplementedError"),
+    (r"py:data", r"Ensemble|Optimizer"),
     (r"py:.*", r"(torch_sim|openmm|openmmml|ipi)\b.*"),
     (r"py:.*", r"(torch|torch_geometric|numpy|ase|lightning|matplotlib|typing|collections|os|pathlib|enum|abc)\b.*"),
 ]
