@@ -125,16 +125,20 @@ MORE_CASES = CASES | {  # weights are packed once, and gradients with respect to
 }
 
 
+APART = (".backends.triton", ".interfaces.lammps")
+"""Functions that need triton, and one that is differentiated once, over ranks: tests/interfaces/test_exchange.py."""
+
+
 def own_functions():
     """All functions of autograd that the package defines, by where they are."""
     for module in pkgutil.walk_packages(pyg_schnet.__path__, "pyg_schnet."):
-        if not module.name.endswith("__main__") and ".backends.triton" not in module.name:  # which needs triton
+        if not module.name.endswith("__main__") and not any(name in module.name for name in APART):
             importlib.import_module(module.name)
     found, waiting = {}, [torch.autograd.Function]
     while waiting:
         for each in waiting.pop().__subclasses__():
             waiting.append(each)
-            if each.__module__.startswith("pyg_schnet."):
+            if each.__module__.startswith("pyg_schnet.") and not any(name in each.__module__ for name in APART):
                 found[f"{each.__module__.removeprefix('pyg_schnet.')}.{each.__qualname__}"] = each
     return found
 

@@ -21,6 +21,7 @@ _MAIN_GROUPS = {
     17: "F Cl Br I",
     18: "He Ne Ar Kr Xe",
 }
+_ROUNDING = 1e-9  # scores are ties up to this
 _GROUP_OF = {symbol: group for group, symbols in _MAIN_GROUPS.items() for symbol in symbols.split()}
 
 
@@ -105,7 +106,7 @@ def embedding_map(
     score = _silhouette(dist, labels)
     random = np.random.default_rng(seed)
     null = np.array([_silhouette(dist, random.permutation(labels)) for _ in range(shuffles)])
-    p_value = (1 + int((null >= score).sum())) / (1 + shuffles)
+    p_value = (1 + int((null >= score - _ROUNDING).sum())) / (1 + shuffles)
     return EmbeddingMap(symbols, components, explained, groups, score, null, p_value)
 
 

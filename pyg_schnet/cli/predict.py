@@ -27,7 +27,7 @@ def predict_file(
     """Property of the structures in any file that ASE reads, of any length.
 
     Args:
-        structures: File of structures (.xyz, .db, .cif, ..., also .gz).
+        structures: File of structures (.xyz, .db, .cif, ..., also .gz), positions in Å.
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
         output: File to write; by default only a table is printed.
         format: csv (one line for each structure, with its numbers and words) or extxyz (the structures with all their

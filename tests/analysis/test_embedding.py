@@ -80,7 +80,7 @@ def test_all_ties_are_no_evidence():
             model.embedding.weight[atomic_numbers[symbol]] = row
     result = embedding_map(model, ["Li", "Na", "F", "Cl"], dimensions=None, shuffles=20)
     assert abs(result.score) < 1e-6
-    assert result.p_value > 0.3
+    assert result.p_value == 1.0
 
 
 def test_components_are_those_of_the_covariance():

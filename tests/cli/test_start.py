@@ -60,7 +60,7 @@ def test_packages_that_are_missing_are_named(monkeypatch):
 def test_variables_that_a_package_cannot_read_are_no_traceback(tmp_path, monkeypatch):
     (tmp_path / "strict_package.py").write_text("int('many')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SystemExit, match=r"cannot be imported \(.*many.*\); look at the environment"):
+    with pytest.raises(SystemExit, match=r"cannot be imported \(.*many.*\); check the environment"):
         import_for("predict", "strict_package")
 
 

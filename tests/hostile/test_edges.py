@@ -76,7 +76,7 @@ GIVEN = {
     "shifts of two axes": ({"edge_shift": SHIFT[:, :2]}, SHIFTS),
     "half a cell": ({"edge_shift": SHIFT + 0.5}, SHIFTS),
     "shifts without sign": ({"edge_shift": SHIFT.to(torch.uint8)}, SHIFTS),
-    "no cell": ({"cell": None}, r"so it needs cell|stress is defined for periodic structures only"),
+    "no cell": ({"cell": None}, r"so it needs cell|stress is defined for structures in a cell with a volume only"),
     "transposed edges": ({"edge_index": INDEX.t()}, ROWS),
     "three rows": ({"edge_index": torch.cat([INDEX, INDEX[:1]])}, ROWS),
     "fractions of atoms": ({"edge_index": INDEX.float()}, ROWS),

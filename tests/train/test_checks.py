@@ -128,7 +128,7 @@ def test_labels_that_are_no_numbers_are_refused():
 
 def test_a_stress_without_volume_is_refused():
     structures = [structure(labels=("energy", "forces", "stress")) for _ in range(3)]
-    with pytest.raises(ValueError, match="training structure 0 has a stress but is not periodic"):
+    with pytest.raises(ValueError, match="training structure 0 has a stress but no cell with a volume"):
         check(PotentialTask(network(), stress_weight=1.0), data_of(structures, ([0], [1], [2])))
 
 
