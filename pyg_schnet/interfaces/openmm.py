@@ -11,41 +11,22 @@ import numpy as np
 from ase import Atoms
 
 from pyg_schnet.interfaces._extras import missing
+from pyg_schnet.interfaces._openmm_factory import SchNetPotentialFactory
 from pyg_schnet.interfaces.ase import SchNetCalculator
 from pyg_schnet.potential import Source
 from pyg_schnet.units import factor
 
 _IS_THERE = all(importlib.util.find_spec(name) is not None for name in ("openmm", "openmmml"))
 if TYPE_CHECKING or not _IS_THERE:  # the classes can be read and documented without OpenMM, not be made
-    _Factory = object
     _Potential = object
 else:
     from openmmml.mlpotential import MLPotentialImpl as _Potential
-    from openmmml.mlpotential import MLPotentialImplFactory as _Factory
 
 __all__ = ["SchNetPotential", "SchNetPotentialFactory"]
 
 _STATES = ("charge", "multiplicity", "spin")
 _OF_EMBEDDINGS = ("linkAtomDistances",)
 """Arguments of ``createMixedSystem`` that openmm-ml passes on to potentials, and which are not for them."""
-
-
-class SchNetPotentialFactory(_Factory):
-    """What ``MLPotential("pyg_schnet", ...)`` finds by the entry point of this package in ``openmmml.potentials``."""
-
-    def createImpl(self, name: str, **args: Any) -> SchNetPotential:
-        """The potential.
-
-        Args:
-            name: Name that it was asked by.
-            **args: Arguments of :class:`SchNetPotential`.
-
-        Raises:
-            TypeError: If no model is given.
-        """
-        if "model" not in args:
-            raise TypeError(f'MLPotential("{name}") needs a model: MLPotential("{name}", model="rmd17-aspirin")')
-        return SchNetPotential(**args)
 
 
 class SchNetPotential(_Potential):
