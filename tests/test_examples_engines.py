@@ -49,7 +49,7 @@ def test_torch_sim(model, monkeypatch, capsys):
 
 def test_openmm(model, monkeypatch, capsys):
     openmmml = pytest.importorskip("openmmml")
-    from pyg_schnet.interfaces.openmm import SchNetPotentialFactory
+    from pyg_schnet.interfaces import SchNetPotentialFactory
 
     openmmml.MLPotential.registerImplFactory("pyg_schnet", SchNetPotentialFactory())
     text = run(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pyg_schnet.ops._pyg  # PyTorch Geometric comes first, without its warnings
 
 if TYPE_CHECKING:
+    from pyg_schnet.interfaces._openmm_factory import SchNetPotentialFactory
     from pyg_schnet.interfaces.ase import SchNetCalculator
     from pyg_schnet.interfaces.ase_properties import database_entries
     from pyg_schnet.interfaces.batch import BatchCalculator
     from pyg_schnet.interfaces.committee import Committee
     from pyg_schnet.interfaces.ipi import SchNetDriver
-    from pyg_schnet.interfaces.openmm import SchNetPotential, SchNetPotentialFactory
+    from pyg_schnet.interfaces.openmm import SchNetPotential
     from pyg_schnet.interfaces.relaxation import Relaxation, relax
     from pyg_schnet.interfaces.replay import ReplayedForces
     from pyg_schnet.interfaces.torchsim import TorchSimModel
@@ -46,7 +47,7 @@ _HOMES = {
     "SchNetCalculator": "ase",
     "SchNetDriver": "ipi",
     "SchNetPotential": "openmm",
-    "SchNetPotentialFactory": "openmm",
+    "SchNetPotentialFactory": "_openmm_factory",
     "TorchSimModel": "torchsim",
     "calibrate": "uncertainty",
     "database_entries": "ase_properties",

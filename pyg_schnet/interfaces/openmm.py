@@ -11,7 +11,6 @@ import numpy as np
 from ase import Atoms
 
 from pyg_schnet.interfaces._extras import missing
-from pyg_schnet.interfaces._openmm_factory import SchNetPotentialFactory
 from pyg_schnet.interfaces.ase import SchNetCalculator
 from pyg_schnet.potential import Source
 from pyg_schnet.units import factor
@@ -22,7 +21,7 @@ if TYPE_CHECKING or not _IS_THERE:  # the classes can be read and documented wit
 else:
     from openmmml.mlpotential import MLPotentialImpl as _Potential
 
-__all__ = ["SchNetPotential", "SchNetPotentialFactory"]
+__all__ = ["SchNetPotential"]
 
 _STATES = ("charge", "multiplicity", "spin")
 _OF_EMBEDDINGS = ("linkAtomDistances",)
@@ -54,6 +53,7 @@ class SchNetPotential(_Potential):
         >>> residue = topology.addResidue("MOL", topology.addChain())
         >>> for name in ("O", "H", "H"):
         ...     _ = topology.addAtom(name, app.Element.getBySymbol(name), residue)
+        >>> from pyg_schnet.interfaces import SchNetPotentialFactory
         >>> openmmml.MLPotential.registerImplFactory("pyg_schnet", SchNetPotentialFactory())  # as its entry point does
         >>> potential = openmmml.MLPotential("pyg_schnet", model=SchNet(16, 16, 2, 20, 5.0), unit="eV")
         >>> potential.createSystem(topology).getNumParticles()

@@ -176,7 +176,7 @@ def openmm_box(cell):
 @door("openmm")
 def by_openmm(atoms, model):
     openmmml = pytest.importorskip("openmmml")
-    from pyg_schnet.interfaces.openmm import SchNetPotentialFactory
+    from pyg_schnet.interfaces import SchNetPotentialFactory
 
     openmmml.MLPotential.registerImplFactory("pyg_schnet", SchNetPotentialFactory())
     potential = openmmml.MLPotential("pyg_schnet", model=model, unit="eV")

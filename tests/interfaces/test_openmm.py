@@ -8,7 +8,7 @@ from ase import units
 from ase.build import bulk, molecule
 from ase.md.verlet import VelocityVerlet
 
-from pyg_schnet.interfaces import SchNetCalculator
+from pyg_schnet.interfaces import SchNetCalculator, SchNetPotentialFactory
 from pyg_schnet.interfaces import openmm as door
 from pyg_schnet.units import factor
 from tests.interfaces.models import soft_model
@@ -18,7 +18,7 @@ from tests.interfaces.models import soft_model
 def potential():
     """A function that makes the potential of a model, or of several."""
     openmmml = pytest.importorskip("openmmml")
-    openmmml.MLPotential.registerImplFactory("pyg_schnet", door.SchNetPotentialFactory())
+    openmmml.MLPotential.registerImplFactory("pyg_schnet", SchNetPotentialFactory())
     return lambda model, **options: openmmml.MLPotential("pyg_schnet", model=model, unit="eV", **options)
 
 
@@ -61,7 +61,7 @@ def test_the_entry_point_leads_here():
     if not found:
         pytest.skip("the package was installed before it had this entry point")
     assert found[0].name == "pyg_schnet"
-    assert found[0].load() is door.SchNetPotentialFactory
+    assert found[0].load() is SchNetPotentialFactory
 
 
 def test_molecules_move_as_in_ase(potential):
