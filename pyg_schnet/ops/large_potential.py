@@ -22,7 +22,7 @@ from torch import Tensor
 from pyg_schnet.ops.dispatch import Backend, kernels_for
 from pyg_schnet.ops.edge_lengths import edge_lengths
 from pyg_schnet.ops.graph import SplineGraph
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, compose
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, compose, counts_of_pairs
 
 
 def recomputes(num_atoms: int, *, backend: Backend = "auto") -> bool:
@@ -86,7 +86,7 @@ def _through_blocks(
     packed: Any = weights.packed if weights.packed is not None else weights.pack().packed
     interval, basis, _ = kernels.spline_basis(dist, weights.cutoff, weights.table.size(1) - 3)
     graph = SplineGraph(interval, index[0], index[1], ptr)
-    counts = _counts(index, dist, z.size(0), weights.cutoff) if weights.normalize else None
+    counts = counts_of_pairs(index, dist, z.size(0), weights.cutoff) if weights.normalize else None
     x, kept = kernels.interactions_forward(z, packed[0], basis, graph, counts, recompute=True)
     energy, grad = _read_out(kernels, x, z, batch, batch_size, weights)
     found, _ = kernels.interactions_backward(grad, z, packed[0], basis, graph, counts, kept)
@@ -107,15 +107,6 @@ def _read_out(
     grad = kernels.unpool(grad, scale, z, batch)
     grad = kernels.mlp_backward(grad, x, w1, w2, hidden, slope, grad_weights=False).x
     return energy[:, 0].to(x.dtype), grad
-
-
-def _counts(index: Tensor, dist: Tensor, n_atoms: int, cutoff: float) -> Tensor:
-    """Number of neighbours within the cutoff of each atom, at least 1."""
-    inside = (dist < cutoff).to(dist.dtype)
-    counts = dist.new_zeros(n_atoms)
-    for ends in index:
-        counts.index_add_(0, ends, inside)
-    return counts.clamp_(min=1.0)
 
 
 def _are_below(values: Tensor, size: int) -> bool:

@@ -141,9 +141,7 @@ def _energy(
     interval, basis = spline_basis(dist, weights.cutoff, weights.table.size(1) - 3, backend="reference")
     graph, n_neighbors = SplineGraph(interval, index[0], index[1], ptr), None
     if weights.normalize:
-        inside = (dist.detach() < weights.cutoff).to(dist.dtype)
-        ends, twice = torch.cat([index[0], index[1]]), torch.cat([inside, inside])
-        n_neighbors = dist.new_zeros(z.size(0)).index_add(0, ends, twice).clamp(min=1.0)
+        n_neighbors = counts_of_pairs(index, dist.detach(), z.size(0), weights.cutoff)
     x = interactions(
         z, weights.embedding, weights.table, basis, graph, weights.weights, n_neighbors, backend="reference"
     )
@@ -151,3 +149,12 @@ def _energy(
     values = mlp(x, w1, b1, w2, b2, backend="reference")
     options: dict[str, Any] = {"mean": weights.mean, "backend": "reference"}
     return pool_atoms(values, z, batch, batch_size, scale, shift, atomref, **options)[:, 0]
+
+
+def counts_of_pairs(index: Tensor, dist: Tensor, n_atoms: int, cutoff: float) -> Tensor:
+    """Number of neighbours of each atom within the cutoff in Å, at least 1, from edges for both directions."""
+    inside = (dist < cutoff).to(dist.dtype)
+    counts = dist.new_zeros(n_atoms)
+    for ends in index:
+        counts.index_add_(0, ends, inside)
+    return counts.clamp_(min=1.0)

@@ -146,7 +146,7 @@ def restore(integrator: Any, arrays: dict[str, np.ndarray], numbers: dict[str, f
     Args:
         integrator: One made with the same settings.
         arrays: Arrays by their dotted names.
-        numbers: Numbers likewise.
+        numbers: Numbers by their dotted names.
 
     Raises:
         ValueError: If the integrator has other parts, as that of another version of ASE might.
