@@ -4,6 +4,7 @@ import pyg_schnet.ops._pyg  # PyTorch Geometric comes first, without its warning
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
+from pyg_schnet.train.muon import Muon
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.train.relaxed import RelaxedTask
 from pyg_schnet.train.report import Errors, format_errors, report_units
@@ -12,6 +13,7 @@ from pyg_schnet.train.task import PropertyTask
 
 __all__ = [
     "EMA",
+    "Muon",
     "PotentialTask",
     "PropertyTask",
     "RelaxedTask",

@@ -19,6 +19,7 @@ from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
+from pyg_schnet.train.muon import Muon
 from pyg_schnet.train.ranks import added, are_several
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
 from pyg_schnet.train.report import in_report_units
@@ -55,8 +56,9 @@ class PropertyTask(SharedModule):
             made by :class:`pyg_schnet.data.NeighborList`; other edges are ignored with a warning.
         loss: ``"mse"`` (squared), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
-        lr: Largest learning rate of Adam.
+        lr: Largest learning rate.
         weight_decay: Decoupled weight decay (AdamW); 0 is Adam.
+        optimizer: ``"adam"``, or ``"muon"`` for steps whose matrices are orthogonal, see ``pyg_schnet.train.Muon``.
         schedule: ``"cosine"`` falls to zero at the end of the training budget (epochs, steps or time);
             ``"warm_restarts"`` repeats it in cycles of epochs; ``"constant"``.
         warmup: Fraction of the training budget in which the cosine schedule rises to ``lr``, 0 to 1.
@@ -84,6 +86,7 @@ class PropertyTask(SharedModule):
         huber_delta: float = 0.01,
         lr: float = 5e-3,
         weight_decay: float = 0.0,
+        optimizer: Literal["adam", "muon"] = "adam",
         schedule: Literal["cosine", "warm_restarts", "constant"] = "cosine",
         warmup: float = 0.02,
         restart_period: float = 50.0,
@@ -101,6 +104,8 @@ class PropertyTask(SharedModule):
             raise ValueError(f"lr must be positive, got {lr!r}")
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, got {weight_decay!r}")
+        if optimizer not in ("adam", "muon"):
+            raise ValueError(f"optimizer must be 'adam' or 'muon', got {optimizer!r}")
         if not huber_delta > 0:
             raise ValueError(f"huber_delta must be positive, in the unit of the property, got {huber_delta!r}")
         self.network = network
@@ -108,6 +113,7 @@ class PropertyTask(SharedModule):
         self.huber_delta = huber_delta
         self.lr = lr
         self.weight_decay = weight_decay
+        self.optimizer = optimizer
         self.schedule = schedule
         self.warmup = warmup
         self.restart_period = restart_period
@@ -373,9 +379,13 @@ class PropertyTask(SharedModule):
         return model
 
     def configure_optimizers(self) -> Any:
-        """Adam (AdamW with weight decay) and the schedule, set again before every step."""
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+        """Adam (AdamW with weight decay) or Muon, and the schedule, set again before every step."""
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "muon":
+            optimizer = Muon(self, lr=self.lr, weight_decay=self.weight_decay)
+        else:
+            fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
+            optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         self._scheduler = scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
