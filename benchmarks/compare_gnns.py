@@ -158,7 +158,7 @@ def train(network, data, lr, options):
     Returns:
         What a row of the table holds, and the learning curve.
     """
-    task = PropertyTask(network, loss=options.loss, lr=lr, pooling="sum")
+    task = PropertyTask(network, loss=options.loss, lr=lr, optimizer="adam", pooling="sum")
     budget = Budget(60.0 * options.minutes if options.steps is None else None)
     trainer = Trainer(
         accelerator="cpu",

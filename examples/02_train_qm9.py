@@ -34,7 +34,7 @@ def main():
     data = StructureDataModule(dataset, options.target, num_train=options.num_train, num_val=options.num_val)
 
     network = SchNet(hidden_channels=64, num_filters=64, num_interactions=3, num_gaussians=25, cutoff=5.0)
-    task = PropertyTask(network, lr=1e-3, schedule="cosine")
+    task = PropertyTask(network, lr=5e-3, schedule="cosine")
     trainer = Trainer(
         max_epochs=-1,
         max_time={"seconds": 60 * options.minutes},
