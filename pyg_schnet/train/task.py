@@ -58,8 +58,8 @@ class PropertyTask(SharedModule):
         huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
         lr: Largest learning rate.
         weight_decay: Decoupled weight decay.
-        optimizer: ``"muon"``, see :class:`pyg_schnet.train.Muon`, or ``"adam"`` (AdamW). Good rates of both differ: 0.003
-            to 0.01 and, for large networks, 0.001.
+        optimizer: ``"muon"``, see :class:`pyg_schnet.train.Muon`, or ``"adam"`` (AdamW). Good rates of Muon are 0.003
+            to 0.01, of Adam 0.001 for large networks.
         schedule: ``"cosine"`` falls to zero at the end of the training budget (epochs, steps or time);
             ``"warm_restarts"`` repeats it in cycles of epochs; ``"constant"``.
         warmup: Fraction of the training budget in which the cosine schedule rises to ``lr``, 0 to 1.
