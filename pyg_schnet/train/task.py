@@ -18,6 +18,7 @@ from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.targets import card_of_targets, name_outputs
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
+from pyg_schnet.nn import HeadsReadout
 from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
@@ -146,9 +147,12 @@ class PropertyTask(SharedModule):
         self.domain: Domain | None = None  # of the training structures, known once a fit has begun
         self._target = target
         self.channels = channels_of(network)
-        one_scale = self.channels == 1 or self.pooling == "none"
+        has_heads = isinstance(getattr(network, "readout", None), HeadsReadout)
+        one_scale = self.channels == 1 or (self.pooling == "none" and not has_heads)
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, self.channels))
         self.register_buffer("scale", torch.ones(() if one_scale else (self.channels,)))
+        self.register_buffer("spread", torch.ones(self.channels) if self.channels > 1 else None)
+        self.register_buffer("averaged", torch.zeros(self.channels, dtype=torch.bool), persistent=False)
         self._inputs = NetworkInputs(network)
         self.errors = ErrorSums()  # of the evaluation that is going on
         self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
@@ -223,9 +227,8 @@ class PropertyTask(SharedModule):
             raise ValueError(f"weights are those of several properties, but {targets[0].name!r} is learned alone")
         if len(targets) > 1:
             self.joint = Joint(self.network, targets, self.pooling, self.channels, self.weights)
-            self.scale = torch.ones(self.channels)
-            self.register_buffer("spread", torch.ones(self.channels))
-            self.register_buffer("averaged", self.joint.averaged(), persistent=False)
+            self.scale = self.scale.expand(self.channels).clone()
+            self.averaged.copy_(self.joint.averaged())
 
     @property
     def properties(self) -> list[Property]:
@@ -265,6 +268,12 @@ class PropertyTask(SharedModule):
         """What is learned of gradients, as arguments of ``domain_of``: here nothing."""
         return {}
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Take checkpoints, too, that were written before several properties could be learned."""
+        if self.spread is not None:
+            state_dict.setdefault(f"{prefix}spread", self.spread)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
 
@@ -279,7 +288,7 @@ class PropertyTask(SharedModule):
             atomref, scale, spread = self.joint.statistics(counts, target)
             self.spread.copy_(spread)
         self.atomref.copy_(atomref)
-        self.scale.copy_(scale.reshape(self.scale.shape))
+        self.scale.copy_(scale.reshape(()) if scale.numel() == 1 else scale)
         scale_repulsion(self.network, self.property, self.scale)
 
     def _fit_extents(self, data: StructureDataModule) -> None:
