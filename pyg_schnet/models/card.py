@@ -21,9 +21,8 @@ def _is_elements(value: Any) -> bool:
 
 
 def _is_targets(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and all(isinstance(entry, dict) and isinstance(entry.get("unit"), str | None) for entry in value.values())
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("unit"), str | None) for entry in value.values()
     )
 
 

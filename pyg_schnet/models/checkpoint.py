@@ -210,9 +210,7 @@ def _check_entries(header: Any, path: Path) -> None:
             raise ValueError(f"the header of {path} is damaged: {name!r} must be {expected}, got {described(value)}")
 
 
-def load(
-    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, target: str | None = None
-) -> Any:
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, target: str | None = None) -> Any:
     """Read a model of any class, in evaluation mode and in the precision it was saved with.
 
     Args:

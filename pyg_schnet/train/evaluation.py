@@ -123,7 +123,7 @@ def _run_of(
     known = network.card.get("target")  # which may be one of several
     data = StructureDataModule(
         made.dataset,
-        targets[known] if known in targets else made.target,
+        targets.get(known, made.target),
         **{name: options[name] for name in ("num_train", "num_val", "num_test", "seed") if name in options},
         split=cast(Any, split),
         eval_batch_size=batch_size,

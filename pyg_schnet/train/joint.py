@@ -1,4 +1,4 @@
-"""Several targets that one network learns: which of its outputs are which, how they are pooled, and their statistics."""
+"""Several targets that one network learns: which of its outputs they are, how these are pooled, their statistics."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ class Joint:
             atomref[:, part.columns], scale[part.columns] = fit_statistics(own, values, part.pooling)
             weights = own if part.pooling == "sum" else own / own.sum(1, keepdim=True).clamp(min=1.0)
             left = values - weights.to(torch.float64) @ atomref[:, part.columns]
-            size = left.square().mean().sqrt() if part.pooling == "none" and part.width > 1 else left.std(0, correction=0)
+            size = (
+                left.square().mean().sqrt() if part.pooling == "none" and part.width > 1 else left.std(0, correction=0)
+            )
             size = size.square().mean().sqrt()
             spread[part.columns] = size if size > 0 else 1.0
         return atomref, scale, spread
@@ -165,7 +167,7 @@ def _check_names(names: Sequence[str], readout: HeadsReadout) -> None:
     unused = [name for name in readout.columns if name not in names]
     if missing or unused:
         raise ValueError(
-            f"heads of the network and targets must be the same: "
+            "heads of the network and targets must be the same: "
             + "; ".join(
                 [f"there is no head for {', '.join(missing)}"] * bool(missing)
                 + [f"there is no target for the head of {', '.join(unused)}"] * bool(unused)

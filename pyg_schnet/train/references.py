@@ -13,7 +13,15 @@ from torch_geometric.nn.models import SchNet as PyGSchNet
 
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.nn import ElectronicSpatialExtentReadout, HeadsReadout, MaxReadout, MeanReadout, SumReadout, ZBLRepulsion, fit_atom_references
+from pyg_schnet.nn import (
+    ElectronicSpatialExtentReadout,
+    HeadsReadout,
+    MaxReadout,
+    MeanReadout,
+    SumReadout,
+    ZBLRepulsion,
+    fit_atom_references,
+)
 from pyg_schnet.units import dimension, factor
 
 Pooling = Literal["sum", "mean", "max", "none"]

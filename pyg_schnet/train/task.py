@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -15,16 +15,16 @@ from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.data.properties import find_properties
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.atomref import pop_atomref
-from pyg_schnet.models.targets import card_of_targets, name_outputs
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
+from pyg_schnet.models.targets import card_of_targets, name_outputs
 from pyg_schnet.nn import HeadsReadout
 from pyg_schnet.nn.atomref import MAX_Z, sum_references
-from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
+from pyg_schnet.train.evaluated import EvaluatedModule
 from pyg_schnet.train.inputs import NetworkInputs
-from pyg_schnet.train.ranks import added, are_several
 from pyg_schnet.train.joint import Joint, Pair
+from pyg_schnet.train.ranks import are_several
 from pyg_schnet.train.references import (
     Pooling,
     fit_extents,
@@ -34,18 +34,12 @@ from pyg_schnet.train.references import (
     pooling_of,
     scale_repulsion,
 )
-from pyg_schnet.train.report import in_report_units
-from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
-from pyg_schnet.train.shared import SharedModule
 from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
-from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 
-_OWN_LOSS = ""  # among the errors, of tasks whose loss is not the sum of their terms
 
-
-class PropertyTask(SharedModule):
+class PropertyTask(EvaluatedModule):
     r"""Learn a property of structures, or several together.
 
     The network learns the difference from references of the elements, in units of its spread:
@@ -121,24 +115,12 @@ class PropertyTask(SharedModule):
         super().__init__()
         if loss not in _LOSSES:
             raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
-        if not 0.0 <= warmup < 1.0:
-            raise ValueError(f"warmup must be a part of the training, at least 0 and below 1, got {warmup!r}")
-        if not lr > 0:
-            raise ValueError(f"lr must be positive, got {lr!r}")
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay must not be negative, got {weight_decay!r}")
         if not huber_delta > 0:
             raise ValueError(f"huber_delta must be positive, in the unit of the property, got {huber_delta!r}")
         self.network = network
         self.loss = loss
         self.huber_delta = huber_delta
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.warmup = warmup
-        self.restart_period = restart_period
-        self.restart_multiplier = restart_multiplier
-        self.restart_decay = restart_decay
+        self.set_schedule(lr, weight_decay, schedule, warmup, (restart_period, restart_multiplier, restart_decay))
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.pooling_is_stated = pooling != "auto"
         self.property: Any = target if isinstance(target, Property) else None  # of several the first one
@@ -154,8 +136,6 @@ class PropertyTask(SharedModule):
         self.register_buffer("spread", torch.ones(self.channels) if self.channels > 1 else None)
         self.register_buffer("averaged", torch.zeros(self.channels, dtype=torch.bool), persistent=False)
         self._inputs = NetworkInputs(network)
-        self.errors = ErrorSums()  # of the evaluation that is going on
-        self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         if isinstance(target, list) and target and all(isinstance(one, Property) for one in target):
             self.learn(find_properties(None, target))
 
@@ -356,16 +336,6 @@ class PropertyTask(SharedModule):
         """Weight of each quantity in the loss."""
         return {target.name: self.weights.get(target.name, 1.0) for target in self.properties}
 
-    def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
-        """Loss of a batch, the weighted sum of its terms."""
-        names = self.terms()
-        shares = self.shares_of([pairs[name] for name in names])
-        terms = [
-            (weight * share, self.loss_of(pairs[name], self.size_of(name)))
-            for (name, weight), share in zip(names.items(), shares, strict=True)
-        ]
-        return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
-
     def size_of(self, name: str) -> Tensor | None:
         """Spread in whose unit the loss of a quantity is; ``None`` for its own unit."""
         return None if self.joint is None else self.spread[self.joint.part(name).columns.start]
@@ -403,57 +373,9 @@ class PropertyTask(SharedModule):
         """What is made small in training."""
         return self.total_loss(self.compare(batch))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the validation errors."""
-        self._add_errors("val", batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation errors."""
-        self._log_errors("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the test errors."""
-        self._add_errors("test", batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the test errors."""
-        self._log_errors("test")
-
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Property of each structure, references included, in float64, shape ``[B]`` or ``[B, C]``."""
         return self.references(batch) + self(batch).to(torch.float64)
-
-    def _add_errors(self, stage: str, batch: Batch) -> None:
-        pairs = self.compare(batch)
-        for name, pair in pairs.items():
-            self.errors.add(name, *pair[:2], self.loss_of(pair, self.size_of(name)))
-        if self._has_own_loss():
-            labelled = torch.zeros(max(max(len(pair[0]) for pair in pairs.values()), 1))
-            self.errors.add(_OWN_LOSS, labelled, labelled, self.total_loss(pairs).cpu())
-
-    def _has_own_loss(self) -> bool:
-        """Whether a subclass has another loss than the weighted sum of terms."""
-        return type(self).total_loss is not PropertyTask.total_loss
-
-    def _log_errors(self, stage: str) -> None:
-        quantities, terms = self.quantities(), self.terms()
-        add = (lambda sums: added(self.trainer, sums)) if are_several(self._trainer) else None
-        means = self.errors.means(dict.fromkeys([*quantities, *terms, _OWN_LOSS]), add)
-        self.errors = ErrorSums()
-        self.check_errors({f"{stage}/{name}_mae": mean.mae for name, mean in means.items() if name != _OWN_LOSS})
-        same: dict[str, Any] = {"sync_dist": add is not None}  # all processes have the same number
-        if _OWN_LOSS in means:
-            self.log(f"{stage}/loss", means[_OWN_LOSS].loss, **same)
-        elif any(name in means for name in terms):
-            loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
-            self.log(f"{stage}/loss", loss, prog_bar=stage == "val" and self.joint is not None, **same)
-        for name, unit in quantities.items():
-            for measure in ("mae", "rmse") if name in means else ():
-                value = getattr(means[name], measure)
-                self.log(f"{stage}/{name}_{measure}", value, **same)
-                for target, number in in_report_units(value, unit).items():
-                    shown = stage == "val" and measure == "mae" and self.joint is None
-                    self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown, **same)
 
     def export(self) -> AtomisticModel:
         """The trained network as a model of its own, references and scale folded in.
@@ -475,30 +397,3 @@ class PropertyTask(SharedModule):
         if self.domain is not None:
             renew(model.card, self.domain)
         return model
-
-    def configure_optimizers(self) -> Any:
-        """Adam (AdamW with weight decay) and the schedule, set again before every step."""
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self.parameters())
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        self._scheduler = scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        """Go on with the rate and weight decay of the options at hand; a checkpoint brings those of its own start."""
-        for config in self.trainer.lr_scheduler_configs:
-            if config.scheduler is self._scheduler:
-                config.scheduler.base_lrs = [self.lr] * len(config.scheduler.base_lrs)
-                for group in config.scheduler.optimizer.param_groups:
-                    group.update(initial_lr=self.lr, lr=self.lr * self._lr_factor(), weight_decay=self.weight_decay)
-
-    def _lr_factor(self) -> float:
-        if self.schedule == "constant":
-            return 1.0
-        if self.schedule == "cosine":
-            return max(cosine_factor(self.progress(), self.warmup), 1e-4)
-        epoch = self.trainer.global_step / steps_per_epoch(self.trainer)
-        return warm_restart_factor(epoch, self.restart_period, self.restart_multiplier, self.restart_decay)
-
-    def progress(self) -> float:
-        """Part of the training budget that has passed, 0 to 1; see ``progress_of``."""
-        return progress_of(self.trainer)

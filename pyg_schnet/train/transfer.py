@@ -43,5 +43,9 @@ def start_from(network: nn.Module, trained: AtomisticModel) -> str:
     number = len(trained.interactions)
     blocks = "the interaction block" if number == 1 else f"the {number} interaction blocks"
     readout = network.readout
-    new = f"heads for {', '.join(readout.columns)}" if isinstance(readout, HeadsReadout) else f"a {type(readout).__name__}"
+    new = (
+        f"heads for {', '.join(readout.columns)}"
+        if isinstance(readout, HeadsReadout)
+        else f"a {type(readout).__name__}"
+    )
     return f"The embedding and {blocks} start as trained; the readout, {new}, is new"
