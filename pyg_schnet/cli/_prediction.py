@@ -24,11 +24,12 @@ from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.extxyz import flat_info, writable
 from pyg_schnet.geometry import has_volume
 from pyg_schnet.models import AtomisticModel, load
-from pyg_schnet.models.atomref import pop_atomref
+from pyg_schnet.models.atomref import averaged_references, pop_atomref
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.models.reading import printable
+from pyg_schnet.models.targets import units_of_targets
 from pyg_schnet.models.writing import written
-from pyg_schnet.nn import MeanReadout
+from pyg_schnet.nn import HeadsReadout
 from pyg_schnet.nn.atomref import sum_references
 from pyg_schnet.pretrained import find
 
@@ -50,6 +51,7 @@ def predict_file(
     forces: bool,
     stress: bool,
     untrained_forces: bool,
+    target: str | None = None,
 ) -> None:
     """Print or write the property of structures; for the arguments see :func:`pyg_schnet.cli.predict.predict_file`."""
     if batch_size < 1:
@@ -58,20 +60,54 @@ def predict_file(
     if (forces or stress) and (output is None or kind == "csv"):
         raise ValueError("forces and stress are written to extended xyz; give --output FILE.xyz")
     path = None if output is None else check_output(output, [find(model), *files_of(structures)])
-    network = load(model)
-    name, unit = (
-        printable(network.card.get(entry) or default) for entry, default in (("target", "property"), ("unit", "1"))
-    )
+    network = load(model, target=target)
+    columns = _columns_of(network)
     answers = _Derivatives(network, stress, untrained_forces) if forces or stress else _Property(network)
-    found = _predictions(answers, structures, batch_size, name)
+    found = _predictions(answers, structures, batch_size, columns)
     if path is None:
-        _print_table(found, name, unit)
+        _print_table(found, columns)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as partial:
-        count = (_write_csv if kind == "csv" else _write_extxyz)(partial, found, name, unit)
-    what = name + ", forces" * forces + ", stress" * stress
-    print(f"{count:,} values of {what} in {unit} written to {output}")
+        count = (_write_csv if kind == "csv" else _write_extxyz)(partial, found, columns)
+    what = "".join(f", {one}" for one, is_written in (("forces", forces), ("stress", stress)) if is_written)
+    if len(columns) == 1:
+        print(f"{count:,} values of {columns[0].name}{what} in {columns[0].unit} written to {output}")
+    else:
+        print(f"{', '.join(one.name for one in columns)} of {count:,} structures written to {output}")
+
+
+class Column(NamedTuple):
+    """One property that a model predicts.
+
+    Attributes:
+        name: Its name.
+        unit: Its unit.
+        where: Which of the numbers of a structure it is.
+    """
+
+    name: str
+    unit: str
+    where: slice
+
+    def headers(self, width: int) -> list[str]:
+        """Names of its columns in a table: one, or one for each number of a property that is several."""
+        number = len(range(width)[self.where])
+        names = [self.name] if number == 1 else [f"{self.name}_{k}" for k in range(number)]
+        return [f"{name} [{self.unit}]" for name in names]
+
+
+def _columns_of(network: AtomisticModel) -> list[Column]:
+    """What a model predicts."""
+    readout, units = network.readout, units_of_targets(network.card)
+    if isinstance(readout, HeadsReadout):
+        return [
+            Column(printable(name), printable(units.get(name) or "1"), where) for name, where in readout.columns.items()
+        ]
+    name, unit = (
+        printable(network.card.get(entry) or default) for entry, default in (("target", "property"), ("unit", "1"))
+    )
+    return [Column(name, unit, slice(None))]
 
 
 class Prediction(NamedTuple):
@@ -89,7 +125,7 @@ class Prediction(NamedTuple):
 
 
 def _predictions(
-    answers: _Property | _Derivatives, structures: str, batch_size: int, name: str
+    answers: _Property | _Derivatives, structures: str, batch_size: int, columns: list[Column]
 ) -> Iterator[tuple[int, Atoms, Prediction]]:
     """Number, structure and prediction of one structure after the other; a batch of them is in memory.
 
@@ -113,7 +149,8 @@ def _predictions(
             except ValueError as error:
                 raise ValueError(f"{structures}: {error}") from error
             for number, (atoms, prediction) in enumerate(zip(chunk, found, strict=True), first):
-                _check_finite(prediction.values, structures, number, name)
+                for column in columns:
+                    _check_finite(prediction.values[column.where], structures, number, column.name)
                 yield number, atoms, prediction
             bar.update(len(chunk))
 
@@ -151,7 +188,7 @@ class _Property:
 
     def __init__(self, network: AtomisticModel) -> None:
         self.card, self.device = network.card, _device()
-        self.atomref, self.mean = pop_atomref(network), isinstance(network.readout, MeanReadout)
+        self.atomref, self.mean = pop_atomref(network), averaged_references(network.readout)
         self.network, self.dtype = network.to(self.device), next(network.parameters()).dtype
 
     def __call__(self, batch: Batch, first: int) -> list[Prediction]:
@@ -221,9 +258,9 @@ class _Derivatives:
         ]
 
 
-def _headers(name: str, unit: str, width: int) -> list[str]:
-    """Names of the columns: one, or one for each number of a property that is several."""
-    return [f"{name} [{unit}]"] if width == 1 else [f"{name}_{k} [{unit}]" for k in range(width)]
+def _headers(columns: list[Column], width: int) -> list[str]:
+    """Names of all columns of a table."""
+    return [header for column in columns for header in column.headers(width)]
 
 
 def _kind_of(output: str | None, format: str) -> str:
@@ -235,15 +272,15 @@ def _kind_of(output: str | None, format: str) -> str:
     return kind
 
 
-def _print_table(found: Found, name: str, unit: str) -> None:
+def _print_table(found: Found, columns: list[Column]) -> None:
     for number, atoms, (values, *_) in found:
         if number == 0:
-            print(f"{'structure':>9}  {'formula':<16}  {'  '.join(_headers(name, unit, len(values)))}")
+            print(f"{'structure':>9}  {'formula':<16}  {'  '.join(_headers(columns, len(values)))}")
         words = "  ".join(f"{value:.6f}" for value in values)
         print(f"{number:>9}  {atoms.get_chemical_formula():<16}  {words}")
 
 
-def _write_csv(path: Path, found: Found, name: str, unit: str) -> int:
+def _write_csv(path: Path, found: Found, columns: list[Column]) -> int:
     """Write a table; its columns are known at the end, so that lines wait in a file without a name.
 
     Returns:
@@ -257,30 +294,32 @@ def _write_csv(path: Path, found: Found, name: str, unit: str) -> int:
         for number, atoms, (values, *_) in found:
             notes = {key: one for key, one in flat_info(atoms).items() if isinstance(one, str | int | float)}
             more.update(dict.fromkeys(notes))
-            headers = headers or _headers(name, unit, len(values))
+            headers = headers or _headers(columns, len(values))
             formula = atoms.get_chemical_formula()
             lines.writerow([number, formula, *map(repr, values), *(notes.get(key, "") for key in more)])
             count += 1
         body.seek(0)
         with path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            columns = ["structure", "formula", *headers, *more]
-            table.writerow(columns)
-            table.writerows([*line, *[""] * (len(columns) - len(line))] for line in csv.reader(body))
+            names = ["structure", "formula", *headers, *more]
+            table.writerow(names)
+            table.writerows([*line, *[""] * (len(names) - len(line))] for line in csv.reader(body))
     return count
 
 
-def _write_extxyz(path: Path, found: Found, name: str, unit: str) -> int:
+def _write_extxyz(path: Path, found: Found, columns: list[Column]) -> int:
     """Write structures with all that they have, and what was predicted; returns their number."""
     import ase.io
 
-    base, count = "predicted_" + re.sub(r"[\s\"'={}\[\]\\,]", "_", name), 0
+    count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         for _, atoms, (values, forces, stress) in found:
             atoms = writable(atoms)
-            label = _free_name(base, atoms.info)
-            atoms.info[label] = values[0] if len(values) == 1 else values
-            atoms.info[f"{label}_unit"] = unit
+            for column in columns:
+                base = "predicted_" + re.sub(r"[\s\"'={}\[\]\\,]", "_", column.name)
+                label, own = _free_name(base, atoms.info), values[column.where]
+                atoms.info[label] = own[0] if len(own) == 1 else own
+                atoms.info[f"{label}_unit"] = column.unit
             if forces is not None:
                 atoms.arrays[_free_name("predicted_forces", atoms.arrays)] = forces
             if stress is not None:

@@ -17,6 +17,7 @@ def predict_file(
     structures: str,
     *,
     model: str,
+    target: str | None = None,
     output: str | None = None,
     format: Literal["auto", "csv", "extxyz"] = "auto",
     batch_size: int = 250,
@@ -29,6 +30,7 @@ def predict_file(
     Args:
         structures: File of structures (.xyz, .db, .cif, ..., also .gz), positions in Å.
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
+        target: Which one of several properties that the model predicts; by default all of them.
         output: File to write; by default only a table is printed.
         format: csv (one line for each structure, with its numbers and words) or extxyz (the structures with all their
             data, predicted_PROPERTY and predicted_PROPERTY_unit; numbered if the name exists already); auto chooses
@@ -40,4 +42,7 @@ def predict_file(
     """
     from pyg_schnet.cli import _prediction
 
-    _prediction.predict_file(structures, model, output, format, batch_size, forces or stress, stress, untrained_forces)
+    with_forces = forces or stress
+    _prediction.predict_file(
+        structures, model, output, format, batch_size, with_forces, stress, untrained_forces, target
+    )

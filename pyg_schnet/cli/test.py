@@ -15,6 +15,7 @@ def run(args: list[str]) -> None:
 def evaluate_model(
     model: str,
     *,
+    target: str | None = None,
     config: str | None = None,
     split: str | None = None,
     data_dir: str | None = None,
@@ -24,6 +25,7 @@ def evaluate_model(
 
     Args:
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
+        target: Which one of several properties that the model predicts; by default all of them.
         config: Configuration with data set and target; by default config.yaml beside the model, or the one stored in
             the model file.
         split: Saved split whose test structures are used; by default that of the run, which the model file stores.
@@ -38,7 +40,7 @@ def evaluate_model(
     from pyg_schnet.train.files import CONFIG_FILE, SPLIT_FILE
     from pyg_schnet.train.report import format_errors
 
-    network = load(model)
+    network = load(model, target=target)
     folder = find(model).parent
     path = folder / CONFIG_FILE if config is None else Path(config)
     given = configuration_of(network, path, required=config is not None, model=model)

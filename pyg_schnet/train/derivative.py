@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from ase.geometry import complete_cell
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from pyg_schnet.data import Property
 from pyg_schnet.derivatives import EnergyForcesStress, energy_forces_stress
 from pyg_schnet.neighbors.lattice import complete_cell as complete_on_device
 from pyg_schnet.ops.dispatch import is_at_hand
@@ -17,6 +19,19 @@ from pyg_schnet.train.task import PropertyTask
 
 class DerivativeTask(PropertyTask):
     """A :class:`PropertyTask` that has derivatives of the property, which can be differentiated again in training."""
+
+    def learn(self, targets: Sequence[Property]) -> None:
+        """Say which energy is learned.
+
+        Raises:
+            ValueError: If there are several, of which derivatives are not learned together.
+        """
+        if len(targets) > 1:
+            raise ValueError(
+                f"a {type(self).__name__} learns one energy with its derivatives, got {len(targets)} targets; name "
+                "one, or learn several properties by PropertyTask"
+            )
+        super().learn(targets)
 
     def energy_forces_stress(self, batch: Batch, *, stress: bool, partly: bool = False) -> EnergyForcesStress:
         """Energies relative to the references, forces, and stress of a batch.

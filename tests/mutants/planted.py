@@ -23,7 +23,7 @@ ONCE_UNNOTICED = [
     Mutant("scale-not-per-atom", "train/references.py", "residual, target = residual / n_atoms, target / n_atoms", "target = target / n_atoms"),
     Mutant("exported-shift", "train/references.py", "readout.shift.mul_(scale.to(readout.shift))", "pass"),
     Mutant("merge-validated-on-test", "cli/_merging.py", "np.concatenate([other.train, other.val])", "other.train"),
-    Mutant("restarts-in-steps", "train/task.py", "epoch = self.trainer.global_step / steps_per_epoch(self.trainer)", "epoch = self.trainer.global_step"),
+    Mutant("restarts-in-steps", "train/scheduled.py", "epoch = self.trainer.global_step / steps_per_epoch(self.trainer)", "epoch = self.trainer.global_step"),
     Mutant("best-not-restored", "train/result.py", 'task.load_state_dict(checkpoint["state_dict"])', "pass", tests=("cli/test_commands.py",)),
     Mutant("per-atom-without-label", "train/potential.py", "n_atoms = n_atoms if mask is None else n_atoms[mask]", "n_atoms = n_atoms if mask is None else n_atoms[: int(mask.sum())]"),
     Mutant("order-of-predictions", "cli/_prediction.py", "for value in values.tolist()]", "for value in values.tolist()[::-1]]", tests=("cli/test_predict_batches.py",)),
