@@ -2,12 +2,15 @@ import json
 import re
 import shutil
 
+import ase.io
 import pytest
 import torch
+from ase.build import molecule
 
-from pyg_schnet import SchNet
+from pyg_schnet import SchNet, load
 from pyg_schnet.cli import main
 from pyg_schnet.data import Split
+from pyg_schnet.models import SchNetCommittee, rounded
 from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain
 
@@ -208,6 +211,35 @@ def test_merged_model_is_the_mean_and_is_tested(run, other_run, tmp_path, capsys
     assert printed == [pytest.approx(result["errors"]["U0"]["mae"]["meV"], rel=2e-3)] * 2
     with pytest.raises(SystemExit, match="is there already"):
         main(["merge", f'["{run}", "{other_run}"]', f"--run_dir={merged}"])
+
+
+def test_merged_committee_is_calibrated_tested_and_small(run, other_run, tmp_path, capsys):
+    merged = tmp_path / "two"
+    main(["merge", f'["{run}", "{other_run}"]', f"--run_dir={merged}", "--committee", "--storage=float16"])
+    said = capsys.readouterr().out
+    path = merged / "model.safetensors"
+    committee, header = load(path), read_header(path)
+    assert (type(committee), len(committee), header["storage"]) == (SchNetCommittee, 2, "float16")
+    members = [rounded(SchNet.load(folder / "model.safetensors")) for folder in (run, other_run)]
+    for name, value in members[1].state_dict().items():
+        assert torch.equal(committee.members[1].state_dict()[name], value)
+    noted = committee.card["calibration"]
+    n_test = Split.load(merged / "split.json").test
+    assert (noted["structures"], noted["within"]["structures"]) == (5, len(n_test))
+    one, two = noted["within"]["energy"]
+    line = f"energy: times {noted['energy']:.2f}; {100 * one:.0f} % of errors within one deviation, {100 * two:.0f} %"
+    assert line in said
+    assert 0.0 < committee.card["rounding"]["energy"]["meV"] < 100.0
+    assert "Weights stored as float16 change energy by" in said
+    assert main(["test", str(path)]) is None
+    again = capsys.readouterr().out
+    assert line in again
+    assert re.search(r"MAE +([\d.]+) meV", again).group(1) in said
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    main(["predict", str(tmp_path / "water.xyz"), f"--model={path}"])
+    z, pos = (torch.tensor(value) for value in (molecule("H2O").numbers, molecule("H2O").positions))
+    mean = torch.stack([member.double()(z, pos) for member in members]).mean()
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(mean.item(), abs=1e-3)
 
 
 def test_runs_that_saw_the_test_structures_are_not_merged(run, tmp_path):
