@@ -119,6 +119,9 @@ class Members:
             batch: Structure of each atom, shape ``[N]``; ``None`` for a single one.
             **options: Graph, lattice, and what is asked for; as :class:`~pyg_schnet.potential.Potential` takes them.
         """
+        if len(self.potentials) == 1:
+            alone = self.potentials[0](z, pos, batch, **options)
+            return EnergyForcesStress(*(None if value is None else value.unsqueeze(0) for value in alone))
         found = evaluate_together(self.potentials, z, pos, batch, **options)
         columns = [[getattr(one, name) for one in found] for name in EnergyForcesStress._fields]
         return EnergyForcesStress(*(None if values[0] is None else torch.stack(values) for values in columns))

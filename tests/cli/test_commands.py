@@ -17,9 +17,10 @@ from pyg_schnet.models.domain import Domain
 from ..train.conftest import SAMPLE
 
 
-def train_briefly(folder, *more, epochs):
+def train_briefly(folder, *more, epochs, first=()):
     """Train on a few molecules; returns the folder of the run."""
     options = [
+        *first,
         f"--run_dir={folder / 'run'}",
         f"--data.dataset.source={SAMPLE}",
         f"--data.dataset.root={folder / 'qm9'}",
@@ -242,6 +243,24 @@ def test_merged_committee_is_calibrated_tested_and_small(run, other_run, tmp_pat
     assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(mean.item(), abs=1e-3)
 
 
+def test_a_run_may_learn_from_the_model_of_another(run, tmp_path, capsys):
+    config = tmp_path / "distilled.yaml"
+    options = {"teacher": str(run / "model.safetensors"), "teacher_gradients_weight": 0.1}
+    config.write_text(json.dumps({"model": {"class_path": "pyg_schnet.train.DistilledTask", "init_args": options}}))
+    taught = train_briefly(tmp_path, epochs=2, first=[f"--config={config}"])
+    path = taught / "model.safetensors"
+    assert SchNet.load(path).card["teacher"]["model"] == "model"
+    capsys.readouterr()
+    config.unlink()
+    (run / "model.safetensors").rename(run / "elsewhere.safetensors")
+    try:
+        main(["test", str(path)])  # which needs no teacher
+    finally:
+        (run / "elsewhere.safetensors").rename(run / "model.safetensors")
+    result = json.loads((taught / "result.json").read_text())["errors"]["U0"]["mae"]["meV"]
+    assert float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out).group(1)) == pytest.approx(result, rel=2e-3)
+
+
 def test_runs_that_saw_the_test_structures_are_not_merged(run, tmp_path):
     other = train_briefly(tmp_path, "--data.seed=1", epochs=1)
     with pytest.raises(SystemExit, match="has learned from test structures of"):
@@ -305,6 +324,7 @@ def test_a_finished_run_is_not_overwritten(run):
         (["train", "--model.help=PropertyTask"], "Largest learning rate"),
         (["train", "--model.help=PotentialTask"], "of forces in eV/Å"),
         (["train", "--model.help=RelaxedTask"], "atoms were relaxed in cells that were not"),
+        (["train", "--model.help=DistilledTask"], "Model file, or name of a pretrained model, of the same property"),
         (["train", "--model.init_args.network.help=pyg_schnet.SchNet"], "Cutoff in Å"),
         (["train", "--data.dataset.help=pyg_schnet.data.QM9"], "Folder"),
         (["test", "--help"], "Saved split"),
