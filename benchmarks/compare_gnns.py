@@ -1,9 +1,10 @@
-"""Which graph neural network predicts a property of QM9 best after the same time of training?
+"""Which graph neural network predicts a property of QM9 best after the same time, or the same steps, of training?
 
 All models learn from the same batches in the same order, by the same loss, optimiser and schedule, one after the other.
+With several seeds, each has its own split, order and weights; the spread over them says what differences mean.
 What they are, and how to add one, is in ``gnns.py``; examples/guides/models.md says how to read the result.
 
-Run: python benchmarks/compare_gnns.py --json gnns.json --plot gnns.pdf
+Run: python benchmarks/compare_gnns.py --seeds 3 --json gnns.json --plot gnns.pdf
 """
 
 import copy
@@ -19,8 +20,9 @@ import lightning
 import numpy as np
 import torch
 from epoch import quiet
+from gnn_report import budgets_of, draw, make_table, print_rows, summarize
 from gnns import MODELS, Candidate
-from harness import Table, make_parser, parse, save, save_figure
+from harness import make_parser, parse, save, save_figure
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from peers import Ours, PyG
@@ -29,21 +31,17 @@ from tasks import Task, check, deviation
 from typing_extensions import override
 
 from pyg_schnet import testing
-from pyg_schnet.data import QM9
+from pyg_schnet.data import QM9, find_property
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.train import EMA, PropertyTask, StructureDataModule
 from pyg_schnet.train.report import report_units
-from pyg_schnet.units import dimension, factor
+from pyg_schnet.units import factor
 
 TOLERANCE = 1e-4  # relative, float32
 _CHECKED = 8  # molecules
 _POINTS = 16  # of a learning curve
 _FIRST = 0.01  # part of the budget after which the curve begins
 VERSIONS = {"lightning": lightning.__version__}
-
-# Okabe and Ito's colours, told apart with every kind of colour vision; yellow is left out, as it is pale on white
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX*"
 
 
 class Budget(Timer):
@@ -146,29 +144,31 @@ def build(models, data, seed):
     return networks
 
 
-def train(network, data, lr, options):
+def train(network, data, lr, budget, options):
     """Train and test one network.
 
     Args:
         network: Network with random weights.
         data: What it learns from.
         lr: Largest learning rate.
+        budget: ``{"minutes": ...}`` or ``{"steps": ...}`` of training.
         options: Options of the command.
 
     Returns:
         What a row of the table holds, and the learning curve.
     """
+    steps = budget.get("steps")
     task = PropertyTask(network, loss=options.loss, lr=lr, optimizer="adam", pooling="sum")
-    budget = Budget(60.0 * options.minutes if options.steps is None else None)
+    clock = Budget(60.0 * budget["minutes"] if steps is None else None)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,
-        max_steps=-1 if options.steps is None else options.steps,
+        max_steps=-1 if steps is None else steps,
         check_val_every_n_epoch=None,  # the budget says when
         val_check_interval=2**62,
         num_sanity_val_steps=0,
         gradient_clip_val=10.0,
-        callbacks=[EMA(), budget],
+        callbacks=[EMA(), clock],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -176,7 +176,7 @@ def train(network, data, lr, options):
         inference_mode=False,
     )
     trainer.fit(task, datamodule=data)
-    seconds = budget.time_elapsed()
+    seconds = clock.time_elapsed()
     started = time.perf_counter()
     metrics = trainer.test(task, datamodule=data, verbose=False)[0]
     return {
@@ -184,68 +184,22 @@ def train(network, data, lr, options):
         "lr": lr,
         "seconds": seconds,
         "steps": trainer.global_step,
-        "epochs": budget.molecules / len(data.train_set),
-        "rate": budget.molecules / seconds,
+        "epochs": clock.molecules / len(data.train_set),
+        "rate": clock.molecules / seconds,
         "test_rate": len(data.test_set) / (time.perf_counter() - started),
-        "val": budget.curve[-1]["val"],
+        "val": clock.curve[-1]["val"],
         "test": in_units(metrics[f"test/{data.property.name}_mae"], data.property),
-        "curve": budget.curve,
+        "curve": clock.curve,
     }
-
-
-def make_table(target):
-    """Table whose last columns are the errors, in all units of the target."""
-    columns = {
-        "model": "{model:12}",
-        "parameters": "{parameters:,}",
-        "largest rate": "{lr:g}",
-        "epochs": "{epochs:.2f}",
-        "molecules/s": "{rate:,.0f}",
-    }
-    for stage in ("val", "test"):
-        for unit in report_units(target.unit):
-            columns[f"{stage} MAE [{unit}]"] = f"{{{stage}[{unit}]:.4g}}"
-    return Table(columns)
-
-
-def draw(rows, target, *axes):
-    """Error against time of training, and against the number of parameters."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
-    unit, *others = report_units(target.unit)
-    against_time, against_size = axes
-    for k, row in enumerate(rows):
-        style = {"color": _COLORS[k % len(_COLORS)], "marker": _MARKERS[k % len(_MARKERS)]}
-        curve = [(point["seconds"], point["val"][unit]) for point in row["curve"]]
-        against_time.loglog(*zip(*curve, strict=True), **style, markersize=3, linewidth=1.2, label=row["model"])
-        against_size.loglog(row["parameters"], row["test"][unit], **style, linestyle="none", markersize=7)
-    against_time.set(xlabel="time of training [s]", ylabel=f"validation MAE of {target.name} [{unit}]")
-    against_size.set(xlabel="number of parameters", ylabel=f"test MAE of {target.name} [{unit}]")
-    against_size.margins(x=0.25, y=0.25)
-    against_size.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    against_size.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k
-    against_size.xaxis.set_minor_formatter(NullFormatter())
-    if others:
-        scale = factor(unit, others[0])
-        right = against_size.secondary_yaxis("right", functions=(lambda y: y * scale, lambda y: y / scale))
-        right.set_ylabel(f"test MAE of {target.name} [{others[0]}]")
-    for letter, ax in zip("ab", axes, strict=True):
-        ax.set_title(f"({letter})", loc="left", fontsize="medium")
-        ax.grid(which="major", color="0.9", linewidth=0.6)
-        if dimension(target.unit) == "energy":
-            ax.axhline(factor("kcal/mol", unit), color="0.4", linestyle="--", linewidth=0.8, label="1 kcal/mol")
-    handles, labels = against_time.get_legend_handles_labels()
-    against_time.figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize="small")
 
 
 def redraw(options):
     """Print and draw what an earlier run has written."""
     saved = json.loads(options.draw.read_text(encoding="utf-8"))
     target = QM9.properties[saved["options"]["target"]]
-    table = make_table(target)
-    for row in saved["results"]["models"]:
-        table.add(row)
-    save_figure(options, partial(draw, table.rows, target), num_axes=2)
+    rows = saved["results"]["models"]
+    print_rows(rows, target)
+    save_figure(options, partial(draw, rows, target), num_axes=2 * len(budgets_of(rows)))
 
 
 def learning_rates(texts, models):
@@ -285,15 +239,16 @@ def main():
         help="one more, made by a call without arguments; may be repeated",
     )
     parser.add_argument("--target", default="U0", help="a property of QM9 that is a sum over atoms")
-    parser.add_argument("--minutes", type=float, default=5.0, help="time of training for each model")
-    parser.add_argument("--steps", type=int, help="steps of training for each model, instead of a time")
+    parser.add_argument("--minutes", type=float, help="time of training for each model; default 5, none with --steps")
+    parser.add_argument("--steps", type=int, help="steps of training for each model; with --minutes, besides a time")
     parser.add_argument("--num-train", type=int, default=110_000, help="training molecules")
     parser.add_argument("--num-val", type=int, default=1_000, help="validation molecules")
     parser.add_argument("--num-test", type=int, help="test molecules; default: all that are left")
     parser.add_argument("--batch-size", type=int, default=32, help="molecules in a batch of training")
     parser.add_argument("--loss", choices=("mae", "mse", "huber"), default="mae", help="what is minimised")
     parser.add_argument("--lr", nargs="+", default=[], help="largest learning rate of all, or NAME=rate of one")
-    parser.add_argument("--seed", type=int, default=0, help="of split, order of batches and weights")
+    parser.add_argument("--seed", type=int, default=0, help="of split, order of batches and weights; the first of them")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, each with its split, order and weights")
     parser.add_argument("--source", help="folder of other files in the format of qm9pack")
     parser.add_argument("--root", help="folder of the cache of QM9")
     parser.add_argument("--draw", type=Path, help="file of --json to print and draw; nothing is trained")
@@ -305,21 +260,42 @@ def main():
 
     models = {name: MODELS[name] for name in options.models} | dict(options.model)
     rates = learning_rates(options.lr, models)
-    data = StructureDataModule(
-        QM9(options.root, source=options.source),
-        options.target,
-        num_train=options.num_train,
-        num_val=options.num_val,
-        num_test=options.num_test,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        eval_batch_size=100,
-    )
-    table = make_table(data.property)
-    for name, network in build(models, data, options.seed).items():
-        table.add({"model": name, "network": repr(network), **train(network, data, rates[name], options)})
-        save(options, {"unit": data.property.unit, "models": table.rows}, **VERSIONS)  # what there is so far
-    save_figure(options, partial(draw, table.rows, data.property), num_axes=2)
+    if options.seeds < 1:
+        raise SystemExit(f"--seeds is a number of seeds, at least 1, got {options.seeds}")
+    dataset = QM9(options.root, source=options.source)
+    target, runs = find_property(dataset, options.target), []
+    seeds = range(options.seed, options.seed + options.seeds)
+    budgets = make_budgets(options)
+    table = make_table(target, [{"budget": name} for name in budgets], each=len(seeds) > 1)
+    for seed in seeds:  # the outer loop, so that a disturbance of the machine hits no model alone
+        data = StructureDataModule(
+            dataset,
+            options.target,
+            num_train=options.num_train,
+            num_val=options.num_val,
+            num_test=options.num_test,
+            seed=seed,
+            batch_size=options.batch_size,
+            eval_batch_size=100,
+        )
+        for name, budget in budgets.items():
+            for model, network in build(models, data, seed).items():
+                notes = {"model": model, "network": repr(network), "seed": seed, "budget": name}
+                runs.append({**notes, **train(network, data, rates[model], budget, options)})
+                table.add(runs[-1])
+                save(options, {"unit": target.unit, "models": summarize(runs)}, **VERSIONS)  # what there is so far
+    rows = summarize(runs)
+    if len(seeds) > 1:
+        print(f"\nMean over {len(seeds)} seeds ± sample standard deviation")
+        print_rows(rows, target)
+    save_figure(options, partial(draw, rows, target), num_axes=2 * len(budgets))
+
+
+def make_budgets(options):
+    """What each training may take, by name: a time, a number of steps, or one after the other."""
+    minutes = 5.0 if options.minutes is None and options.steps is None else options.minutes
+    found = {} if minutes is None else {f"{minutes:g} min": {"minutes": minutes}}
+    return found | ({} if options.steps is None else {f"{options.steps:,} steps": {"steps": options.steps}})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pyg_schnet.models import AtomisticModel, load
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.atomwise import atom_energies, atom_features, atom_virials
 from pyg_schnet.models.card import unit_of
+from pyg_schnet.models.committee import as_one
 from pyg_schnet.models.identity import Identity
 from pyg_schnet.nn import MeanReadout, SumReadout
 from pyg_schnet.ops.checks import check_finite, check_prediction, described, refuse_prediction
@@ -151,10 +152,25 @@ class Potential:
             ValueError: If forces of a model that was not trained on them, or the stress of a structure whose cell has
                 no volume are requested, or if an input does not fit.
         """
+        graph = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift, "batch_size": batch_size}
+        return self._evaluate(z, pos, batch, graph, forces, stress)
+
+    def _evaluate(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor | None,
+        graph: dict[str, Any],
+        forces: bool,
+        stress: bool,
+        model: Any = None,
+    ) -> EnergyForcesStress:
+        """As the call; ``model`` stands for that of this potential."""
         if forces or stress:
             self.check.derivatives("forces and stress")
-        z, pos, batch, given = self._inputs(z, pos, batch, cell, pbc, edge_index, edge_shift, batch_size)
-        found: Any = energy_forces_stress(self.model, z, pos, batch, **given, forces=forces, stress=stress)
+        z, pos, batch, given = self._inputs(z, pos, batch, **graph)
+        model = self.model if model is None else model
+        found: Any = energy_forces_stress(model, z, pos, batch, **given, forces=forces, stress=stress)
         _check_results(found)
         n_atoms = self._num_atoms(z, batch, found.energy.size(0))
         scale: Any = self.factor if n_atoms is None else self.factor * n_atoms  # of each structure
@@ -290,9 +306,9 @@ def _check_results(found: EnergyForcesStress) -> None:
 
 
 def source_of(model: Any) -> Any:
-    """Load a model from a file or the name of a pretrained one, and unwrap frozen models; return others unchanged."""
+    """Load a model from a file or the name of a pretrained one, unwrap frozen models; the mean of committees."""
     model = load(model) if isinstance(model, (str, os.PathLike)) else model
-    return model.model if isinstance(model, FrozenModel) else model
+    return as_one(model.model if isinstance(model, FrozenModel) else model)
 
 
 def place_of(model: EnergyModel, device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype]:

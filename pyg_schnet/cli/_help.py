@@ -30,7 +30,8 @@ EXAMPLES = {
   pyg-schnet relax molecules.xyz --model '[a.safetensors,b.safetensors]' --steps 2000""",
     "merge": """examples:
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean
-  pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER""",
+  pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER
+  pyg-schnet merge '[runs/seed-0, runs/seed-1, runs/seed-2]' --run_dir runs/three --committee --storage float16""",
     "lammps": """examples:
   pyg-schnet lammps in.melt --model runs/Mo/model.safetensors
   mpiexec -n 4 pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --precision float32
@@ -112,7 +113,8 @@ that is not physical (the last good one is kept), and 128 + N after a signal N, 
   --max_temperature T           stop above, in K; default ten times --temperature, at least 5,000
   --min_distance X              stop at atoms closer than this part of the shortest distance of such
                                 atoms in the training data; default 0.9, 0 for never
-  --max_spread F                stop where models of an ensemble differ by more, in eV/Å
+  --max_spread F                stop where models of a committee differ by more, in eV/Å; with
+                                --spread_action flag go on, and mark such frames
   --untrained_forces true       go on with a model that was trained on energies alone
   --dtype TYPE                  float64 (default) or float32; also --device cpu, --threads N
 

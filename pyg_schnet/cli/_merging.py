@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 
 from pyg_schnet.cli._options import of_configuration
+from pyg_schnet.cli._spread import rounding_in_words, rounding_of, spread_in_words
 from pyg_schnet.data import Split
-from pyg_schnet.models import join_ensemble, load
+from pyg_schnet.interfaces import calibrate
+from pyg_schnet.models import SchNetCommittee, as_one, join_ensemble, load, rounded
+from pyg_schnet.models.committee import CALIBRATION
 from pyg_schnet.models.reading import described, read_json
+from pyg_schnet.models.storage import Storage
 from pyg_schnet.models.writing import write_whole
 from pyg_schnet.train.configuration import check_run, read_configuration
 from pyg_schnet.train.evaluation import errors_of
 from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, SPLIT_FILE, as_json, write_json
+from pyg_schnet.train.labelled import kept_aside
 from pyg_schnet.train.report import NO_TEST, format_errors
 from pyg_schnet.train.split_note import note_split, together
 
 
-def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: int) -> None:
+def merge_runs(
+    runs: list[str], run_dir: str, committee: bool, storage: Storage | None, data_dir: str | None, batch_size: int
+) -> None:
     """Save the mean of several runs and its errors; for the arguments see :func:`pyg_schnet.cli.merge.merge_runs`."""
     folders = [Path(run) for run in runs]
     if not folders:
@@ -33,26 +40,37 @@ def merge_runs(runs: list[str], run_dir: str, data_dir: str | None, batch_size: 
         raise ValueError(f"{run_dir} is there already; choose another --run_dir")
     results = [_result(folder / RESULT_FILE) for folder in folders]
     _check(folders, results)
-    model = join_ensemble([load(folder / MODEL_FILE) for folder in folders])
+    models = [load(folder / MODEL_FILE) for folder in folders]
+    exact = SchNetCommittee(models) if committee else join_ensemble(models)
+    model = exact if storage is None else rounded(exact, storage)
     training = _together(folders, [result.get("training") for result in results])
     training["parameters"] = sum(weight.numel() for weight in model.parameters())
     config = folders[0] / CONFIG_FILE
     given = check_run(read_configuration(config), str(config), origin="beside")
     splits = [Split.load(folder / SPLIT_FILE) for folder in folders]
-    first = load(folders[0] / MODEL_FILE).card  # says where the test structures are
+    first = models[0].card  # says where the test structures are
     if not isinstance(first.get(RUN), dict) or not isinstance((first.get("split") or {}).get("num_test"), int):
         raise ValueError(f"{folders[0] / MODEL_FILE} does not note its run and its split, as training does")
     noted = {**first["split"], "structures": note_split(together(splits), given["data"].get("seed", 0))}
     card = {RUN: first[RUN], "split": noted, "merged": [result["seed"] for result in results]}
     errors: list[Any] = []
-    if first["split"]["num_test"] > 0:
-        with of_configuration(str(config)):
-            errors, size = errors_of(copy.deepcopy(model), given, splits[0], data_dir, batch_size)
-        print(format_errors(errors, size))
-    else:
-        print(NO_TEST)
+    with of_configuration(str(config)):
+        if first["split"]["num_test"] > 0:
+            errors, size = errors_of(copy.deepcopy(as_one(model)), given, splits[0], data_dir, batch_size)
+            print(format_errors(errors, size))
+        else:
+            print(NO_TEST)
+        if committee or storage is not None:
+            learned = np.concatenate([split.train for split in splits])
+            validation, test = kept_aside(given, splits[0], learned, data_dir)
+            if storage is not None:
+                card["rounding"] = rounding_of(exact, model, test or validation)
+                print(rounding_in_words(card["rounding"], storage))
+            if committee and validation:
+                calibrate(model, validation, test=test)
+                print("\n".join(spread_in_words(model.card[CALIBRATION], len(model))))
     card |= {"training": training, "test": {row.name: row.as_dict() for row in errors}}
-    path = model.save(out / MODEL_FILE, **as_json(card))
+    path = model.save(out / MODEL_FILE, storage=storage, **as_json(card))
     for name in (CONFIG_FILE, SPLIT_FILE):
         write_whole(out / name, (folders[0] / name).read_bytes())
     result = {**results[0], "merged": card["merged"], "training": training, "errors": card["test"]}

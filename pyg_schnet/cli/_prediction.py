@@ -23,7 +23,7 @@ from pyg_schnet.data.charge import warn_of_charge
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.extxyz import flat_info, writable
 from pyg_schnet.geometry import has_volume
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel, as_one, load
 from pyg_schnet.models.atomref import averaged_references, pop_atomref
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.models.reading import printable
@@ -60,7 +60,7 @@ def predict_file(
     if (forces or stress) and (output is None or kind == "csv"):
         raise ValueError("forces and stress are written to extended xyz; give --output FILE.xyz")
     path = None if output is None else check_output(output, [find(model), *files_of(structures)])
-    network = load(model, target=target)
+    network = as_one(load(model, target=target))
     columns = _columns_of(network)
     answers = _Derivatives(network, stress, untrained_forces) if forces or stress else _Property(network)
     found = _predictions(answers, structures, batch_size, columns)

@@ -8,7 +8,7 @@ from typing import Any
 from pyg_schnet.cli._options import of_configuration
 from pyg_schnet.cli._outputs import check_output
 from pyg_schnet.cli._sentences import explained
-from pyg_schnet.models import load
+from pyg_schnet.models import as_one, load
 from pyg_schnet.models.reading import read_json
 from pyg_schnet.models.writing import written
 from pyg_schnet.plotting.report import Run, draw_run, save
@@ -59,7 +59,7 @@ def _predictions(
     if not (folder / MODEL_FILE).is_file():
         return None, f"no predictions: there is no {MODEL_FILE} in the run (yet)"
     model = folder / MODEL_FILE
-    network = load(model)
+    network = as_one(load(model))
     path = folder / CONFIG_FILE if config is None else Path(config)
     beside = folder / SPLIT_FILE
     try:

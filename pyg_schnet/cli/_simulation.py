@@ -52,6 +52,8 @@ def run_md(
     done = found.step - found.first
     print(f"{found.step:,} steps, {time:.6g} ps; {speed_of(done, found.seconds, settings.timestep)}", flush=True)
     print(f"trajectory in {files.trajectory}, log in {files.log}, checkpoint in {files.checkpoint}", flush=True)
+    if found.flagged:
+        print(f"in {found.flagged:,} steps the models differed by more than {limits.max_spread:g} eV/Å", flush=True)
     if found.problem is not None:
         print(
             f"pyg-schnet md: stopped at {found.problem}; the last good state is in {files.last_good}", file=sys.stderr

@@ -40,6 +40,7 @@ def run_md(
     max_temperature: float | None = None,
     min_distance: float = 0.9,
     max_spread: float | None = None,
+    spread_action: Literal["stop", "flag"] = "stop",
     untrained_forces: bool = False,
     dtype: Literal["float64", "float32"] = "float64",
     device: str = "cpu",
@@ -69,7 +70,9 @@ def run_md(
         max_force: In eV/Å; a larger force stops the run.
         max_temperature: In K; by default ten times the temperature, and at least 5,000.
         min_distance: Part of the shortest distance of such atoms in the training data; closer ones stop the run.
-        max_spread: Difference of the models' forces in eV/Å that stops the run.
+        max_spread: Standard deviation of a force over the models in eV/Å (calibrated, where they are) that stops the
+            run.
+        spread_action: Whether it stops the run, or marks frames by the entry ``beyond_max_spread``.
         untrained_forces: Whether to go on with models that were trained on energies alone.
         dtype: Precision of the network.
         device: Device of the network.

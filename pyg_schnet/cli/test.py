@@ -21,7 +21,7 @@ def evaluate_model(
     data_dir: str | None = None,
     batch_size: int = 250,
 ) -> None:
-    """Error of a saved model on the test structures of its run.
+    """Error of a saved model on the test structures of its run; of a committee also that of its spread.
 
     Args:
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model.
@@ -34,13 +34,14 @@ def evaluate_model(
         batch_size: Structures in a batch.
     """
     from pyg_schnet.cli._options import of_configuration
-    from pyg_schnet.models import load
+    from pyg_schnet.models import SchNetCommittee, as_one, load
     from pyg_schnet.pretrained import find
     from pyg_schnet.train.evaluation import configuration_of, errors_of, split_of_run
     from pyg_schnet.train.files import CONFIG_FILE, SPLIT_FILE
     from pyg_schnet.train.report import format_errors
 
-    network = load(model, target=target)
+    loaded = load(model, target=target)
+    network = as_one(loaded)
     folder = find(model).parent
     path = folder / CONFIG_FILE if config is None else Path(config)
     given = configuration_of(network, path, required=config is not None, model=model)
@@ -48,4 +49,8 @@ def evaluate_model(
     with of_configuration(f"the configuration of {model}" if config is None else config):
         chosen = split_of_run(network, given, split, beside if beside.is_file() else None)
         found = errors_of(network, given, chosen, data_dir, batch_size)
-    print(format_errors(*found))
+        print(format_errors(*found))
+        if isinstance(loaded, SchNetCommittee) and loaded.card.get("calibration"):
+            from pyg_schnet.cli._spread import say_spread
+
+            say_spread(loaded, given, chosen, data_dir)

@@ -202,8 +202,8 @@ def train_model(args: list[str]) -> None:
     """Train, test with the best weights, and save the model with its errors.
 
     --model.help CLASS explains the options of pyg_schnet.train.PropertyTask (one property), PotentialTask (energies
-    and forces) or RelaxedTask (energies of relaxed structures), --model.init_args.network.help CLASS those of
-    pyg_schnet.SchNet, DTNN or another network, and
+    and forces), RelaxedTask (energies of relaxed structures) or DistilledTask (from another model, too),
+    --model.init_args.network.help CLASS those of pyg_schnet.SchNet, DTNN or another network, and
     --data.dataset.help CLASS those of pyg_schnet.data.QM9, AtomsDataset, MD17, MaterialsDataset, MLearn or another
     data set. --print_config writes a file of all options, which --config reads.
     """

@@ -231,6 +231,21 @@ class StructureCheck:
             first, second = ends[:, shortest].tolist()
             self._pair(first, second, float(dist[shortest]))
 
+    def wants_spread(self) -> bool:
+        """Whether no unusual spread was warned about yet."""
+        return "spread" not in self._said
+
+    def spread(self, atom: int, found: float, known: float) -> None:
+        """Warn of a force on which the models of a committee disagree more than they are known to.
+
+        Args:
+            atom: Index of the atom.
+            found: Standard deviation in eV/Å.
+            known: The largest one on structures that were kept aside, in eV/Å.
+        """
+        text = f"a force on atom {atom} on which the models disagree by {found:.3g} eV/Å"
+        self._say([("spread", f"{text}, but by at most {known:.3g} on structures that none was trained on")])
+
     def _pair(self, first: int, second: int, dist: float) -> None:
         known = max(domain.shortest_of(first, second) for domain in self.domains)
         names = f"{chemical_symbols[first]} and {chemical_symbols[second]}"

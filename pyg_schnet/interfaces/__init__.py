@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyg_schnet.interfaces.relaxation import Relaxation, relax
     from pyg_schnet.interfaces.replay import ReplayedForces
     from pyg_schnet.interfaces.torchsim import TorchSimModel
-    from pyg_schnet.interfaces.uncertainty import DeviationError, DeviationLimit, calibrate
+    from pyg_schnet.interfaces.uncertainty import DeviationError, DeviationLimit, calibrate, fractions_within
 
 __all__ = [
     "BatchCalculator",
@@ -34,6 +34,7 @@ __all__ = [
     "TorchSimModel",
     "calibrate",
     "database_entries",
+    "fractions_within",
     "relax",
 ]
 
@@ -50,6 +51,7 @@ _HOMES = {
     "SchNetPotentialFactory": "_openmm_factory",
     "TorchSimModel": "torchsim",
     "calibrate": "uncertainty",
+    "fractions_within": "uncertainty",
     "database_entries": "ase_properties",
     "relax": "relaxation",
 }

@@ -12,16 +12,16 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
-from pyg_schnet.data.check import SmallMolecule, StructureCheck, changes_of
+from pyg_schnet.data.check import SmallMolecule, changes_of
 from pyg_schnet.data.structure import Structure
 from pyg_schnet.geometry import edge_distances, has_volume
 from pyg_schnet.interfaces.ase_properties import register
-from pyg_schnet.interfaces.members import EnergyMember, deviation_factors, member_of
+from pyg_schnet.interfaces.members import Members
 from pyg_schnet.models.boundaries import check_origin
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.nn.atomref import MAX_Z
 from pyg_schnet.ops.checks import refuse_prediction
-from pyg_schnet.potential import Source
+from pyg_schnet.potential import Potential, Source
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
 _ENERGY_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
@@ -52,8 +52,9 @@ class SchNetCalculator(Calculator):
     the file, or of the weights.
 
     Args:
-        model: Model, model file, or several of them. The calculator owns a frozen copy, so that the given one does not
-            change; later changes of weights need a new calculator (:func:`pyg_schnet.engine.freeze`).
+        model: Model, model file, or several of them; a file may hold a committee. The calculator owns a frozen copy, so
+            that the given one does not change; later changes of weights need a new calculator
+            (:func:`pyg_schnet.engine.freeze`).
         unit: Unit of the model's output, where the model does not know it (``model.card["unit"]``). Energies and
             energies per atom are converted to eV, dipoles to e·Å.
         skin: Distance in Å that atoms may move, half of it each, before the neighbour list is built again.
@@ -76,7 +77,9 @@ class SchNetCalculator(Calculator):
         UserWarning: Once for each kind, where the cards of the models say what they were trained on: if a structure has
             another composition, other boundaries or another size, or two atoms that are closer than any such pair in
             training (by more than a twentieth; of periodic and large structures this is looked at whenever the
-            neighbour list is built). Once, if a structure has a charge or spin, which models do not know.
+            neighbour list is built). Once, if models that were calibrated together disagree on a force by more than
+            twice what they do on any structure of the calibration. Once, if a structure has a charge or spin, which
+            models do not know.
 
     Example:
         >>> from ase.build import molecule
@@ -101,34 +104,23 @@ class SchNetCalculator(Calculator):
         super().__init__(**kwargs)
         if dtype not in (torch.float64, torch.float32):
             raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
-        sources = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
-        if not sources:
-            raise ValueError("model is empty; give a model, a model file, or several of them")
         with torch.inference_mode(False):  # weights made inside of it cannot be used for forces
-            self.members = [member_of(source, unit, dtype, device, untrained_forces) for source in sources]
-        kinds = {member.kind for member in self.members}
-        if len(kinds) > 1:
-            raise ValueError(f"the models of an ensemble must predict the same, got {', '.join(sorted(kinds))}")
-        self.kind = kinds.pop()
+            self.members = Members(model, unit, dtype=dtype, device=device, untrained_forces=untrained_forces)
+        self.kind = self.members.kind
         names = ["dipole"] if self.kind == "dipole" else _ENERGY_PROPERTIES
         deviations = [f"{name}_std" for name in names if name not in ("free_energy", "stresses")]
-        self.implemented_properties = [*names, *(deviations if len(sources) > 1 else [])]
+        self.implemented_properties = [*names, *(deviations if len(self.members) > 1 else [])]
         self.dtype = dtype
         self.device = torch.device(device)
-        self.check = StructureCheck([member.model.card for member in self.members], untrained_forces=untrained_forces)
-        self.neighbors = VerletList(max(member.model.cutoff for member in self.members), skin)
-        self._factors = deviation_factors(self.members)
+        self.check = self.members.check
+        self.neighbors = VerletList(self.members.cutoff, skin)
         self._small: SmallMolecule | None = None
         self._note_parameters()
 
     def _note_parameters(self) -> None:
         """What files of ASE are to say of this calculator."""
-        noted = [member.identity._asdict() | {"unit": member.unit} for member in self.members]
-        for name in ("model", "sha256", "unit"):
-            values = [one[name] for one in noted]
-            self.parameters[name] = values if len(values) > 1 else values[0]
         dtype = str(self.dtype).removeprefix("torch.")
-        self.parameters.update(version=noted[0]["version"], dtype=dtype, device=str(self.device))
+        self.parameters.update(self.members.notes(), dtype=dtype, device=str(self.device))
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
@@ -154,17 +146,14 @@ class SchNetCalculator(Calculator):
         properties = [name.removesuffix("_std") for name in properties]
         z, pos, graph = self._inputs(properties)
         properties = self._with_what_comes_along(properties)
-        answers = [member(z, pos, graph, properties) for member in self.members]
-        for name in answers[0]:
-            values = [answer[name].cpu().numpy() for answer in answers]
+        for name, found in self.members.of_structure(z, pos, graph, properties).items():
             if self.device.type != "cpu" or name == "dipole":  # those of potentials on CPUs were looked at
-                refuse_prediction(torch.from_numpy(np.stack(values)), name)
-            if len(values) == 1:
-                self._store(name, values[0])
-                continue
-            self._store(name, np.mean(values, axis=0))
-            if name != "stresses":
-                self._store(f"{name}_std", self._factors.get(name, 1.0) * np.std(values, axis=0))
+                refuse_prediction(found, name)
+            mean, deviation = self.members.summary(name, found.cpu().numpy())
+            self._store(name, mean)
+            if deviation is not None and name != "stresses":
+                self._store(f"{name}_std", deviation)
+        self.members.look_at_spread(self.results.get("forces_std"))
         if "energy" in self.results:
             self.results["free_energy"] = self.results["energy"]
 
@@ -188,7 +177,7 @@ class SchNetCalculator(Calculator):
             9
         """
         z, pos, graph = self._of_energies(atoms, "forces")
-        found = [member.potential.hessian(z, pos, **graph) for member in self._energy_members()]
+        found = [potential.hessian(z, pos, **graph) for potential in self._potentials()]
         return torch.stack(found).mean(0).cpu().numpy()
 
     def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
@@ -201,18 +190,17 @@ class SchNetCalculator(Calculator):
             PropertyNotImplementedError: If the model predicts dipoles.
         """
         z, pos, graph = self._of_energies(atoms, "energy")
-        found = [member.potential.atom_features(z, pos, **graph) for member in self._energy_members()]
+        found = [potential.atom_features(z, pos, **graph) for potential in self._potentials()]
         return torch.cat(found, 1).cpu().numpy()
 
-    def _energy_members(self) -> list[EnergyMember]:
-        members = [member for member in self.members if isinstance(member, EnergyMember)]
-        if not members:
+    def _potentials(self) -> list[Potential]:
+        if not self.members.potentials:
             raise PropertyNotImplementedError("the model predicts dipoles; this needs one of energies")
-        return members
+        return self.members.potentials
 
     def _of_energies(self, atoms: Atoms | None, *properties: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Inputs of models for a structure, which replaces that of the last calculation."""
-        self._energy_members()
+        self._potentials()
         if atoms is not None and self.check_state(atoms):
             self.results = {}
             self._take(atoms)
@@ -244,8 +232,8 @@ class SchNetCalculator(Calculator):
                 f"{self.atoms.cell.array.tolist()} Å, give three independent vectors"
             )
         if self.kind == "dipole":
-            for member in self.members:
-                check_origin(member.model.readout, structure.origin)
+            for model in self.members.models:
+                check_origin(model.readout, structure.origin)
         return structure.z, structure.pos, self._graph(structure, in_lattice)
 
     def _check(self, properties: Sequence[str]) -> None:

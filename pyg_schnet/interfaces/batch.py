@@ -13,10 +13,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from pyg_schnet.data.check import StructureCheck, changes_of
+from pyg_schnet.data.check import changes_of
 from pyg_schnet.data.structure import check_distinct, check_structure, near_origin
 from pyg_schnet.geometry import edge_distances, has_volume
-from pyg_schnet.interfaces.members import EnergyMember, deviation_factors, member_of
+from pyg_schnet.interfaces.members import Members
 from pyg_schnet.neighbors import VerletList
 from pyg_schnet.ops.checks import refuse_prediction, whole_number
 from pyg_schnet.potential import Source
@@ -65,18 +65,13 @@ class BatchCalculator:
         untrained_forces: bool = False,
         max_atoms: int = 20_000,
     ) -> None:
-        sources = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
-        if not sources:
-            raise ValueError("model is empty; give a model, a model file, or several of them")
-        members = [member_of(source, unit, dtype, device, untrained_forces) for source in sources]
-        self.members = [member for member in members if isinstance(member, EnergyMember)]
-        if len(self.members) < len(members):
+        self.members = Members(model, unit, dtype=dtype, device=device, untrained_forces=untrained_forces)
+        if self.members.kind != "energy":
             raise ValueError("a batch calculator needs models of energies, got one of dipoles")
         self.dtype, self.device, self.skin = dtype, torch.device(device), skin
         self.max_atoms = whole_number(max_atoms, "max_atoms")
-        self.check = StructureCheck([member.model.card for member in members], untrained_forces=untrained_forces)
+        self.check = self.members.check
         self.n_evaluations = 0
-        self._factors = deviation_factors(self.members)
         self._lists: dict[int, VerletList] = {}
         self._known: dict[int, Atoms] = {}  # structures that were checked, by their place in the list
 
@@ -167,21 +162,18 @@ class BatchCalculator:
         z, pos, batch, graph = self._tensors(part[0], images)
         if stress and "cell" not in graph:
             graph |= self._lattice(images)
-        answers: list[Any] = []
-        for member in self.members:
-            given = {**graph, "batch_size": len(images), "forces": forces, "stress": stress}
-            answers.append(member.potential(z, pos, batch, **given))
+        found = self.members(z, pos, batch, **graph, batch_size=len(images), forces=forces, stress=stress)
         self.n_evaluations += 1
         means: dict[str, np.ndarray] = {}
-        for name, values in zip(_PROPERTIES, zip(*answers, strict=True), strict=True):
-            if values[0] is None:
+        for name, values in zip(_PROPERTIES, found, strict=True):
+            if values is None:
                 continue
-            stacked = np.stack([value.cpu().numpy() for value in values])
             if self.device.type != "cpu":  # those of potentials on CPUs were looked at
-                refuse_prediction(torch.from_numpy(stacked), name)
-            means[name] = stacked.mean(0)
-            if len(answers) > 1:
-                means[f"{name}_std"] = self._factors.get(name, 1.0) * stacked.std(0)
+                refuse_prediction(values, name)
+            means[name], deviation = self.members.summary(name, values.cpu().numpy())
+            if deviation is not None:
+                means[f"{name}_std"] = deviation
+        self.members.look_at_spread(means.get("forces_std"))
         ends = np.cumsum([len(image) for image in images])[:-1]
         columns = {
             name: np.split(value, ends) if name.startswith("forces") else list(value) for name, value in means.items()
@@ -211,8 +203,7 @@ class BatchCalculator:
         if not periodic.any():
             return z, pos, owner, {}
         lattice = self._lattice(images)
-        cutoff = max(member.model.cutoff for member in self.members)
-        neighbors = self._lists.setdefault(number, VerletList(cutoff, self.skin))
+        neighbors = self._lists.setdefault(number, VerletList(self.members.cutoff, self.skin))
         builds = neighbors.n_rebuilds
         edge_index, edge_shift = neighbors(pos, lattice["cell"], lattice["pbc"], owner)
         if neighbors.n_rebuilds > builds and self.check.wants_distances():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +9,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress
+from pyg_schnet.interfaces.members import Members
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.neighbors import VerletList
-from pyg_schnet.potential import EnergySource, Potential, source_of
+from pyg_schnet.potential import EnergySource
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
 
@@ -29,7 +28,7 @@ class Committee:
     their elements or boundaries differ from those of the last call.
 
     Args:
-        model: Model, model file, name of a pretrained one, or several of them.
+        model: Model, model file, name of a pretrained one, or several of them; a file may hold a committee.
         unit: Unit of the models' output, where they do not know it.
         skin: Distance in Å that atoms may move, half of it each, before the neighbour list is built again.
         dtype: Precision of the networks, float64 or float32; ``None`` takes float64 where the device has it.
@@ -37,6 +36,7 @@ class Committee:
         untrained_forces: Whether to give derivatives of models that were trained on energies alone.
 
     Attributes:
+        members: The models and their factors.
         potentials: The potential of each model.
         check: Compares structures with those that the models were trained on.
 
@@ -64,15 +64,12 @@ class Committee:
         device: str | torch.device | None = None,
         untrained_forces: bool = False,
     ) -> None:
-        models: list[Any] = [source_of(source) for source in sources_of(model)]
         options: dict[str, Any] = {"dtype": dtype, "device": device, "untrained_forces": untrained_forces}
-        self.potentials = [Potential(each, unit, **options) for each in models]
-        self.check = StructureCheck(
-            [each.card for each in models if isinstance(getattr(each, "card", None), dict) and each.card],
-            untrained_forces=untrained_forces,
-        )
-        own = all(isinstance(each, AtomisticModel) for each in models)  # others need not know given edges
-        self._neighbors = VerletList(max(each.cutoff for each in models), skin) if own else None
+        self.members = Members(model, unit, any_model=True, **options)
+        self.potentials, self.check = self.members.potentials, self.members.check
+        models = [getattr(one, "model", one) for one in self.members.models]  # of frozen ones
+        own = all(isinstance(one, AtomisticModel) for one in models)  # others need not know given edges
+        self._neighbors = VerletList(self.members.cutoff, skin) if own else None
         self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     @property
@@ -128,16 +125,28 @@ class Committee:
             self.check.derivatives("forces and stress")
         graph = {**lattice, **self._graph(pos, batch, batch_size, lattice)}
         with_stress = stress and bool(lattice)
-        found: list[Any] = [
-            each(z, pos, batch, **graph, batch_size=batch_size, forces=forces, stress=with_stress)
-            for each in self.potentials
-        ]
-        energy = torch.stack([each.energy for each in found])
-        return EnergyForcesStress(
-            energy,
-            torch.stack([each.forces for each in found]) if forces else None,
-            _stresses(found, energy, with_stress) if stress else None,
-        )
+        found = self.members(z, pos, batch, **graph, batch_size=batch_size, forces=forces, stress=with_stress)
+        nothing = found.energy.new_zeros(*found.energy.shape, 3, 3) if stress and not with_stress else None
+        return found if nothing is None else found._replace(stress=nothing)
+
+    def calibrated(self, found: EnergyForcesStress) -> EnergyForcesStress:
+        r"""The same means, with deviations of the models from them in the size of errors.
+
+        .. math:: q_k' = \bar q + \alpha_q (q_k - \bar q)
+
+        The factors α are those that :func:`pyg_schnet.interfaces.calibrate` has noted, 1 where there are none.
+
+        Args:
+            found: What the call has given, shapes ``[M, ...]``.
+
+        Warns:
+            UserWarning: Once, if the models disagree on a force by more than twice what they do on any structure of the
+                calibration.
+        """
+        scaled = self.members.calibrated(found)
+        if scaled.forces is not None and len(self) > 1:
+            self.members.look_at_spread(scaled.forces.std(0, correction=0).cpu().numpy())
+        return scaled
 
     def _graph(self, pos: Tensor, batch: Tensor, batch_size: int, lattice: dict[str, Tensor]) -> dict[str, Tensor]:
         """Edges, none where the models find them faster."""
@@ -161,23 +170,3 @@ class Committee:
         ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self.check.batch(Batch(z=z, pos=pos, batch=batch, ptr=ptr, **lattice))
         self._last = z.clone(), batch.clone(), None if pbc is None else pbc.clone()
-
-
-def sources_of(model: Any) -> list[Any]:
-    """The models of a committee, of which there may be one.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    several = isinstance(model, Sequence) and not isinstance(model, (str, os.PathLike))
-    sources = list(model) if several else [model]
-    if not sources:
-        raise ValueError("model is empty; give a model, a model file, or several of them")
-    return sources
-
-
-def _stresses(found: list[Any], energy: Tensor, computed: bool) -> Tensor:
-    """Stress of each model, zeros where nothing is periodic."""
-    if computed:
-        return torch.stack([each.stress for each in found])
-    return energy.new_zeros(*energy.shape, 3, 3)

@@ -43,8 +43,8 @@ class SchNetDriver:
     Args:
         template: File that ASE reads; elements, order of atoms and periodic directions are those of its first
             structure.
-        model: Model file or name of a pretrained one; several, separated by ``|``, make a committee. In Python also
-            models, and sequences of them.
+        model: Model file or name of a pretrained one; several, separated by ``|``, make a committee, and a file may
+            hold one. In Python also models, and sequences of them.
         unit: Unit of the models' output, where they do not know it.
         dtype: ``"float64"`` or ``"float32"``, precision of the networks.
         device: Device of the networks.
@@ -130,6 +130,7 @@ class SchNetDriver:
         found: Any = self.committee(
             self.numbers.repeat(size), pos, batch, size, cell=cell, pbc=self.pbc.expand(size, 3), stress=True
         )
+        found = self.committee.calibrated(found)
         energy = _internal("energy", "electronvolt", found.energy)
         forces = _internal("force", "ev/ang", found.forces.view(len(self.committee), size, n_atoms, 3))
         volumes = volume(cell) if bool(self.pbc.any()) else torch.zeros(size)
@@ -150,7 +151,10 @@ def _internal(kind: str, unit: str, values: torch.Tensor) -> np.ndarray:
 
 
 def _answer(energy: np.ndarray, forces: np.ndarray, virial: np.ndarray) -> Answer:
-    """Mean over models; of committees, what each of them says goes along as i-PI's own committees have it."""
+    """Mean over models; of committees, what each of them says goes along as i-PI's own committees have it.
+
+    Deviations from the mean are times the factors of a calibration: the spread that i-PI takes has the size of errors.
+    """
     extras = ""
     if len(energy) > 1:
         named = {"committee_pot": energy, "committee_force": forces, "committee_virial": virial}

@@ -36,7 +36,8 @@ class TorchSimModel(_ModelInterface):
     versions. The stress of a state without periodic directions is zero.
 
     Args:
-        model: Model, model file, name of a pretrained one, or several of them, whose mean is taken.
+        model: Model, model file, name of a pretrained one, or several of them, whose mean is taken; a file may hold a
+            committee.
         unit: Unit of the models' output, where they do not know it.
         device: Device of the networks.
         dtype: Precision of networks and results, float64 or float32; states have to be of the same one. Energies are
@@ -134,8 +135,8 @@ class TorchSimModel(_ModelInterface):
 
         Returns:
             ``energy`` in eV ``[B]``, ``forces`` in eV/Å ``[N, 3]`` and ``stress`` in eV/Å³ ``[B, 3, 3]``, of the last
-            two those that are computed. Committees add the standard deviations over their models, divided by their
-            number: ``energy_std``, ``forces_std`` and ``stress_std``.
+            two those that are computed. Committees add the standard deviations over their models (divided by their
+            number), times the factors of a calibration: ``energy_std``, ``forces_std`` and ``stress_std``.
 
         Raises:
             TypeError: If a keyword is given.
@@ -158,7 +159,7 @@ class TorchSimModel(_ModelInterface):
             forces=self.compute_forces,
             stress=self.compute_stress,
         )
-        results = {}
+        results, found = {}, self.committee.calibrated(found)
         for name, values in zip(found._fields, found, strict=True):
             if values is not None:
                 results[name] = values.mean(0).to(self.dtype)

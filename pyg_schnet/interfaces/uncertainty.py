@@ -20,26 +20,39 @@ import numpy as np
 from ase import Atoms
 
 from pyg_schnet.interfaces.batch import BatchCalculator
-from pyg_schnet.interfaces.members import CALIBRATION
-from pyg_schnet.models import load
+from pyg_schnet.interfaces.members import sources_of
+from pyg_schnet.models import SchNetCommittee, load, read_header
+from pyg_schnet.models.committee import CALIBRATION
 from pyg_schnet.models.identity import hash_of_weights
-from pyg_schnet.potential import Source
+from pyg_schnet.potential import Source, source_of
+
+LABELS = ("energy", "forces", "stress")
+"""What is calibrated, by the names of ASE."""
 
 
 class DeviationError(RuntimeError):
     """A simulation has come to a structure where the models of an ensemble do not agree."""
 
 
-def calibrate(models: Sequence[Source], structures: Sequence[Atoms], *, unit: str | None = None) -> dict[str, float]:
-    """Factors from the spread of an ensemble to its error, noted in the cards of its models.
+def calibrate(
+    models: Source | SchNetCommittee | Sequence[Source],
+    structures: Sequence[Atoms],
+    *,
+    test: Sequence[Atoms] = (),
+    unit: str | None = None,
+) -> dict[str, float]:
+    """Factors from the spread of a committee to its error, noted in the cards of its models.
 
     Calculators of the same models then give calibrated standard deviations. Model files are written again with the
-    factors in their cards; weights do not change.
+    factors in their cards; weights do not change. The card says too on how many structures, the largest spread of a
+    force on them (calculators warn of twice as much), and which fraction of the errors of the structures of ``test``
+    lies within one and two deviations.
 
     Args:
-        models: At least two models, or their files.
+        models: A committee or its file, or at least two models or their files.
         structures: Structures that no model was trained on; their calculators hold energy, forces or stress in eV
             and Å.
+        test: Further ones, that the fractions are counted on; without them they are those of ``structures``.
         unit: Unit of the models' output, where they do not know it.
 
     Returns:
@@ -57,38 +70,98 @@ def calibrate(models: Sequence[Source], structures: Sequence[Atoms], *, unit: st
         >>> list(calibrate(models, [water], unit="eV"))
         ['energy']
     """
-    if len(models) < 2:
-        raise ValueError(f"an ensemble of at least two models is needed, got {len(models)}")
-    loaded = [load(one) if isinstance(one, (str, os.PathLike)) else one for one in models]
+    sources = sources_of(models)
+    loaded = [load(one) if isinstance(one, (str, os.PathLike)) else one for one in sources]
     for one in loaded:
         one.card.pop(CALIBRATION, None)
     batch = BatchCalculator(loaded, unit=unit, untrained_forces=True)
-    labels = [_labels(atoms) for atoms in structures]
-    names = [name for name in ("energy", "forces", "stress") if any(name in found for found in labels)]
+    if len(batch.members) < 2:
+        raise ValueError(f"an ensemble of at least two models is needed, got {len(batch.members)}")
+    known = [labels_of(atoms) for atoms in structures]
+    names = [name for name in LABELS if any(name in found for found in known)]
     if not names:
         raise ValueError("no structure has a label; give them calculators that hold energy, forces or stress")
-    error, spread = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for results, known in zip(batch(structures, names), labels, strict=True):
-        for name in known.keys() & results.keys():
-            error[name] += float(np.square(results[name] - known[name]).sum())
-            spread[name] += float(np.square(results[f"{name}_std"]).sum())
-    if alike := [name for name in names if not spread[name] > 0]:
+    results = batch(structures, names)
+    pairs = {name: _errors(results, known, name) for name in names}
+    if alike := [name for name, (_, spread) in pairs.items() if not (spread > 0).any()]:
         raise ValueError(f"the models agree exactly in {', '.join(alike)}, so that their spread says nothing of errors")
-    factors = {name: (error[name] / spread[name]) ** 0.5 for name in names}
-    noted = {"weights": sorted(map(hash_of_weights, loaded)), "structures": len(structures), **factors}
-    for model, source in zip(loaded, models, strict=True):
-        model.card[CALIBRATION] = noted
+    factors = {
+        name: float((np.square(error).sum() / np.square(spread).sum()) ** 0.5)
+        for name, (error, spread) in pairs.items()
+    }
+    noted = {"weights": sorted(weights_of(loaded)), "structures": len(structures), **factors}
+    if "forces" in factors:
+        sizes = [np.linalg.norm(one["forces_std"], axis=1).max(initial=0.0) for one in results]
+        noted["largest"] = {"forces": factors["forces"] * float(max(sizes))}
+    for one in loaded:
+        one.card[CALIBRATION] = noted
+    noted["within"] = fractions_within(loaded, test or structures, unit=unit)
+    noted["within"]["structures"] = len(test or structures)
+    for one, source in zip(loaded, sources, strict=True):
         if isinstance(source, (str, os.PathLike)):
-            model.save(source)
+            one.save(source, storage=read_header(source).get("storage"))
     return factors
 
 
-def _labels(atoms: Atoms) -> dict[str, Any]:
-    """Results that the calculator of a structure holds for its present positions."""
+def fractions_within(
+    models: Source | SchNetCommittee | Sequence[Source], structures: Sequence[Atoms], *, unit: str | None = None
+) -> dict[str, Any]:
+    """Fractions of the errors that lie within one and two standard deviations, calibrated where the models are.
+
+    Of normal errors these would be 0.68 and 0.95.
+
+    Args:
+        models: A committee or its file, or several models or their files.
+        structures: Structures whose calculators hold energy, forces or stress in eV and Å.
+        unit: Unit of the models' output, where they do not know it.
+
+    Returns:
+        Two fractions each for ``energy`` (of structures), ``forces`` and ``stress`` (of components).
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from ase.calculators.singlepoint import SinglePointCalculator
+        >>> from pyg_schnet import SchNet
+        >>> models, water = [SchNet(16, 16, 2, 20, 5.0) for _ in range(2)], molecule("H2O")
+        >>> water.calc = SinglePointCalculator(water, energy=1e6)
+        >>> fractions_within(models, [water], unit="eV")
+        {'energy': [0.0, 0.0]}
+    """
+    known = [labels_of(atoms) for atoms in structures]
+    names = [name for name in LABELS if any(name in found for found in known)]
+    results = BatchCalculator(models, unit=unit, untrained_forces=True)(structures, names)
+    found = {}
+    for name in names:
+        error, spread = _errors(results, known, name)
+        found[name] = [round(float((error <= width * spread).mean()), 4) for width in (1.0, 2.0)]
+    return found
+
+
+def _errors(
+    results: Sequence[dict[str, Any]], known: Sequence[dict[str, Any]], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute errors of all numbers of a quantity that have a label, and their standard deviations."""
+    pairs = [
+        (np.abs(one[name] - label[name]), one[f"{name}_std"])
+        for one, label in zip(results, known, strict=True)
+        if name in label and name in one
+    ]
+    error, spread = (np.concatenate([np.ravel(value) for value in column]) for column in zip(*pairs, strict=True))
+    return error, spread
+
+
+def weights_of(models: Sequence[Any]) -> list[str]:
+    """Hashes of the weights of all models, those of committees one by one."""
+    parts = [one.models() if isinstance(one, SchNetCommittee) else [source_of(one)] for one in models]
+    return [hash_of_weights(model) for part in parts for model in part]
+
+
+def labels_of(atoms: Atoms) -> dict[str, Any]:
+    """Energy, forces and stress that the calculator of a structure holds for its present positions."""
     calc = atoms.calc
     if calc is None or calc.check_state(atoms):
         return {}
-    return {name: calc.results[name] for name in ("energy", "forces", "stress") if name in calc.results}
+    return {name: calc.results[name] for name in LABELS if name in calc.results}
 
 
 class DeviationLimit:

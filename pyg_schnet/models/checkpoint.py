@@ -15,6 +15,7 @@ from safetensors.torch import save
 from pyg_schnet import pretrained
 from pyg_schnet.models.card import check_card
 from pyg_schnet.models.reading import check_file, described, parse_json
+from pyg_schnet.models.storage import Storage, check_storage, restored, stored
 from pyg_schnet.models.structure import check_described
 from pyg_schnet.models.writing import write_whole
 from pyg_schnet.ops.checks import check_finite
@@ -53,13 +54,15 @@ class CheckpointMixin:
         """Arguments that build a model of the same shape, as JSON can hold them."""
         raise NotImplementedError
 
-    def save(self, path: str | os.PathLike[str], **card: Any) -> Path:
+    def save(self, path: str | os.PathLike[str], *, storage: Storage | None = None, **card: Any) -> Path:
         """Write the model to one file without pickle.
 
         The file is written beside its place and then moved: an interruption or a full disk leaves the old one intact.
 
         Args:
             path: File to write, by convention ``*.safetensors``.
+            storage: ``"float16"`` stores matrices of weights in half the room and loads them as float32; what it adds
+                to errors is what :func:`pyg_schnet.models.rounded` shows. ``None`` stores all weights as they are.
             **card: Entries to add to the attribute ``card``, for example ``target="U0", unit="eV"``.
 
         Returns:
@@ -70,6 +73,7 @@ class CheckpointMixin:
                 changed after construction, or an entry of the card is not what it has to be; the message names it.
         """
         path = Path(path)
+        check_storage(storage)
         name = type(self).__name__
         if CheckpointMixin._classes.get(name) is not type(self):
             raise ValueError(
@@ -87,7 +91,9 @@ class CheckpointMixin:
             "units": {"length": "Å", "output": self.card.get("unit")},
             "card": self.card,
         }
-        state = {key: value.detach().contiguous() for key, value in cast(torch.nn.Module, self).state_dict().items()}
+        if storage is not None:
+            header["storage"] = storage
+        state = stored(cast(torch.nn.Module, self), storage)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(state, metadata={_KEY: json.dumps(header, ensure_ascii=False)}))
         return path
@@ -95,6 +101,8 @@ class CheckpointMixin:
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
         """Read a model written by :meth:`save`, in evaluation mode and in the precision it was saved with.
+
+        Models that were saved with ``storage="float16"`` come in float32.
 
         Args:
             path: File to read, or the name of a pretrained model.
@@ -130,6 +138,7 @@ class CheckpointMixin:
         with safe_open(path, framework="pt", device=str(device)) as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         _check_state(state, model.state_dict(), path)
+        state = restored(state, header.get("storage"))
         model.load_state_dict(state, assign=True)  # assign: keep the precision and the device of the file
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -191,6 +200,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"({pretrained.VERSION}) reads up to format {FORMAT}, please update"
         )
     try:
+        check_storage(header.get("storage"))
         check_card(header["card"])
     except ValueError as error:
         raise ValueError(f"the header of {path} is damaged: {error}") from error

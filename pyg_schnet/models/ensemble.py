@@ -47,7 +47,7 @@ def join_ensemble(models: Sequence[SchNet]) -> SchNet:
         >>> torch.testing.assert_close(join_ensemble(models)(z, pos), mean, rtol=1e-5, atol=1e-5)
     """
     models = list(models)
-    _check(models)
+    check_joinable(models)
     first = models[0]
     readouts = [cast("SumReadout | MeanReadout", model.readout) for model in models]
     readout = readouts[0]
@@ -79,11 +79,16 @@ def join_ensemble(models: Sequence[SchNet]) -> SchNet:
         getattr(merged.readout, name).copy_(torch.stack([getattr(model.readout, name) for model in models]).mean(0))
     if first.repulsion is not None:
         cast(nn.Module, merged.repulsion).load_state_dict(first.repulsion.state_dict())
-    merged.card = _common_card([model.card for model in models])
+    merged.card = common_card([model.card for model in models])
     return merged.eval()
 
 
-def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Common entries of cards, the elements that all models know, and the domain that all were trained on.
+
+    Args:
+        cards: Cards of the models.
+    """
     from pyg_schnet.models.domain import ENTRY, common_domain  # has names of elements from ASE, which no model needs
 
     first, *others = cards
@@ -97,7 +102,15 @@ def _common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return card
 
 
-def _check(models: Sequence[SchNet]) -> None:
+def check_joinable(models: Sequence[SchNet]) -> None:
+    """Raise unless models differ in weights and widths only, and have a sum or a mean as readout.
+
+    Args:
+        models: The models.
+
+    Raises:
+        ValueError: If there are none, or they differ in anything else, which the message names.
+    """
     if not models:
         raise ValueError("there are no models to merge")
     first = models[0]

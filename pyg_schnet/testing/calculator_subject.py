@@ -29,7 +29,7 @@ class CalculatorSubject(Subject):
             raise ValueError(f"calculators of ASE give eV, got unit={unit!r}; leave it out")
         self.calculator = calculator
         self.name = f"{type(calculator).__name__} (ASE)"
-        members = [member.model for member in getattr(calculator, "members", ())]
+        members = list(getattr(getattr(calculator, "members", None), "models", ()))
         cutoffs = [length_of(getattr(model, "cutoff", None)) for model in (calculator, *members)]
         self.cutoff = cutoff or max((value for value in cutoffs if value is not None), default=None)
         dtype = getattr(calculator, "dtype", None)

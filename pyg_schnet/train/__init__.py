@@ -2,6 +2,7 @@
 
 import pyg_schnet.ops._pyg  # PyTorch Geometric comes first, without its warnings
 from pyg_schnet.train.datamodule import StructureDataModule
+from pyg_schnet.train.distilled import DistilledPotentialTask, DistilledTask
 from pyg_schnet.train.ema import EMA
 from pyg_schnet.train.last_checkpoint import LastCheckpoint
 from pyg_schnet.train.muon import Muon
@@ -13,6 +14,8 @@ from pyg_schnet.train.task import PropertyTask
 
 __all__ = [
     "EMA",
+    "DistilledPotentialTask",
+    "DistilledTask",
     "Muon",
     "PotentialTask",
     "PropertyTask",

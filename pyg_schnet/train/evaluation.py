@@ -130,7 +130,8 @@ def _run_of(
         test_dataset=made.get("test_dataset"),
     )
     _check_targets(network, data.properties)
-    tasks = {cls.__name__: cls for cls in (PropertyTask, PotentialTask, RelaxedTask)}
+    tasks: dict[str, type[PropertyTask]] = {cls.__name__: cls for cls in (PropertyTask, PotentialTask, RelaxedTask)}
+    tasks |= {"DistilledTask": PropertyTask, "DistilledPotentialTask": PotentialTask}  # tested without their teacher
     task = tasks.get(given["model"]["class_path"].rsplit(".", 1)[-1])
     if task is None:
         path = given["model"]["class_path"]

@@ -208,6 +208,57 @@ def test_a_model_more_is_a_line_more(run, monkeypatch, tmp_path, capsys):
     assert files[1].stat().st_size > 0
 
 
+def test_seeds_have_their_own_split_and_weights_and_a_spread(run, monkeypatch, tmp_path, capsys):
+    import matplotlib.pyplot as plt
+
+    files = tmp_path / "result.json", tmp_path / "result.png"
+    models = ["--models", "--model", f"pairs={__name__}:Pairs", "--model", f"again={__name__}:Pairs"]
+    run(*models, "--lr", "1e-2", "--seeds", 2, "--minutes", 0.005, "--json", files[0], "--plot", files[1])
+    said = capsys.readouterr().out
+    rows = json.loads(files[0].read_text())["results"]["models"]
+    assert [(row["model"], row["budget"]) for row in rows] == [
+        ("pairs", "0.005 min"), ("again", "0.005 min"), ("pairs", "6 steps"), ("again", "6 steps"),
+    ]  # fmt: skip
+    for row in rows:
+        errors = [one["test"]["meV"] for one in row["runs"]]
+        assert row["seed"] == [0, 1]
+        assert row["test"]["meV"] == pytest.approx(sum(errors) / 2)
+        assert row["spread"]["test"]["meV"] == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
+        assert errors[0] != errors[1]
+    of_steps = {row["model"]: row for row in rows if row["budget"] == "6 steps"}
+    assert of_steps["pairs"]["steps"] == 6
+    assert of_steps["pairs"]["test"] == of_steps["again"]["test"]  # the seed sets weights, order and split of both
+    assert "Mean over 2 seeds ± sample standard deviation" in said
+    test = of_steps["pairs"]
+    assert f"{test['test']['meV']:.4g} ± {test['spread']['test']['meV']:.2g}" in said
+    time_curves, time_sizes, step_curves, step_sizes = plt.gcf().axes[:4]
+    assert [ax.get_xlabel() for ax in (time_curves, time_sizes, step_curves)] == [
+        "time of training [s]", "number of parameters", "steps of training",
+    ]  # fmt: skip
+    assert len(step_curves.lines) == 2 * 2 + 1  # each training, and chemical accuracy
+    assert len(step_sizes.containers) == 2
+    monkeypatch.setattr(sys, "argv", ["compare_gnns.py", f"--draw={files[0]}", f"--plot={files[1]}"])
+    compare_gnns.main()
+    drawn = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert drawn == [line for line in said.splitlines() if line.startswith("|")][-len(drawn) :]
+
+
+@pytest.mark.parametrize(
+    ("options", "budgets"),
+    [
+        ([], {"5 min": {"minutes": 5.0}}),
+        (["--steps", "2000"], {"2,000 steps": {"steps": 2000}}),
+        (["--minutes", "0.5"], {"0.5 min": {"minutes": 0.5}}),
+        (["--minutes", "1", "--steps", "9"], {"1 min": {"minutes": 1.0}, "9 steps": {"steps": 9}}),
+    ],
+)
+def test_budgets_are_a_time_or_steps_or_both(options, budgets):
+    given = dict(zip(options[::2], map(float, options[1::2]), strict=True))
+    steps = given.get("--steps")
+    asked = SimpleNamespace(minutes=given.get("--minutes"), steps=None if steps is None else int(steps))
+    assert compare_gnns.make_budgets(asked) == budgets
+
+
 def test_other_properties_keep_their_unit(run, monkeypatch, tmp_path, capsys):
     import matplotlib.pyplot as plt
 

@@ -2,21 +2,25 @@ import json
 import re
 import shutil
 
+import ase.io
 import pytest
 import torch
+from ase.build import molecule
 
-from pyg_schnet import SchNet
+from pyg_schnet import SchNet, load
 from pyg_schnet.cli import main
 from pyg_schnet.data import Split
+from pyg_schnet.models import SchNetCommittee, rounded
 from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain
 
 from ..train.conftest import SAMPLE
 
 
-def train_briefly(folder, *more, epochs):
+def train_briefly(folder, *more, epochs, first=()):
     """Train on a few molecules; returns the folder of the run."""
     options = [
+        *first,
         f"--run_dir={folder / 'run'}",
         f"--data.dataset.source={SAMPLE}",
         f"--data.dataset.root={folder / 'qm9'}",
@@ -210,6 +214,53 @@ def test_merged_model_is_the_mean_and_is_tested(run, other_run, tmp_path, capsys
         main(["merge", f'["{run}", "{other_run}"]', f"--run_dir={merged}"])
 
 
+def test_merged_committee_is_calibrated_tested_and_small(run, other_run, tmp_path, capsys):
+    merged = tmp_path / "two"
+    main(["merge", f'["{run}", "{other_run}"]', f"--run_dir={merged}", "--committee", "--storage=float16"])
+    said = capsys.readouterr().out
+    path = merged / "model.safetensors"
+    committee, header = load(path), read_header(path)
+    assert (type(committee), len(committee), header["storage"]) == (SchNetCommittee, 2, "float16")
+    members = [rounded(SchNet.load(folder / "model.safetensors")) for folder in (run, other_run)]
+    for name, value in members[1].state_dict().items():
+        assert torch.equal(committee.members[1].state_dict()[name], value)
+    noted = committee.card["calibration"]
+    n_test = Split.load(merged / "split.json").test
+    assert (noted["structures"], noted["within"]["structures"]) == (5, len(n_test))
+    one, two = noted["within"]["energy"]
+    line = f"energy: times {noted['energy']:.2f}; {100 * one:.0f} % of errors within one deviation, {100 * two:.0f} %"
+    assert line in said
+    assert 0.0 < committee.card["rounding"]["energy"]["meV"] < 100.0
+    assert "Weights stored as float16 change energy by" in said
+    assert main(["test", str(path)]) is None
+    again = capsys.readouterr().out
+    assert line in again
+    assert re.search(r"MAE +([\d.]+) meV", again).group(1) in said
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    main(["predict", str(tmp_path / "water.xyz"), f"--model={path}"])
+    z, pos = (torch.tensor(value) for value in (molecule("H2O").numbers, molecule("H2O").positions))
+    mean = torch.stack([member.double()(z, pos) for member in members]).mean()
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(mean.item(), abs=1e-3)
+
+
+def test_a_run_may_learn_from_the_model_of_another(run, tmp_path, capsys):
+    config = tmp_path / "distilled.yaml"
+    options = {"teacher": str(run / "model.safetensors"), "teacher_gradients_weight": 0.1}
+    config.write_text(json.dumps({"model": {"class_path": "pyg_schnet.train.DistilledTask", "init_args": options}}))
+    taught = train_briefly(tmp_path, epochs=2, first=[f"--config={config}"])
+    path = taught / "model.safetensors"
+    assert SchNet.load(path).card["teacher"]["model"] == "model"
+    capsys.readouterr()
+    config.unlink()
+    (run / "model.safetensors").rename(run / "elsewhere.safetensors")
+    try:
+        main(["test", str(path)])  # which needs no teacher
+    finally:
+        (run / "elsewhere.safetensors").rename(run / "model.safetensors")
+    result = json.loads((taught / "result.json").read_text())["errors"]["U0"]["mae"]["meV"]
+    assert float(re.search(r"MAE +([\d.]+) meV", capsys.readouterr().out).group(1)) == pytest.approx(result, rel=2e-3)
+
+
 def test_runs_that_saw_the_test_structures_are_not_merged(run, tmp_path):
     other = train_briefly(tmp_path, "--data.seed=1", epochs=1)
     with pytest.raises(SystemExit, match="has learned from test structures of"):
@@ -273,6 +324,7 @@ def test_a_finished_run_is_not_overwritten(run):
         (["train", "--model.help=PropertyTask"], "Largest learning rate"),
         (["train", "--model.help=PotentialTask"], "of forces in eV/Å"),
         (["train", "--model.help=RelaxedTask"], "atoms were relaxed in cells that were not"),
+        (["train", "--model.help=DistilledTask"], "Model file, or name of a pretrained model, of the same property"),
         (["train", "--model.init_args.network.help=pyg_schnet.SchNet"], "Cutoff in Å"),
         (["train", "--data.dataset.help=pyg_schnet.data.QM9"], "Folder"),
         (["test", "--help"], "Saved split"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ class Limits:
             least 5,000 K.
         min_distance: Shortest distance of two atoms, as a part of the shortest one of such a pair in the training data;
             zero to allow any.
-        max_spread: Largest standard deviation of a force over the models of an ensemble in eV/Å; ``None`` for any.
+        max_spread: Largest standard deviation of a force over the models of a committee in eV/Å; ``None`` for any.
+        spread_action: Whether a larger one is taken for a problem, ``"stop"``, or only counted, ``"flag"``.
 
     Raises:
         ValueError: If a bound is not positive, or ``min_distance`` negative.
@@ -38,12 +40,15 @@ class Limits:
     max_temperature: float | None = None
     min_distance: float = 0.9
     max_spread: float | None = None
+    spread_action: Literal["stop", "flag"] = "stop"
 
     def __post_init__(self) -> None:
         for name, unit in (("max_force", "eV/Å"), ("max_temperature", "K"), ("max_spread", "eV/Å")):
             value = getattr(self, name)
             if value is not None and not value > 0.0:
                 raise ValueError(f"{name} must be a positive number in {unit}, got {value}")
+        if self.spread_action not in ("stop", "flag"):
+            raise ValueError(f"spread_action must be 'stop' or 'flag', got {self.spread_action!r}")
         if not 0.0 <= self.min_distance < math.inf:
             raise ValueError(f"min_distance must be a part of a distance, zero to allow any, got {self.min_distance}")
 
@@ -55,6 +60,10 @@ class StateCheck:
         limits: The bounds.
         domains: Training data of the models, where it is known.
         temperature: Of the thermostat in K.
+
+    Attributes:
+        flagged: What was wrong with the spread of the last state that was looked at, where it is only counted.
+        n_flagged: Number of such states.
 
     Example:
         >>> from ase.build import molecule
@@ -70,6 +79,8 @@ class StateCheck:
         self.max_temperature = max(10.0 * temperature, 5000.0)
         if limits.max_temperature is not None:
             self.max_temperature = limits.max_temperature
+        self.flagged: str | None = None
+        self.n_flagged = 0
         self._pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # ends and squared limits
         self._numbers: np.ndarray | None = None  # that the pairs are of
 
@@ -86,16 +97,25 @@ class StateCheck:
             return (
                 f"the force on {_name(atoms, worst)} is {size:.4g} eV/Å, above {self.limits.max_force:g} (--max_force)"
             )
-        spread = getattr(atoms.calc, "results", {}).get("forces_std")
-        if self.limits.max_spread is not None and spread is not None:
-            sizes = np.linalg.norm(spread, axis=1)
-            worst = int(sizes.argmax())
-            if not sizes[worst] <= self.limits.max_spread:
-                return (
-                    f"the models differ by {sizes[worst]:.4g} eV/Å in the force on {_name(atoms, worst)}, above "
-                    f"{self.limits.max_spread:g} (--max_spread)"
-                )
+        self.flagged = self._spread(atoms)
+        if self.flagged is None or self.limits.spread_action == "stop":
+            return self.flagged
+        self.n_flagged += 1
         return None
+
+    def _spread(self, atoms: Atoms) -> str | None:
+        """What is wrong with the spread of forces."""
+        spread = getattr(atoms.calc, "results", {}).get("forces_std")
+        if self.limits.max_spread is None or spread is None:
+            return None
+        sizes = np.linalg.norm(spread, axis=1)
+        worst = int(sizes.argmax())
+        if sizes[worst] <= self.limits.max_spread:
+            return None
+        return (
+            f"the models differ by {sizes[worst]:.4g} eV/Å in the force on {_name(atoms, worst)}, above "
+            f"{self.limits.max_spread:g} (--max_spread)"
+        )
 
     def temperature(self, kelvin: float) -> str | None:
         """What is wrong with the temperature."""

@@ -22,6 +22,8 @@ _HEAD = 48  # bytes at the head of ASE's format: a mark, the number of frames an
 def frame_of(atoms: Atoms, **info: Any) -> Atoms:
     """The present state alone: elements, positions, momenta, cell, fixed atoms, and results for these positions.
 
+    Committees add standard deviations, as :mod:`pyg_schnet.interfaces.ase_properties` has them.
+
     Args:
         atoms: Structure with a calculator.
         **info: Entries of ``info``.
@@ -32,7 +34,7 @@ def frame_of(atoms: Atoms, **info: Any) -> Atoms:
     if atoms.has("momenta"):
         frame.set_momenta(atoms.get_momenta())
     frame.set_constraint([one for one in atoms.constraints if isinstance(one, FixAtoms | FixCartesian)])
-    names = ("energy", "forces", "stress")
+    names = ("energy", "forces", "stress", "energy_std", "forces_std", "stress_std")
     found = {name: atoms.calc.results[name] for name in names if name in getattr(atoms.calc, "results", {})}
     frame.calc = SinglePointCalculator(frame, **found)
     return frame
@@ -48,7 +50,7 @@ def write_extended_xyz(file: Any, frame: Atoms) -> None:
     columns = None
     if frame.constraints:
         others = [name for name in frame.arrays if name not in ("numbers", "positions")]
-        results = [name for name in ("forces",) if name in getattr(frame.calc, "results", {})]
+        results = [name for name in ("forces", "forces_std") if name in getattr(frame.calc, "results", {})]
         columns = ["symbols", "positions", *others, *results, "move_mask"]
     ase.io.write(file, frame, format="extxyz", columns=columns)
 

@@ -96,6 +96,7 @@ class Outcome:
         first: Step that it began with.
         problem: What was not physical; ``None`` where nothing was.
         received: Number of the signal that has ended it; ``None`` where none has.
+        flagged: Number of steps whose spread was beyond its limit, where that is only counted.
     """
 
     step: int
@@ -103,6 +104,7 @@ class Outcome:
     first: int = 0
     problem: str | None = None
     received: int | None = None
+    flagged: int = 0
 
 
 def run_dynamics(
@@ -247,7 +249,8 @@ class _Run:
                 shown.close()
         if problem is not None:
             self._keep_good()
-        return Outcome(self.step, time.monotonic() - begun, first, problem, interruption.received)
+        seconds = time.monotonic() - begun
+        return Outcome(self.step, seconds, first, problem, interruption.received, self.check.n_flagged)
 
     def _advance(self, last: bool) -> str | None:
         """One step; returns what is wrong with the state after it, of which nothing is written then."""
@@ -301,7 +304,8 @@ class _Run:
         if self.step % self.settings.trajectory_interval == 0:
             self._observe()
             time_fs = self.step * self.settings.timestep
-            self.trajectory.write(frame_of(self.atoms, step=self.step, time_fs=time_fs))
+            marks = {"beyond_max_spread": True} if self.check.flagged else {}
+            self.trajectory.write(frame_of(self.atoms, step=self.step, time_fs=time_fs, **marks))
 
     def _observe(self) -> np.ndarray | None:
         """Have the calculator evaluate all that is written; returns the stress in eV/Å³ with that of motion."""

@@ -118,6 +118,29 @@ def test_models_that_differ_stop_a_run(tmp_path):
     assert values["pressure [GPa]"] == values["volume [Å³]"] == ""
 
 
+def test_models_that_differ_are_flagged_in_a_run_that_goes_on(tmp_path):
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        models.append(SchNet(8, 8, 1, 8, 4.0).eval())
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = SchNetCalculator(models, unit="eV")
+    atoms.get_forces()
+    spread = np.linalg.norm(atoms.calc.results["forces_std"], axis=1).max()
+    limits = Limits(max_spread=1.001 * spread, spread_action="flag")
+    found = run(atoms, tmp_path / "md.xyz", limits, timestep=1.0, temperature=1000.0, steps=50)
+    assert found.problem is None
+    frames = ase.io.read(tmp_path / "md.xyz", ":")
+    marked = [bool(frame.info.get("beyond_max_spread")) for frame in frames]
+    beyond = [np.linalg.norm(frame.calc.results["forces_std"], axis=1).max() > 1.001 * spread for frame in frames]
+    assert marked == beyond
+    assert marked[0] is False
+    assert found.flagged >= sum(marked) > 0
+    assert frames[-1].calc.results["energy_std"] > 0.0
+    with pytest.raises(ValueError, match="spread_action must be 'stop' or 'flag', got 'go'"):
+        Limits(spread_action="go")
+
+
 def test_elements_never_seen_are_refused_before_anything_is_written(tmp_path):
     model = SchNet(8, 8, 1, 8, 4.0).eval()
     water = Coverage(10, (3, 3), ("H2O",), {"H": (2, 2), "O": (1, 1)})
