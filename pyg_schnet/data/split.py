@@ -199,9 +199,7 @@ def random_split(dataset: Any, num_train: int, num_val: int, num_test: int | Non
     return Split(split.train, split.val, split.test, split.n_structures, fingerprint(dataset))
 
 
-def group_split_indices(
-    groups: Any, num_train: int | None, num_val: int, num_test: int | None, seed: int = 0
-) -> Split:
+def group_split_indices(groups: Any, num_train: int | None, num_val: int, num_test: int | None, seed: int = 0) -> Split:
     """Random split in which no group of structures is in two parts, such as the geometries of one molecule.
 
     Whole groups, in a random order, fill the validation part, then the test part; what is left is for training. Of a

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import covalent_radii
@@ -259,9 +259,9 @@ class _Maker:
         limit = self.sampling.max_energy
         try:
             checked(found.energy, found.forces, self.sampling.max_force)
-            if numbers is self.numbers and self.lowest is not None:
-                if found.energy - self.lowest > limit * len(numbers):
-                    raise FailedError(f"the energy is more than {limit:g} eV/atom above that of the molecule")
+            is_whole = numbers is self.numbers and self.lowest is not None
+            if is_whole and found.energy - self.lowest > limit * len(numbers):  # type: ignore[operator]
+                raise FailedError(f"the energy is more than {limit:g} eV/atom above that of the molecule")
         except FailedError as error:
             self.tally.left_out[str(error)] += 1
             return False

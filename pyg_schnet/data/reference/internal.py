@@ -165,9 +165,7 @@ def _bend(i: np.ndarray, j: np.ndarray, k: np.ndarray, axis: np.ndarray) -> tupl
     return _dot(axis, first + second), [at_i, -at_i - at_k, at_k]
 
 
-def _plane(
-    center: np.ndarray, i: np.ndarray, j: np.ndarray, k: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def _plane(center: np.ndarray, i: np.ndarray, j: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     (a, first), (b, second), (c, third) = (_arm(end - center) for end in (i, j, k))
     slopes = [
         _across(np.cross(second, third), first, a),
@@ -177,9 +175,7 @@ def _plane(
     return _dot(first, np.cross(second, third)), [-sum(slopes[1:], slopes[0]), *slopes]
 
 
-def _torsion(
-    i: np.ndarray, j: np.ndarray, k: np.ndarray, m: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def _torsion(i: np.ndarray, j: np.ndarray, k: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     before, middle, after = j - i, k - j, m - k
     first, second = np.cross(before, middle), np.cross(middle, after)
     length = np.sqrt(_dot(middle, middle))

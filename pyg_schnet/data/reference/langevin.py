@@ -23,10 +23,9 @@ def walk(
     timestep: float = 1.0,
     friction: float = 0.02,
 ) -> Iterator[Visited]:
-    r"""Langevin dynamics without an end, in the order BAOAB of `Leimkuhler and Matthews (2013)
-    <https://doi.org/10.1093/amrx/abs010>`_.
+    r"""Langevin dynamics without an end, in the order BAOAB.
 
-    Half a kick, half a drift, friction and noise :math:`\mathbf v \leftarrow c \mathbf v + \sqrt{k_B T (1 - c^2) / m}\,
+    By `Leimkuhler and Matthews (2013) <https://doi.org/10.1093/amrx/abs010>`_: half a kick, half a drift, friction and noise :math:`\mathbf v \leftarrow c \mathbf v + \sqrt{k_B T (1 - c^2) / m}\,
     \boldsymbol\xi` with :math:`c = e^{-\gamma \Delta t}`, half a drift, half a kick. Velocities are drawn at the
     beginning, so that a walk from positions of this temperature needs no time to reach it.
 

@@ -35,9 +35,11 @@ def contact(first: Molecule, second: Molecule, closeness: float, random: np.rand
     r"""Two molecules in random orientation that touch.
 
     The second one is turned, and moved along a random direction :math:`\mathbf u` through the first one's centre, to
-    the farthest place where a pair of atoms has a distance of ``closeness`` times the sum of its van der Waals radii
-    :math:`D_{ij}`: from :math:`|\mathbf b_j + t \mathbf u - \mathbf a_i| = D_{ij}`, with :math:`\mathbf w = \mathbf a_i -
-    \mathbf b_j`, follows :math:`t = \mathbf w \cdot \mathbf u + \sqrt{D^2 - |\mathbf w|^2 + (\mathbf w \cdot \mathbf u)^2}`.
+    the farthest place where a pair of atoms has a distance :math:`D_{ij}` of ``closeness`` times the sum of its van der
+    Waals radii. From :math:`|\mathbf b_j + t \mathbf u - \mathbf a_i| = D_{ij}` follows
+
+    .. math:: t = \mathbf w \cdot \mathbf u + \sqrt{D_{ij}^2 - |\mathbf w|^2 + (\mathbf w \cdot \mathbf u)^2}, \quad
+        \mathbf w = \mathbf a_i - \mathbf b_j.
 
     Args:
         first: Atomic numbers and positions in Å.
@@ -47,9 +49,8 @@ def contact(first: Molecule, second: Molecule, closeness: float, random: np.rand
 
     Example:
         >>> from ase.build import molecule
-        >>> water = molecule("H2O")
-        >>> both = contact((water.numbers, water.positions), (water.numbers, water.positions), 1.0, np.random.default_rng(0))
-        >>> both[0].tolist()
+        >>> water = (molecule("H2O").numbers, molecule("H2O").positions)
+        >>> contact(water, water, 1.0, np.random.default_rng(0))[0].tolist()
         [8, 1, 1, 8, 1, 1]
     """
     a = first[1] - first[1].mean(0)

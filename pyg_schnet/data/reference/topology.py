@@ -98,8 +98,8 @@ class Topology:
 
         Example:
             >>> from ase.build import molecule
-            >>> water = molecule("H2O")
-            >>> Topology(water.numbers, water.positions).key() == Topology(water.numbers[::-1], water.positions[::-1]).key()
+            >>> one, other = molecule("H2O"), molecule("H2O")[[2, 0, 1]]
+            >>> Topology(one.numbers, one.positions).key() == Topology(other.numbers, other.positions).key()
             True
         """
         colors = [str(number) for number in self.numbers.tolist()]
