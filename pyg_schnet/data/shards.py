@@ -47,8 +47,8 @@ class ReferenceData(StructureDataset):
     """Structures with energies and forces that ``pyg-schnet reference-data`` has made, in eV and Å.
 
     Each has ``z`` ``[N]``, ``pos`` ``[N, 3]`` and ``forces`` ``[N, 3]`` in float32, ``energy`` ``[1]`` in float64,
-    ``n_atoms`` ``[1]``, ``kind`` ``[1]``, its place in :data:`KIND_NAMES`, and ``molecule`` ``[1]``, a number that is the
-    same for all geometries of a molecule (by its bonds and elements), also in other folders. Split by it
+    ``n_atoms`` ``[1]``, ``kind`` ``[1]``, its place in :data:`KIND_NAMES`, and ``molecule`` ``[1]``, a number that is
+    the same for all geometries of a molecule (by its bonds and elements), also in other folders. Split by it
     (``--data.split_by molecule``): geometries of one molecule are alike, and a random split would put them on both
     sides. All is read into memory, in some 15 s for a million structures.
 

@@ -221,7 +221,7 @@ def group_split_indices(groups: Any, num_train: int | None, num_val: int, num_te
     Example:
         >>> split = group_split_indices([7, 7, 7, 3, 3, 3], None, 2, 0)
         >>> split.val.tolist(), split.train.tolist()
-        ([3, 4], [0, 1, 2])
+        ([0, 1], [3, 4, 5])
     """
     numbers, group = np.unique(np.asarray(groups).reshape(-1), return_inverse=True)
     if seed < 0 or min(number or 0 for number in (num_train, num_val, num_test)) < 0:

@@ -25,9 +25,10 @@ def walk(
 ) -> Iterator[Visited]:
     r"""Langevin dynamics without an end, in the order BAOAB.
 
-    By `Leimkuhler and Matthews (2013) <https://doi.org/10.1093/amrx/abs010>`_: half a kick, half a drift, friction and noise :math:`\mathbf v \leftarrow c \mathbf v + \sqrt{k_B T (1 - c^2) / m}\,
-    \boldsymbol\xi` with :math:`c = e^{-\gamma \Delta t}`, half a drift, half a kick. Velocities are drawn at the
-    beginning, so that a walk from positions of this temperature needs no time to reach it.
+    By `Leimkuhler and Matthews (2013) <https://doi.org/10.1093/amrx/abs010>`_: half a kick, half a drift, friction and
+    noise :math:`\mathbf v \leftarrow c \mathbf v + \sqrt{k_B T (1 - c^2) / m}\, \boldsymbol\xi` with :math:`c =
+    e^{-\gamma \Delta t}`, half a drift, half a kick. Velocities are drawn at the beginning, so that a walk from
+    positions of this temperature needs no time to reach it.
 
     Args:
         evaluate: Energy and forces.

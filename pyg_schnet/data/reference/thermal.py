@@ -1,11 +1,11 @@
 r"""Geometries as they are at a temperature, without a single energy: displacements along the modes of a model.
 
 The model is harmonic in internal coordinates, :math:`E = \frac12 \sum_c k_c (q_c - q_c^0)^2`, with constants that
-follow from bond lengths alone (:func:`force_constants`). Its Cartesian Hessian is :math:`\mathbf H = \mathbf B^T \mathbf K
-\mathbf B` with :math:`\mathbf B = \partial \mathbf q / \partial \mathbf x`. Positions of the canonical ensemble are
-normally distributed along its eigenvectors, with variance :math:`k_B T / \lambda_m`; masses do not count. On a straight
-line, atoms that turn about a bond would leave their bond lengths behind, so a displacement is made one of internal
-coordinates, :math:`\Delta\mathbf q = \mathbf B \Delta\mathbf x`, and geometries that have these are searched.
+follow from bond lengths alone (:func:`force_constants`). Its Cartesian Hessian is :math:`\mathbf H = \mathbf B^T
+\mathbf K \mathbf B` with :math:`\mathbf B = \partial \mathbf q / \partial \mathbf x`. Positions of the canonical
+ensemble are normally distributed along its eigenvectors, with variance :math:`k_B T / \lambda_m`; masses do not count.
+On a straight line, atoms that turn about a bond would leave their bond lengths behind, so a displacement is made one of
+internal coordinates, :math:`\Delta\mathbf q = \mathbf B \Delta\mathbf x`, and geometries that have these are searched.
 """
 
 from __future__ import annotations
