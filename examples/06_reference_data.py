@@ -8,7 +8,7 @@ What it does from Python, the command does for any number of molecules, and goes
 
 A potential of this molecule is then learned by
 
-    pyg-schnet train --data.dataset pyg_schnet.data.ReferenceData --data.dataset.source ethanol --data.target energy \\
+    pyg-schnet train --data.dataset pyg_schnet.data.ReferenceData --data.dataset.source ethanol --data.target energy \
         --model pyg_schnet.train.PotentialTask --data.num_train 200 --data.num_val 20
 """
 

@@ -47,14 +47,14 @@ class ReferenceData(StructureDataset):
     """Structures with energies and forces that ``pyg-schnet reference-data`` has made, in eV and Å.
 
     Each has ``z`` ``[N]``, ``pos`` ``[N, 3]`` and ``forces`` ``[N, 3]`` in float32, ``energy`` ``[1]`` in float64,
-    ``n_atoms`` ``[1]``, ``kind`` ``[1]``, its place in :data:`KIND_NAMES`, and ``molecule`` ``[1]``, a number that is
+    ``n_atoms`` ``[1]``, ``kind`` ``[1]``, its place in ``KIND_NAMES``, and ``molecule`` ``[1]``, a number that is
     the same for all geometries of a molecule (by its bonds and elements), also in other folders. Split by it
     (``--data.split_by molecule``): geometries of one molecule are alike, and a random split would put them on both
     sides. All is read into memory, in some 15 s for a million structures.
 
     Args:
         source: Folder that the command made, or several.
-        kinds: Kinds of geometries to take, of :data:`KIND_NAMES`; all by default.
+        kinds: Kinds of geometries to take, of ``KIND_NAMES``; all by default.
         transform: Applied to each structure on access; see :class:`StructureDataset`.
 
     Raises:
@@ -146,7 +146,7 @@ def write_shard(
         folder: Folder of the data.
         number: Place of the shard, from 0 on.
         structures: Its structures; there may be none.
-        counts: What :data:`COUNTS` is going to hold.
+        counts: What ``COUNTS`` is going to hold.
     """
     target = shard_path(folder, number)
     partial = target.with_name(f"partial-{number:06d}-{os.getpid()}")

@@ -5,7 +5,7 @@
     QM9, files, SMILES --from_qm9, from_files, from_smiles--> molecules
     molecules --make_reference_data(Sampling, method)--> shards --pyg_schnet.data.ReferenceData--> training
 
-A molecule is relaxed or taken as given; geometries of :data:`KINDS` are made of it and labelled. Most of them need one
+A molecule is relaxed or taken as given; geometries of ``KINDS`` are made of it and labelled. Most of them need one
 calculation each: displacements at a temperature come from a harmonic model of the molecule, not from dynamics.
 """
 

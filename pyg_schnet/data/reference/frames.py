@@ -58,7 +58,7 @@ class Molecule(NamedTuple):
     repeat: int = 0
 
     def key(self) -> str:
-        """Its graph of elements, :meth:`Topology.key`."""
+        """Its graph of elements, a hash."""
         return Topology(self.numbers, self.positions).key()
 
 
@@ -70,7 +70,7 @@ class Frame(NamedTuple):
         positions: Positions in Å, shape ``[N, 3]``.
         energy: In eV.
         forces: In eV/Å, shape ``[N, 3]``.
-        kind: One of :data:`KINDS`, or :data:`PATH`.
+        kind: One of ``KINDS``, or ``PATH``.
         molecule: Number that follows from the graph of the molecule it was made of, so that frames can be split by it.
     """
 
@@ -87,7 +87,7 @@ class Sampling:
     """How geometries are made.
 
     Args:
-        kinds: Number of geometries of each kind for each molecule, see :data:`KINDS`; of 1.5 there are one or two.
+        kinds: Number of geometries of each kind for each molecule, see ``KINDS``; of 1.5 there are one or two.
         temperature: Lowest and highest in K; each geometry has one between them.
         every: Steps between kept geometries of a walk.
         timestep: Of walks, in fs.

@@ -56,9 +56,9 @@ class Method:
     """How energies and forces are calculated: a method of tblite, or any calculator of ASE.
 
     Args:
-        name: One of :data:`METHODS`, or the path of a class of ASE's calculators, such as
+        name: One of ``METHODS``, or the path of a class of ASE's calculators, such as
             ``"ase.calculators.emt.EMT"``.
-        options: Arguments of the class; of a method of tblite those of :class:`tblite.interface.Calculator`'s ``set``,
+        options: Arguments of the class; of a method of tblite those of ``tblite.interface.Calculator.set``,
             such as ``{"accuracy": 0.1}``.
         charge: Of each structure, for methods of tblite.
 

@@ -54,7 +54,7 @@ class Done(NamedTuple):
         shards: Complete shards.
         of_shards: All shards.
         molecules: Molecules in complete shards, repeats counted.
-        counts: What :class:`Tally` counts, of complete shards.
+        counts: Numbers of calculations, of labels by kind and of what was left out by reason, of complete shards.
         new: Labels that this run has made.
         seconds: Since its beginning.
     """

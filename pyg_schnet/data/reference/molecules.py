@@ -127,7 +127,7 @@ def load_qm9(root: str | None = None) -> QM9:
 
 
 def partners_of(molecules: Sequence[Molecule], forbidden: frozenset[str] = frozenset()) -> list[Molecule]:
-    """Molecules to make pairs with: :data:`SMALL` ones of the same elements, and the first small ones of the data.
+    """Molecules to make pairs with: ``SMALL`` ones of the same elements, and the first small ones of the data.
 
     Args:
         molecules: Molecules of the data.
