@@ -44,7 +44,8 @@ def make(
     left_out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
     if qm9:
         molecules, forbidden = from_qm9(load_qm9(qm9_dir), qm9, part, held_out, left_out)
-        print(f"{len(molecules):,} molecules of QM9, none of the {len(forbidden):,} that are left out", flush=True)
+        of_part = "of those that are held out" if part == "test" else f"with none of {len(forbidden):,} left-out graphs"
+        print(f"{len(molecules):,} molecules of QM9, {of_part}", flush=True)
     elif left_out or part == "test":
         raise ValueError("--leave_out and --part are of molecules of QM9; give their number by --qm9")
     for source in (files, relabel):

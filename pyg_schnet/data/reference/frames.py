@@ -149,7 +149,10 @@ def frames_of(molecule: Molecule, surroundings: Surroundings, method: Method, ta
         tally: Counts what is done.
     """
     made = _Maker(molecule, surroundings, method, tally)
-    made.run()
+    try:
+        made.run()
+    except np.linalg.LinAlgError:  # what was made before is kept
+        tally.left_out["no displacements can be found for a molecule"] += 1
     return made.frames
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,7 @@ def make_reference_data(
     Raises:
         ValueError: If there are no molecules, a number is out of range, or the folder holds data of other options.
         ImportError: If the package of the method is not installed.
+        OSError: If a process is ended from outside.
 
     Example:
         >>> import tempfile
@@ -227,6 +229,8 @@ def _worked(jobs: Sequence[Job], work: _Work, processes: int, stop: Callable[[],
                 yield future.result()
                 if stop is not None and stop():
                     return
+        except BrokenProcessPool as error:
+            raise OSError("a process was ended from outside, as for want of memory; the same call goes on") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
