@@ -21,17 +21,18 @@ _USAGE = """usage: pyg-schnet [-h] [--version] COMMAND ...
 SchNet for molecules and materials.
 
 commands:
-  train     train a model; without options, SchNet on QM9 for five minutes
-  test      error of a saved model on the test structures of its run
-  predict   property of the structures in any file that ASE reads; forces and stress too
-  md        molecular dynamics of a structure, with restarts
-  relax     move atoms, and their cell, to where there are no forces
-  merge     one model, the mean of those of several runs
-  lammps    run an input file of LAMMPS with a model as its pair style, on any number of ranks
-  audit     whether a model is a sound potential: invariances, neighbours, forces, dynamics, ...
-  analyze   look inside a model: probe, embedding, dimer, modes, spectrum, filters
-  report    draw a run: curves, predictions beside labels, errors by element and size
-  doctor    look at the installation: versions, devices, compiled kernels, speed
+  train           train a model; without options, SchNet on QM9 for five minutes
+  test            error of a saved model on the test structures of its run
+  predict         property of the structures in any file that ASE reads; forces and stress too
+  md              molecular dynamics of a structure, with restarts
+  relax           move atoms, and their cell, to where there are no forces
+  merge           one model, the mean of those of several runs
+  lammps          run an input file of LAMMPS with a model as its pair style, on any number of ranks
+  audit           whether a model is a sound potential: invariances, neighbours, forces, dynamics, ...
+  analyze         look inside a model: probe, embedding, dimer, modes, spectrum, filters
+  report          draw a run: curves, predictions beside labels, errors by element and size
+  reference-data  training data: energies and forces of molecules by GFN2-xTB
+  doctor          look at the installation: versions, devices, compiled kernels, speed
 
 examples:
   pyg-schnet train
@@ -77,7 +78,7 @@ def _run(command: str, rest: list[str]) -> None:
     if command == "train" and any(one in ("-h", "--help") for one in rest):
         print(TRAIN, end="")
         return
-    module = import_for(command, f"pyg_schnet.cli.{command}")
+    module = import_for(command, f"pyg_schnet.cli.{command.replace('-', '_')}")
     _quiet()
     module.run(rest)
 

@@ -28,6 +28,10 @@ EXAMPLES = {
   pyg-schnet relax aspirin.xyz --model rmd17-aspirin --fmax 0.01
   pyg-schnet relax crystals.xyz --model run/model.safetensors --cell --optimizer bfgs
   pyg-schnet relax molecules.xyz --model '[a.safetensors,b.safetensors]' --steps 2000""",
+    "reference-data": """examples:
+  pyg-schnet reference-data train --qm9 20000 --leave_out '[gdb_14, 3bpa.xyz]' --processes 2
+  pyg-schnet reference-data test --qm9 500 --part test --kinds '{langevin: 4}' --temperature '[300, 500]'
+  pyg-schnet reference-data aspirin --relabel frames.xyz --pbc false""",
     "merge": """examples:
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER
@@ -143,6 +147,35 @@ energy, forces and whether they converged. The exit status is 3 where one has no
 {EXAMPLES["relax"]}
 """
 """Help of ``pyg-schnet relax``."""
+
+REFERENCE_DATA = f"""usage: pyg-schnet reference-data FOLDER [--OPTION VALUE ...]
+
+Energies and forces (GFN2-xTB) of geometries of molecules, in shards that pyg_schnet.data.ReferenceData
+reads. The same command goes on where it was ended; data do not depend on the number of processes.
+
+  --qm9 N                       molecules of QM9, in random order after the first --held_out (2000)
+  --part test                   of those that are held out; default train
+  --leave_out NAMES             further ones to leave out: [gdb_14, 3bpa.xyz]
+  --files FILES, --index ":"    molecules of files, and which of their structures
+  --smiles SMILES               or files of them, by RDKit; --conformers N
+  --relabel FILES               label structures as they are; --pbc false for molecules in a box
+  --kinds KINDS                 numbers for each molecule, by default
+                                {{given: 1, relaxed: 0.5, modes: 8, langevin: 2, bonds: 1, torsions: 1.5,
+                                fragments: 1.5, pairs: 1.5, dimers: 24 (of each pair of elements)}}
+  --temperature RANGE           in K; default [300, 1000]
+  --every N, --timestep T       of langevin: steps between frames, 8, of 1 fs; --friction 0.02
+  --max_force F                 leave out larger forces in eV/Å; default 20
+  --max_energy E                and energies as much above the molecule's, in eV/atom; default 1
+  --pair_atoms N                most atoms of a pair of molecules; default 26
+  --method NAME                 GFN2-xTB, GFN1-xTB, IPEA1-xTB, or the class of a calculator of ASE;
+                                --method_options '{{accuracy: 0.1}}', --charge 0
+  --repeats N                   take each molecule N times, with other random numbers
+  --shard_size N                molecules in a shard, which is lost if the process is killed; default 50
+  --processes N                 default 1; also --seed 0, --qm9_dir FOLDER
+
+{EXAMPLES["reference-data"]}
+"""
+"""Help of ``pyg-schnet reference-data``."""
 
 ANALYZE = """usage: pyg-schnet analyze ANALYSIS [--OPTION VALUE ...]
 

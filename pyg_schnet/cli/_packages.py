@@ -19,6 +19,7 @@ EXTRAS = {
     "audit": "train",
     "analyze": "train,analysis",
     "report": "train,plot",
+    "reference-data": "train,reference",
     "doctor": "train",
 }
 """Commands, and the optional packages of each."""

@@ -3,7 +3,7 @@
 .. code-block:: text
 
     ase.Atoms --to_data--> Data(z, pos, cell, pbc, labels)
-    files --AtomsDataset, MD17, MaterialsDataset, QM9--> data set --Split--> train, val, test
+    files --AtomsDataset, MD17, MaterialsDataset, QM9, ReferenceData--> data set --Split--> train, val, test
     data set --StructureLoader(transform=NeighborList(cutoff))--> Batch(..., edge_index, edge_shift)
 """
 
@@ -17,6 +17,7 @@ from pyg_schnet.data.materials import MaterialsDataset, MLearn
 from pyg_schnet.data.md17 import MD17
 from pyg_schnet.data.properties import Property, find_property, properties_of, target_mask, target_values
 from pyg_schnet.data.qm9 import QM9
+from pyg_schnet.data.shards import ReferenceData
 from pyg_schnet.data.split import Split, fingerprint, random_split, random_split_indices
 from pyg_schnet.data.store import StructureStore
 from pyg_schnet.data.transforms import NeighborList
@@ -29,6 +30,7 @@ __all__ = [
     "MaterialsDataset",
     "NeighborList",
     "Property",
+    "ReferenceData",
     "Split",
     "StructureDataset",
     "StructureLoader",

@@ -199,6 +199,80 @@ def random_split(dataset: Any, num_train: int, num_val: int, num_test: int | Non
     return Split(split.train, split.val, split.test, split.n_structures, fingerprint(dataset))
 
 
+def group_split_indices(groups: Any, num_train: int | None, num_val: int, num_test: int | None, seed: int = 0) -> Split:
+    """Random split in which no group of structures is in two parts, such as the geometries of one molecule.
+
+    Whole groups, in a random order, fill the validation part, then the test part; what is left is for training. Of a
+    part's last group only as many structures are taken as are wanted, the others are in no part.
+
+    Args:
+        groups: Group of each structure, whole numbers, shape ``[n]``.
+        num_train: Training structures; ``None`` for all that are left.
+        num_val: Validation structures.
+        num_test: Test structures; ``None`` for all that the other two leave.
+        seed: Of the random order.
+
+    Returns:
+        The split, without a fingerprint.
+
+    Raises:
+        ValueError: If a number is negative or there are not enough groups.
+
+    Example:
+        >>> split = group_split_indices([7, 7, 7, 3, 3, 3], None, 2, 0)
+        >>> split.val.tolist(), split.train.tolist()
+        ([0, 1], [3, 4, 5])
+    """
+    numbers, group = np.unique(np.asarray(groups).reshape(-1), return_inverse=True)
+    if seed < 0 or min(number or 0 for number in (num_train, num_val, num_test)) < 0:
+        raise ValueError(f"numbers and seed must be at least 0, got {num_train}, {num_val}, {num_test} and {seed}")
+    place = np.empty(len(numbers), dtype=np.int64)
+    place[np.argsort(np.random.PCG64(seed).random_raw(len(numbers)), kind="stable")] = np.arange(len(numbers))
+    order = np.argsort(place[group], kind="stable")
+    left, parts = order, []
+    wanted = (num_val, num_test, num_train) if num_test is not None else (num_val, num_train, None)
+    for number in wanted:
+        part = left if number is None else left[:number]
+        if number is not None and len(part) < number:
+            raise ValueError(
+                f"cannot take {num_train or 'other'} training, {num_val} validation and {num_test or 'other'} test "
+                f"structures from {len(order):,} of {len(numbers):,} groups, each in one part; choose smaller numbers"
+            )
+        parts.append(part)
+        left = left[~np.isin(group[left], group[part])]
+    val, test, train = parts if num_test is not None else (parts[0], parts[2], parts[1])
+    return Split(train, val, test, len(order))
+
+
+def group_split(
+    dataset: Any, by: str, num_train: int | None, num_val: int, num_test: int | None, seed: int = 0
+) -> Split:
+    """``group_split_indices`` for a data set, by an attribute with one whole number for each structure.
+
+    Args:
+        dataset: The data set.
+        by: Name of the attribute, such as ``"molecule"``.
+        num_train: Training structures; ``None`` for all that are left.
+        num_val: Validation structures.
+        num_test: Test structures; ``None`` for all that are left.
+        seed: Of the random order.
+
+    Raises:
+        ValueError: If structures have no such attribute, or there are not enough groups.
+    """
+    groups = []
+    for start in range(0, len(dataset), _CHUNK):
+        batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))
+        value = batch.get(by)
+        if not isinstance(value, Tensor) or value.is_floating_point() or value.numel() != batch.num_graphs:
+            raise ValueError(
+                f"structures can be split by an attribute with one whole number for each, as 'molecule' of "
+                f"ReferenceData; {by!r} is none, they have {', '.join(sorted(batch.keys()))}"
+            )
+        groups.append(value.reshape(-1))
+    return group_split_indices(torch.cat(groups).numpy(), num_train, num_val, num_test, seed)
+
+
 def fingerprint(dataset: Any) -> str:
     """Short hash of the structures of a data set: atomic numbers, positions rounded to float32, and their order.
 

@@ -220,6 +220,16 @@ class StructureStore(OnDiskDataset):
         with self._reading("structures"):
             return super().multi_get(indices, batch_size)
 
+    def joined(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors of all structures in the file, joined along their first dimension; faster than one by one.
+
+        Args:
+            names: Attributes to read.
+        """
+        with self._reading("structures"):
+            rows = self.db.multi_get(range(super().len()))
+            return {name: torch.cat([row[name] for row in rows]) for name in names}
+
     def __getitems__(self, indices: Sequence[int]) -> list[Data]:
         chosen = self.indices()  # PyG's forgets that the data set may be a selection
         return self.multi_get([chosen[i] for i in indices])

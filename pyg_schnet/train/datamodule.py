@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.data.properties import find_properties
-from pyg_schnet.data.split import fingerprint, random_split_indices
+from pyg_schnet.data.split import fingerprint, group_split, random_split_indices
 from pyg_schnet.data.transforms import cutoff_of_edges
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn.atomref import element_counts
@@ -52,6 +52,8 @@ class StructureDataModule(LightningDataModule):
         num_test: Number of test structures; by default all others.
         seed: Seed of the split and of the order of batches.
         split: Saved split (file, or :class:`pyg_schnet.data.Split`) instead of a random one.
+        split_by: Attribute with a whole number for each structure, such as ``"molecule"`` of
+            :class:`~pyg_schnet.data.ReferenceData`; structures with the same one are in the same part.
         batch_size: Structures in a training batch of each process; with several processes, batches are divided so
             that all have as many edges (or atoms, where edges are not kept).
         eval_batch_size: Structures in a batch for validation and test.
@@ -78,6 +80,7 @@ class StructureDataModule(LightningDataModule):
         num_test: int | None = None,
         seed: int = 0,
         split: str | os.PathLike[str] | None = None,
+        split_by: str | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 250,
         test_dataset: Dataset | None = None,
@@ -106,7 +109,7 @@ class StructureDataModule(LightningDataModule):
                     )
             num_test = num_test or 0
         if split is None:
-            self.split = _draw(dataset, num_train, num_val, num_test, seed)
+            self.split = _draw(dataset, num_train, num_val, num_test, seed, split_by)
         else:
             self.split = split if isinstance(split, Split) else Split.load(split)  # the command line gives files
         if leaves_looking():
@@ -381,11 +384,15 @@ def _check_numbers(**numbers: int) -> None:
             raise ValueError(f"{name} must be a number of structures, at least 1, got {value}")
 
 
-def _draw(dataset: Dataset, num_train: int | None, num_val: int, num_test: int | None, seed: int) -> Split:
+def _draw(
+    dataset: Dataset, num_train: int | None, num_val: int, num_test: int | None, seed: int, by: str | None
+) -> Split:
+    if num_train is None and num_test is None:
+        raise ValueError("give num_train or num_test; the other one is what remains")
+    if by is not None:
+        return group_split(dataset, by, num_train, num_val, num_test, seed)
     if num_train is None:
-        if num_test is None:
-            raise ValueError("give num_train or num_test; the other one is what remains")
-        num_train = len(dataset) - num_val - num_test
+        num_train = len(dataset) - num_val - cast(int, num_test)
     if leaves_looking():  # the fingerprint is told by the first process
         return random_split_indices(len(dataset), num_train, num_val, num_test, seed)
     return random_split(dataset, num_train, num_val, num_test, seed)

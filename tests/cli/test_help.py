@@ -46,7 +46,7 @@ def test_help_is_one_screen_with_examples(command, columns, monkeypatch, capsys)
 
 def test_every_command_is_explained(capsys):
     text = shown([], capsys)
-    assert re.findall(r"^  (\w+) {2,}", text, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^  ([\w-]+) {2,}", text, re.MULTILINE) == list(COMMANDS)
     text = shown(["analyze"], capsys)
     assert re.findall(r"^  (\w+) +[A-Z]", text, re.MULTILINE) == list(analyze.COMMANDS)
 
@@ -93,7 +93,7 @@ def test_short_options_of_training_exist(capsys):
 @pytest.mark.parametrize("command", sorted(EXAMPLES))
 def test_examples_can_be_given(command, monkeypatch):
     """Their arguments are those of the function that a command is."""
-    module = importlib.import_module(f"pyg_schnet.cli.{command.split()[0]}")
+    module = importlib.import_module(f"pyg_schnet.cli.{command.split()[0].replace('-', '_')}")
     given = []
     if hasattr(module, "_parser"):
         parse = module._parser().parse_args

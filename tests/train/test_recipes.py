@@ -7,8 +7,6 @@ import ase.build
 import ase.io
 import pytest
 import yaml
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet.cli import main
 
@@ -30,12 +28,14 @@ FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "qm9_u0_small": None,
     "ethanol": "ethanol",
 }
+REFERENCE = ["organic_gfn2"]
+"""Those of data that ``pyg-schnet reference-data`` makes."""
 GENERATED = ["xtb_aspirin_1k", "xtb_aspirin_1k_no_cutoff", "xtb_aspirin_50k", "xtb_aspirin_50k_no_cutoff"]
 
 
 def test_every_recipe_is_tested_and_explains_itself():
     recipes = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
-    assert {path.stem for path in recipes} == {*FOLDERS, *GENERATED}
+    assert {path.stem for path in recipes} == {*FOLDERS, *GENERATED, *REFERENCE}
     for path in recipes:
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
@@ -51,17 +51,26 @@ def test_recipe_runs(recipe, tmp_path, capsys):
 
 @pytest.mark.parametrize("recipe", GENERATED)
 def test_recipe_of_generated_frames_runs(recipe, tmp_path, capsys):
-    frames = []
-    for seed in range(24):
-        atoms = ase.build.molecule("CH3CH2OH")
-        atoms.rattle(0.05, seed=seed)
-        atoms.calc = EMT()
-        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-        atoms.calc = SinglePointCalculator(atoms, **results)
-        frames.append(atoms)
-    ase.io.write(tmp_path / "aspirin.extxyz", frames)
+    ase.io.write(tmp_path / "ethanol.xyz", ase.build.molecule("CH3CH2OH"))
+    make_data(tmp_path / "aspirin", "{langevin: 8}", "--repeats=4", f"--files={tmp_path / 'ethanol.xyz'}", "--every=2")
     sizes = ["--data.num_train=16", "--data.num_val=4", "--data.batch_size=4"]
     check_run(recipe, tmp_path, capsys, f"--data_dir={tmp_path}", *sizes)
+
+
+@pytest.mark.parametrize("recipe", REFERENCE)
+def test_recipe_of_reference_data_runs(recipe, tmp_path, capsys):
+    names = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
+    for folder, chosen in (("train", names[:8]), ("test", names[8:])):
+        ase.io.write(tmp_path / f"{folder}.extxyz", [ase.build.molecule(name) for name in chosen])
+        make_data(tmp_path / folder, "{langevin: 4}", f"--files={tmp_path / folder}.extxyz")
+    sizes = ["--data.num_val=4", "--data.batch_size=4", "--model.network.num_interactions=1"]
+    check_run(recipe, tmp_path, capsys, f"--data_dir={tmp_path}", *sizes)
+
+
+def make_data(folder, kinds, *options):
+    """Reference data by a cheap calculator."""
+    cheap = ["--method=ase.calculators.emt.EMT", "--max_energy=100", "--max_force=1000"]
+    main(["reference-data", str(folder), f"--kinds={kinds}", *cheap, *options])
 
 
 def check_run(recipe, folder, capsys, *options):

@@ -1,0 +1,140 @@
+"""Reference data as a command: molecules in, shards and lines out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pyg_schnet.data.reference import (
+    KINDS,
+    Done,
+    Molecule,
+    Sampling,
+    from_files,
+    from_qm9,
+    from_smiles,
+    load_qm9,
+    make_reference_data,
+)
+from pyg_schnet.interfaces.dynamics.interruption import Interruption
+
+_REDRAW, _SELDOM = 0.5, 60.0  # s, in a terminal and elsewhere
+
+
+def make(
+    folder: str, *, qm9: int, part: Literal["train", "test"], held_out: int, leave_out: str | list[str] | None,
+    qm9_dir: str | None, files: str | list[str] | None, relabel: str | list[str] | None, index: str, pbc: bool | None,
+    smiles: str | list[str] | None, conformers: int, kinds: Mapping[str, float] | None,
+    max_force: float | None, method: str, method_options: Mapping[str, Any] | None, charge: int, repeats: int,
+    shard_size: int | None, processes: int, seed: int, **more: Any,
+) -> None:  # fmt: skip
+    """Make reference data; for the arguments see :func:`pyg_schnet.cli.reference_data.make`."""
+    if relabel is not None and (qm9 or files is not None or smiles is not None or kinds is not None):
+        raise ValueError("--relabel takes structures as they are; leave out --qm9, --files, --smiles and --kinds")
+    sampling = Sampling(
+        kinds={"given": 1.0} if relabel is not None else dict(KINDS if kinds is None else kinds),
+        max_force=max_force if max_force is not None else 1000.0 if relabel is not None else 20.0,
+        seed=seed,
+        **{name: tuple(value) if name == "temperature" else value for name, value in more.items()},
+    )
+    molecules: list[Molecule] = []
+    forbidden: frozenset[str] = frozenset()
+    left_out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
+    if qm9:
+        molecules, forbidden = from_qm9(load_qm9(qm9_dir), qm9, part, held_out, left_out)
+        of_part = "of those that are held out" if part == "test" else f"with none of {len(forbidden):,} left-out graphs"
+        print(f"{len(molecules):,} molecules of QM9, {of_part}", flush=True)
+    elif left_out or part == "test":
+        raise ValueError("--leave_out and --part are of molecules of QM9; give their number by --qm9")
+    for source in (files, relabel):
+        if source is not None:
+            molecules += from_files(source, index, pbc)
+    if smiles is not None:
+        molecules += from_smiles(smiles, conformers, seed)
+    if not molecules:
+        raise ValueError("give molecules by --qm9, --files, --smiles or --relabel")
+    with Interruption() as interruption:
+        shown = _Progress(len(molecules) * repeats)
+        try:
+            done = make_reference_data(
+                folder,
+                molecules,
+                sampling,
+                method,
+                method_options=method_options,
+                charge=charge,
+                forbidden=forbidden,
+                repeats=repeats,
+                shard_size=shard_size or (1000 if relabel is not None else 50),
+                processes=processes,
+                progress=shown,
+                stop=lambda: interruption.received is not None,
+            )
+        finally:
+            shown.close()
+    print("\n".join(in_words(done, folder)), flush=True)
+    if interruption.received is not None:
+        print("pyg-schnet reference-data: interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(128 + interruption.received)
+
+
+def in_words(done: Done, folder: str) -> list[str]:
+    """Lines on what has been made.
+
+    Args:
+        done: What there is.
+        folder: Where it is.
+
+    Example:
+        >>> counts = {"calls": 4, "kept": {"given": 1, "modes": 2}, "left_out": {"a force is above 20 eV/Å": 1}}
+        >>> for line in in_words(Done(1, 1, 1, counts, 3, 3.6), "water"):
+        ...     print(line)
+        3 labels of 1 molecules in water, 3 of them new (3,000 an hour)
+        4 calculations, of which 75 % became labels: given 1, modes 2
+        left out: a force is above 20 eV/Å 1
+    """
+    counts = done.counts
+    share = 100.0 * done.labels / max(counts["calls"], 1)
+    kinds, reasons = (", ".join(f"{name} {number:,}" for name, number in counts[key].items()) for key in _COUNTED)
+    return [
+        f"{done.labels:,} labels of {done.molecules:,} molecules in {folder}, {done.new:,} of them new "
+        f"({done.rate:,.0f} an hour)",
+        f"{counts['calls']:,} calculations, of which {share:.0f} % became labels: {kinds or 'none'}",
+        f"left out: {reasons or 'none'}",
+    ]
+
+
+_COUNTED = ("kept", "left_out")
+
+
+class _Progress:
+    """How far the data are, on ``stderr``: a bar in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, molecules: int) -> None:
+        self.molecules = molecules
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=molecules, unit="molecule", unit_scale=True, dynamic_ncols=True, leave=False)
+        self._wait = _REDRAW if self._bar is not None else _SELDOM
+        self._next = time.monotonic() + self._wait
+
+    def __call__(self, done: Done) -> None:
+        """A shard is complete."""
+        if (now := time.monotonic()) < self._next:
+            return
+        self._next = now + self._wait
+        said = f"{done.labels:,} labels, {done.rate:,.0f} an hour"
+        if self._bar is not None:
+            self._bar.set_postfix_str(said, refresh=False)
+            self._bar.update(done.molecules - self._bar.n)
+        else:
+            print(f"{done.molecules:,} of {self.molecules:,} molecules, {said}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,106 @@
+"""The command ``reference-data``, and training on what it makes."""
+
+import json
+import re
+
+import ase.io
+import pytest
+from ase.build import molecule
+
+from pyg_schnet.cli import main
+from pyg_schnet.data import ReferenceData
+
+NAMES = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
+CHEAP = ["--method=ase.calculators.emt.EMT", "--max_force=1000", "--max_energy=100"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    ase.io.write(tmp_path / "ten.extxyz", [molecule(name) for name in NAMES])
+    return tmp_path
+
+
+def made(folder, *options, capsys):
+    main(["reference-data", str(folder), *options])
+    return capsys.readouterr().out
+
+
+def test_ten_molecules_are_labelled_and_learned(files, capsys):
+    kinds = "--kinds={given: 1, modes: 3, torsions: 1}"
+    said = made(files / "data", f"--files={files}/ten.extxyz", kinds, *CHEAP, capsys=capsys)
+    assert re.search(r"^\d+ labels of 10 molecules in .*, \d+ of them new \([\d,]+ an hour\)$", said, re.MULTILINE)
+    assert "given 10, modes 30" in said
+    again = made(files / "data", f"--files={files}/ten.extxyz", kinds, *CHEAP, capsys=capsys)
+    assert ", 0 of them new" in again
+    main(
+        [
+            "train",
+            "--data.dataset=pyg_schnet.data.ReferenceData",
+            "--data.dataset.source=data",
+            f"--data_dir={files}",
+            "--data.target=energy",
+            "--data.split_by=molecule",
+            "--data.num_train=null",
+            "--data.num_val=8",
+            "--data.num_test=8",
+            "--data.batch_size=8",
+            "--model=pyg_schnet.train.PotentialTask",
+            "--model.network=pyg_schnet.SchNet",
+            "--model.network.hidden_channels=8",
+            "--model.network.num_filters=8",
+            "--model.network.num_interactions=1",
+            "--model.network.cutoff=4",
+            f"--run_dir={files / 'run'}",
+            "--trainer.max_epochs=1",
+            "--trainer.enable_progress_bar=false",
+        ]
+    )
+    assert "Errors on 8 test structures" in capsys.readouterr().out
+    split = json.loads((files / "run" / "split.json").read_text())
+    groups = ReferenceData(files / "data")._data.molecule
+    parts = [set(groups[split[name]].tolist()) for name in ("train", "val", "test")]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+
+
+def test_structures_are_labelled_as_they_are(files, capsys):
+    said = made(files / "again", f"--relabel={files}/ten.extxyz", "--index=::2", *CHEAP[:1], capsys=capsys)
+    assert "5 labels of 5 molecules" in said
+    assert "100 % became labels: given 5" in said
+    data = ReferenceData(files / "again")
+    assert data[1].z.tolist() == molecule("CH4").numbers.tolist()
+    centered = molecule("CH4").positions - molecule("CH4").positions.mean(0)
+    assert abs(data[1].pos.numpy() - centered).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give molecules by --qm9, --files, --smiles or --relabel"),
+        (["--relabel=a.xyz", "--smiles=C"], "--relabel takes structures as they are"),
+        (["--part=test", "--smiles=C"], "--leave_out and --part are of molecules of QM9"),
+        (["--files=a.xyz", "--kinds={mode: 1}"], "kinds are given, "),
+        (["--files=nowhere.xyz"], "there is no file nowhere.xyz"),
+        (["--files=a.xyz", "--seed=x"], "--seed"),
+    ],
+)
+def test_wrong_options(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    molecule("CH4").write("a.xyz")
+    with pytest.raises(SystemExit):
+        main(["reference-data", "data", "--method=ase.calculators.emt.EMT", *options])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_gfn2_on_ten_molecules(files, capsys):
+    pytest.importorskip("tblite")
+    said = made(files / "data", f"--files={files}/ten.extxyz", capsys=capsys)
+    data = ReferenceData(files / "data")
+    kept = dict(re.findall(r"(\w+) (\d+)", said.split("became labels: ")[1].splitlines()[0]))
+    assert set(kept) >= {"given", "relaxed", "modes", "langevin", "bonds", "torsions", "fragments", "pairs", "dimers"}
+    relaxed = ReferenceData(files / "data", kinds=["relaxed"])
+    assert relaxed._data.forces.norm(dim=1).max() < 0.02
+    assert data._data.forces.norm(dim=1).max() <= 20.0
