@@ -27,6 +27,7 @@ EXAMPLES = {
     "relax": """examples:
   pyg-schnet relax aspirin.xyz --model rmd17-aspirin --fmax 0.01
   pyg-schnet relax crystals.xyz --model run/model.safetensors --cell --optimizer bfgs
+  pyg-schnet relax conformers.xyz --model rmd17-aspirin --batch 100
   pyg-schnet relax molecules.xyz --model '[a.safetensors,b.safetensors]' --steps 2000""",
     "reference-data": """examples:
   pyg-schnet reference-data train --qm9 20000 --leave_out '[gdb_14, 3bpa.xyz]' --processes 2
@@ -128,12 +129,13 @@ that is not physical (the last good one is kept), and 128 + N after a signal N, 
 
 RELAX = f"""usage: pyg-schnet relax STRUCTURES --model MODEL [--OPTION VALUE ...]
 
-Relax the structures of a file, one after the other; atoms that it fixes stay. They are written with
-energy, forces and whether they converged. The exit status is 3 where one has not.
+Relax the structures of a file, one after the other or many at once; atoms that it fixes stay. They are
+written with energy, forces and whether they converged. The exit status is 3 where one has not.
 
   --model MODEL                 model file or name; several, as [a.safetensors,b.safetensors]
   --output FILE                 .xyz, .extxyz or .traj; default relaxed.xyz
   --cell                        relax the cell, too
+  --batch N                     structures that move together, by fire; default 1
   --fmax F                      largest force at the end in eV/Å; default 0.05
   --steps N                     largest number of steps; default 500
   --optimizer NAME              fire (default), bfgs, lbfgs, bfgs-line-search

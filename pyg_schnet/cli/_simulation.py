@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import signal
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from ase import Atoms
 
 from pyg_schnet.cli._outputs import check_output
 from pyg_schnet.data.ase_files import files_of, read_all
-from pyg_schnet.interfaces import SchNetCalculator
-from pyg_schnet.interfaces.dynamics import Files, Limits, Settings, relax, run_dynamics
+from pyg_schnet.interfaces import BatchCalculator, SchNetCalculator, relax_batch
+from pyg_schnet.interfaces.dynamics import Files, Limits, Relaxed, Settings, relax, run_dynamics
 from pyg_schnet.interfaces.dynamics.interruption import Interruption
 from pyg_schnet.interfaces.dynamics.outputs import ENDINGS, frames_in
 from pyg_schnet.interfaces.dynamics.progress import speed_of
 from pyg_schnet.interfaces.dynamics.relaxation import relaxed_frame
+from pyg_schnet.ops.checks import whole_number
 from pyg_schnet.pretrained import find
 
 UNPHYSICAL = 3
@@ -66,23 +70,30 @@ def run_md(
 
 
 def relax_file(
-    structures: str, model: str | list[str], output: str, max_force: float, min_distance: float, untrained_forces: bool,
-    dtype: str, device: str, threads: int | None, **options: Any,
+    structures: str, model: str | list[str], output: str, batch: int, max_force: float, min_distance: float,
+    untrained_forces: bool, dtype: str, device: str, threads: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Relax structures; for the arguments see :func:`pyg_schnet.cli.relax.relax_file`."""
-    limits = Limits(max_force=max_force, min_distance=min_distance)
+    options["limits"] = Limits(max_force=max_force, min_distance=min_distance)
+    whole_number(batch, "batch")
+    if batch > 1 and (options["cell"] or options["optimizer"] != "fire"):
+        raise ValueError(
+            f"--batch {batch} moves atoms by fire; leave out --cell and --optimizer, or --batch, which relaxes one "
+            "structure after the other"
+        )
     models = [model] if isinstance(model, str) else model
     path = check_output(output, [*map(find, models), *files_of(structures)], ENDINGS)
-    calculator = _calculator(models, untrained_forces, dtype, device, threads)
+    given: Any = models, untrained_forces, dtype, device, threads
+    calculator: Any = _calculator(*given, kind=BatchCalculator if batch > 1 else SchNetCalculator)
     out, converged, count = None, 0, 0
     with Interruption() as interruption:
+        options["ended"] = lambda: interruption.received is not None
+        source = read_all(structures, ":", None)
+        relaxed = (
+            _together(source, calculator, batch, options) if batch > 1 else _one_by_one(source, calculator, options)
+        )
         try:
-            for where, atoms in read_all(structures, ":", None):
-                atoms.calc = calculator
-                try:
-                    found = relax(atoms, limits=limits, ended=lambda: interruption.received is not None, **options)
-                except ValueError as error:
-                    raise ValueError(f"{where}: {error}") from error
+            for atoms, found in relaxed:
                 if out is None:  # an older file stays until there is something to write
                     path.parent.mkdir(parents=True, exist_ok=True)
                     out = frames_in(path)
@@ -96,8 +107,6 @@ def relax_file(
                     flush=True,
                 )
                 count, converged = count + 1, converged + found.converged
-                if interruption.received is not None:
-                    break
         finally:
             if out is not None:
                 out.close()
@@ -108,15 +117,59 @@ def relax_file(
         sys.exit(UNPHYSICAL)
 
 
+def _one_by_one(
+    source: Iterator[tuple[str, Atoms]], calculator: SchNetCalculator, options: dict[str, Any]
+) -> Iterator[tuple[Atoms, Relaxed]]:
+    """Structures with how their relaxation has ended, until it is told to end."""
+    for where, atoms in source:
+        atoms.calc = calculator
+        try:
+            found = relax(atoms, **options)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        yield atoms, found
+        if options["ended"]():
+            return
+
+
+def _together(
+    source: Iterator[tuple[str, Atoms]], calculator: BatchCalculator, batch: int, options: dict[str, Any]
+) -> Iterator[tuple[Atoms, Relaxed]]:
+    """The same for as many structures at a time as there are in a batch."""
+    options = {name: options[name] for name in ("fmax", "steps", "limits", "ended")}
+    while (group := list(islice(source, batch))) and not options["ended"]():
+        images = [atoms for _, atoms in group]
+        try:
+            found = relax_batch(images, calculator, **options)
+        except ValueError as error:
+            raise ValueError(f"{_refused(group, calculator)}: {error}") from error
+        yield from zip(images, found, strict=True)
+
+
+def _refused(group: list[tuple[str, Atoms]], calculator: BatchCalculator) -> str:
+    """Which structure a calculator refuses, in words."""
+    for where, atoms in group:
+        try:
+            calculator([atoms])
+        except ValueError:
+            return where
+    return f"{group[0][0]} to {group[-1][0]}"
+
+
 def _calculator(
-    models: list[str], untrained_forces: bool, dtype: str, device: str, threads: int | None
-) -> SchNetCalculator:
+    models: list[str],
+    untrained_forces: bool,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    kind: Any = SchNetCalculator,
+) -> Any:
     """Calculator of one or several models."""
     if threads is not None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
-    return SchNetCalculator(
+    return kind(
         models if len(models) != 1 else models[0],
         dtype=getattr(torch, dtype),
         device=device,

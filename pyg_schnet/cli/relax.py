@@ -22,6 +22,7 @@ def relax_file(
     model: str | list[str],
     output: str = "relaxed.xyz",
     cell: bool = False,
+    batch: int = 1,
     fmax: float = 0.05,
     steps: int = 500,
     optimizer: Literal["fire", "bfgs", "lbfgs", "bfgs-line-search"] = "fire",
@@ -33,13 +34,14 @@ def relax_file(
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
-    """Relax the structures of a file, one after the other; the exit status is 3 where one has not converged.
+    """Relax the structures of a file, one by one or many at once; the exit status is 3 where one has not converged.
 
     Args:
         structures: File that ASE reads; atoms that it fixes stay.
         model: Model file or name of a pretrained model; several, as [a.safetensors,b.safetensors], are an ensemble.
         output: Relaxed structures with energy, forces and whether they converged; .xyz, .extxyz or .traj.
         cell: Whether the cell relaxes too.
+        batch: Number of structures that are relaxed at once; from 2 on by fire, and without the cell.
         fmax: Largest force at the end in eV/Å.
         steps: Largest number of steps.
         optimizer: How.

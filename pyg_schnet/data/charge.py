@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ _CHARGES = ("charge", "total_charge", "net_charge", "molecular_charge", "tot_cha
 _UNPAIRED = ("spin", "total_spin", "uhf", "nupdown", "magmom", "total_magmom", "magnetic_moment", "unpaired_electrons")
 _MULTIPLICITIES = ("multiplicity", "spin_multiplicity", "mult")
 _PER_ATOM = {"initial_charges": "charges", "initial_magmoms": "magnetic moments"}
+_OF_ROWS = ("data", "key_value_pairs")  # of ASE's databases
+_LOOKED_AT = frozenset((*_CHARGES, *_UNPAIRED, *_MULTIPLICITIES, *_OF_ROWS))
 
 
 def charge_and_spin(atoms: Atoms, labels: Collection[str] = ()) -> str | None:
@@ -31,7 +33,7 @@ def charge_and_spin(atoms: Atoms, labels: Collection[str] = ()) -> str | None:
         >>> charge_and_spin(Atoms("OH", info={"charge": -1, "multiplicity": 1}))
         'charge=-1'
     """
-    of_row = [atoms.info.get(place) for place in ("data", "key_value_pairs")]
+    of_row = [atoms.info.get(place) for place in _OF_ROWS]
     given = {
         key: value for place in (*of_row, atoms.info) if isinstance(place, Mapping) for key, value in place.items()
     }
@@ -51,6 +53,16 @@ def charge_and_spin(atoms: Atoms, labels: Collection[str] = ()) -> str | None:
         if key in atoms.arrays and key not in labels and np.abs(atoms.arrays[key]).max(initial=0.0) > 1e-6
     ]
     return ", ".join(words) or None
+
+
+def may_be_charge(keys: Iterable[Any]) -> bool:
+    """Whether :func:`charge_and_spin` looks at the value of any of these keys of ``atoms.info``.
+
+    Example:
+        >>> may_be_charge(["energy", "Spin"]), may_be_charge(["energy"])
+        (True, False)
+    """
+    return any(isinstance(key, str) and key.lower() in _LOOKED_AT for key in keys)
 
 
 def warn_of_charge(atoms: Atoms, labels: Collection[str] = (), *, where: str = "the structure") -> bool:

@@ -20,6 +20,7 @@ from pyg_schnet.engine.eligibility import (
     tensors_of,
     weights_of,
 )
+from pyg_schnet.engine.groups import is_grouped, run_in_groups
 from pyg_schnet.engine.large import run_large
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.engine.tables import FilterTables
@@ -31,7 +32,7 @@ from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
 from pyg_schnet.ops.large_potential import recomputes
 from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small
 
 _POTENTIAL, _LARGE, _INTERACTIONS, _ = PROGRAMS
 
@@ -142,6 +143,7 @@ class Facts(NamedTuple):
         *,
         gradients: bool = False,
         num_edges: int = 0,
+        mean_edges: float | None = None,
         half_list: bool | None = None,
         **asked: bool,
     ) -> Request:
@@ -153,6 +155,7 @@ class Facts(NamedTuple):
             backend: How operators are computed.
             gradients: Whether forces or stress are requested.
             num_edges: Upper bound of the number of edges of a half list.
+            mean_edges: That of a structure of mean size; ``None`` for that of all.
             half_list: Whether all edges have both directions; ``None`` if not known.
             **asked: Other fields of the request.
         """
@@ -163,7 +166,9 @@ class Facts(NamedTuple):
         if blocks is not None:
             same_precision = real.dtype == blocks.embedding.dtype
             if gradients:
-                large = not is_small(num_edges, blocks.weights[0].size(0))
+                n_filters = blocks.weights[0].size(0)
+                large = not is_small(num_edges, n_filters)
+                large = large and not (mean_edges is not None and is_grouped(mean_edges, n_filters))
             elif half_list is not None and in_memory and not empty:
                 low, high = torch.aminmax(z)
                 known_elements = int(low) >= 0 and int(high) < blocks.embedding.size(0)
@@ -365,6 +370,6 @@ class ModelCache:
 def run_potential(
     program: Program, weights: PotentialWeights, *arguments: Any, strain: bool, backend: Backend
 ) -> EnergyGradients | None:
-    """The program ``"potential"`` (:func:`pyg_schnet.ops.potential.potential`) or ``"large"``."""
-    compute: Any = potential if program == _POTENTIAL else run_large
+    """The program ``"potential"`` or ``"large"``."""
+    compute: Any = run_in_groups if program == _POTENTIAL else run_large
     return compute(*arguments, weights, strain=strain, backend=backend)

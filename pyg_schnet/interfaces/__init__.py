@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyg_schnet.interfaces.committee import Committee
     from pyg_schnet.interfaces.ipi import SchNetDriver
     from pyg_schnet.interfaces.openmm import SchNetPotential
-    from pyg_schnet.interfaces.relaxation import Relaxation, relax
+    from pyg_schnet.interfaces.relaxation import relax_batch
     from pyg_schnet.interfaces.replay import ReplayedForces
     from pyg_schnet.interfaces.torchsim import TorchSimModel
     from pyg_schnet.interfaces.uncertainty import DeviationError, DeviationLimit, calibrate, fractions_within
@@ -25,7 +25,6 @@ __all__ = [
     "Committee",
     "DeviationError",
     "DeviationLimit",
-    "Relaxation",
     "ReplayedForces",
     "SchNetCalculator",
     "SchNetDriver",
@@ -35,7 +34,7 @@ __all__ = [
     "calibrate",
     "database_entries",
     "fractions_within",
-    "relax",
+    "relax_batch",
 ]
 
 _HOMES = {
@@ -43,7 +42,6 @@ _HOMES = {
     "Committee": "committee",
     "DeviationError": "uncertainty",
     "DeviationLimit": "uncertainty",
-    "Relaxation": "relaxation",
     "ReplayedForces": "replay",
     "SchNetCalculator": "ase",
     "SchNetDriver": "ipi",
@@ -53,7 +51,7 @@ _HOMES = {
     "calibrate": "uncertainty",
     "fractions_within": "uncertainty",
     "database_entries": "ase_properties",
-    "relax": "relaxation",
+    "relax_batch": "relaxation",
 }
 
 

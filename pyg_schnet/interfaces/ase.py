@@ -214,10 +214,14 @@ class SchNetCalculator(Calculator):
         is_moved = small is not None and len(atoms) <= _FEW_ATOMS and small.moves_to(atoms)
         self.atoms = small.atoms if small is not None and is_moved else atoms.copy()
 
+    def _is_small(self) -> bool:
+        """Whether the present structure is a small molecule that was checked before, and is not periodic."""
+        return self._small is not None and self.atoms is self._small.atoms
+
     def _inputs(self, properties: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Atomic numbers, positions and graph of the present structure, which is checked."""
         in_lattice = any(name in properties for name in _OF_LATTICE)
-        if self._small is not None and self.atoms is self._small.atoms and not in_lattice:
+        if self._small is not None and self._is_small() and not in_lattice:
             pos = self._small.positions(self.check)
             if pos is not None:
                 self.check.charge(self.atoms)
@@ -252,7 +256,7 @@ class SchNetCalculator(Calculator):
 
     def _with_what_comes_along(self, properties: Sequence[str]) -> Sequence[str]:
         """Forces and stress with the energy of a periodic structure: simulations ask for one after the other."""
-        if self.kind == "dipole" or not self.atoms.pbc.any() or not self.check.has_forces():
+        if self.kind == "dipole" or self._is_small() or not self.atoms.pbc.any() or not self.check.has_forces():
             return properties
         volume = bool(has_volume(torch.from_numpy(self.atoms.cell.array)))
         return [*properties, "forces", *(["stress"] if volume else [])]
@@ -266,7 +270,7 @@ class SchNetCalculator(Calculator):
             edge_index, edge_shift = self.neighbors(pos, cell, pbc)
             graph = {"edge_index": edge_index, "edge_shift": edge_shift, **lattice}
         elif len(self.atoms) <= _FEW_ATOMS:
-            self.check.few_atoms(self.atoms.numbers, self.atoms.positions)
+            self.check.distances(self.atoms)
             self._small = SmallMolecule(self.atoms, self.dtype, self.device) if self.kind == "energy" else None
             return lattice if in_lattice else {}
         else:

@@ -157,10 +157,12 @@ class AtomisticModel(CheckpointMixin, nn.Module):
         self, z: Tensor, edge_index: Tensor | None, cell: Tensor | None, pbc: Tensor | None, batch_size: int | None
     ) -> dict[str, Any]:
         """The request to the engine, before edges are searched."""
+        count = batch_size if type(batch_size) is int else 1
         search = edge_index is None and not (cell is None and pbc is None)
-        search = search and not is_open(cell, pbc, 1 if batch_size is None else batch_size)
+        search = search and not is_open(cell, pbc, count)
         most = z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2
-        return {"backend": self.backend, "periodic_search": search, "num_edges": most}
+        mean = None if count <= 1 else most / (count if edge_index is not None else count**2)
+        return {"backend": self.backend, "periodic_search": search, "num_edges": most, "mean_edges": mean}
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data in the readout (scale, shift, references) are kept."""

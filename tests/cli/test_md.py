@@ -22,6 +22,7 @@ from pyg_schnet.cli import main
 from pyg_schnet.cli._help import MD, RELAX
 from pyg_schnet.cli.md import run_md
 from pyg_schnet.cli.relax import relax_file
+from pyg_schnet.interfaces import SchNetCalculator
 from pyg_schnet.models.domain import Coverage, Domain
 
 
@@ -186,6 +187,54 @@ def test_relaxations_that_do_not_converge_have_an_exit_code(folder, capsys):
     assert ended(["relax", "ethanol.xyz", "--model=a.safetensors", "--steps=1", "--fmax=1e-6", "--output=r.traj"]) == 3
     assert "not converged" in capsys.readouterr().out
     assert ase.io.read(folder / "r.traj").info["converged"] is False
+
+
+def test_many_structures_are_relaxed_together(folder, capsys):
+    """Five in groups of two, as one by one: order, constraints and results are the same."""
+    rng, images = np.random.default_rng(0), []
+    for name in ("CH4", "H2O", "CH3CH2OH", "NH3", "H2O"):
+        atoms = molecule(name)
+        atoms.positions += 0.05 * rng.standard_normal((len(atoms), 3))
+        images.append(atoms)
+    images[1].set_constraint(FixAtoms([0]))
+    images[3].info["name"] = "w 17"
+    ase.io.write(folder / "in.traj", images)
+    one = ended(["relax", "in.traj", "--model=a.safetensors", "--fmax=0.02", "--output=one.xyz", "--steps=30"])
+    assert ended(["relax", "in.traj", "--model=a.safetensors", "--fmax=0.02", "--batch=2", "--steps=30"]) == one
+    assert "of 5 structures converged; written to relaxed.xyz" in capsys.readouterr().out
+    expected, found = (ase.io.read(folder / name, ":") for name in ("one.xyz", "relaxed.xyz"))
+    assert len(found) == 5
+    for before, after in zip(expected, found, strict=True):
+        assert after.get_chemical_formula() == before.get_chemical_formula()
+        assert {**after.info, "fmax": 0.0} == {**before.info, "fmax": 0.0}
+        assert after.info["fmax"] == pytest.approx(before.info["fmax"], abs=1e-6)
+        np.testing.assert_allclose(after.positions, before.positions, atol=1e-6)
+        np.testing.assert_allclose(after.get_forces(), before.get_forces(), atol=1e-6)
+    assert found[1].constraints[0].index.tolist() == [0]
+    assert found[3].info["name"] == "w 17"
+
+
+def test_crystals_relaxed_together_have_a_stress(folder):
+    argon = ase.io.read(folder / "argon.xyz")
+    ase.io.write(folder / "in.traj", [argon, molecule("CH4"), argon])
+    assert ended(["relax", "in.traj", "--model=a.safetensors", "--batch=3", "--steps=2", "--fmax=1e-9"]) == 3
+    crystal, methane, other = ase.io.read(folder / "relaxed.xyz", ":")
+    argon.set_positions(crystal.positions)
+    argon.calc = SchNetCalculator(folder / "a.safetensors")
+    np.testing.assert_allclose(crystal.get_stress(), argon.get_stress(), atol=1e-8)
+    np.testing.assert_allclose(crystal.get_stress(), other.get_stress(), atol=1e-12)
+    assert "stress" not in methane.calc.results
+
+
+def test_a_batch_names_the_structure_that_is_refused(folder, capsys):
+    broken = molecule("H2O")
+    broken.positions[1] = broken.positions[0]
+    ase.io.write(folder / "in.traj", [molecule("CH4"), molecule("NH3"), broken])
+    assert ended(["relax", "in.traj", "--model=a.safetensors", "--batch=3"]) == 1
+    assert "structure 2" in capsys.readouterr().err
+    for option in ("--cell", "--optimizer=bfgs"):
+        assert ended(["relax", "in.traj", "--model=a.safetensors", "--batch=3", option]) == 1
+        assert "leave out --cell and --optimizer, or --batch" in capsys.readouterr().err
 
 
 def test_cells_relax(folder):

@@ -8,7 +8,7 @@ from ase.build import molecule
 from pyg_schnet import SchNet
 from pyg_schnet.analysis import atom_contributions, normal_modes
 from pyg_schnet.data import AtomsDataset, MaterialsDataset
-from pyg_schnet.data.charge import charge_and_spin
+from pyg_schnet.data.charge import charge_and_spin, may_be_charge
 from pyg_schnet.interfaces import SchNetCalculator
 
 CHARGED = [
@@ -95,3 +95,9 @@ def test_records_of_crystals_are_looked_at_too(inside, tmp_path):
     with pytest.warns(UserWarning, match=r"records.json.* has charge=1\.0, but models know neither") as caught:
         MaterialsDataset(tmp_path / "records.json", {"e": "eV"})
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("key", ["charge", "Spin", "MULT", "data", "key_value_pairs"])
+def test_keys_that_may_be_a_charge_are_known(key):
+    assert may_be_charge(["energy", key])
+    assert not may_be_charge(["energy", 7])

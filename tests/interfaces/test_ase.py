@@ -469,3 +469,35 @@ def test_charges_of_atoms_are_warned_about(name, ethanol):
     ethanol.set_array(name, np.eye(len(ethanol))[0])
     with pytest.warns(UserWarning, match="has initial"):
         ethanol.get_forces()
+
+
+def test_charges_that_come_in_place_are_seen(ethanol):
+    """Keys that were looked at are not looked at again, unless their values may be a charge."""
+    ethanol.info.update(name="ethanol", data={})
+    ethanol.calc = SchNetCalculator(schnet(), unit="eV")
+    for _ in range(3):
+        ethanol.get_forces()
+        ethanol.rattle(0.01)
+    ethanol.info["data"]["charge"] = 1
+    with pytest.warns(UserWarning, match="charge=1"):
+        ethanol.get_forces()
+
+
+@pytest.mark.parametrize("name", ["numbers", "cell", "pbc", "positions"])
+def test_what_changes_in_place_is_seen(name, ethanol):
+    ethanol.cell = [9.0, 9.0, 9.0]
+    ethanol.calc = SchNetCalculator(schnet(), unit="eV")
+    for _ in range(2):
+        ethanol.get_forces()
+        ethanol.rattle(0.01)
+    ethanol.get_forces()
+    if name == "cell":
+        ethanol.cell[0, 0] = 5.0
+        assert ethanol.calc.check_state(ethanol) == ["cell"]
+        return
+    values = ethanol.pbc if name == "pbc" else ethanol.arrays[name]
+    values[0] = {"numbers": 1, "pbc": True, "positions": 0.1}[name]
+    assert ethanol.calc.check_state(ethanol) == [name]
+    fresh = ethanol.copy()
+    fresh.calc = SchNetCalculator(schnet(), unit="eV")
+    np.testing.assert_array_equal(ethanol.get_forces(), fresh.get_forces())

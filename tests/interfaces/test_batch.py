@@ -9,7 +9,8 @@ from ase.mep import NEB
 from ase.optimize import FIRE
 
 from pyg_schnet import SchNet
-from pyg_schnet.interfaces import BatchCalculator, SchNetCalculator, relax
+from pyg_schnet.interfaces import BatchCalculator, SchNetCalculator, relax_batch
+from pyg_schnet.interfaces.dynamics import Limits
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn import DipoleReadout
 
@@ -138,15 +139,74 @@ def test_relaxations_follow_ases_fire(ethanol, water):
         atoms.rattle(0.1, seed=k)
     copies = [atoms.copy() for atoms in molecules]
     batch = BatchCalculator(schnet(), unit="eV")
-    found = relax(molecules, batch, fmax=0.02, steps=25)
+    found = relax_batch(molecules, batch, fmax=0.02, steps=25)
     for k, (atoms, copy) in enumerate(zip(molecules, copies, strict=True)):
         copy.calc = SchNetCalculator(schnet(), unit="eV")
         optimiser = FIRE(copy, logfile=None)
-        assert optimiser.run(fmax=0.02, steps=25) == found.converged[k]
-        assert optimiser.get_number_of_steps() == found.n_steps[k]
+        assert optimiser.run(fmax=0.02, steps=25) == found[k].converged
+        assert optimiser.get_number_of_steps() == found[k].steps
         np.testing.assert_allclose(atoms.positions, copy.positions, atol=1e-8)
         assert atoms.get_potential_energy() == pytest.approx(copy.get_potential_energy(), abs=1e-10)
-    assert found.n_steps.max() > 5
-    assert found.n_evaluations == found.n_steps.max() + 1
+    longest = max(one.steps for one in found)
+    assert longest > 5
+    assert batch.n_evaluations == longest + 1
     with pytest.raises(ValueError, match="fmax must be a positive force"):
-        relax(molecules, batch, fmax=0.0)
+        relax_batch(molecules, batch, fmax=0.0)
+
+
+def test_one_that_is_given_up_keeps_its_last_good_state_and_others_go_on(ethanol, water):
+    """A water molecule, stretched, whose forces grow beyond the limit after some steps, beside an ethanol."""
+    for k, atoms in enumerate((ethanol, water)):
+        atoms.rattle(0.1, seed=k)
+    alone = ethanol.copy()
+    batch = BatchCalculator(schnet(), unit="eV")
+    first = batch([water])[0]["forces"]
+    limit = float(np.linalg.norm(first, axis=1).max()) * 1.0001
+
+    class Stopped(BatchCalculator):
+        """Forces on water are too large from the fourth evaluation on."""
+
+        def __call__(self, structures, properties=("energy", "forces")):
+            found = super().__call__(structures, properties)
+            for atoms, results in zip(structures, found, strict=True):
+                if atoms is water and self.n_evaluations > 3:
+                    results["forces"] = results["forces"] + 10.0 * limit
+            return found
+
+    third = water.copy()
+    [before] = relax_batch([third], batch, steps=2, fmax=1e-9)
+    stopped = Stopped(schnet(), unit="eV")
+    found = relax_batch([water, ethanol], stopped, fmax=1e-9, steps=8, limits=Limits(max_force=5.0 * limit))
+    assert (found[0].converged, found[0].steps, found[1].steps) == (False, 2, 8)
+    assert "above" in found[0].problem
+    assert found[1].problem is None
+    np.testing.assert_allclose(water.positions, third.positions, atol=1e-12)
+    assert water.get_potential_energy() == pytest.approx(third.get_potential_energy(), abs=1e-12)
+    assert found[0].fmax == pytest.approx(before.fmax, abs=1e-12)
+    relax_batch([alone], batch, fmax=1e-9, steps=8)
+    np.testing.assert_allclose(ethanol.positions, alone.positions, atol=1e-8)
+
+
+def test_one_that_cannot_be_evaluated_any_more_is_given_up(ethanol, water):
+    class Broken(BatchCalculator):
+        """Refuses water after two evaluations."""
+
+        def __call__(self, structures, properties=("energy", "forces")):
+            if self.n_evaluations >= 2 and any(atoms is water for atoms in structures):
+                raise ValueError("the energy predicted by the model is not finite")
+            return super().__call__(structures, properties)
+
+    found = relax_batch([ethanol, water], Broken(schnet(), unit="eV"), fmax=1e-9, steps=6)
+    assert found[1].problem == "the model cannot be evaluated: the energy predicted by the model is not finite"
+    assert (found[0].steps, found[0].problem, found[1].steps) == (6, None, 1)
+    assert np.isfinite(water.get_potential_energy())
+    water.positions[0, 0] = np.nan
+    with pytest.raises(ValueError, match="expected finite numbers"):  # as it is given, it is refused
+        relax_batch([ethanol, water], BatchCalculator(schnet(), unit="eV"))
+
+
+def test_relaxations_stop_when_they_are_told_to(ethanol, water):
+    calls = iter([False, False, True])
+    found = relax_batch([ethanol, water], BatchCalculator(schnet(), unit="eV"), fmax=1e-9, ended=lambda: next(calls))
+    assert [one.steps for one in found] == [2, 2]
+    assert not any(one.converged for one in found)

@@ -18,7 +18,7 @@ from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
 from pyg_schnet.backends.numba.norm import norm
 from pyg_schnet.backends.numba.pooling import pool, sum_species, unpool
 from pyg_schnet.backends.numba.potential import Grid, Head, grad_strain, potential
-from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once
+from pyg_schnet.backends.numba.radius import close_pairs, close_pairs_once, closest
 from pyg_schnet.backends.numba.records import Weights
 from pyg_schnet.backends.numba.sort_edges import half_list, pointer_of_sorted, sort_edges
 from pyg_schnet.backends.numba.spline_conv import spline_conv, spline_conv_grad_basis, spline_conv_grad_table
@@ -31,6 +31,7 @@ __all__ = [
     "cache_folder",
     "close_pairs",
     "close_pairs_once",
+    "closest",
     "edge_lengths",
     "edge_lengths_backward",
     "edge_lengths_double_backward",

@@ -173,3 +173,19 @@ def close_pairs_once(points: Tensor, ptr: Tensor, limit: float, most: int) -> tu
     edges, dist = np.empty((2, pair_ptr[-1]), np.int64), np.empty(pair_ptr[-1], arrays[0].dtype)
     run(_write_once, equal_work(candidates), work, *arguments, pair_ptr, edges, dist)
     return tuple(map(torch.from_numpy, (edges, pair_ptr, dist)))
+
+
+@njit(**EXACT)
+def closest(points, limits) -> tuple[float, float, float]:
+    """Largest coordinate, smallest squared distance, and smallest excess of one over its limit; NaN of no numbers."""
+    extent, square, excess, is_number = 0.0, np.inf, np.inf, True
+    for i in range(points.shape[0]):
+        for axis in range(3):
+            size = abs(points[i, axis])
+            is_number = is_number and size < np.inf
+            extent = max(extent, size)
+        for j in range(i + 1, points.shape[0]):
+            x, y, z = points[i, 0] - points[j, 0], points[i, 1] - points[j, 1], points[i, 2] - points[j, 2]
+            found = (x * x + y * y) + z * z
+            square, excess = min(square, found), min(excess, found - limits[i, j])
+    return (extent, square, excess) if is_number else (np.nan, np.nan, np.nan)
