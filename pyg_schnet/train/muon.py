@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,14 +148,16 @@ class Muon(torch.optim.Optimizer):
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
-        gradients = [weight.grad for weight in weights]
-        momenta = [self.state[weight]["momentum"] for weight in weights]
-        torch._foreach_lerp_(momenta, gradients, 1.0 - group["momentum"])
-        steps = orthogonal(torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"])))
-        if group["weight_decay"]:
-            torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
+        gradients = torch.stack([cast(Tensor, weight.grad) for weight in weights])
+        momenta = torch.stack([self.state[weight]["momentum"] for weight in weights])
+        momenta.lerp_(gradients, 1.0 - group["momentum"])
+        steps = orthogonal(gradients.lerp(momenta, group["momentum"]))
         size = _RMS * max(weights[0].shape) ** 0.5
-        torch._foreach_add_(weights, list(steps.unbind()), alpha=-group["lr"] * size)
+        for weight, momentum, step in zip(weights, momenta, steps, strict=True):
+            self.state[weight]["momentum"].copy_(momentum)
+            if group["weight_decay"]:
+                weight.mul_(1.0 - group["lr"] * group["weight_decay"])
+            weight.add_(step, alpha=-group["lr"] * size)
 
     def _step_adam(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         for weight in weights:
