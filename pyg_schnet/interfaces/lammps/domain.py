@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from pyg_schnet.interfaces.lammps.exchange import ExchangePlan
 from pyg_schnet.interfaces.lammps.halo import extend
@@ -14,6 +15,11 @@ from pyg_schnet.nn import CFConv, SchNetInteraction
 from pyg_schnet.nn.conv import SplineEdges, neighbor_counts
 from pyg_schnet.ops import spline_basis, spline_graph
 from pyg_schnet.ops.modules import may_fuse
+
+_Spline = tuple[Any, Tensor]
+
+_RECOMPUTED = 65_536
+"""Own atoms from which on the inside of a block is computed again in the backward pass, rather than kept."""
 
 
 class DomainModel:
@@ -28,7 +34,8 @@ class DomainModel:
     first block needs no exchange, since its features follow from the elements.
 
     Unmodified blocks with splined filters share spline basis and orders of edges. Other ones are called with pairs
-    ``(x_src, x_dst)``.
+    ``(x_src, x_dst)``. In domains of many atoms, what is between the exchanged features and the end of a block is
+    computed again in the backward pass, which takes less memory and no further exchange.
 
     Args:
         model: Frozen model (:func:`pyg_schnet.engine.freeze`).
@@ -65,19 +72,27 @@ class DomainModel:
         n, x = plan.num_own, embed(self.embedding, z)  # of all rows
         edges = _Edges(edge_index, dist, n, z.size(0))
         for k, (block, is_fused) in enumerate(self.blocks):
-            own = x[:n]
-            if is_fused:
-                hidden = block.lin_in(x) if k == 0 else extend(block.lin_in(x), plan)
-                x = own + block.lin2(block.act(block.lin1(edges.convolve(block.conv, hidden))))
+            features = block.lin_in(x) if is_fused else x
+            sources = features if k == 0 else extend(features, plan)
+            shared = edges.spline(block.conv) if is_fused else None
+            arguments = block, edges, shared, sources, x[:n]
+            if n < _RECOMPUTED:
+                x = _update(*arguments)
             else:
-                sources = x if k == 0 else extend(x, plan)
-                x = block((sources, own), edge_index, dist, edges.ptr)
+                x = checkpoint(_update, *arguments, use_reentrant=False, preserve_rng_state=False)
         values = self.readout.atom_values(x[:n], z[:n])[:, 0]
         return values if self.repulsion is None else values + self.repulsion(z, edge_index, dist)[:n]
 
 
 def _is_fused(block: Any) -> bool:
     return type(block) is SchNetInteraction and may_fuse(block) and block.conv.table is not None
+
+
+def _update(block: Any, edges: _Edges, shared: _Spline | None, sources: Tensor, own: Tensor) -> Tensor:
+    """Features of the own atoms after a block, from features of all rows; those that ``lin_in`` made, with splines."""
+    if shared is None:
+        return block((sources, own), edges.index, edges.dist, edges.ptr)
+    return own + block.lin2(block.act(block.lin1(edges.convolve(block.conv, shared, sources))))
 
 
 class _Edges:
@@ -88,19 +103,22 @@ class _Edges:
         self.num_targets, self.num_sources = num_targets, num_sources
         ends = torch.arange(num_targets + 1)
         self.ptr = torch.searchsorted(index[1].contiguous(), ends)
-        self._known: dict[tuple[float, int], tuple[Any, Tensor]] = {}
+        self._known: dict[tuple[float, int], _Spline] = {}
 
-    def convolve(self, conv: CFConv, x: Tensor) -> Tensor:
-        """The convolution of a block with splined filters, shape ``[num_own, F]``."""
-        table = conv.table
-        assert table is not None
-        key = float(conv.cutoff), table.size(0)
+    def spline(self, conv: CFConv) -> _Spline:
+        """Intervals and orders of edges, and the values of splines, of a convolution with splined filters."""
+        assert conv.table is not None
+        key = float(conv.cutoff), conv.table.size(0)
         if key not in self._known:
-            interval, basis = spline_basis(self.dist, key[0], table.size(0) - 3, backend=conv.backend)
+            interval, basis = spline_basis(self.dist, key[0], key[1] - 3, backend=conv.backend)
             graph = spline_graph(interval, self.index, self.num_targets, self.ptr).with_sources(self.num_sources)
             self._known[key] = graph, basis
-        graph, basis = self._known[key]
-        out = conv.message_and_aggregate(SplineEdges(graph, basis, table), x_src=x)
+        return self._known[key]
+
+    def convolve(self, conv: CFConv, shared: _Spline, x: Tensor) -> Tensor:
+        """The convolution of a block, shape ``[num_own, F]``."""
+        assert conv.table is not None
+        out = conv.message_and_aggregate(SplineEdges(*shared, conv.table), x_src=x)
         if not conv.normalize:
             return out
         return out / neighbor_counts(self.index, self.dist.detach(), conv.cutoff, self.num_targets).unsqueeze(1)
