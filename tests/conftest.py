@@ -47,13 +47,46 @@ CONTRACT = {
 }
 """Files whose tests, with the doctests of all public functions, are marked ``contract``."""
 
+ONCE = {
+    "data/test_qm9.py::test_all_molecules_of_qm9pack",  # the same files; how they are read is seen in samples
+    "physics/test_contract.py::test_any_structure",  # equations of the models, whatever computes them
+}
+"""Tests in them that take long and that neither versions nor extras can change."""
+
+TOGETHER = {
+    "tests/analysis/test_vibration_constraints.py",
+    "tests/backends/test_processes.py",
+    "tests/benchmarks/test_compare_gnns.py",
+    "tests/cli/test_commands.py",
+    "tests/cli/test_report.py",
+    "tests/interfaces/test_exchange.py",
+    "tests/interfaces/test_lammps.py",
+    "tests/test_import.py",
+    "tests/train/test_ddp.py",
+}
+"""Files whose tests share what takes seconds to make: of the processes of ``pytest -n 2``, one alone makes it."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each process a function of tests at a time, or a file of ``TOGETHER``; the largest first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Functions(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid.partition("[")[0]
+
+    return Functions(config, log) if config.getoption("dist") == "load" else None
+
 
 def pytest_collection_modifyitems(items):
     """Mark what is run on the lowest versions and with extras as well."""
     tests = Path(__file__).parent
     for item in items:
         path = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
-        if isinstance(item, pytest.DoctestItem) or path in CONTRACT:
+        is_once = f"{path}::{item.name.partition('[')[0]}" in ONCE
+        if isinstance(item, pytest.DoctestItem) or (path in CONTRACT and not is_once):
             item.add_marker(pytest.mark.contract)
 
 

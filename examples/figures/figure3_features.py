@@ -28,14 +28,16 @@ from pyg_schnet.plotting import style
 from pyg_schnet.plotting.style import COLORS
 
 SHORTEST, LONGEST = 0.4, 5.0  # Å
-STEPS = 3000
 SHOWN = {"orange": 0, "green": 100, "blue": 1000}  # steps after which fits are drawn
 SEEDS = range(5)
 
 
 def main():
     folder = {"type": Path, "help": "folder of diatomics.json.gz; default: a Morse potential"}
-    options = parse(__doc__, "figure3_features.png", data=folder)
+    length = {"type": int, "default": 3000, "help": "steps of training, at least 1000"}
+    options = parse(__doc__, "figure3_features.png", data=folder, steps=length)
+    if options.steps < 1000:
+        raise SystemExit(f"--steps must be at least 1000, got {options.steps}")
     torch.set_num_threads(1)  # the networks are so small that threads only wait for each other
     dist, energy = morse() if options.data is None else from_file(options.data)
     dense_dist = torch.linspace(SHORTEST, LONGEST, 200)
@@ -45,9 +47,10 @@ def main():
         "distance": lambda d: ((d - scale["mean"]) / scale["std"]).unsqueeze(1),
         "Gaussians": basis,
     }
-    fits = {name: [fit(expand, dist, energy, dense_dist, seed) for seed in SEEDS] for name, expand in features.items()}
+    curve = dist, energy, dense_dist
+    fits = {name: [fit(each, *curve, seed, options.steps) for seed in SEEDS] for name, each in features.items()}
     errors = {name: 1e3 * np.array([each[1] for each in runs]) for name, runs in fits.items()}  # [seeds, steps], meV
-    for step in (100, 300, 1000, STEPS):
+    for step in sorted({100, 300, 1000, options.steps}):
         row = ", ".join(f"{np.median(error[:, step]):6.1f} meV from {name}" for name, error in errors.items())
         print(f"mean absolute error after {step:4d} steps, median of {len(SEEDS)} seeds: {row}")
     straight = min(linearity(dense_dist, each[0][100]) for each in fits["distance"])
@@ -79,7 +82,7 @@ def from_file(folder):
     return dist[bonded], energy[bonded]
 
 
-def fit(expand, dist, energy, dense_dist, seed):
+def fit(expand, dist, energy, dense_dist, seed, steps):
     """Curves of a network after the shown steps, and its mean absolute error after every step, in eV."""
     torch.manual_seed(seed)
     inputs = expand(dist)
@@ -89,7 +92,7 @@ def fit(expand, dist, energy, dense_dist, seed):
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     target = energy - energy.mean()  # as readouts have it
     curves, errors = {}, []
-    for step in range(STEPS + 1):
+    for step in range(steps + 1):
         if step in SHOWN.values():
             with torch.no_grad():
                 curves[step] = network(expand(dense_dist)) + energy.mean()

@@ -1,5 +1,6 @@
 """Processes of one run on one computer: how they are started, and that none is left over."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import ase.io
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 
@@ -111,8 +113,8 @@ def folder(tmp_path, monkeypatch):
     ase.io.write("a.xyz", [labelled(k, ("H2O", "CH4")[k % 2]) for k in range(30)], format="extxyz")
 
 
-def start(run, *more):
-    command = [sys.executable, "-W", "ignore", "-m", "pyg_schnet.cli", *options(run, *more, epochs=150)]
+def start(run, *more, epochs=150):
+    command = [sys.executable, "-W", "ignore", "-m", "pyg_schnet.cli", *options(run, *more, epochs=epochs)]
     given = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     shared = ["--trainer.devices=2", "--data.batch_size=4", "--early_stopping.patience=1000"]
     shared += ["--model.init_args.schedule=constant"]  # the cosine would depend on the clock, by max_time
@@ -136,14 +138,10 @@ def is_there(number):
     return Path(f"/proc/{number}").exists() and ") Z " not in Path(f"/proc/{number}/stat").read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-@pytest.mark.parametrize("which", ["first", "other"])
-@pytest.mark.usefixtures("folder")
-def test_a_run_survives_a_process_that_is_killed(which):
-    """The rest ends with a sentence, nothing is left over, and the run goes on as though nothing had been."""
-    process = start("run")
-    wait_for("run/checkpoints/last.ckpt")
+def killed(which):
+    """How many epochs a run has in its checkpoint when the first or the other of its processes is killed."""
+    process = start(which)
+    wait_for(f"{which}/checkpoints/last.ckpt")
     other = other_of(process)
     os.kill(process.pid if which == "first" else other, signal.SIGKILL)
     said = process.communicate(timeout=120)[1]
@@ -156,12 +154,25 @@ def test_a_run_survives_a_process_that_is_killed(which):
     assert reason in said
     assert said.count("--resume=") == 1
     assert "Traceback" not in said
-    resume = ["--resume=run/checkpoints/last.ckpt"]
-    resumed, whole = start("run", *resume), start("whole")
-    assert [one.wait(timeout=400) for one in (resumed, whole)] == [0, 0], resumed.communicate()
-    found, expected = (load_file(f"{run}/model.safetensors") for run in ("run", "whole"))
-    assert found.keys() == expected.keys()
-    assert all((found[name] == expected[name]).all() for name in found)
+    return torch.load(f"{which}/checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.usefixtures("folder")
+def test_a_run_survives_a_process_that_is_killed():
+    """The rest ends with a sentence, nothing is left over, and the run goes on as though nothing had been."""
+    epochs = 2 + max(killed("first"), killed("other"))
+    starts = [start(run, f"--resume={run}/checkpoints/last.ckpt", epochs=epochs) for run in ("first", "other")]
+    starts.append(start("whole", epochs=epochs))
+    said = [one.communicate(timeout=400)[1] for one in starts]
+    assert [one.returncode for one in starts] == [0, 0, 0], said
+    expected = load_file("whole/model.safetensors")
+    for run in ("first", "other"):
+        found = load_file(f"{run}/model.safetensors")
+        assert found.keys() == expected.keys()
+        assert all((found[name] == expected[name]).all() for name in found), run
+        assert json.loads(Path(run, "result.json").read_text())["training"]["epochs"] == epochs
 
 
 @pytest.mark.slow
