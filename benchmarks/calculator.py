@@ -17,7 +17,7 @@ import torch
 from ase import units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.md.verlet import VelocityVerlet
-from harness import Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
+from harness import CLOCKS, Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
 from peers import pyg_model
 
 from pyg_schnet import InteractionGraph, SchNet
@@ -63,7 +63,7 @@ def check(atoms, ours, theirs, tolerance):
     return float(deviation)
 
 
-def overhead(atoms, calculator, repeats):
+def overhead(atoms, calculator, repeats, clock=time.perf_counter):
     """Milliseconds of forces after a move, of the potential's own call, of its model's; and the differences.
 
     Those of the fastest calls of each are for machines that are busy with other things.
@@ -81,10 +81,10 @@ def overhead(atoms, calculator, repeats):
         for name, way in ways.items():
             atoms.positions[:] = start + 0.01 * rng.standard_normal(start.shape)
             pos = torch.tensor(atoms.positions, dtype=calculator.dtype)
-            begin = time.perf_counter()
+            begin = clock()
             way(pos)
             if k >= 20:
-                times[name].append(1e3 * (time.perf_counter() - begin))
+                times[name].append(1e3 * (clock() - begin))
     found = {name: {**summary(values), "fastest": min(values)} for name, values in times.items()}
     for name in ("potential", "model"):
         for part, key in (("median", f"beyond_{name}"), ("fastest", f"fastest_beyond_{name}")):
@@ -92,7 +92,7 @@ def overhead(atoms, calculator, repeats):
     return found
 
 
-def dynamics(atoms, calculators, repeats, burst):
+def dynamics(atoms, calculators, repeats, burst, clock=time.perf_counter):
     """Milliseconds of a step of velocity Verlet by calculator, in turn."""
     ways = {}
     for name, calculator in calculators.items():
@@ -101,13 +101,16 @@ def dynamics(atoms, calculators, repeats, burst):
         noise = np.random.default_rng(0).standard_normal((len(copy), 3))
         copy.set_momenta(noise * np.sqrt(copy.get_masses() * units.kB * 1.0)[:, None])  # 1 K
         ways[name] = VelocityVerlet(copy, 0.1 * units.fs).step
-    return time_in_turn(ways, repeats, burst=burst)
+    return time_in_turn(ways, repeats, burst=burst, clock=clock)
 
 
 def main():
     parser = make_parser(__doc__.split("?")[0] + "?", repeats=20)
     parser.add_argument(
         "--list", choices=("exact", "pyg"), default="exact", help="which neighbour list PyG's model has"
+    )
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: time of all threads, where other programs share the cores"
     )
     parser.add_argument("--burst", type=float, default=0.2, help="seconds of steps in a turn")
     options = parse(parser, dtype="float64, float32")
@@ -127,8 +130,8 @@ def main():
         name = str(dtype).removeprefix("torch.")
         ours, theirs = pair_of_calculators(dtype, graph=options.list)
         deviation = check(atoms, ours, theirs, _TOLERANCE[name])
-        costs = overhead(atoms.copy(), ours, 15 * options.repeats)
-        times = dynamics(atoms, {"PyG": theirs, "ours": ours}, options.repeats, options.burst)
+        costs = overhead(atoms.copy(), ours, 15 * options.repeats, CLOCKS[options.clock])
+        times = dynamics(atoms, {"PyG": theirs, "ours": ours}, options.repeats, options.burst, CLOCKS[options.clock])
         steps = summary([1e3 / value for value in times["ours"]])
         row = {**costs, "dtype": name, "deviation": deviation, "steps": steps}
         row["ratio"] = ratio(times["PyG"], times["ours"])

@@ -12,7 +12,7 @@ import torch
 import torch_sim
 from ase import units
 from ase.md.verlet import VelocityVerlet
-from harness import BURST, Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
+from harness import BURST, CLOCKS, Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
 
 from pyg_schnet.interfaces import SchNetCalculator, TorchSimModel
 
@@ -44,6 +44,9 @@ def by_torch_sim(atoms, replicas, options, dtype):
 def main(arguments=None):
     parser = make_parser(__doc__, repeats=20)
     parser.add_argument("--model", default="rmd17-aspirin", help="model file of energies, or a pretrained one")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: time of all threads, where other programs share the cores"
+    )
     parser.add_argument("--replicas", type=int, default=200, help="number of replicas")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each precision, after which no round begins")
     options = parse(parser) if arguments is None else parser.parse_args(arguments)
@@ -62,7 +65,8 @@ def main(arguments=None):
             "one": by_torch_sim(atoms, 1, options, dtype),
             "many": by_torch_sim(atoms, options.replicas, options, dtype),
         }
-        times = time_in_turn(ways, options.repeats, warmup=2, seconds=options.seconds, burst=BURST)
+        rounds = {"warmup": 2, "seconds": options.seconds, "burst": BURST, "clock": CLOCKS[options.clock]}
+        times = time_in_turn(ways, options.repeats, **rounds)
         times["many"] = [value / options.replicas for value in times["many"]]
         row = {name: summary(values) for name, values in times.items()}
         row["to_ase"], row["to_one"] = ratio(times["ase"], times["many"]), ratio(times["one"], times["many"])

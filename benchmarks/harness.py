@@ -75,10 +75,11 @@ def _commit():
 
 
 BURST = 0.1
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """Seconds of consecutive calls of a model in its turn."""
 
 
-def time_in_turn(ways, repeats, warmup=1, seconds=math.inf, burst=0.0):
+def time_in_turn(ways, repeats, warmup=1, seconds=math.inf, burst=0.0, clock=time.perf_counter):
     """Milliseconds of each way, a list in the order of the rounds.
 
     In each round every way has its turn, so that a disturbance of the machine hits all of them, and ratios are taken
@@ -91,6 +92,7 @@ def time_in_turn(ways, repeats, warmup=1, seconds=math.inf, burst=0.0):
         warmup: Rounds before these that are not timed.
         seconds: Time after which no further round begins, once there are three.
         burst: Seconds that a turn lasts at least, beside the first call; 0 for single calls.
+        clock: Tells seconds, one of :data:`CLOCKS`.
     """
     times = {name: [] for name in ways}
     begin = time.perf_counter()
@@ -100,18 +102,18 @@ def time_in_turn(ways, repeats, warmup=1, seconds=math.inf, burst=0.0):
         for name, way in ways.items():
             if burst:
                 way()
-            milliseconds = _mean_time(way, burst if k >= 0 else 0.0)
+            milliseconds = _mean_time(way, burst if k >= 0 else 0.0, clock)
             if k >= 0:
                 times[name].append(milliseconds)
     return times
 
 
-def _mean_time(way, at_least):
+def _mean_time(way, at_least, clock):
     """Milliseconds of a call, the mean of those that fit into some seconds, but of one at least."""
-    calls, start, elapsed = 0, time.perf_counter(), 0.0
+    calls, start, elapsed = 0, clock(), 0.0
     while calls == 0 or elapsed < at_least:
         way()
-        calls, elapsed = calls + 1, time.perf_counter() - start
+        calls, elapsed = calls + 1, clock() - start
     return 1e3 * elapsed / calls
 
 

@@ -49,7 +49,7 @@ class Tuning:
     mlp_group_rows: int = 128
     mlp_most_groups: int = 8
     recompute_atoms: int = 8192
-    atoms_of_group: int = 256
+    atoms_of_group: int = 2048
     piece_edges: int = 64
 
 

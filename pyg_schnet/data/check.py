@@ -19,7 +19,7 @@ from pyg_schnet.models.card import check_elements
 from pyg_schnet.models.domain import REACH, Domain
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn.atomref import MAX_Z
-from pyg_schnet.ops.closest import Closest, closest
+from pyg_schnet.ops.radius import Closest, closest
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -32,7 +32,7 @@ from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
 from pyg_schnet.ops.large_potential import recomputes
 from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
 _POTENTIAL, _LARGE, _INTERACTIONS, _ = PROGRAMS
 
@@ -368,8 +368,11 @@ class ModelCache:
 
 
 def run_potential(
-    program: Program, weights: PotentialWeights, *arguments: Any, strain: bool, backend: Backend
-) -> EnergyGradients | None:
-    """The program ``"potential"`` or ``"large"``."""
-    compute: Any = run_in_groups if program == _POTENTIAL else run_large
-    return compute(*arguments, weights, strain=strain, backend=backend)
+    program: Program, weights: PotentialWeights, pos: Tensor, z: Tensor, batch: Tensor, batch_size: int, *graph: Any,
+    strain: bool, backend: Backend,
+) -> EnergyGradients | None:  # fmt: skip
+    """The program ``"potential"``, of batches a few structures at a time, or ``"large"``."""
+    compute: Any = run_large
+    if program == _POTENTIAL:
+        compute = potential if batch_size == 1 else run_in_groups
+    return compute(pos, z, batch, batch_size, *graph, weights, strain=strain, backend=backend)

@@ -85,7 +85,8 @@ class _Run:
         self.atoms, self.check = atoms, check
         self.velocity: np.ndarray | None = None
         self.step, self.mixing, self.downhill, self.number = 0.1, 0.1, 0, 0
-        self.is_over, self.problem = False, None  # type: bool, str | None
+        self.is_over = False
+        self.problem: str | None = None
         self.forces = np.zeros((len(atoms), 3))  # in eV/Å, without what constraints hold
         self.good: tuple[np.ndarray, dict[str, Any]] | None = None
         self.good_number, self.fmax = 0, math.inf

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from pyg_schnet.ops.closest import closest
+from pyg_schnet.ops.radius import closest
 
 BACKENDS = ("numba", "reference")
 
