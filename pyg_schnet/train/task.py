@@ -19,6 +19,7 @@ from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
+from pyg_schnet.train.masks import Pair, labelled
 from pyg_schnet.train.ranks import added, are_several
 from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
 from pyg_schnet.train.report import in_report_units
@@ -28,7 +29,6 @@ from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
-Pair = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # predicted, true, and weights of rows where there are
 
 _OWN_LOSS = ""  # among the errors, of tasks whose loss is not the sum of their terms
 
@@ -250,7 +250,7 @@ class PropertyTask(SharedModule):
         return {self.property.name: self.pair(self(batch), batch)}
 
     def pair(self, predicted: Tensor, batch: Batch) -> Pair:
-        """Predicted and true difference of the property from its references, for the structures with a label."""
+        """Predicted and true difference from the references where there is a label, see ``labelled``."""
         target = target_values(batch, self.property)
         if predicted.numel() != target.numel():
             raise ValueError(
@@ -258,8 +258,7 @@ class PropertyTask(SharedModule):
                 f"{self.property.name!r} has {target.numel()}"
             )
         target = (target.reshape(predicted.shape).to(torch.float64) - self.references(batch)).to(predicted.dtype)
-        mask = target_mask(batch, self.property)
-        return (predicted, target) if mask is None else (predicted[mask], target[mask])
+        return labelled(predicted, target, target_mask(batch, self.property), training=self.training)
 
     def terms(self) -> dict[str, float]:
         """Weight of each quantity in the loss."""
