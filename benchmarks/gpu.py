@@ -75,7 +75,7 @@ class PyG(Ours):
         return energy, -torch.autograd.grad(energy.sum(), pos, create_graph=training)[0]
 
 
-def models(system, features, backend, blocks=6, with_compiled=False):
+def models(system, features, backend, blocks=6, with_compiled=False, gaussians=50):
     """Models with the same weights by name."""
     torch.manual_seed(0)
 
@@ -83,7 +83,7 @@ def models(system, features, backend, blocks=6, with_compiled=False):
         lattice = (system.edge_shift, system.cell, system.batch) if system.edge_shift is not None else ()
         return system.edge_index, edge_distances(pos, system.edge_index, *lattice)
 
-    size = features, features, blocks, 50, system.cutoff
+    size = features, features, blocks, gaussians, system.cutoff
     theirs, twin = PyGSchNet(*size, interaction_graph=graph), PyGSchNet(*size)
     twin.load_state_dict(theirs.state_dict())
     ours, exact = SchNet.from_pyg(twin), SchNet.from_pyg(twin)
@@ -137,11 +137,10 @@ def deviation(found, expected):
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
-def operators(system, features, backend, dtype=None, device=None):
+def operators(system, features, backend, dtype=None, device=None, intervals=60):
     """All five operators and their first and second derivatives on a system: tensors by name."""
     (_, pos, batch), options = system.inputs(dtype, device)
     generator = torch.Generator().manual_seed(1)
-    intervals = 60
 
     def draw(*shape):
         return torch.randn(shape, generator=generator).to(pos).requires_grad_()
@@ -160,15 +159,16 @@ def operators(system, features, backend, dtype=None, device=None):
     return dict(zip(names, (dist, basis, y, *first, *second), strict=True))
 
 
-def check(system, features, backend, blocks=6):
+def check(system, features, backend, blocks=6, gaussians=50):
     """Deviations of operators and a model by name; raises unless they are small, and two runs the same in every bit."""
-    runs = [operators(system, features, backend) for _ in range(2)]
-    expected = operators(system, features, "reference", torch.float64, "cpu")
+    size = {"intervals": gaussians + 10}
+    runs = [operators(system, features, backend, **size) for _ in range(2)]
+    expected = operators(system, features, "reference", torch.float64, "cpu", **size)
     found = {name: deviation(runs[0][name], expected[name]) for name in expected}
     limits = dict.fromkeys(found, TOLERANCES["operators"])
     limits |= {name: 50 * TOLERANCES["operators"] for name in found if name.startswith("second")}
     same = [all(torch.equal(one[name], runs[0][name]) for name in expected) for one in runs]
-    peer = models(system, features, backend, blocks)[0]
+    peer = models(system, features, backend, blocks, gaussians=gaussians)[0]
     host = SchNet(**peer.model.config).double()
     host.load_state_dict(peer.model.state_dict())
     host.backend = "reference"
@@ -254,9 +254,9 @@ def reason(error):
     return f"{type(error).__name__}: {error}".split("\n")[0][:300]
 
 
-def replayed(system, features, backend, blocks):
+def replayed(system, features, backend, blocks, gaussians):
     """Largest deviation of replayed forces from those of the model by itself, at other positions than recorded."""
-    model = models(system, features, backend, blocks)[0].model.eval()
+    model = models(system, features, backend, blocks, gaussians=gaussians)[0].model.eval()
     (z, pos, batch), _ = system.inputs()
     lattice = {}
     if system.cell is not None:
@@ -357,6 +357,7 @@ def main(arguments=None):
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda, cuda:1 or cpu")
     parser.add_argument("--backend", default="auto", help="backend of our model")
     parser.add_argument("--features", type=int, default=128, help="features and filters")
+    parser.add_argument("--gaussians", type=int, default=50, help="Gaussians, which make the size of the tables")
     parser.add_argument("--seconds", type=float, default=6.0, help="time for each workload")
     parser.add_argument("--minutes", type=float, default=4.0, help="time after which no further workload begins")
     parser.add_argument("--small", action="store_true", help="small sizes, and no compiled peer")
@@ -370,6 +371,7 @@ def main(arguments=None):
     results = {"about": about(device), "deviations": {}, "workloads": {}, "failed": {}}
     print(", ".join(f"{name} {value}" for name, value in results["about"].items()))
     small, blocks = options.small, 1 if options.small else 6
+    of_model = options.features, options.backend, blocks, options.gaussians
 
     def save():
         if options.json:
@@ -389,15 +391,12 @@ def main(arguments=None):
                 torch.cuda.empty_cache()
 
     for name, make in (CHECKED_SMALL if small else CHECKED).items():
-        found = guarded(name, lambda make=make: check(make(device=device), options.features, options.backend, blocks))
+        found = guarded(name, lambda make=make: check(make(device=device), *of_model))
         if found is not None:
             results["deviations"][name] = found
             worst = max(found.values())
             print(f"{name}: right, largest deviation {worst:.1e}, two runs are the same in every bit", flush=True)
-        worst = guarded(
-            f"{name}, replayed",
-            lambda make=make: replayed(make(device=device), options.features, options.backend, blocks),
-        )
+        worst = guarded(f"{name}, replayed", lambda make=make: replayed(make(device=device), *of_model))
         if worst is not None:
             results["deviations"].setdefault(name, {})["replayed"] = worst
     if results["failed"]:
@@ -427,7 +426,7 @@ def timed(work, device, options, blocks):
     small = options.small
     system = (work.small if small else work.make)(device=device)
     with_compiled = "compiled PyG" in work.peers and not small
-    peers = models(system, options.features, options.backend, blocks, with_compiled)
+    peers = models(system, options.features, options.backend, blocks, with_compiled, options.gaussians)
     peers = [peer for peer in peers if peer.name == "ours" or peer.name in work.peers]
     found = measure(system, peers, work.forces, work.training, options, rounds=1 if small else 5)
     _print(work.name, system, found)

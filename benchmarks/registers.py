@@ -1,7 +1,11 @@
 """How many registers do the kernels of the triton backend take, and do any spill? Needs triton and no GPU.
 
 Every operator is called once with tensors on the CPU. What it would launch is recorded, compiled for NVIDIA devices,
-and examined by triton's own ``cuobjdump``.
+and examined by triton's own ``cuobjdump``. Several versions of triton, or precisions of features, make one table:
+
+    python benchmarks/registers.py --feature-dtype bfloat16 --json new.json   # with one version of triton
+    python benchmarks/registers.py --feature-dtype bfloat16 --json old.json   # with another one
+    python benchmarks/registers.py --join old.json new.json
 """
 
 import argparse
@@ -22,6 +26,7 @@ from pyg_schnet.ops import SplineGraph
 
 TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64", torch.int32: "*i32"}
 TYPES |= {torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+SHORT = {"bfloat16": "bf16", "float16": "fp16"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 INTERVALS = 12
 
@@ -102,6 +107,25 @@ def table(sizes, capabilities, dtype=torch.float32, features=None):
     return rows
 
 
+def joined(files):
+    """Lines of one table of files that ``--json`` wrote: a column for each, with the numbers of all devices."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    capabilities = list(dict.fromkeys(row["capability"] for one in found for row in one["rows"]))
+    names = [f"{SHORT.get(one['features'], 'fp32')}, triton {one['triton']}" for one in found]
+    yield f"Registers on {' and '.join(f'sm_{one}' for one in capabilities)}, bytes of stack in brackets\n"
+    yield f"| kernel | features | {' | '.join(names)} |"
+    yield f"| --- | --- | {' | '.join('---' for _ in names)} |"
+    cells = [{} for _ in found]
+    for cell, one in zip(cells, found, strict=True):
+        for row in one["rows"]:
+            spilled = row["stack"] + row["local"]
+            number = f"{row['reg']} ({spilled})" if spilled else f"{row['reg']}"
+            cell.setdefault((row["kernel"], row["features"], row["number"]), []).append(number)
+    for key in dict.fromkeys(key for cell in cells for key in sorted(cell, key=lambda one: (one[2], one[1] or 0))):
+        numbers = [", ".join(cell.get(key, ["–"])) for cell in cells]
+        yield f"| `{key[0]}` | {key[1] or 'any'} | {' | '.join(numbers)} |"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=int, nargs="+", default=[64, 128, 256], help="numbers of features")
@@ -109,7 +133,11 @@ def main():
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
     parser.add_argument("--feature-dtype", choices=["bfloat16", "float16"], help="precision of features alone")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    parser.add_argument("--join", type=Path, nargs="+", help="print one table of such files, and compile nothing")
     options = parser.parse_args()
+    if options.join:
+        print(*joined(options.join), sep="\n")
+        return
     features = getattr(torch, options.feature_dtype) if options.feature_dtype else None
     rows = table(options.features, options.capabilities, getattr(torch, options.dtype), features)
     precision = options.dtype if features is None else f"{options.dtype} with features of {options.feature_dtype}"
@@ -123,9 +151,8 @@ def main():
         cells = [f"{row['reg']} ({row['stack'] + row['local']})" for row in rows[begin:end]]
         print(f"| `{first['kernel']}` | {first['features'] or 'any'} | {first['warps']} | {' | '.join(cells)} |")
     if options.json:
-        options.json.write_text(
-            json.dumps({"triton": triton.__version__, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-        )
+        content = {"triton": triton.__version__, "features": options.feature_dtype, "rows": rows}
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

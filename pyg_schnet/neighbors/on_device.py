@@ -68,7 +68,7 @@ def open_graph(pos: Tensor, cutoff: float, batch: Tensor | None, batch_size: int
     n_edges, is_good = list_of(torch.stack([ends[-1], good.to(torch.int64)]))
     if not is_good or (batch is None and batch_size is not None and batch_size < 1):
         return None
-    kept = _places(ends, n_edges)
+    kept = places(ends, n_edges)
     return torch.stack([kept.remainder(n), kept.div(n, rounding_mode="floor")])
 
 
@@ -130,7 +130,7 @@ def periodic_graph(
     near = edge_exists(pos, index, cutoff, shift, cell, owner)
     near &= image != images.own.index_select(0, target)
     ends = near.cumsum(0)
-    kept = _places(ends, int(ends[-1]))  # the second read
+    kept = places(ends, int(ends[-1]))  # the second read
     return index.index_select(1, kept), shift.index_select(0, kept)
 
 
@@ -140,6 +140,6 @@ def _is_sorted(batch: Tensor, batch_size: int | None) -> Tensor:
     return ordered if batch_size is None else ordered & (batch[-1] < batch_size)
 
 
-def _places(ends: Tensor, count: int) -> Tensor:
+def places(ends: Tensor, count: int) -> Tensor:
     """Places of the ``count`` true values of which ``ends`` are the sums so far."""
     return torch.searchsorted(ends, torch.arange(1, count + 1, device=ends.device))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from pyg_schnet.train.joint import Pair
+from pyg_schnet.train.masks import Pair
 from pyg_schnet.train.ranks import added, are_several
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.scheduled import ScheduledModule

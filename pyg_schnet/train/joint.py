@@ -11,9 +11,8 @@ from torch_geometric.data import Batch
 
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.nn import HeadsReadout
+from pyg_schnet.train.masks import Pair, labelled
 from pyg_schnet.train.references import Pooling, fit_statistics, pooling_of_readout
-
-Pair = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # predicted, true, and weights of rows where there are
 
 
 class Part(NamedTuple):
@@ -130,13 +129,14 @@ class Joint:
             spread[part.columns] = size if size > 0 else 1.0
         return atomref, scale, spread
 
-    def pairs(self, predicted: Tensor, references: Tensor, batch: Batch) -> dict[str, Pair]:
+    def pairs(self, predicted: Tensor, references: Tensor, batch: Batch, *, training: bool) -> dict[str, Pair]:
         """Predicted and true difference of each target from its references, for the structures that have it.
 
         Args:
             predicted: Differences, shape ``[B, C]``.
             references: References in float64, shape ``[B, C]``.
             batch: Structures.
+            training: Whether a loss is learned from, see :func:`labelled`.
         """
         found: dict[str, Pair] = {}
         for part in self.parts:
@@ -148,8 +148,7 @@ class Joint:
                     f"{part.target.name!r} has {true.numel()}"
                 )
             true = (true.reshape(ours.shape).to(torch.float64) - reference).to(ours.dtype)
-            mask = target_mask(batch, part.target)
-            found[part.target.name] = (ours, true) if mask is None else (ours[mask], true[mask])
+            found[part.target.name] = labelled(ours, true, target_mask(batch, part.target), training=training)
         return found
 
 

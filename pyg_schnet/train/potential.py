@@ -12,8 +12,8 @@ from pyg_schnet.data import Property, find_property, target_mask, target_values
 from pyg_schnet.data.properties import properties_of
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
+from pyg_schnet.train.masks import Pair, labelled
 from pyg_schnet.train.references import scale_repulsion
-from pyg_schnet.train.task import Pair
 
 
 class PotentialTask(DerivativeTask):
@@ -134,15 +134,27 @@ class PotentialTask(DerivativeTask):
         ones = found.energy.new_ones(batch.batch.size(0))
         n_atoms = found.energy.new_zeros(batch.num_graphs).index_add_(0, batch.batch, ones)
         mask = target_mask(batch, self.property)
-        n_atoms = n_atoms if mask is None else n_atoms[mask]
-        pairs = {"energy": energy, "energy_per_atom": (energy[0] / n_atoms, energy[1] / n_atoms)}
+        n_atoms = n_atoms if mask is None or len(energy) > 2 else n_atoms[mask]
+        per_atom: Any = (energy[0] / n_atoms, energy[1] / n_atoms, *energy[2:])
+        pairs = {"energy": energy, "energy_per_atom": per_atom}
         for name, derivative in self.derivatives.items():
-            pairs[name] = _labelled(getattr(found, name), batch, derivative)
+            pairs[name] = self._labelled(getattr(found, name), batch, derivative)
         if self.atom_weights is not None:
             weights = weights_of_atoms(batch, self.atom_weights).to(found.energy.dtype).unsqueeze(1)
-            mask = target_mask(batch, self.derivatives["forces"])
-            pairs["forces"] = (*pairs["forces"], weights if mask is None else weights[mask[batch.batch]])
+            mask, forces = target_mask(batch, self.derivatives["forces"]), pairs["forces"]
+            if len(forces) > 2:
+                weights = weights * forces[2]
+            elif mask is not None:
+                weights = weights[mask[batch.batch]]
+            pairs["forces"] = (*forces[:2], weights)
         return pairs
+
+    def _labelled(self, predicted: Tensor, batch: Batch, target: Property) -> Pair:
+        """Predicted and true derivatives of structures with a label."""
+        true, mask = target_values(batch, target).to(predicted.dtype), target_mask(batch, target)
+        if mask is not None and target.level == "atom":
+            mask = mask[batch.batch]
+        return labelled(predicted, true, mask, training=self.training)
 
     def terms(self) -> dict[str, float]:
         """Weights of energies, forces and stress."""
@@ -198,13 +210,3 @@ def _check_units(energy: Property, derivatives: dict[str, Property]) -> None:
                 f"energies are in {energy.unit}, so {name} have to be in {unit}; the data set has them in "
                 f"{derivatives[name].unit}"
             )
-
-
-def _labelled(predicted: Tensor, batch: Batch, target: Property) -> Pair:
-    """Predicted and true derivatives, rows of structures without a label left out."""
-    true = target_values(batch, target).to(predicted.dtype)
-    mask = target_mask(batch, target)
-    if mask is None:
-        return predicted, true
-    rows = mask[batch.batch] if target.level == "atom" else mask
-    return predicted[rows], true[rows]

@@ -52,7 +52,7 @@ class RelaxedTask(DerivativeTask):
         """Loss of the property and of its gradients."""
         found: Any = self.energy_forces_stress(batch, stress=self.pressure_weight > 0)
         pair = self.pair(found.energy, batch)
-        share, of_atoms, of_structures = self.shares([pair[0].numel(), batch.num_nodes, batch.num_graphs])
+        share, of_atoms, of_structures = self.shares([self.count_of(pair), batch.num_nodes, batch.num_graphs])
         loss = share * self.loss_of(pair) + of_atoms * self.forces_weight * safe_norm(found.forces).mean()
         if self.pressure_weight > 0:
             grad_size = found.virial(batch.cell.to(found.energy.dtype)).diagonal(dim1=1, dim2=2).sum(1)

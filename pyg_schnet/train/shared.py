@@ -51,11 +51,13 @@ class SharedModule(FiniteModule):
 
     def shares_of(self, pairs: Sequence[tuple[Tensor, ...]]) -> list[float]:
         """The same for predicted and true values, and weights of their rows where there are any."""
-        if not are_several(self._trainer):
-            return [1.0] * len(pairs)
-        return self.shares(
-            [float(pair[2].expand_as(pair[0]).sum()) if len(pair) > 2 else pair[0].numel() for pair in pairs]
-        )
+        return self.shares([self.count_of(pair) for pair in pairs])
+
+    def count_of(self, pair: tuple[Tensor, ...]) -> float:
+        """Number of values of a pair, or the sum of their weights; that is not read in a run of one process."""
+        if len(pair) == 2 or not are_several(self._trainer):
+            return float(pair[0].numel())
+        return float(pair[2].expand_as(pair[0]).sum())
 
     def learned_once(self, look: Callable[[], T]) -> T:
         """What the first process finds by looking at all data, told to the others with the buffers that it has set."""

@@ -23,7 +23,8 @@ from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.evaluated import EvaluatedModule
 from pyg_schnet.train.inputs import NetworkInputs
-from pyg_schnet.train.joint import Joint, Pair
+from pyg_schnet.train.joint import Joint
+from pyg_schnet.train.masks import Pair, labelled
 from pyg_schnet.train.ranks import are_several
 from pyg_schnet.train.references import (
     Pooling,
@@ -321,11 +322,11 @@ class PropertyTask(EvaluatedModule):
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true values of each quantity, for what has a label; references are left out of both."""
         if self.joint is not None:
-            return self.joint.pairs(self(batch), self.references(batch), batch)
+            return self.joint.pairs(self(batch), self.references(batch), batch, training=self.training)
         return {self.property.name: self.pair(self(batch), batch)}
 
     def pair(self, predicted: Tensor, batch: Batch) -> Pair:
-        """Predicted and true difference of the property from its references, for the structures with a label."""
+        """Predicted and true difference from the references where there is a label, see ``labelled``."""
         target = target_values(batch, self.property)
         if predicted.numel() != target.numel():
             raise ValueError(
@@ -333,8 +334,7 @@ class PropertyTask(EvaluatedModule):
                 f"{self.property.name!r} has {target.numel()}"
             )
         target = (target.reshape(predicted.shape).to(torch.float64) - self.references(batch)).to(predicted.dtype)
-        mask = target_mask(batch, self.property)
-        return (predicted, target) if mask is None else (predicted[mask], target[mask])
+        return labelled(predicted, target, target_mask(batch, self.property), training=self.training)
 
     def terms(self) -> dict[str, float]:
         """Weight of each quantity in the loss."""

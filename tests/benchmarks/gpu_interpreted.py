@@ -14,12 +14,17 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu  # noqa: E402
 import gpu_systems  # noqa: E402
 
+from tests.interpreter import patch_language_once  # noqa: E402
+
+patch_language_once()
+
 CPU = torch.device("cpu")
 
 
 def test_it_runs(tmp_path, capsys):
     file = tmp_path / "gpu.json"
     options = ["--device", "cpu", "--small", "--backend", "triton", "--features", "4", "--seconds", "0.01"]
+    options += ["--gaussians", "6"]  # kernels have a program for each interval of a table
     gpu.main([*options, "--json", str(file)])
     results = json.loads(file.read_text(encoding="utf-8"))
     assert results["failed"] == {}
@@ -40,13 +45,13 @@ def test_it_runs(tmp_path, capsys):
 def test_what_is_wrong_is_noticed(monkeypatch):
     operators = gpu.operators
 
-    def wrong(system, features, backend, *place):
-        found = operators(system, features, "reference", *place)
+    def wrong(system, features, backend, *place, **size):
+        found = operators(system, features, "reference", *place, **size)
         return found | {"convolution": found["convolution"] * (1.001 if backend == "triton" else 1.0)}
 
     monkeypatch.setattr(gpu, "operators", wrong)
     with pytest.raises(ArithmeticError, match=r"wrong: .*convolution"):
-        gpu.check(gpu.SMALL(CPU), 4, "triton", blocks=1)
+        gpu.check(gpu.SMALL(CPU), 4, "triton", blocks=1, gaussians=6)
 
 
 def test_whatever_fails_is_a_row_with_its_reason(monkeypatch, tmp_path, capsys):

@@ -151,3 +151,55 @@ def test_pages_are_pinned_for_devices(crystals):
     data.trainer = type("Trainer", (), {"strategy": strategy, "lightning_module": None})()
     loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
     assert all(isinstance(loader, StructureLoader) and loader.pin_memory for loader in loaders)
+
+
+@pytest.fixture(scope="module")
+def partly():
+    """Crystals of which one has no forces, and labels of one that have no meaning."""
+    return AtomsDataset([labelled(bulk("Cu", cubic=True), k, forces=k != 1) for k in range(4)])
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("per_atom_energy", [False, True])
+def test_missing_labels_are_left_out_without_a_read(partly, loss, per_atom_energy):
+    """The loss and its gradients of the rows that are chosen on CPUs, of masked rows elsewhere."""
+    options = {"stress_weight": 1.0, "loss": loss, "per_atom_energy": per_atom_energy}
+    task, batch = task_of(partly, PotentialTask, **options), prepared(partly)
+    batch.has_energy = torch.tensor([True, True, False])
+    assert batch.has_forces.tolist() == [True, False, True]
+    batch.forces[4:8], batch.energy[2] = torch.nan, torch.nan
+    found = []
+    for is_elsewhere in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if is_elsewhere:
+                elsewhere(patch)
+            task.loss_of_batch(batch)
+            task.zero_grad()
+            with Reads() as reads:
+                value = task.loss_of_batch(batch)
+                value.backward()
+        found.append([value.detach(), *(one.grad for one in task.parameters() if one.grad is not None)])
+    assert reads.found == []
+    assert len(found[0]) > 10
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(one.abs().max()))
+
+
+def test_a_batch_without_labels_of_a_kind(partly, monkeypatch):
+    task, batch = task_of(partly, PotentialTask), prepared(partly)
+    batch.has_forces = torch.zeros(3, dtype=torch.bool)
+    expected = task.loss_of_batch(batch)
+    elsewhere(monkeypatch)
+    found = task.loss_of_batch(batch)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    found.backward()
+    assert all(weight.grad.isfinite().all() for weight in task.parameters() if weight.grad is not None)
+
+
+def test_errors_are_those_of_labels_alone(partly, monkeypatch):
+    """In evaluation rows are chosen on devices too: their number divides the sums."""
+    task, batch = task_of(partly, PotentialTask).eval(), prepared(partly)
+    elsewhere(monkeypatch)
+    pairs = task.compare(batch)
+    assert len(pairs["forces"]) == 2
+    assert pairs["forces"][0].shape == (8, 3)

@@ -58,7 +58,7 @@ def _messages(
         w += tl.load(basis + 4 * e + 1, mask=there, other=0.0)[:, None] * tl.load(row + F, mask=both, other=0.0)
         w += tl.load(basis + 4 * e + 2, mask=there, other=0.0)[:, None] * tl.load(row + 2 * F, mask=both, other=0.0)
         w += tl.load(basis + 4 * e + 3, mask=there, other=0.0)[:, None] * tl.load(row + 3 * F, mask=both, other=0.0)
-        acc += w * tl.load(x + j[:, None] * F + column[None, :], mask=both, other=0.0).to(w.dtype)
+        acc += w * tl.where(both, tl.load(x + j[:, None] * F + column[None, :], mask=both).to(w.dtype), 0.0)
     return acc
 
 

@@ -16,12 +16,14 @@ from pyg_schnet.ops import (
     spline_conv_grad_basis,
     spline_conv_grad_table,
 )
+from tests.interpreter import patch_language_once
 from tests.ops import graphs
 from tests.ops import test_contract as contract
 from tests.ops.table import OPERATORS, spline
 from tests.ops.table import lengths as case_of_lengths
 
 backend.take_cpu_tensors()
+patch_language_once()
 
 F32, F64 = torch.float32, torch.float64
 NAMES = ("edge_lengths", "spline_basis", "spline_conv", "spline_conv_grad_table", "spline_conv_grad_basis")
@@ -77,7 +79,10 @@ def test_gradients_in_single_precision(name):
 
 @each_name
 def test_first_and_second_derivatives(name):
-    """Along random directions: every element is compared with the reference below."""
+    """Along random directions: every element is compared with the reference below.
+
+    Gradients that are not defined are left to the tests of other backends: what handles them is the same.
+    """
     case = contract.few(name)
 
     def function(*inputs):
@@ -86,8 +91,9 @@ def test_first_and_second_derivatives(name):
 
     torch.manual_seed(0)
     inputs = contract.leaves(case)
-    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
-    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+    options = {"fast_mode": True, "check_undefined_grad": False}
+    assert torch.autograd.gradcheck(function, inputs, **options)
+    assert torch.autograd.gradgradcheck(function, inputs, **options)
 
 
 @each_name
@@ -137,7 +143,7 @@ def test_rows_in_two_steps(name, case):
 @pytest.mark.usefixtures("short_windows")
 @pytest.mark.parametrize("n_cells", [0, 1, 3])
 def test_lengths_in_two_steps(n_cells):
-    made = case_of_lengths(n_atoms=4, n_edges=90, n_cells=n_cells, loops=True)(F64)
+    made = case_of_lengths(n_atoms=4, n_edges=60, n_cells=n_cells, loops=True)(F64)
     found = []
     for how in ("triton", "reference"):
         inputs = contract.leaves(made)
@@ -149,8 +155,11 @@ def test_lengths_in_two_steps(n_cells):
 
 
 def test_a_hub():
-    """One atom with all of several thousand edges, in float32 as precise as in float64."""
-    case = graphs.make_case(n_edges=3000, n_targets=3, targets=[1], n_sources=40, features=2, dtype=F32)
+    """One atom, and intervals, with more edges than a window has, in float32 as precise as in float64."""
+    sizes = {"n_edges": 1400, "n_targets": 3, "targets": [1], "n_sources": 40, "n_intervals": 5, "features": 2}
+    assert sizes["n_edges"] > names_of(backend.spline_conv)["ROW_WINDOW"]
+    assert sizes["n_edges"] > sizes["n_intervals"] * names_of(backend.spline_conv)["INTERVAL_WINDOW"]
+    case = graphs.make_case(**sizes, dtype=F32)
     found = backend.spline_conv(case.x, case[2], case[3], case.graph)
     contract.close(found, graphs.form(case, "if"), F32)
     found = backend.spline_conv_grad_table(case.g, case.x, case[3], case[2].size(0), case.graph)
