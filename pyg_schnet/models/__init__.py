@@ -8,6 +8,7 @@ from pyg_schnet.models.graph import Edges, MeasuredGraph, prepare_edges
 from pyg_schnet.models.identity import Identity
 from pyg_schnet.models.repulsion import with_repulsion
 from pyg_schnet.models.schnet import SchNet
+from pyg_schnet.models.targets import one_target
 
 __all__ = [
     "DTNN",
@@ -15,5 +16,6 @@ __all__ = [
     "SchNet",
     "join_ensemble",
     "load",
+    "one_target",
     "with_repulsion",
 ]

@@ -184,8 +184,7 @@ class PropertyTask(EvaluatedModule):
         self.check(data)
         domain = data.training_domain(**self.gradient_labels())
         if self.trainer.ckpt_path is None:
-            self.fit_statistics(*data.training_targets(self.properties))
-            self._fit_extents(data)
+            self._look_at_statistics(data)
         return domain, data.surveyed_loads()
 
     def find_targets(self, data: StructureDataModule) -> None:
@@ -271,8 +270,9 @@ class PropertyTask(EvaluatedModule):
         self.scale.copy_(scale.reshape(()) if scale.numel() == 1 else scale)
         scale_repulsion(self.network, self.property, self.scale)
 
-    def _fit_extents(self, data: StructureDataModule) -> None:
-        """Have readouts of spatial extents fit their own references, which depend on positions."""
+    def _look_at_statistics(self, data: StructureDataModule) -> None:
+        """Fit statistics to data, also those that readouts of spatial extents keep, which depend on positions."""
+        self.fit_statistics(*data.training_targets(self.properties))
         readout = getattr(self.network, "readout", None)
         for target in self.properties:
             part = None if self.joint is None else self.joint.part(target.name)
