@@ -358,20 +358,16 @@ class PropertyTask(EvaluatedModule):
         losses = _LOSSES[self.loss](*pair[:2], reduction="none", **options)
         return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        self.begin_step(batch.num_graphs)
-        loss = self.shared(self.loss_of_batch(batch))
-        if self.is_shown():
-            several = are_several(self._trainer)
-            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, sync_dist=several)
-            if self._scheduler is not None:
-                self.log("train/lr", self._scheduler.optimizer.param_groups[0]["lr"], batch_size=batch.num_graphs)
-        return loss
-
     def loss_of_batch(self, batch: Batch) -> Tensor:
         """What is made small in training."""
-        return self.total_loss(self.compare(batch))
+        if self.joint is None or self.has_own_loss():
+            return self.total_loss(self.compare(batch))
+        true, mask = self.joint.labels(batch)
+        true = (true - self.references(batch)).to(self.scale.dtype) / self.spread
+        shares = self.shares(self.joint.counts(true, mask)) if are_several(self._trainer) else None
+        options: dict[str, Any] = {"delta": self.huber_delta} if self.loss == "huber" else {}
+        losses = _LOSSES[self.loss](self(batch) / self.spread, true, reduction="none", **options)
+        return self.joint.mean_loss(losses, mask, shares)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Property of each structure, references included, in float64, shape ``[B]`` or ``[B, C]``."""

@@ -64,8 +64,9 @@ def test_values_losses_and_gradients_are_those_of_single_targets(qm9_sample, los
     joint, data = fitted(qm9_sample, NAMES, network(HEADS), loss=loss, weights=WEIGHTS)
     batch = collate_indices(data.train_set, range(10))
     predicted, columns = joint.predict_step(batch, 0), joint.network.readout.columns
-    total = joint.total_loss(joint.compare(batch))
+    total = joint.loss_of_batch(batch)
     total.backward()
+    assert float(joint.total_loss(joint.compare(batch))) == pytest.approx(float(total), rel=1e-5)
     expected, gradient = 0.0, 0.0
     for name, task in singles(qm9_sample, joint).items():
         torch.testing.assert_close(
@@ -137,7 +138,9 @@ def test_labels_that_are_missing_are_left_out_of_their_target_alone(qm9_sample):
     change = {name: float((pair[0] - pair[1]).abs().mean()) for name, pair in pairs.items()}
     expected = sum(change[name] / float(task.spread[k]) for k, name in enumerate(("U0", "gap")))
     assert float(task.total_loss(pairs)) == pytest.approx(expected, rel=1e-5)
+    assert float(task.loss_of_batch(batch)) == pytest.approx(expected, rel=1e-5)
     none = Batch.from_data_list(without(structures[:2], {0, 1}))
+    assert float(task.loss_of_batch(none)) == pytest.approx(float(task.total_loss(task.compare(none))), rel=1e-5)
     assert float(task.total_loss(task.compare(none))) == pytest.approx(float(task.loss_of(
         task.compare(none)["gap"], task.spread[1])), rel=1e-6)  # fmt: skip
 
