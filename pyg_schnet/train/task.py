@@ -31,6 +31,7 @@ from pyg_schnet.train.references import (
     fit_statistics,
     fits_itself,
     fold_statistics,
+    only_readout,
     pooling_of,
     scale_repulsion,
 )
@@ -232,7 +233,7 @@ class PropertyTask(EvaluatedModule):
             ValueError: If labels are missing, the property is one of atoms, or its unit or number of values does not
                 fit the network.
         """
-        readout = getattr(self.network, "readout", None)
+        readout = only_readout(self.network)
         for target, width in zip(self.properties, data.target_widths(self.properties), strict=True):
             check_level(target)
             part = None if self.joint is None else self.joint.part(target.name)
@@ -273,7 +274,7 @@ class PropertyTask(EvaluatedModule):
     def _look_at_statistics(self, data: StructureDataModule) -> None:
         """Fit statistics to data, also those that readouts of spatial extents keep, which depend on positions."""
         self.fit_statistics(*data.training_targets(self.properties))
-        readout = getattr(self.network, "readout", None)
+        readout = only_readout(self.network)
         for target in self.properties:
             part = None if self.joint is None else self.joint.part(target.name)
             if fits_itself(own := readout if part is None else part.readout):
