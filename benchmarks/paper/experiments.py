@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PAPER = "Schütt et al. 2020"
+SCHNETPACK = "SchNetPack, Schütt et al. 2019"
 KGCNN = "SchNet of kgcnn, Matbench v0.1"
 NO_SOURCE = "none, labels made here"
 
@@ -48,6 +49,23 @@ EXPERIMENTS = [
     Experiment("qm9_u0_no_cutoff", "QM9 U0, 110k, no cutoff", "U0", "kcal/mol", 0.259),
     Experiment("qm9_mu", "QM9 μ, 110k, 5 Å", "mu", "D", 0.017),
     Experiment("qm9_mu_no_cutoff", "QM9 μ, 110k, no cutoff", "mu", "D", 0.019),
+    *(
+        Experiment("qm9_twelve", f"QM9 {row}, 110k, 5 Å, one network for twelve", quantity, unit, published, SCHNETPACK)
+        for row, quantity, unit, published in (
+            ("μ", "mu", "D", 0.021),
+            ("α", "alpha", "a₀³", 0.124),
+            ("HOMO", "homo", "meV", 47.0),
+            ("LUMO", "lumo", "meV", 39.0),
+            ("gap", "gap", "meV", 74.0),
+            ("⟨R²⟩", "r2", "a₀²", 0.158),
+            ("ZPVE", "zpve", "meV", 1.62),
+            ("U0", "U0", "meV", 12.0),
+            ("U", "U", "meV", 12.0),
+            ("H", "H", "meV", 12.0),
+            ("G", "G", "meV", 13.0),
+            ("c_v", "cv", "cal/(mol K)", 0.034),
+        )
+    ),
     Experiment("rmd17_aspirin", "aspirin, 1k, 5 Å, energy", "energy", "kcal/mol", 0.402),
     Experiment("rmd17_aspirin", "aspirin, 1k, 5 Å, forces", "forces", "kcal/mol/Å", 0.916),
     Experiment("rmd17_aspirin_no_cutoff", "aspirin, 1k, no cutoff, energy", "energy", "kcal/mol", 0.438),

@@ -100,7 +100,7 @@ class Column(NamedTuple):
 def _columns_of(network: AtomisticModel) -> list[Column]:
     """What a model predicts."""
     readout, units = network.readout, units_of_targets(network.card)
-    if isinstance(readout, HeadsReadout):
+    if isinstance(readout, HeadsReadout) and (units or "target" not in network.card):
         return [
             Column(printable(name), printable(units.get(name) or "1"), where) for name, where in readout.columns.items()
         ]

@@ -10,6 +10,7 @@ from pyg_schnet.models.identity import Identity
 from pyg_schnet.models.repulsion import with_repulsion
 from pyg_schnet.models.schnet import SchNet
 from pyg_schnet.models.storage import rounded
+from pyg_schnet.models.targets import one_target
 
 __all__ = [
     "DTNN",
@@ -18,6 +19,5 @@ __all__ = [
     "SchNetCommittee",
     "join_ensemble",
     "load",
-    "rounded",
     "with_repulsion",
 ]

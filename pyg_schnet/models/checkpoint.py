@@ -17,6 +17,7 @@ from pyg_schnet.models.card import check_card
 from pyg_schnet.models.reading import check_file, described, parse_json
 from pyg_schnet.models.storage import Storage, check_storage, restored, stored
 from pyg_schnet.models.structure import check_described
+from pyg_schnet.models.targets import one_target
 from pyg_schnet.models.writing import write_whole
 from pyg_schnet.ops.checks import check_finite
 
@@ -239,8 +240,4 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", *, ta
         'eV'
     """
     model = CheckpointMixin.load(path, device)
-    if target is None:
-        return model
-    from pyg_schnet.models.targets import one_target  # here, as its models are defined by this module
-
-    return one_target(model, target)
+    return model if target is None else one_target(model, target)

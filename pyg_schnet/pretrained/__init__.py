@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["available", "path_of"]
+__all__ = ["available"]
 
 VERSION = "0.1.0"
 """Version of the package, which model files note."""

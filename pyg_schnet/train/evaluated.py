@@ -1,4 +1,4 @@
-"""A module whose errors on validation and test structures are summed and logged."""
+"""A module that learns, and whose errors on validation and test structures are summed and logged."""
 
 from __future__ import annotations
 
@@ -54,6 +54,21 @@ class EvaluatedModule(ScheduledModule):
         ]
         return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
 
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        self.begin_step(batch.num_graphs)
+        loss = self.shared(self.loss_of_batch(batch))
+        if self.is_shown():
+            several = are_several(self._trainer)
+            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, sync_dist=several)
+            if self._scheduler is not None:
+                self.log("train/lr", self._scheduler.optimizer.param_groups[0]["lr"], batch_size=batch.num_graphs)
+        return loss
+
+    def loss_of_batch(self, batch: Batch) -> Tensor:
+        """What is made small in training."""
+        return self.total_loss(self.compare(batch))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation errors."""
         self._add_errors("val", batch)
@@ -74,11 +89,11 @@ class EvaluatedModule(ScheduledModule):
         pairs = self.compare(batch)
         for name, pair in pairs.items():
             self.errors.add(name, *pair[:2], self.loss_of(pair, self.size_of(name)))
-        if self._has_own_loss():
+        if self.has_own_loss():
             labelled = torch.zeros(max(max(len(pair[0]) for pair in pairs.values()), 1))
             self.errors.add(_OWN_LOSS, labelled, labelled, self.total_loss(pairs).cpu())
 
-    def _has_own_loss(self) -> bool:
+    def has_own_loss(self) -> bool:
         """Whether a subclass has another loss than the weighted sum of terms."""
         return type(self).total_loss is not EvaluatedModule.total_loss
 

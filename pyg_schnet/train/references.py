@@ -41,7 +41,7 @@ def pooling_of(network: nn.Module) -> Pooling:
         >>> pooling_of(SchNet(16, 16, 1, readout="mean"))
         'mean'
     """
-    readout = getattr(network, "readout", None)
+    readout = only_readout(network)
     if isinstance(network, AtomisticModel) or isinstance(readout, (SumReadout, MeanReadout, MaxReadout)):
         return pooling_of_readout(readout)
     if isinstance(network, PyGSchNet):
@@ -57,10 +57,14 @@ def pooling_of(network: nn.Module) -> Pooling:
     )
 
 
+def only_readout(network: nn.Module) -> Any:
+    """Readout of a network, or its head if there is one for a single property; ``None`` where it has none."""
+    readout = getattr(network, "readout", None)
+    return readout.heads[0] if isinstance(readout, HeadsReadout) and len(readout.columns) == 1 else readout
+
+
 def pooling_of_readout(readout: Any) -> Pooling:
     """How a readout of this package pools atoms; ``"none"`` for those of charges, and for several heads together."""
-    if isinstance(readout, HeadsReadout) and len(readout.columns) == 1:
-        return pooling_of_readout(readout.heads[0])
     kinds: dict[type, Pooling] = {SumReadout: "sum", MeanReadout: "mean", MaxReadout: "max"}
     return next((pooling for cls, pooling in kinds.items() if isinstance(readout, cls)), "none")
 

@@ -32,6 +32,7 @@ from pyg_schnet.train.references import (
     fit_statistics,
     fits_itself,
     fold_statistics,
+    only_readout,
     pooling_of,
     scale_repulsion,
 )
@@ -189,8 +190,7 @@ class PropertyTask(EvaluatedModule):
         self.check(data)
         domain = data.training_domain(**self.gradient_labels())
         if self.trainer.ckpt_path is None:
-            self.fit_statistics(*data.training_targets(self.properties))
-            self._fit_extents(data)
+            self._look_at_statistics(data)
         return domain, data.surveyed_loads()
 
     def find_targets(self, data: StructureDataModule) -> None:
@@ -238,7 +238,7 @@ class PropertyTask(EvaluatedModule):
             ValueError: If labels are missing, the property is one of atoms, or its unit or number of values does not
                 fit the network.
         """
-        readout = getattr(self.network, "readout", None)
+        readout = only_readout(self.network)
         for target, width in zip(self.properties, data.target_widths(self.properties), strict=True):
             check_level(target)
             part = None if self.joint is None else self.joint.part(target.name)
@@ -276,9 +276,10 @@ class PropertyTask(EvaluatedModule):
         self.scale.copy_(scale.reshape(()) if scale.numel() == 1 else scale)
         scale_repulsion(self.network, self.property, self.scale)
 
-    def _fit_extents(self, data: StructureDataModule) -> None:
-        """Have readouts of spatial extents fit their own references, which depend on positions."""
-        readout = getattr(self.network, "readout", None)
+    def _look_at_statistics(self, data: StructureDataModule) -> None:
+        """Fit statistics to data, also those that readouts of spatial extents keep, which depend on positions."""
+        self.fit_statistics(*data.training_targets(self.properties))
+        readout = only_readout(self.network)
         for target in self.properties:
             part = None if self.joint is None else self.joint.part(target.name)
             if fits_itself(own := readout if part is None else part.readout):
@@ -362,20 +363,16 @@ class PropertyTask(EvaluatedModule):
         losses = _LOSSES[self.loss](*pair[:2], reduction="none", **options)
         return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        self.begin_step(batch.num_graphs)
-        loss = self.shared(self.loss_of_batch(batch))
-        if self.is_shown():
-            several = are_several(self._trainer)
-            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, sync_dist=several)
-            if self._scheduler is not None:
-                self.log("train/lr", self._scheduler.optimizer.param_groups[0]["lr"], batch_size=batch.num_graphs)
-        return loss
-
     def loss_of_batch(self, batch: Batch) -> Tensor:
         """What is made small in training."""
-        return self.total_loss(self.compare(batch))
+        if self.joint is None or self.has_own_loss():
+            return self.total_loss(self.compare(batch))
+        true, mask = self.joint.labels(batch)
+        true = (true - self.references(batch)).to(self.scale.dtype) / self.spread
+        shares = self.shares(self.joint.counts(true, mask)) if are_several(self._trainer) else None
+        options: dict[str, Any] = {"delta": self.huber_delta} if self.loss == "huber" else {}
+        losses = _LOSSES[self.loss](self(batch) / self.spread, true, reduction="none", **options)
+        return self.joint.mean_loss(losses, mask, shares)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Property of each structure, references included, in float64, shape ``[B]`` or ``[B, C]``."""

@@ -16,6 +16,7 @@ FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "qm9_u0": None,
     "qm9_u0_3h": None,
     "qm9_mu": None,
+    "qm9_twelve": None,
     "rmd17_aspirin": "rmd17_aspirin",
     "perovskites": "perovskites_castelli",
     "mp_formation_energy": "mp_formation_energy",
