@@ -165,7 +165,7 @@ reads. The same command goes on where it was ended; data do not depend on the nu
                                 {{given: 1, relaxed: 0.5, modes: 8, langevin: 2, bonds: 1, torsions: 1.5,
                                 fragments: 1.5, pairs: 1.5, dimers: 24 (of each pair of elements)}}
   --temperature RANGE           in K; default [300, 1000]
-  --every N, --timestep T       of langevin: steps between frames, 8, of 1 fs; --friction 0.02
+  --every N, --timestep T       of langevin: steps between frames, 5, of 1 fs; --friction 0.02
   --max_force F                 leave out larger forces in eV/Å; default 20
   --max_energy E                and energies as much above the molecule's, in eV/atom; default 1
   --pair_atoms N                most atoms of a pair of molecules; default 26

@@ -32,7 +32,7 @@ def make(
     conformers: int = 1,
     kinds: dict[str, float] | None = None,
     temperature: tuple[float, float] = (300.0, 1000.0),
-    every: int = 8,
+    every: int = 5,
     timestep: float = 1.0,
     friction: float = 0.02,
     max_force: float | None = None,

@@ -50,7 +50,7 @@ class ReferenceData(StructureDataset):
     ``n_atoms`` ``[1]``, ``kind`` ``[1]``, its place in ``KIND_NAMES``, and ``molecule`` ``[1]``, a number that is
     the same for all geometries of a molecule (by its bonds and elements), also in other folders. Split by it
     (``--data.split_by molecule``): geometries of one molecule are alike, and a random split would put them on both
-    sides. All is read into memory, in some 15 s for a million structures.
+    sides. All is read into memory.
 
     Args:
         source: Folder that the command made, or several.

@@ -104,7 +104,7 @@ class Sampling:
 
     kinds: Mapping[str, float] = field(default_factory=lambda: dict(KINDS))
     temperature: tuple[float, float] = (300.0, 1000.0)
-    every: int = 8
+    every: int = 5
     timestep: float = 1.0
     friction: float = 0.02
     fmax: float = 0.02

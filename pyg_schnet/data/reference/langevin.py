@@ -19,7 +19,7 @@ def walk(
     temperature: float,
     random: np.random.Generator,
     *,
-    every: int = 8,
+    every: int = 5,
     timestep: float = 1.0,
     friction: float = 0.02,
 ) -> Iterator[Visited]:

@@ -59,7 +59,7 @@ def test_labels_are_those_of_the_calculator():
         assert frame.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
         np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-9)
         assert frame.molecule == frames[0].molecule
-    assert tally.calls == len(frames) + sum(tally.left_out.values()) + 2 * 7  # steps of the walk that are not kept
+    assert tally.calls == len(frames) + sum(tally.left_out.values()) + 2 * 4  # steps of the walk that are not kept
 
 
 def test_frames_depend_on_no_other_kind_and_on_the_name_alone():
