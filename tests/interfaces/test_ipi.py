@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from pyg_schnet.interfaces import SchNetCalculator
+from pyg_schnet.interfaces import SchNetCalculator, calibrate
 from pyg_schnet.interfaces.ipi import SchNetDriver, pes_file
+from pyg_schnet.models import SchNetCommittee
 from tests.interfaces.models import soft_model
 
 BOHR = 0.529177210903
@@ -94,6 +96,22 @@ def test_committees_tell_ipi_what_each_says(template):
     np.testing.assert_allclose(forces, np.mean(told["committee_force"], axis=0), rtol=0, atol=1e-14)
     assert not np.any(told["committee_virial"])
     assert not virial.any()
+
+
+def test_deviations_of_calibrated_committees_have_the_size_of_errors(template, tmp_path):
+    atoms, committee = molecule("H2O"), SchNetCommittee([soft_model(0), soft_model(1)])
+    path = committee.save(tmp_path / "two.safetensors", unit="eV")
+    raw = json.loads(SchNetDriver(template(atoms), str(path))(np.eye(3), atoms.positions / BOHR)[3])
+    labelled = atoms.copy()
+    labelled.calc = SinglePointCalculator(labelled, energy=-3.0, forces=np.ones((3, 3)))
+    factors = calibrate(path, [labelled])
+    energy, forces, _, extras = SchNetDriver(template(atoms), str(path))(np.eye(3), atoms.positions / BOHR)
+    told = json.loads(extras)
+    assert energy == pytest.approx(np.mean(raw["committee_pot"]), rel=1e-10)
+    np.testing.assert_allclose(forces, np.mean(raw["committee_force"], axis=0), atol=1e-12)
+    assert np.std(told["committee_pot"]) == pytest.approx(factors["energy"] * np.std(raw["committee_pot"]), rel=1e-6)
+    spread = np.std(told["committee_force"], axis=0)
+    np.testing.assert_allclose(spread, factors["forces"] * np.std(raw["committee_force"], axis=0), atol=1e-10)
 
 
 def test_what_does_not_fit_is_refused(template):

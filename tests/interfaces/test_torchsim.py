@@ -5,10 +5,12 @@ import pytest
 import torch
 from ase import units
 from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 
-from pyg_schnet.interfaces import SchNetCalculator, torchsim
+from pyg_schnet.interfaces import SchNetCalculator, calibrate, torchsim
 from pyg_schnet.interfaces.torchsim import TorchSimModel
+from pyg_schnet.models import SchNetCommittee
 from tests.interfaces.models import soft_model
 
 
@@ -115,6 +117,21 @@ def test_committees_give_means_and_deviations(torch_sim):
         values = torch.stack([one[name] for one in each])
         torch.testing.assert_close(found[name], values.mean(0), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found[f"{name}_std"], values.std(0, correction=0), rtol=1e-10, atol=1e-12)
+
+
+def test_deviations_of_calibrated_committees_have_the_size_of_errors(torch_sim):
+    atoms, committee = bulk("Si", cubic=True), SchNetCommittee([soft_model(0), soft_model(1)])
+    committee.card["unit"] = "eV"
+    before = TorchSimModel(committee)
+    state = torch_sim.io.atoms_to_state([atoms], before.device, before.dtype)
+    raw = before(state)
+    atoms.calc = SinglePointCalculator(atoms, energy=-3.0)
+    factors = calibrate(committee, [atoms])
+    found = TorchSimModel(committee)(state)
+    assert factors["energy"] != pytest.approx(1.0)
+    torch.testing.assert_close(found["energy"], raw["energy"])
+    torch.testing.assert_close(found["energy_std"], factors["energy"] * raw["energy_std"])
+    torch.testing.assert_close(found["forces_std"], raw["forces_std"])  # which was not calibrated
 
 
 def test_dictionaries_are_states_too(torch_sim):
