@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.nn import HeadsReadout, MeanReadout, SumReadout
+from pyg_schnet.nn.heads import heads_of
 from pyg_schnet.ops.dispatch import wide_dtype
 
 
@@ -32,11 +33,12 @@ def pop_atomref(model: nn.Module) -> Tensor | None:
     """
     readout = getattr(model, "readout", None)
     if isinstance(readout, HeadsReadout):
-        taken = [_pop(head) for head in readout.heads]
+        heads = heads_of(readout)
+        taken = [_pop(head) for head in heads]
         known = next((one for one in taken if one is not None), None)
         if known is None:
             return None
-        none = [known.new_zeros(len(known), int(head.out_channels)) for head in readout.heads]
+        none = [known.new_zeros(len(known), head.out_channels) for head in heads]
         return torch.cat([empty if one is None else one for one, empty in zip(taken, none, strict=True)], 1)
     return _pop(readout)
 
@@ -51,7 +53,7 @@ def averaged_references(readout: nn.Module) -> bool | Tensor:
     """
     if not isinstance(readout, HeadsReadout):
         return isinstance(readout, MeanReadout)
-    return torch.cat([torch.full((int(head.out_channels),), isinstance(head, MeanReadout)) for head in readout.heads])
+    return torch.cat([torch.full((head.out_channels,), isinstance(head, MeanReadout)) for head in heads_of(readout)])
 
 
 def _pop(readout: nn.Module | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import nn
@@ -256,4 +256,4 @@ def describe_readout(readout: nn.Module) -> dict[str, Any]:
             f"a readout of class {name} cannot be stored in a model file, only {', '.join(_READOUT_CLASSES)}; "
             "save model.state_dict() and build the model yourself"
         )
-    return {"class": name, **readout.config}
+    return {"class": name, **cast(Readout, readout).config}

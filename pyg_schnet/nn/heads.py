@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +65,12 @@ class HeadsReadout(Readout):
     @property
     def config(self) -> dict[str, Any]:
         """Arguments that build the same readout again; scales, shifts and references are in the state dict."""
-        parts = zip(self.names, self.heads, strict=True)
+        parts = zip(self.names, heads_of(self), strict=True)
         return {"heads": {name: {"class": type(head).__name__, **head.config} for name, head in parts}}
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data (scale, shift, element references) are kept."""
-        for head in self.heads:
+        for head in heads_of(self):
             head.reset_parameters()
 
     def head(self, name: str) -> tuple[Readout, slice]:
@@ -83,7 +83,7 @@ class HeadsReadout(Readout):
             raise ValueError(f"there is no head for {name!r}; there are {_SEPARATOR.join(self.columns)}")
         k, columns = self.head_of[name], self.columns[name]
         first = min(one.start for other, one in self.columns.items() if self.head_of[other] == k)
-        return self.heads[k], slice(columns.start - first, columns.stop - first)
+        return cast(Readout, self.heads[k]), slice(columns.start - first, columns.stop - first)
 
     def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """All properties of each structure.

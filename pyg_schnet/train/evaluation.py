@@ -119,8 +119,10 @@ def _run_of(
     parser.add_argument("--target", type=str | Property | list[str | Property])
     made = parser.instantiate_classes(parser.parse_object({k: v for k, v in chosen.items() if v is not None}))
     given_targets = made.target if isinstance(made.target, list) else [made.target]
-    targets = dict(zip((one.name for one in find_properties(made.dataset, made.target)), given_targets, strict=True))
-    known = network.card.get("target")  # which may be one of several
+    targets: dict[str, Any] = dict(
+        zip((one.name for one in find_properties(made.dataset, made.target)), given_targets, strict=True)
+    )
+    known = str(network.card.get("target"))  # which may be one of several
     data = StructureDataModule(
         made.dataset,
         targets.get(known, made.target),
@@ -140,10 +142,11 @@ def _run_of(
 
 
 def _check_targets(model: AtomisticModel, targets: list[Property]) -> None:
-    trained = units_of_targets(model.card) or {model.card.get("target"): model.card.get("unit")}
+    one: dict[Any, Any] = {model.card.get("target"): model.card.get("unit")}
+    trained: dict[Any, Any] = units_of_targets(model.card) or one
     given = {target.name: target.unit for target in targets}
     if trained != given:
-        ours, theirs = (", ".join(f"{name} in {unit}" for name, unit in one.items()) for one in (trained, given))
+        ours, theirs = (", ".join(f"{name} in {unit}" for name, unit in each.items()) for each in (trained, given))
         raise ValueError(f"the model was trained on {ours}, the configuration has {theirs}")
 
 
