@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,13 +62,13 @@ def merge_runs(
             print(NO_TEST)
         if committee or storage is not None:
             learned = np.concatenate([split.train for split in splits])
-            validation, test = kept_aside(given, splits[0], learned, data_dir)
+            validation, test = kept_aside(as_one(model), given, splits[0], learned, data_dir)
             if storage is not None:
                 card["rounding"] = rounding_of(exact, model, test or validation)
                 print(rounding_in_words(card["rounding"], storage))
             if committee and validation:
                 calibrate(model, validation, test=test)
-                print("\n".join(spread_in_words(model.card[CALIBRATION], len(model))))
+                print("\n".join(spread_in_words(model.card[CALIBRATION], len(cast(Any, model)))))
     card |= {"training": training, "test": {row.name: row.as_dict() for row in errors}}
     path = model.save(out / MODEL_FILE, storage=storage, **as_json(card))
     for name in (CONFIG_FILE, SPLIT_FILE):

@@ -33,11 +33,12 @@ def make(
     """Make reference data; for the arguments see :func:`pyg_schnet.cli.reference_data.make`."""
     if relabel is not None and (qm9 or files is not None or smiles is not None or kinds is not None):
         raise ValueError("--relabel takes structures as they are; leave out --qm9, --files, --smiles and --kinds")
+    options: dict[str, Any] = {name: tuple(value) if name == "temperature" else value for name, value in more.items()}
     sampling = Sampling(
         kinds={"given": 1.0} if relabel is not None else dict(KINDS if kinds is None else kinds),
         max_force=max_force if max_force is not None else 1000.0 if relabel is not None else 20.0,
         seed=seed,
-        **{name: tuple(value) if name == "temperature" else value for name, value in more.items()},
+        **options,
     )
     molecules: list[Molecule] = []
     forbidden: frozenset[str] = frozenset()

@@ -83,8 +83,8 @@ def relax_file(
         )
     models = [model] if isinstance(model, str) else model
     path = check_output(output, [*map(find, models), *files_of(structures)], ENDINGS)
-    given: Any = models, untrained_forces, dtype, device, threads
-    calculator: Any = _calculator(*given, kind=BatchCalculator if batch > 1 else SchNetCalculator)
+    kind = BatchCalculator if batch > 1 else SchNetCalculator
+    calculator = _calculator(models, untrained_forces, dtype, device, threads, kind)
     out, converged, count = None, 0, 0
     with Interruption() as interruption:
         options["ended"] = lambda: interruption.received is not None

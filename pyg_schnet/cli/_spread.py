@@ -10,7 +10,7 @@ from ase import Atoms
 
 from pyg_schnet.data import Split
 from pyg_schnet.interfaces import BatchCalculator, fractions_within
-from pyg_schnet.models import SchNetCommittee
+from pyg_schnet.models import SchNetCommittee, as_one
 from pyg_schnet.models.committee import CALIBRATION
 from pyg_schnet.train.labelled import kept_aside
 
@@ -50,7 +50,7 @@ def say_spread(committee: SchNetCommittee, given: dict[str, Any], split: Split |
     """
     noted = dict(committee.card[CALIBRATION])
     if split is not None:
-        _, test = kept_aside(given, split, np.asarray(split.train), data_dir)
+        _, test = kept_aside(as_one(committee), given, split, np.asarray(split.train), data_dir)
         noted["within"] = {"structures": len(test), **fractions_within(committee, test)}
     print("\n".join(spread_in_words(noted, len(committee))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -120,11 +120,12 @@ class Members:
             **options: Graph, lattice, and what is asked for; as :class:`~pyg_schnet.potential.Potential` takes them.
         """
         if len(self.potentials) == 1:
-            alone = self.potentials[0](z, pos, batch, **options)
-            return EnergyForcesStress(*(None if value is None else value.unsqueeze(0) for value in alone))
+            alone = [None if one is None else one.unsqueeze(0) for one in self.potentials[0](z, pos, batch, **options)]
+            return EnergyForcesStress(*cast(Any, alone))
         found = evaluate_together(self.potentials, z, pos, batch, **options)
         columns = [[getattr(one, name) for one in found] for name in EnergyForcesStress._fields]
-        return EnergyForcesStress(*(None if values[0] is None else torch.stack(values) for values in columns))
+        stacked = [None if values[0] is None else torch.stack(values) for values in columns]
+        return EnergyForcesStress(*cast(Any, stacked))
 
     def of_structure(
         self, z: Tensor, pos: Tensor, graph: dict[str, Tensor], properties: Collection[str]
@@ -175,7 +176,7 @@ class Members:
         Args:
             found: What each model says, shapes ``[M, ...]``.
         """
-        scaled = {}
+        scaled: dict[str, Any] = {}
         for name, values in zip(found._fields, found, strict=True):
             scale = self.factors.get(name, 1.0)
             if values is not None and scale != 1.0:

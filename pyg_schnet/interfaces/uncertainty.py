@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from ase import Atoms
@@ -89,7 +89,7 @@ def calibrate(
         name: float((np.square(error).sum() / np.square(spread).sum()) ** 0.5)
         for name, (error, spread) in pairs.items()
     }
-    noted = {"weights": sorted(weights_of(loaded)), "structures": len(structures), **factors}
+    noted: dict[str, Any] = {"weights": sorted(weights_of(loaded)), "structures": len(structures), **factors}
     if "forces" in factors:
         sizes = [np.linalg.norm(one["forces_std"], axis=1).max(initial=0.0) for one in results]
         noted["largest"] = {"forces": factors["forces"] * float(max(sizes))}
@@ -129,7 +129,7 @@ def fractions_within(
     """
     known = [labels_of(atoms) for atoms in structures]
     names = [name for name in LABELS if any(name in found for found in known)]
-    results = BatchCalculator(models, unit=unit, untrained_forces=True)(structures, names)
+    results = BatchCalculator(cast(Any, models), unit=unit, untrained_forces=True)(structures, names)
     found = {}
     for name in names:
         error, spread = _errors(results, known, name)

@@ -230,13 +230,13 @@ class SchNet(Conversions, AtomisticModel):
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
-        graph = half_list
+        graph: Any = half_list
         if graph is None:
             graph = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)[0]
         if graph is None:
             return None
-        half_list = graph.index, graph.ptr, graph.edge_shift, cell
-        found = run_potential(*chosen, pos, z, batch, batch_size, *half_list, strain=strain, backend=self.backend)
+        pairs = graph.index, graph.ptr, graph.edge_shift, cell
+        found = run_potential(*chosen, pos, z, batch, batch_size, *pairs, strain=strain, backend=self.backend)
         if found is None or self.repulsion is None:
             return found
         return add_repulsion(self, found, z, pos, batch, batch_size, graph, cell)

@@ -12,24 +12,31 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch_geometric.data import Data
 
 from pyg_schnet.data import Property, Split, find_property, target_mask, target_values, to_atoms
+from pyg_schnet.models import AtomisticModel
 from pyg_schnet.train.evaluation import _run_of
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.units import dimension, factor
 
 
 def kept_aside(
-    given: dict[str, Any], split: Split, learned: np.ndarray, data_dir: str | None, most: int = 1000
+    model: AtomisticModel,
+    given: dict[str, Any],
+    split: Split,
+    learned: np.ndarray,
+    data_dir: str | None,
+    most: int = 1000,
 ) -> tuple[list[Atoms], list[Atoms]]:
     """Validation and test structures of a run with their labels, for models of energies; empty for other models.
 
     Args:
+        model: Model of the run.
         given: Configuration of the run.
         split: Its split.
         learned: Indices of structures that a model was trained on, which are left out of the first list.
         data_dir: Folder of the files that the data sets name.
         most: Largest number of each; more than these are drawn at random, the same in every call.
     """
-    data, task = _run_of(given, split, data_dir, most)
+    data, task = _run_of(model, given, split, data_dir, most)
     if dimension(data.property.unit) not in ("energy", "energy per atom"):
         return [], []
     targets = {"energy": data.property}

@@ -170,7 +170,7 @@ class Muon(torch.optim.Optimizer):
         states = [self.state[weight] for weight in weights]
         adamw(
             weights,
-            [weight.grad for weight in weights],
+            [cast(Tensor, weight.grad) for weight in weights],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],

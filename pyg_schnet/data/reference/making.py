@@ -12,7 +12,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -210,7 +210,9 @@ class _Work(NamedTuple):
 _WORK: list[tuple[_Work, Method]] = []  # of a process that was started for it
 
 
-def _worked(jobs: Sequence[Job], work: _Work, processes: int, stop: Callable[[], bool] | None) -> Iterator[int]:
+def _worked(
+    jobs: Sequence[Job], work: _Work, processes: int, stop: Callable[[], bool] | None
+) -> Generator[int, None, None]:
     """Numbers of shards when they are complete."""
     if not jobs:
         return
