@@ -76,7 +76,7 @@ current = Tuning()
 
 
 @contextlib.contextmanager
-def changed(**values: float) -> Iterator[Tuning]:
+def changed(**values: int) -> Iterator[Tuning]:
     """Context manager that changes thresholds, in all threads.
 
     Args:

@@ -58,7 +58,7 @@ def matrices_of(module: nn.Module) -> list[nn.Parameter]:
         >>> [tuple(weight.shape) for weight in matrices_of(nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 1)))]
         [(32, 16)]
     """
-    found = {
+    found: dict[nn.Parameter, None] = {
         layer.weight: None
         for layer in module.modules()
         if isinstance(layer, nn.Linear) and layer.weight.requires_grad and min(layer.weight.shape) >= _SMALLEST
