@@ -129,7 +129,7 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
         return cls(hidden_channels)
     if isinstance(readout, dict):
         is_described = "class" in readout or "class_path" in readout
-        readout = _from_description(readout) if is_described else _heads(readout, hidden_channels)
+        readout = _from_description(readout, hidden_channels) if is_described else _heads(readout, hidden_channels)
     _check_readout(readout)
     expected = getattr(readout, "hidden_channels", hidden_channels)
     if expected != hidden_channels:
@@ -189,13 +189,16 @@ def _flat(description: dict[str, Any]) -> dict[str, Any]:
     return {"class": str(description["class_path"]).rsplit(".", 1)[-1], **arguments}
 
 
-def _from_description(description: dict[str, Any]) -> Readout:
+def _from_description(description: dict[str, Any], hidden_channels: int | None = None) -> Readout:
     description = _flat(description)
     name = description.get("class")
     if not isinstance(name, str) or name not in _READOUT_CLASSES:
         raise ValueError(f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {name!r}")
     cls, arguments = _READOUT_CLASSES[name], {key: value for key, value in description.items() if key != "class"}
-    unknown = [key for key in arguments if key not in inspect.signature(cls).parameters]
+    known = inspect.signature(cls).parameters
+    if hidden_channels is not None and "hidden_channels" in known:
+        arguments.setdefault("hidden_channels", hidden_channels)
+    unknown = [key for key in arguments if key not in known]
     if unknown:
         raise ValueError(f"{name} has no argument {', '.join(map(str, unknown))}")
     if cls is HeadsReadout:

@@ -85,12 +85,12 @@ def test_values_losses_and_gradients_are_those_of_single_targets(qm9_sample, los
 def test_references_and_spreads_are_those_of_least_squares(qm9_sample):
     joint, data = fitted(qm9_sample, NAMES, network(HEADS))
     structures = [data.train_set[k] for k in range(len(data.train_set))]
-    numbers = [1, 6, 7, 8]
+    numbers = [1, 6, 7, 8, 9]
     counts = np.array([[int((one.z == number).sum()) for number in numbers] for one in structures], float)
     for name, weights in (("U0", counts), ("gap", counts / counts.sum(1, keepdims=True)), ("homo", None), ("mu", None)):
         part = joint.joint.part(name)
         target = np.array([float(one.y[0, QM9_PROPERTIES[name].column]) for one in structures])
-        solution = np.zeros(4)
+        solution = np.zeros(5)
         if weights is not None:
             solution = np.linalg.lstsq(weights, target, rcond=None)[0]
             left = target - weights @ solution
