@@ -68,7 +68,7 @@ def overhead(atoms, calculator, repeats, clock=time.perf_counter):
 
     Those of the fastest calls of each are for machines that are busy with other things.
     """
-    potential, rng = calculator.members[0].potential, np.random.default_rng(0)
+    potential, rng = calculator.members.potentials[0], np.random.default_rng(0)
     start, z = atoms.positions.copy(), torch.from_numpy(atoms.numbers.astype(np.int64))
     atoms.calc = calculator
     ways = {

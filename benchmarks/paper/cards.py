@@ -16,7 +16,8 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from pyg_schnet.data import find_property
 from pyg_schnet.models.checkpoint import read_header
@@ -54,7 +55,7 @@ def data_of(card: dict[str, Any], folder: Path) -> StructureDataModule:
         given["data"]["num_test"] = 0
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         try:
-            data, _ = _run_of(given, None, str(place), 250)
+            data, _ = _run_of(cast(Any, SimpleNamespace(card=card)), given, None, str(place), 250)
         except (FileNotFoundError, ValueError):
             continue
         if data.split.fingerprint == card["split"]["fingerprint"]:

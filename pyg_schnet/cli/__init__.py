@@ -28,7 +28,7 @@ commands:
   relax           move atoms, and their cell, to where there are no forces
   merge           one model, the mean of those of several runs
   lammps          run an input file of LAMMPS with a model as its pair style, on any number of ranks
-  audit           whether a model is a sound potential: invariances, neighbours, forces, dynamics, ...
+  audit           whether a model is a sound potential: invariances, neighbours, forces, ...
   analyze         look inside a model: probe, embedding, dimer, modes, spectrum, filters
   report          draw a run: curves, predictions beside labels, errors by element and size
   reference-data  training data: energies and forces of molecules by GFN2-xTB

@@ -27,16 +27,15 @@ EXAMPLES = {
     "relax": """examples:
   pyg-schnet relax aspirin.xyz --model rmd17-aspirin --fmax 0.01
   pyg-schnet relax crystals.xyz --model run/model.safetensors --cell --optimizer bfgs
-  pyg-schnet relax conformers.xyz --model rmd17-aspirin --batch 100
-  pyg-schnet relax molecules.xyz --model '[a.safetensors,b.safetensors]' --steps 2000""",
+  pyg-schnet relax molecules.xyz --model '[a.safetensors,b.safetensors]' --batch 100""",
     "reference-data": """examples:
   pyg-schnet reference-data train --qm9 20000 --leave_out '[gdb_14, 3bpa.xyz]' --processes 2
-  pyg-schnet reference-data test --qm9 500 --part test --kinds '{langevin: 4}' --temperature '[300, 500]'
+  pyg-schnet reference-data test --qm9 500 --part test --kinds '{langevin: 4}'
   pyg-schnet reference-data aspirin --relabel frames.xyz --pbc false""",
     "merge": """examples:
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean
   pyg-schnet merge '[runs/seed-0, runs/seed-1]' --run_dir runs/mean --data_dir FOLDER
-  pyg-schnet merge '[runs/seed-0, runs/seed-1, runs/seed-2]' --run_dir runs/three --committee --storage float16""",
+  pyg-schnet merge '[runs/A, runs/B, runs/C]' --run_dir runs/three --committee --storage float16""",
     "lammps": """examples:
   pyg-schnet lammps in.melt --model runs/Mo/model.safetensors
   mpiexec -n 4 pyg-schnet lammps in.melt --model runs/Mo/model.safetensors --precision float32
@@ -129,7 +128,7 @@ that is not physical (the last good one is kept), and 128 + N after a signal N, 
 
 RELAX = f"""usage: pyg-schnet relax STRUCTURES --model MODEL [--OPTION VALUE ...]
 
-Relax the structures of a file, one after the other or many at once; atoms that it fixes stay. They are
+Relax the structures of a file, one by one or many at once; atoms that it fixes stay. They are
 written with energy, forces and whether they converged. The exit status is 3 where one has not.
 
   --model MODEL                 model file or name; several, as [a.safetensors,b.safetensors]
@@ -152,8 +151,8 @@ written with energy, forces and whether they converged. The exit status is 3 whe
 
 REFERENCE_DATA = f"""usage: pyg-schnet reference-data FOLDER [--OPTION VALUE ...]
 
-Energies and forces (GFN2-xTB) of geometries of molecules, in shards that pyg_schnet.data.ReferenceData
-reads. The same command goes on where it was ended; data do not depend on the number of processes.
+Energies and forces (GFN2-xTB) of geometries of molecules, in shards for training by
+pyg_schnet.data.ReferenceData. The same command goes on where it was ended; data do not depend on the number of processes.
 
   --qm9 N                       molecules of QM9, in random order after the first --held_out (2000)
   --part test                   of those that are held out; default train
@@ -162,8 +161,9 @@ reads. The same command goes on where it was ended; data do not depend on the nu
   --smiles SMILES               or files of them, by RDKit; --conformers N
   --relabel FILES               label structures as they are; --pbc false for molecules in a box
   --kinds KINDS                 numbers for each molecule, by default
-                                {{given: 1, relaxed: 0.5, modes: 8, langevin: 2, bonds: 1, torsions: 1.5,
-                                fragments: 1.5, pairs: 1.5, dimers: 24 (of each pair of elements)}}
+                                {{given: 1, relaxed: 0.5, modes: 8, langevin: 2, bonds: 1,
+                                torsions: 1.5, fragments: 1.5, pairs: 1.5,
+                                dimers: 24 (of each pair of elements)}}
   --temperature RANGE           in K; default [300, 1000]
   --every N, --timestep T       of langevin: steps between frames, 5, of 1 fs; --friction 0.02
   --max_force F                 leave out larger forces in eV/Å; default 20
@@ -172,7 +172,7 @@ reads. The same command goes on where it was ended; data do not depend on the nu
   --method NAME                 GFN2-xTB, GFN1-xTB, IPEA1-xTB, or the class of a calculator of ASE;
                                 --method_options '{{accuracy: 0.1}}', --charge 0
   --repeats N                   take each molecule N times, with other random numbers
-  --shard_size N                molecules in a shard, which is lost if the process is killed; default 50
+  --shard_size N                molecules in a shard, lost if the process is killed; default 50
   --processes N                 default 1; also --seed 0, --qm9_dir FOLDER
 
 {EXAMPLES["reference-data"]}

@@ -30,11 +30,10 @@ def predict_file(
     Args:
         structures: File of structures (.xyz, .db, .cif, ..., also .gz), positions in Å.
         model: Model file, for example RUN_DIR/model.safetensors, or the name of a pretrained model: qm9-u0, qm9-mu, ...
-        target: Which one of several properties that the model predicts; by default all of them.
+        target: Which one of the properties of the model; by default all.
         output: File to write; by default only a table is printed.
-        format: csv (one line for each structure, with its numbers and words) or extxyz (the structures with all their
-            data, predicted_PROPERTY and predicted_PROPERTY_unit; numbered if the name exists already); auto chooses
-            by the suffix of the output.
+        format: csv (a line for each structure, with its numbers and words) or extxyz (the structures with all their
+            data, predicted_PROPERTY and predicted_PROPERTY_unit; numbered if the name exists); auto chooses by suffix.
         batch_size: Structures in a batch.
         forces: Whether to write forces in eV/Å, to extxyz.
         stress: Whether to write stress where periodic, in eV/Å³.

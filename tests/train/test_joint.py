@@ -66,7 +66,7 @@ def test_values_losses_and_gradients_are_those_of_single_targets(qm9_sample, los
     predicted, columns = joint.predict_step(batch, 0), joint.network.readout.columns
     total = joint.loss_of_batch(batch)
     total.backward()
-    assert float(joint.total_loss(joint.compare(batch))) == pytest.approx(float(total), rel=1e-5)
+    assert joint.total_loss(joint.compare(batch)).item() == pytest.approx(total.item(), rel=1e-5)
     expected, gradient = 0.0, 0.0
     for name, task in singles(qm9_sample, joint).items():
         torch.testing.assert_close(
@@ -77,7 +77,7 @@ def test_values_losses_and_gradients_are_those_of_single_targets(qm9_sample, los
         factor = WEIGHTS.get(name, 1.0) / float(joint.spread[columns[name]]) ** (1 if loss == "mae" else 2)
         expected += factor * float(own.detach())
         gradient = gradient + factor * task.network.interactions[0].lin_in.weight.grad
-    assert float(total) == pytest.approx(expected, rel=1e-4)
+    assert total.item() == pytest.approx(expected, rel=1e-4)
     scale = float(gradient.abs().max())
     torch.testing.assert_close(joint.network.interactions[0].lin_in.weight.grad, gradient, rtol=1e-3, atol=1e-4 * scale)
 
@@ -211,10 +211,10 @@ def test_commands_learn_test_and_predict_them(qm9_sample, tmp_path, capsys):
           f"--run_dir={tmp_path / 'run'}"])  # fmt: skip
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert list(result["errors"]) == ["mu", "U0", "gap"]
-    assert list(result["errors"]["mu"]["mae"]) == ["D"]
+    assert list(result["errors"]["mu"]["mae"]) == ["e·Å"]
     model = str(tmp_path / "run" / "model.safetensors")
     card = load(model).card
-    assert card["targets"] == {"mu": {"unit": "D"}, "U0": {"unit": "eV"}, "gap": {"unit": "eV"}}
+    assert card["targets"] == {"mu": {"unit": "e·Å"}, "U0": {"unit": "eV"}, "gap": {"unit": "eV"}}
     assert "target" not in card
     capsys.readouterr()
     main(["test", model, f"--data_dir={tmp_path}"])
