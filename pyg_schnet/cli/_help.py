@@ -152,7 +152,8 @@ written with energy, forces and whether they converged. The exit status is 3 whe
 REFERENCE_DATA = f"""usage: pyg-schnet reference-data FOLDER [--OPTION VALUE ...]
 
 Energies and forces (GFN2-xTB) of geometries of molecules, in shards for training by
-pyg_schnet.data.ReferenceData. The same command goes on where it was ended; data do not depend on the number of processes.
+pyg_schnet.data.ReferenceData. The same command goes on where it was ended; data do not depend
+on the number of processes.
 
   --qm9 N                       molecules of QM9, in random order after the first --held_out (2000)
   --part test                   of those that are held out; default train

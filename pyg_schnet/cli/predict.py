@@ -35,9 +35,9 @@ def predict_file(
         format: csv (a line for each structure, with its numbers and words) or extxyz (the structures with all their
             data, predicted_PROPERTY and predicted_PROPERTY_unit; numbered if the name exists); auto chooses by suffix.
         batch_size: Structures in a batch.
-        forces: Whether to write forces in eV/Å, to extxyz.
-        stress: Whether to write stress where periodic, in eV/Å³.
-        untrained_forces: Whether to allow a model that was trained on energies alone.
+        forces: Whether to write forces in eV/Å.
+        stress: Whether to write stress in eV/Å³.
+        untrained_forces: Whether to allow models of energies alone.
     """
     from pyg_schnet.cli import _prediction
 

@@ -81,15 +81,15 @@ def test_predictions_of_energies_alone():
 @pytest.mark.parametrize("property", ["energy", "forces", "energies"])
 def test_predictions_of_calculators(property):
     calculator = SchNetCalculator(make())
-    spoil(calculator.members[0].model, "model.readout.network.lin2.bias")
-    calculator.members[0].model.eval()
+    spoil(calculator.members.models[0], "model.readout.network.lin2.bias")
+    calculator.members.models[0].eval()
     with pytest.raises(ValueError, match="predicted by the model is not finite"):
         calculator.calculate(WATER, [property])
 
 
 def test_dipoles_of_calculators():
     calculator = SchNetCalculator(make(DipoleReadout(16, magnitude=False), "e·Å"))
-    spoil(calculator.members[0].model, "model.readout.network.lin2.bias")
+    spoil(calculator.members.models[0], "model.readout.network.lin2.bias")
     with pytest.raises(ValueError, match="the dipole predicted by the model is not finite"):
         calculator.calculate(WATER, ["dipole"])
 

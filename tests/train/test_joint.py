@@ -135,14 +135,14 @@ def test_labels_that_are_missing_are_left_out_of_their_target_alone(qm9_sample):
     batch = Batch.from_data_list(without(structures, lacking))
     pairs = task.compare(batch)
     assert [len(pairs[name][0]) for name in ("U0", "gap")] == [17, 20]
-    change = {name: float((pair[0] - pair[1]).abs().mean()) for name, pair in pairs.items()}
+    change = {name: (pair[0] - pair[1]).abs().mean().item() for name, pair in pairs.items()}
     expected = sum(change[name] / float(task.spread[k]) for k, name in enumerate(("U0", "gap")))
-    assert float(task.total_loss(pairs)) == pytest.approx(expected, rel=1e-5)
-    assert float(task.loss_of_batch(batch)) == pytest.approx(expected, rel=1e-5)
+    assert task.total_loss(pairs).item() == pytest.approx(expected, rel=1e-5)
+    assert task.loss_of_batch(batch).item() == pytest.approx(expected, rel=1e-5)
     none = Batch.from_data_list(without(structures[:2], {0, 1}))
-    assert float(task.loss_of_batch(none)) == pytest.approx(float(task.total_loss(task.compare(none))), rel=1e-5)
-    assert float(task.total_loss(task.compare(none))) == pytest.approx(float(task.loss_of(
-        task.compare(none)["gap"], task.spread[1])), rel=1e-6)  # fmt: skip
+    assert task.loss_of_batch(none).item() == pytest.approx(task.total_loss(task.compare(none)).item(), rel=1e-5)
+    alone = task.loss_of(task.compare(none)["gap"], task.spread[1]).item()
+    assert task.total_loss(task.compare(none)).item() == pytest.approx(alone, rel=1e-6)
 
 
 def test_networks_without_heads_give_targets_in_their_order(qm9_sample, tmp_path):
@@ -228,7 +228,7 @@ def test_commands_learn_test_and_predict_them(qm9_sample, tmp_path, capsys):
     for name in ("out.csv", "out.xyz"):
         main(["predict", str(tmp_path / "a.xyz"), f"--model={model}", f"--output={tmp_path / name}"])
     rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()]
-    assert rows[0][:5] == ["structure", "formula", "mu [D]", "U0 [eV]", "gap [eV]"]
+    assert rows[0][:5] == ["structure", "formula", "mu [e·Å]", "U0 [eV]", "gap [eV]"]
     network = load(model).double()
     for k, atoms in enumerate(ase.io.read(tmp_path / "out.xyz", ":")):
         with torch.no_grad():
