@@ -163,7 +163,7 @@ def test_options_that_are_shown_exist(arguments, tmp_path, monkeypatch, capsys):
             assert not stop.code  # noqa: PT017 - the parser exits
         assert "class_path" in capsys.readouterr().out
         return
-    module, given = importlib.import_module(f"pyg_schnet.cli.{command}"), []
+    module, given = importlib.import_module(f"pyg_schnet.cli.{command.replace('-', '_')}"), []
     if hasattr(module, "_parser"):
         module._parser().parse_args(options)
         return

@@ -14,7 +14,7 @@ from ase.data import atomic_numbers
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Dataset, InMemoryDataset
+from torch_geometric.data import Batch, Dataset
 
 from pyg_schnet.data import Property, Split, StructureLoader, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
@@ -33,7 +33,7 @@ from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.origin import check_origin, origin_of
 from pyg_schnet.train.parts import GivenBatches, RankBatches, evaluation_parts, loads_in_memory
 from pyg_schnet.train.ranks import are_several, leaves_looking, once
-from pyg_schnet.train.survey import Survey, absent, check_places, num_shared, pieces, survey
+from pyg_schnet.train.survey import Survey, absent, check_places, num_shared, pieces, survey, texts_of
 
 _PIECE = 10_000  # structures read at a time for statistics
 
@@ -231,7 +231,7 @@ class StructureDataModule(LightningDataModule):
 
     def training_domain(self, **labels: Any) -> Domain:
         """What the training structures are like, for the card of the model; arguments of ``domain_of``."""
-        return domain_of(StructureLoader(self.train_set, 1000, exclude_keys=_texts(self.dataset)), **labels)
+        return domain_of(StructureLoader(self.train_set, 1000, exclude_keys=texts_of(self.dataset)), **labels)
 
     def training_rms(self, target: Property) -> float:
         """Root mean square of another target over all training structures that have it; zero where none has."""
@@ -266,7 +266,7 @@ class StructureDataModule(LightningDataModule):
             drawn = {"batch_size": None, "sampler": own}
         return TrainingLoader(
             structures,
-            exclude_keys=_texts(self.dataset),
+            exclude_keys=texts_of(self.dataset),
             **drawn,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -396,11 +396,3 @@ def _draw(
     if leaves_looking():  # the fingerprint is told by the first process
         return random_split_indices(len(dataset), num_train, num_val, num_test, seed)
     return random_split(dataset, num_train, num_val, num_test, seed)
-
-
-def _texts(dataset: Dataset) -> list[str]:
-    """Attributes of a data set in memory that are lists of texts, which are slow to collect and teach nothing."""
-    data = getattr(dataset, "_data", None)
-    if not isinstance(dataset, InMemoryDataset) or data is None:
-        return []
-    return [key for key, value in data.items() if isinstance(value, list) and all(type(text) is str for text in value)]

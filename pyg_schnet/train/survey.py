@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
 from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.data.loader import collate_indices
@@ -166,3 +166,11 @@ def _look_for_nan(found: Survey, batch: Batch, target: Property, mask: torch.Ten
     wrong = wrong & mask
     if target.name not in found.not_finite and bool(wrong.any()):
         found.not_finite[target.name] = found.size + int(wrong.nonzero()[0])
+
+
+def texts_of(dataset: Dataset) -> list[str]:
+    """Attributes of a data set in memory that are lists of texts, which are slow to collect and teach nothing."""
+    data = getattr(dataset, "_data", None)
+    if not isinstance(dataset, InMemoryDataset) or data is None:
+        return []
+    return [key for key, value in data.items() if isinstance(value, list) and all(type(text) is str for text in value)]

@@ -236,7 +236,7 @@ def test_commands_learn_test_and_predict_them(qm9_sample, tmp_path, capsys):
         assert [float(text) for text in rows[k + 1][2:5]] == pytest.approx(expected, rel=1e-5, abs=2e-3)
         found = [atoms.info[f"predicted_{name}"] for name in ("mu", "U0", "gap")]
         assert found == pytest.approx(expected, rel=1e-5, abs=2e-3)
-        assert atoms.info["predicted_mu_unit"] == "D"
+        assert atoms.info["predicted_mu_unit"] == "e·Å"
     main(["predict", str(tmp_path / "a.xyz"), f"--model={model}", "--target=gap", f"--output={tmp_path / 'gap.csv'}"])
     one = [line.split(",") for line in (tmp_path / "gap.csv").read_text().splitlines()]
     assert one[0][2] == "gap [eV]"
