@@ -15,6 +15,7 @@ from pyg_schnet.cli import main
 from pyg_schnet.data import to_data
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.interfaces import SchNetCalculator
+from pyg_schnet.models import SchNetCommittee, as_one
 from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 MODELS = {  # name -> result of the run, folder of the data
     "qm9-u0": ("qm9_u0_3h-0", None),
+    "qm9-u0-committee": ("qm9_u0_muon-merged", None),
     "qm9-mu": ("qm9_mu-0", None),
     "rmd17-aspirin": ("rmd17_aspirin-0", "rmd17_aspirin"),
     "rmd17-aspirin-no-cutoff": ("rmd17_aspirin_no_cutoff-0", "rmd17_aspirin"),
@@ -29,6 +31,7 @@ MODELS = {  # name -> result of the run, folder of the data
     "perovskites": ("perovskites-merged", "perovskites_castelli"),
     "phonons": ("phonons-0", "phonon_peak"),
 }
+COMMITTEES = ("qm9-u0-committee",)
 CRYSTALS = ("mp-formation-energy", "perovskites", "phonons")
 
 
@@ -56,7 +59,9 @@ def test_all_ways_to_load_give_the_same(name):
     atoms = bulk("NaCl", "rocksalt", a=5.64) if name in CRYSTALS else molecule("CH3COOH")
     data = to_data(atoms)
     periodic = {"cell": data.cell, "pbc": data.pbc} if name in CRYSTALS else {}
-    models = [pyg_schnet.load(name), SchNet.from_pretrained(name), SchNet.load(pretrained.find(name))]
+    cls = SchNetCommittee if name in COMMITTEES else SchNet
+    models = [pyg_schnet.load(name), cls.from_pretrained(name), cls.load(pretrained.find(name))]
+    models = [as_one(model) for model in models]
     values = [model(data.z, data.pos, **periodic) for model in models]
     assert not any(model.training for model in models)
     assert torch.isfinite(values[0]).all()

@@ -46,6 +46,8 @@ def series(recipe: str, merged: bool) -> str:
 EXPERIMENTS = [
     Experiment("qm9_u0", "QM9 U0, 110k, 5 Å", "U0", "kcal/mol", 0.218),
     Experiment("qm9_u0_3h", "QM9 U0, 110k, 5 Å, three hours", "U0", "kcal/mol", 0.218),
+    Experiment("qm9_u0_muon", "QM9 U0, 110k, 5 Å, Muon", "U0", "kcal/mol", 0.218),
+    Experiment("qm9_u0_muon", "QM9 U0, 110k, 5 Å, mean of the two above", "U0", "kcal/mol", 0.218, merged=True),
     Experiment("qm9_u0_no_cutoff", "QM9 U0, 110k, no cutoff", "U0", "kcal/mol", 0.259),
     Experiment("qm9_mu", "QM9 μ, 110k, 5 Å", "mu", "D", 0.017),
     Experiment("qm9_mu_no_cutoff", "QM9 μ, 110k, no cutoff", "mu", "D", 0.019),

@@ -98,11 +98,12 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _check(folders: list[Path], results: list[dict[str, Any]]) -> None:
-    """Raise unless all runs are of one recipe, and the test structures of the first were kept from all of them."""
+    """Raise unless all runs learned the same of one data set, and test structures of the first were kept from all."""
     first, split = results[0], Split.load(folders[0] / SPLIT_FILE)
     for folder, result in zip(folders, results, strict=True):
-        if result["recipe"] != first["recipe"]:
-            raise ValueError(f"{folder} is a run of {result['recipe']}, {folders[0]} one of {first['recipe']}")
+        targets = [one[RUN]["data"].get("target") for one in (first, result)]
+        if targets[0] != targets[1]:
+            raise ValueError(f"{folder} has learned {targets[1]}, {folders[0]} {targets[0]}")
         tests = [one[RUN]["data"].get("test_dataset") for one in (first, result)]
         other = Split.load(folder / SPLIT_FILE)
         if tests[0] != tests[1] or split.fingerprint != other.fingerprint:

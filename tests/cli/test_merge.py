@@ -37,7 +37,7 @@ def test_runs_that_learned_from_or_chose_by_test_structures_are_refused(tmp_path
     [
         ({"fingerprint": "b" * 16}, "other is a run on other data than"),
         ({"data": {"test_dataset": "other"}}, "other is a run on other data than"),
-        ({"recipe": "md17"}, "other is a run of md17, .*first one of qm9"),
+        ({"data": {"target": "mu"}}, "other has learned mu, .*first None"),
     ],
 )
 def test_runs_of_other_kinds_are_refused(tmp_path, options, message):
@@ -47,9 +47,10 @@ def test_runs_of_other_kinds_are_refused(tmp_path, options, message):
         merge_runs([first, other], run_dir=str(tmp_path / "out"))
 
 
-def test_runs_of_one_test_set_pass(tmp_path):
+@pytest.mark.parametrize("recipe", ["qm9", "qm9_longer"])
+def test_runs_of_one_test_set_pass(tmp_path, recipe):
     first = run(tmp_path / "first", [0, 1, 2], [3], [4, 5])
-    other = run(tmp_path / "other", [1, 2, 3], [0], [4, 5])
+    other = run(tmp_path / "other", [1, 2, 3], [0], [4, 5], recipe=recipe)
     with pytest.raises(ValueError, match=r"model\.safetensors is no whole safetensors file"):  # what is read next
         merge_runs([first, other], run_dir=str(tmp_path / "out"))
 
