@@ -117,9 +117,9 @@ class Muon(torch.optim.Optimizer):
             for weights, is_orthogonal in ((matrices, True), (others, False))
             if weights
         ]
-        super().__init__(
-            groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
-        )
+        fused = all(weight.device.type in ("cpu", "cuda") for weight in others)  # all of Adam's weights in one kernel
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
+        super().__init__(groups, {**defaults, "fused": fused})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -163,7 +163,7 @@ class Muon(torch.optim.Optimizer):
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight].update(
-                    step=torch.zeros((), dtype=torch.float32, device=weight.device),
+                    step=torch.zeros((), dtype=torch.float32, device=weight.device if group["fused"] else "cpu"),
                     exp_avg=torch.zeros_like(weight),
                     exp_avg_sq=torch.zeros_like(weight),
                 )
@@ -175,7 +175,7 @@ class Muon(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=all(weight.device.type in ("cpu", "cuda") for weight in weights),
+            fused=group["fused"],
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],

@@ -58,7 +58,7 @@ def test_bad_names():
         make_readout("median", 8, 1)
     with pytest.raises(ValueError, match=r"readout class must be one of .*SumReadout.*, got 'MinReadout'"):
         make_readout({"class": "MinReadout"}, 8, 1)
-    with pytest.raises(TypeError, match="readout must be one of sum, .*, got 8"):  # a head of the name hidden_channels
+    with pytest.raises(TypeError, match=r"readout must be one of sum, .*, got 8"):  # a head of the name hidden_channels
         make_readout({"hidden_channels": 8}, 8, 1)
 
 
