@@ -33,7 +33,7 @@ def card_of_targets(targets: Sequence[Target]) -> dict[str, Any]:
     """Entries of a card: ``target`` and ``unit`` of one, ``targets`` of several.
 
     Example:
-        >>> from pyg_schnet.data import QM9_PROPERTIES
+        >>> from pyg_schnet.data.properties import QM9_PROPERTIES
         >>> card_of_targets([QM9_PROPERTIES["mu"], QM9_PROPERTIES["gap"]])
         {'targets': {'mu': {'unit': 'D'}, 'gap': {'unit': 'eV'}}}
     """
