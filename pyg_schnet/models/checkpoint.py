@@ -63,7 +63,7 @@ class CheckpointMixin:
         Args:
             path: File to write, by convention ``*.safetensors``.
             storage: ``"float16"`` stores matrices of weights in half the room and loads them as float32; what it adds
-                to errors is what :func:`pyg_schnet.models.rounded` shows. ``None`` stores all weights as they are.
+                to errors is what ``pyg_schnet.models.rounded`` shows. ``None`` stores all weights as they are.
             **card: Entries to add to the attribute ``card``, for example ``target="U0", unit="eV"``.
 
         Returns:

@@ -80,7 +80,7 @@ class Muon(torch.optim.Optimizer):
     Weights of one shape are made orthogonal in one batched product. The factor gives a step the size of Adam's, so that
     both share one rate.
 
-    Sources: K. Jordan et al. 2024 (:func:`orthogonal`); J. Liu et al., *Muon is scalable for LLM training*,
+    Sources: K. Jordan et al. 2024 (``orthogonal``); J. Liu et al., *Muon is scalable for LLM training*,
     arXiv:2502.16982, for the factor and the weight decay.
 
     Args:

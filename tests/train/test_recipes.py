@@ -15,6 +15,7 @@ SHARED = ROOT.parent / "shared" / "data"
 FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "qm9_u0": None,
     "qm9_u0_3h": None,
+    "qm9_u0_muon": None,
     "qm9_mu": None,
     "qm9_twelve": None,
     "rmd17_aspirin": "rmd17_aspirin",
