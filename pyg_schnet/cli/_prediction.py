@@ -24,11 +24,10 @@ from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.data.extxyz import flat_info, writable
 from pyg_schnet.geometry import has_volume
 from pyg_schnet.models import AtomisticModel, load
-from pyg_schnet.models.atomref import pop_atomref
+from pyg_schnet.models.atomref import averaged_references, pop_atomref
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.models.reading import printable
 from pyg_schnet.models.writing import written
-from pyg_schnet.nn import MeanReadout
 from pyg_schnet.nn.atomref import sum_references
 from pyg_schnet.pretrained import find
 
@@ -151,7 +150,7 @@ class _Property:
 
     def __init__(self, network: AtomisticModel) -> None:
         self.card, self.device = network.card, _device()
-        self.atomref, self.mean = pop_atomref(network), isinstance(network.readout, MeanReadout)
+        self.atomref, self.mean = pop_atomref(network), averaged_references(network.readout)
         self.network, self.dtype = network.to(self.device), next(network.parameters()).dtype
 
     def __call__(self, batch: Batch, first: int) -> list[Prediction]:

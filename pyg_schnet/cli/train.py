@@ -170,7 +170,9 @@ class TrainCLI(LightningCLI):
             return config.run_dir
         if started_by_others(config.trainer):
             raise ValueError("several processes share one run, so its folder must be given by --run_dir")
-        return f"runs/{getattr(config.data.target, 'name', config.data.target)}-{datetime.now():%Y%m%d-%H%M%S}"
+        targets = config.data.target if isinstance(config.data.target, list) else [config.data.target]
+        name = getattr(targets[0], "name", targets[0]) if len(targets) == 1 else f"{len(targets)}-targets"
+        return f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with as many processes as its options say and no more."""
@@ -256,7 +258,8 @@ def _train(cli: TrainCLI, signals: Signals) -> None:
     run_dir = Path(config.run_dir)
     said, checkpoint = _checked(cli) if trainer.is_global_zero else ([], {})
     if config.start_from is not None and config.resume is None:
-        _start_from(task, load(config.start_from), data.split)
+        taken = _start_from(task, load(config.start_from), data.split)
+        said = [*said, f"{taken} ({config.start_from})"]
     if trainer.is_global_zero:
         remove_partial(run_dir / CHECKPOINTS)
         remove_partial(run_dir)
@@ -338,8 +341,8 @@ def _check_call(task: PropertyTask, data: StructureDataModule) -> None:
         raise ValueError(f"a {type(network).__name__} cannot be called as network(z, pos, batch): {reason}") from error
 
 
-def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> None:
-    """Take over what a model has learned, unless it did so from the structures of the test."""
+def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> str:
+    """Take over what a model has learned, unless it did so from the structures of the test; says what was taken."""
     noted = (trained.card.get("split") or {}).get("fingerprint")
     if noted == split.fingerprint and (seen := num_seen(trained.card, split)):
         raise ValueError(
@@ -348,7 +351,7 @@ def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> No
         )
     if name := not_finite(trained.state_dict()):
         raise ValueError(f"the training of the model to start from diverged: {name} is NaN or infinite")
-    start_from(task.network, trained)
+    return start_from(task.network, trained)
 
 
 def _say(*sentences: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -158,6 +158,36 @@ def find_property(dataset: Any, name: str | Property) -> Property:
     return known[name]
 
 
+def find_properties(dataset: Any, names: str | Property | Sequence[str | Property]) -> list[Property]:
+    """One or several targets of a data set, which need different names.
+
+    Args:
+        dataset: Data set, see ``properties_of``.
+        names: One target or several, each as in :func:`find_property`.
+
+    Raises:
+        ValueError: If the data set has no such target, none is given, or two have the same name.
+
+    Example:
+        >>> import torch
+        >>> columns = {"homo": 2, "lumo": 3}
+        >>> targets = [Property(name, "eV", column=k, attribute="y") for name, k in columns.items()]
+        >>> [target.name for target in find_properties([Data(y=torch.zeros(1, 19))], targets)]
+        ['homo', 'lumo']
+    """
+    given = [names] if isinstance(names, (str, Property)) else list(names)
+    found = [find_property(dataset, name) for name in given]
+    if not found:
+        raise ValueError("there is no target to learn; name at least one")
+    twice = [target.name for k, target in enumerate(found) if target.name in {one.name for one in found[:k]}]
+    if twice:
+        raise ValueError(
+            f"targets that are learned together need different names, {twice[0]!r} is there twice; columns of one "
+            'attribute are named so: Property("gap", "eV", column=4, attribute="y")'
+        )
+    return found
+
+
 def target_values(data: Data, target: Property) -> Tensor:
     """Values of a target in a batch (or a single structure), in ``target.unit``.
 
@@ -209,12 +239,21 @@ def _rows(value: Tensor, count: int, always: bool) -> Tensor:
 def target_mask(data: Data, target: Property) -> Tensor | None:
     """Which structures have the target: ``has_<attribute>``, bool ``[B]``, or ``None`` where all have it.
 
-    Structures without a label hold zeros in its place, so a loss has to leave them out.
+    Structures without a label hold zeros in its place, so a loss has to leave them out. Where single columns of an
+    attribute are missing, its mask has as many columns, ``[B, C]``.
 
     Example:
         >>> import torch
         >>> data = Data(energy=torch.zeros(2), has_energy=torch.tensor([True, False]))
         >>> target_mask(data, Property("energy", "eV"))
         tensor([ True, False])
+        >>> data = Data(y=torch.zeros(1, 19), has_y=torch.arange(19).view(1, 19) != 7)  # all but U0
+        >>> target_mask(data, QM9_PROPERTIES["U0"]), target_mask(data, QM9_PROPERTIES["gap"])
+        (tensor([False]), tensor([True]))
     """
-    return data.get(f"has_{target.attribute}")
+    mask = data.get(f"has_{target.attribute}")
+    if target.column is None or not isinstance(mask, Tensor):
+        return mask
+    if mask.dim() == 1 and isinstance(data, Batch):  # of structures, or of all their columns, joined by PyG
+        mask = _rows(mask, data.num_graphs, False)
+    return mask[:, target.column] if mask.dim() == 2 else mask

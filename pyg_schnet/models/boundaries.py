@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
+from pyg_schnet.nn.heads import heads_of
 
 
 def check_boundaries(readout: nn.Module, pbc: Tensor, first: int = 0) -> None:
@@ -23,9 +24,11 @@ def check_boundaries(readout: nn.Module, pbc: Tensor, first: int = 0) -> None:
         >>> check_boundaries(DipoleReadout(16), torch.zeros(2, 3, dtype=torch.bool))
     """
     periodic = pbc.any(dim=1).nonzero().flatten().tolist()
-    if not periodic or not isinstance(readout, (DipoleReadout, ElectronicSpatialExtentReadout)):
+    of_charges = (DipoleReadout, ElectronicSpatialExtentReadout)
+    found = next((one for one in heads_of(readout) if isinstance(one, of_charges)), None)
+    if not periodic or found is None:
         return
-    what = "dipole" if isinstance(readout, DipoleReadout) else "spatial extent"
+    what = "dipole" if isinstance(found, DipoleReadout) else "spatial extent"
     raise ValueError(
         f"the {what} of a periodic structure is not defined, it depends on which images of its atoms are taken; "
         f"structure {first + periodic[0]} has pbc={pbc[periodic[0]].tolist()}; for a molecule in a box, make it whole "
@@ -44,9 +47,8 @@ def check_origin(readout: nn.Module, origin: Tensor, first: int = 0) -> None:
     Raises:
         ValueError: If a structure was moved and its dipole depends on the position.
     """
-    if not isinstance(readout, DipoleReadout) or readout.origin != "zero":
-        return
-    if readout.neutralize and readout.total_charge == 0.0:
+    dipoles = [one for one in heads_of(readout) if isinstance(one, DipoleReadout) and one.origin == "zero"]
+    if all(one.neutralize and one.total_charge == 0.0 for one in dipoles):
         return
     far = origin.any(dim=1).nonzero().flatten().tolist()
     if far:

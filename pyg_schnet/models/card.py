@@ -20,9 +20,17 @@ def _is_elements(value: Any) -> bool:
     )
 
 
+def _is_targets(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get("unit"), str | None) for entry in value.values())
+    )
+
+
 _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "target": ("a text", _is_text),
     "unit": ("a text", _is_text),
+    "targets": ("a dictionary of targets, each with its unit", _is_targets),
     "elements": ("a list of chemical symbols", _is_elements),
     "run": ("a dictionary", lambda value: isinstance(value, dict)),
     "split": ("a dictionary", lambda value: isinstance(value, dict)),
@@ -84,13 +92,18 @@ def unit_of(card: Mapping[str, Any], stated: str | None) -> str:
         stated: Unit given by the caller; ``None`` if it is left out.
 
     Raises:
-        ValueError: If there is neither, or they differ.
+        ValueError: If there is neither, they differ, or the model has several targets.
 
     Example:
         >>> unit_of({"unit": "eV"}, None), unit_of({}, "kcal/mol")
         ('eV', 'kcal/mol')
     """
-    known = card.get("unit")
+    known, several = card.get("unit"), card.get("targets")
+    if several:
+        raise ValueError(
+            f"the model predicts {', '.join(several)} together, one of them is needed here; load that one, for example "
+            f"load(..., target={next(iter(several))!r})"
+        )
     if stated is None and known is None:
         raise ValueError('the model does not say the unit of its output; state it, for example unit="eV"')
     if stated is not None and known is not None and stated != known:

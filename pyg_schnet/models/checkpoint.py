@@ -210,19 +210,29 @@ def _check_entries(header: Any, path: Path) -> None:
             raise ValueError(f"the header of {path} is damaged: {name!r} must be {expected}, got {described(value)}")
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
+def load(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, target: str | None = None
+) -> Any:
     """Read a model of any class, in evaluation mode and in the precision it was saved with.
 
     Args:
         path: File written by ``model.save``, or one of :func:`pyg_schnet.pretrained.available`.
         device: Device for the weights.
+        target: Name of the one target that is wanted of a model of several: the model that is returned has its head
+            alone, its unit and its errors, like one that was trained on nothing else. ``None`` takes all.
 
     Raises:
         FileNotFoundError: If there is no such file and no pretrained model of that name.
-        ValueError: If the file is damaged, not a model file, or newer than this version.
+        ValueError: If the file is damaged, not a model file, newer than this version, or its model does not predict
+            the target.
 
     Example:
         >>> load("qm9-u0").card["unit"]
         'eV'
     """
-    return CheckpointMixin.load(path, device)
+    model = CheckpointMixin.load(path, device)
+    if target is None:
+        return model
+    from pyg_schnet.models.targets import one_target  # here, as its models are defined by this module
+
+    return one_target(model, target)

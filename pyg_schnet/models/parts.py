@@ -16,11 +16,13 @@ from pyg_schnet.nn import (
     DipoleReadout,
     ElectronicSpatialExtentReadout,
     HardCutoff,
+    HeadsReadout,
     MaxReadout,
     MeanReadout,
     Readout,
     SumReadout,
 )
+from pyg_schnet.nn.heads import names_of
 from pyg_schnet.ops.checks import shown, whole_number, whole_numbers
 
 MOST_INTERACTIONS = 1000
@@ -35,7 +37,7 @@ READOUTS: dict[str, type[Readout]] = {
     "dipole": DipoleReadout,
     "spatial_extent": ElectronicSpatialExtentReadout,
 }
-_READOUT_CLASSES = {cls.__name__: cls for cls in READOUTS.values()}
+_READOUT_CLASSES = {cls.__name__: cls for cls in (*READOUTS.values(), HeadsReadout)}
 
 _FROM_PYG = {
     "interaction_graph": "give edge_index (and edge_shift) to the call",
@@ -93,11 +95,12 @@ def make_window(window: str, cutoff: float) -> nn.Module:
 
 
 def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, out_channels: int) -> Readout:
-    """Readout from a short name, a description of :func:`describe_readout`, or a module.
+    """Readout from a short name, a description of :func:`describe_readout`, a dictionary of heads, or a module.
 
     Args:
         readout: Short name (``"sum"``, ``"mean"``, ``"max"``, ``"dipole"``, ``"spatial_extent"``; ``"add"`` is
-            ``"sum"``), description, or module.
+            ``"sum"``), description, a readout for each of several properties by their names, see
+            :class:`pyg_schnet.nn.HeadsReadout`, or module.
         hidden_channels: Size F of the atom features.
         out_channels: Number of properties; only sums, means and maxima can have more than one.
 
@@ -108,6 +111,8 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
     Example:
         >>> make_readout("mean", 64, 1)
         MeanReadout(hidden_channels=64, out_channels=1, activation='ssp')
+        >>> make_readout({"mu": "dipole", "U0, H": "sum"}, 64, 1).out_channels
+        3
     """
     try:
         out_channels = whole_number(out_channels, "out_channels")
@@ -123,7 +128,8 @@ def make_readout(readout: str | dict[str, Any] | Readout, hidden_channels: int, 
             raise ValueError(f"readout {readout!r} has one output, got out_channels={out_channels}")
         return cls(hidden_channels)
     if isinstance(readout, dict):
-        readout = _from_description(readout)
+        is_described = "class" in readout or "class_path" in readout
+        readout = _from_description(readout) if is_described else _heads(readout, hidden_channels)
     _check_readout(readout)
     expected = getattr(readout, "hidden_channels", hidden_channels)
     if expected != hidden_channels:
@@ -160,10 +166,31 @@ def check_options(**options: bool) -> None:
             raise ValueError(f"{name} must be True or False, got {shown(value)}")
 
 
+def _heads(given: Mapping[str, Any], hidden_channels: int) -> HeadsReadout:
+    """Readout of several properties, from a short name, a description or a module for each."""
+    heads = {}
+    for key, head in given.items():
+        number = len(names_of(key))
+        if isinstance(head, dict):
+            outputs = {"out_channels": number} if number > 1 else {}
+            head = {"hidden_channels": hidden_channels, **outputs, **_flat(head)}
+        try:
+            heads[key] = make_readout(head, hidden_channels, number if isinstance(head, str) else 1)
+        except ValueError as error:
+            raise ValueError(f"the head {key!r}: {error}") from error
+    return HeadsReadout(heads)
+
+
+def _flat(description: dict[str, Any]) -> dict[str, Any]:
+    """A description with the short name of its class, also where a configuration names it by its path."""
+    if "class_path" not in description:
+        return description
+    arguments = description.get("init_args") or {}
+    return {"class": str(description["class_path"]).rsplit(".", 1)[-1], **arguments}
+
+
 def _from_description(description: dict[str, Any]) -> Readout:
-    if "class_path" in description:  # as configurations name classes
-        arguments = description.get("init_args") or {}
-        description = {"class": str(description["class_path"]).rsplit(".", 1)[-1], **arguments}
+    description = _flat(description)
     name = description.get("class")
     if not isinstance(name, str) or name not in _READOUT_CLASSES:
         raise ValueError(f"readout class must be one of {', '.join(_READOUT_CLASSES)}, got {name!r}")
@@ -171,6 +198,13 @@ def _from_description(description: dict[str, Any]) -> Readout:
     unknown = [key for key in arguments if key not in inspect.signature(cls).parameters]
     if unknown:
         raise ValueError(f"{name} has no argument {', '.join(map(str, unknown))}")
+    if cls is HeadsReadout:
+        heads = arguments.get("heads")
+        if not isinstance(heads, dict) or not all(isinstance(one, dict) for one in heads.values()):
+            raise ValueError("heads of a HeadsReadout must be a dictionary with a description for each")
+        if any(one.get("class") == name for one in heads.values()):
+            raise ValueError("a head of a HeadsReadout cannot be a HeadsReadout itself")
+        arguments["heads"] = {key: _from_description(one) for key, one in heads.items()}
     return cls(**arguments)
 
 

@@ -10,6 +10,7 @@ from pyg_schnet.nn.cutoff import CosineCutoff, HardCutoff, cosine_cutoff, hard_c
 from pyg_schnet.nn.dense import dense
 from pyg_schnet.nn.dtnn_conv import DTNNConv
 from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.heads import HeadsReadout
 from pyg_schnet.nn.interaction import DTNNInteraction, SchNetInteraction
 from pyg_schnet.nn.readout import AtomNetwork, MaxReadout, MeanReadout, Readout, SumReadout
 from pyg_schnet.nn.repulsion import ZBLRepulsion, smooth_switch, zbl_energy
@@ -25,6 +26,7 @@ __all__ = [
     "FilterNetwork",
     "GaussianBasis",
     "HardCutoff",
+    "HeadsReadout",
     "MaxReadout",
     "MeanReadout",
     "Readout",

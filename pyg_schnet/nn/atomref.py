@@ -39,7 +39,9 @@ def element_counts(z: Tensor, batch: Tensor, batch_size: int, *, mean: bool = Fa
     return counts / counts.sum(1, keepdim=True).clamp(min=1.0) if mean else counts
 
 
-def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *, mean: bool = False) -> Tensor:
+def sum_references(
+    atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *, mean: bool | Tensor = False
+) -> Tensor:
     """Reference value of each structure, summed in float64.
 
     Total energies reach -17,600 eV, where float32 numbers are 2 meV apart. Models are therefore trained on the
@@ -50,7 +52,8 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
         z: Atomic numbers, shape ``[N]``.
         batch: Structure of each atom, shape ``[N]``.
         batch_size: Number of structures B.
-        mean: Whether the property is a mean over atoms (eq. 2) instead of a sum (eq. 1).
+        mean: Whether the property is a mean over atoms (eq. 2) instead of a sum (eq. 1); or which of several
+            properties are, bool ``[out_channels]``.
 
     Returns:
         References in float64, shape ``[B, out_channels]``.
@@ -65,7 +68,10 @@ def sum_references(atomref: Tensor, z: Tensor, batch: Tensor, batch_size: int, *
         tensor([[-2068.2500]], dtype=torch.float64)
     """
     total, counts = sum_species(atomref, z, batch, batch_size)
-    return total / counts.clamp(min=1.0).unsqueeze(-1) if mean else total
+    if mean is False:
+        return total
+    means = total / counts.clamp(min=1.0).unsqueeze(-1)
+    return torch.where(mean, means, total) if isinstance(mean, Tensor) else means
 
 
 def fit_atom_references(counts: Tensor, target: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch_geometric.utils import scatter
 
 from pyg_schnet.geometry import safe_norm
 from pyg_schnet.nn._inputs import check_readout
-from pyg_schnet.nn.atomref import MAX_Z
+from pyg_schnet.nn.atomref import MAX_Z, fit_atom_references
 from pyg_schnet.nn.readout import Activation, AtomNetwork, Readout
 from pyg_schnet.ops.checks import real_number, whole_number
 from pyg_schnet.ops.dispatch import wide_dtype
@@ -173,8 +173,17 @@ class ElectronicSpatialExtentReadout(_ChargeReadout):
     with the centre of mass :math:`\mathbf{r}_0`, as in SchNetPack
     (`Schütt et al., J. Chem. Theory Comput. 15, 448 (2019) <https://doi.org/10.1021/acs.jctc.8b00908>`_).
 
+    Electrons are not at the nuclei, so the extent of an atom about its own nucleus adds to that of its charge. With
+    ``own_extent`` it is a second number e of each atom, and both numbers have references of the elements,
+
+    .. math:: \langle R^2 \rangle = \sum_i \bigl( s_q\, q(\mathbf{x}_i) + Q_{Z_i} \bigr)\,
+              \lVert \mathbf{r}_i - \mathbf{r}_0 \rVert^2 + s_e\, e(\mathbf{x}_i) + E_{Z_i}
+
+    which are fitted to the training structures and leave a small part of the extent to be learned.
+
     Args:
         hidden_channels: Size F of the atom features.
+        own_extent: Whether atoms have an extent of their own.
         activation: Nonlinearity of the atom-wise network, ``"ssp"`` (eq. 11), ``"silu"`` or ``"tanh"``.
         scale: Factor s from Å² to the unit of the property, for example ``units.factor("Å²", "a₀²")`` = 3.5711.
 
@@ -186,17 +195,80 @@ class ElectronicSpatialExtentReadout(_ChargeReadout):
     """
 
     out_channels = 1
+    references: Tensor  # Q and E, [MAX_Z + 1, 2], where atoms have an extent of their own
+
+    def __init__(
+        self,
+        hidden_channels: int = 128,
+        *,
+        own_extent: bool = False,
+        activation: Activation = "ssp",
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(hidden_channels, activation=activation, scale=scale)
+        self.own_extent = own_extent
+        if own_extent:
+            self.network = AtomNetwork(self.hidden_channels, 2, activation)
+            self.register_buffer("scale", self.scale.repeat(2))
+            self.register_buffer("references", torch.zeros(MAX_Z + 1, 2))
 
     @property
     def config(self) -> dict[str, Any]:
-        """Arguments that build the same readout again; the scale is in the state dict."""
-        return {"hidden_channels": self.hidden_channels, "activation": self.activation}
+        """Arguments that build the same readout again; scale and references are in the state dict."""
+        own = {"own_extent": True} if self.own_extent else {}
+        return {"hidden_channels": self.hidden_channels, **own, "activation": self.activation}
 
     def forward(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         """Spatial extent of each structure in Å² times ``scale``, shape ``[B, 1]``; arguments as in other readouts."""
         check_readout(x, z, batch, batch_size, pos)
         check_keys(z, self.atomic_mass.size(0), "atoms have atomic numbers")
         check_keys(batch, batch_size, "atoms name structures")
-        square, charges = self.centered(z, pos, batch, batch_size).square().sum(-1), self.charges(x, z)
+        square = self.centered(z, pos, batch, batch_size).square().sum(-1)
+        if self.own_extent:
+            values = self.network(x)
+            both = self.scale.to(square) * values.to(square) + self.references.to(square).index_select(0, z)
+            each = torch.where(z > 0, both[:, 0] * square + both[:, 1], 0.0)
+            return scatter(each, batch, 0, batch_size, reduce="sum").unsqueeze(-1).to(values.dtype)
+        charges = self.charges(x, z)
         total = scatter(charges * square, batch, 0, batch_size, reduce="sum").unsqueeze(-1)
         return (self.scale * total).to(charges.dtype)
+
+    @torch.no_grad()
+    def fit(self, terms: Tensor, target: Tensor) -> Tensor:
+        """Fit references and scales to training structures, where atoms have an extent of their own.
+
+        Args:
+            terms: What references are multiplied by in each structure, see :meth:`reference_terms`, shape
+                ``[B, 2 (MAX_Z + 1)]``.
+            target: Extent of each structure in the unit of the property, shape ``[B]``.
+
+        Returns:
+            Standard deviation of what references leave of the extents.
+        """
+        target = target.to(torch.float64).reshape(-1)
+        references = fit_atom_references(terms, target)
+        left = target - (terms.to(torch.float64) @ references).squeeze(1)
+        self.references.copy_(references.reshape(2, -1).mT)
+        sizes = terms.to(torch.float64).reshape(len(terms), 2, -1).sum(2)  # [B, 2]: Σ r², n
+        scale = (left.unsqueeze(1) / sizes.clamp(min=1.0)).square().mean(0).sqrt()
+        self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+        return left.std(correction=0)
+
+    def reference_terms(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        """Squared distances from the centre, summed by element, and atoms of each element.
+
+        Args:
+            z: Atomic numbers, shape ``[N]``.
+            pos: Positions in Å, shape ``[N, 3]``.
+            batch: Structure of each atom, shape ``[N]``.
+            batch_size: Number of structures B.
+
+        Returns:
+            Shape ``[B, 2 (MAX_Z + 1)]``, in float64.
+        """
+        square = self.centered(z, pos, batch, batch_size).square().sum(-1)
+        key = batch * (MAX_Z + 1) + z
+        size = batch_size * (MAX_Z + 1)
+        real = (z > 0).to(square.dtype)
+        terms = [scatter(one * real, key, 0, size, reduce="sum") for one in (square, torch.ones_like(square))]
+        return torch.cat([one.view(batch_size, -1) for one in terms], 1)

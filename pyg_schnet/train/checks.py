@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -27,13 +28,13 @@ def channels_of(network: nn.Module) -> int:
     return next((number for number in stated if isinstance(number, int)), 1)
 
 
-def check_width(target: Property, width: int, network: nn.Module, channels: int) -> None:
+def check_width(target: Property, width: int, readout: Any, channels: int) -> None:
     """Raise unless a network gives as many numbers as the target has.
 
     Args:
         target: What is learned.
         width: Numbers that the target has for each structure.
-        network: The network.
+        readout: Readout of the network; ``None`` where it is not known.
         channels: Numbers that it gives for each structure.
 
     Raises:
@@ -41,7 +42,6 @@ def check_width(target: Property, width: int, network: nn.Module, channels: int)
     """
     if width == channels:
         return
-    readout = getattr(network, "readout", None)
     if isinstance(readout, DipoleReadout):
         options = {1: "magnitude=True", 3: "magnitude=False"}
         advice = f"set {options[width]} of its readout" if width in options else "choose another readout"
@@ -68,20 +68,20 @@ def check_level(target: Property) -> None:
         )
 
 
-def check_unit(target: Property, width: int, network: nn.Module, pooling: str) -> None:
+def check_unit(target: Property, width: int, readout: Any, pooling: str) -> None:
     """Raise where unit or kind of a property contradict how the network pools its atoms.
 
     Args:
         target: What is learned.
         width: Numbers that it has for each structure.
-        network: The network.
+        readout: Readout of the network; ``None`` where it is not known.
         pooling: How it pools atoms, as read from the network.
 
     Raises:
         ValueError: If the property is per atom and atoms are summed, a total energy and atoms are averaged, a dipole
             vector and the readout knows no direction, or a readout of dipoles or extents is given another dimension.
     """
-    readout, kind = getattr(network, "readout", None), dimension(target.unit)
+    kind = dimension(target.unit)
     says = f"{target.name!r} is in {target.unit}"
     if pooling == "sum" and "per atom" in kind:
         raise ValueError(

@@ -176,7 +176,9 @@ def check_run(run: Any, where: str, *, origin: str = "user") -> dict[str, Any]:
     if not isinstance(run["model"].get("class_path"), str):
         raise ValueError(f"{where} does not say the task of the run: model.class_path must be the name of a class")
     options = run["data"]
-    if not isinstance(options.get("target"), (str, dict)) or not options.get("dataset"):
+    targets = options.get("target")
+    targets = targets if isinstance(targets, list) else [targets]
+    if not targets or not all(isinstance(one, (str, dict)) for one in targets) or not options.get("dataset"):
         raise ValueError(f"{where} does not say what to test on: data.dataset and data.target must be there")
     for name in _COUNTS:
         value = options.get(name)
@@ -188,7 +190,10 @@ def check_run(run: Any, where: str, *, origin: str = "user") -> dict[str, Any]:
     for name in _DATASETS:
         if options.get(name) is not None:
             options[name] = _own(options[name], where, origin)
-    options["target"] = _own_target(options["target"], where)
+    if isinstance(options["target"], list):
+        options["target"] = [_own_target(one, where) for one in options["target"]]
+    else:
+        options["target"] = _own_target(options["target"], where)
     if not isinstance(options.get("split"), (str, type(None))):
         raise ValueError(f"{where}: data.split must be the name of a file, got {described(options['split'])}")
     return {**run, "data": options}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Dataset, InMemoryDataset
 
-from pyg_schnet.data import Property, Split, StructureLoader, find_property, random_split, target_mask
+from pyg_schnet.data import Property, Split, StructureLoader, random_split, target_mask
 from pyg_schnet.data import target_values as values_of
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
 from pyg_schnet.data.loader import collate_indices
+from pyg_schnet.data.properties import find_properties
 from pyg_schnet.data.split import fingerprint, random_split_indices
 from pyg_schnet.data.transforms import cutoff_of_edges
 from pyg_schnet.models.domain import Domain
@@ -38,14 +39,14 @@ _PIECE = 10_000  # structures read at a time for statistics
 
 
 class StructureDataModule(LightningDataModule):
-    """Training, validation and test structures of one data set, and the property to learn.
+    """Training, validation and test structures of one data set, and the property or properties to learn.
 
     Args:
         dataset: Data set of structures with ``z`` and ``pos``: those of :mod:`pyg_schnet.data`, PyG's ``QM9`` or
             ``MD17``, others whose attribute ``properties`` names their targets, or, if ``target`` is a ``Property``,
             any other: of PyG, a list of ``Data``, a ``Subset`` or a ``ConcatDataset``.
         target: Name of the property to learn, for example ``"U0"``, or, if the data set does not know its unit, a
-            ``Property("y", "eV", column=7)``.
+            ``Property("y", "eV", column=7)``; or a list of them, ``["homo", "lumo"]``, to be learned together.
         num_train: Number of training structures; by default all others.
         num_val: Number of validation structures.
         num_test: Number of test structures; by default all others.
@@ -70,7 +71,7 @@ class StructureDataModule(LightningDataModule):
     def __init__(
         self,
         dataset: Dataset,
-        target: str | Property,
+        target: str | Property | list[str | Property],
         *,
         num_train: int | None = None,
         num_val: int = 1000,
@@ -88,7 +89,8 @@ class StructureDataModule(LightningDataModule):
         if len(dataset) > 0:
             atoms_of(dataset[0])
         self.dataset = dataset
-        self.property = find_property(dataset, target)
+        self.properties = find_properties(dataset, target)
+        self.property = self.properties[0]
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -96,11 +98,12 @@ class StructureDataModule(LightningDataModule):
         self._with_graphs: dict[str, tuple[float, Dataset]] = {}  # by part, with the cutoff
         self.seed = seed
         if test_dataset is not None:
-            if isinstance(target, str) and find_property(test_dataset, target).unit != self.property.unit:
-                raise ValueError(
-                    f"{target} is in {self.property.unit} in the data set for training but in "
-                    f"{find_property(test_dataset, target).unit} in the one for testing"
-                )
+            for ours, theirs in zip(self.properties, find_properties(test_dataset, target), strict=True):
+                if ours.unit != theirs.unit:
+                    raise ValueError(
+                        f"{ours.name} is in {ours.unit} in the data set for training but in {theirs.unit} in the one "
+                        "for testing"
+                    )
             num_test = num_test or 0
         if split is None:
             self.split = _draw(dataset, num_train, num_val, num_test, seed)
@@ -146,9 +149,10 @@ class StructureDataModule(LightningDataModule):
         """Raise unless the run of a checkpoint has learned the same from the same structures."""
         check_origin(state_dict, origin_of(self))
 
-    def target_width(self) -> int:
-        """Numbers of the property that each structure has."""
-        return values_of(collate_indices(self.dataset, [0]), self.property).numel()
+    def target_widths(self, targets: Sequence[Property]) -> list[int]:
+        """Numbers of each target that each structure has."""
+        first = collate_indices(self.dataset, [0])
+        return [values_of(first, target).numel() for target in targets]
 
     def check(self, needed: Sequence[Property]) -> list[str]:
         """Raise where labels are missing; see ``check_labels``.
@@ -190,30 +194,36 @@ class StructureDataModule(LightningDataModule):
             self._surveyed = list(targets), {name: survey(part, targets) for name, part in parts.items()}
         return self._surveyed[1]
 
-    def training_targets(self) -> tuple[Tensor, Tensor]:
-        """Composition and property of all labelled training structures, for statistics; read in pieces.
+    def training_targets(self, targets: Sequence[Property] | None = None) -> tuple[Tensor, Tensor]:
+        """Composition and properties of all labelled training structures, for statistics; read in pieces.
+
+        Args:
+            targets: What is learned, in the order of the columns; ``None`` takes all properties in theirs.
 
         Returns:
-            Atoms of each element ``[B, MAX_Z + 1]``, and property ``[B]``, or ``[B, C]`` where it is C numbers, in
-            float64 and its unit.
+            Atoms of each element ``[B, MAX_Z + 1]``, and property ``[B]``, or ``[B, C]`` where it is C numbers or
+            several properties with so many numbers, in float64 and their units; NaN where a structure has no label of
+            one of them.
         """
-        counts, targets = [], []
+        counts, labels = [], []
         for batch in pieces(self.train_set, _PIECE):
-            target = values_of(batch, self.property).reshape(batch.num_graphs, -1).to(torch.float64)
-            mask = target_mask(batch, self.property)
-            keep = slice(None) if mask is None else mask
+            values, keep = labels_of(batch, self.properties if targets is None else targets)
             counts.append(element_counts(batch.z, batch.batch, batch.num_graphs)[keep])
-            targets.append(target[keep])
-        target = torch.cat(targets)
+            labels.append(values[keep])
+        target = torch.cat(labels)
         return torch.cat(counts), target.squeeze(1) if target.size(1) == 1 else target
+
+    def training_pieces(self) -> Iterator[Batch]:
+        """All training structures in batches, in their order, for statistics."""
+        return pieces(self.train_set, _PIECE)
 
     def training_elements(self, targets: Sequence[Property] | None = None) -> list[str]:
         """Symbols of the elements in the training structures that have one of the targets, by atomic number.
 
         Args:
-            targets: What is learned; ``None`` takes the property.
+            targets: What is learned; ``None`` takes all properties.
         """
-        taught = self._surveys([self.property] if targets is None else targets)["training"].taught
+        taught = self._surveys(self.properties if targets is None else targets)["training"].taught
         return sorted(taught, key=atomic_numbers.__getitem__)
 
     def training_domain(self, **labels: Any) -> Domain:
@@ -315,6 +325,18 @@ class StructureDataModule(LightningDataModule):
             drawn = {"batch_size": None, "sampler": GivenBatches(parts[rank], number, rank)}
         drawn |= {"num_workers": self.num_workers, "pin_memory": _is_copied(self.trainer)}
         return StructureLoader(structures, **drawn, generator=generator)
+
+
+def labels_of(batch: Batch, targets: Sequence[Property]) -> tuple[Tensor, Tensor]:
+    """Labels of targets in float64, ``[B, C]``, NaN where they are missing; and which structures have any, ``[B]``."""
+    columns = []
+    labelled = torch.zeros(batch.num_graphs, dtype=torch.bool)
+    for target in targets:
+        values = values_of(batch, target).reshape(batch.num_graphs, -1).to(torch.float64)
+        mask = target_mask(batch, target)
+        columns.append(values if mask is None else torch.where(mask.view(-1, 1), values, torch.nan))
+        labelled |= True if mask is None else mask.view(-1)
+    return torch.cat(columns, 1), labelled
 
 
 def _cutoff_of(trainer: Trainer | None) -> float | None:

@@ -12,8 +12,10 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch_geometric.data import Dataset
 
 from pyg_schnet.data import Property, Split
+from pyg_schnet.data.properties import find_properties
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.reading import described
+from pyg_schnet.models.targets import units_of_targets
 from pyg_schnet.train.configuration import check_run, read_configuration
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.files import RUN, check_files, locate_data
@@ -40,8 +42,7 @@ def errors_of(
     Raises:
         ValueError: If there is nothing to test on, the model was trained on something else, or on test structures.
     """
-    data, task_class = _run_of(given, split, data_dir, batch_size)
-    _check_target(network, data.property)
+    data, task_class = _run_of(network, given, split, data_dir, batch_size)
     check_untrained(network.card, data.split)
     if len(data.test_set) == 0:
         raise ValueError("the run kept no structures for a test; give others with --split or test_dataset")
@@ -49,7 +50,7 @@ def errors_of(
     elements = network.card.get("elements")
     if elements is not None and (said := data.absent_elements(elements)):
         print(said)
-    return test_errors(task_class.from_model(network, data.property), data), len(data.test_set)
+    return test_errors(task_class.from_model(network, data.properties), data), len(data.test_set)
 
 
 def configuration_of(
@@ -106,25 +107,29 @@ def split_of_run(
 
 
 def _run_of(
-    given: dict[str, Any], split: Split | None, data_dir: str | None, batch_size: int
+    network: AtomisticModel, given: dict[str, Any], split: Split | None, data_dir: str | None, batch_size: int
 ) -> tuple[StructureDataModule, type[PropertyTask]]:
-    """Data and kind of task of a training run, from its configuration."""
+    """Data and kind of task of a training run, from its configuration; of several targets those of the model."""
     options = locate_data(given["data"], data_dir)
     chosen = {name: options.get(name) for name in ("dataset", "target", "test_dataset")}
     check_files(chosen)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Dataset, "dataset")
     parser.add_subclass_arguments(Dataset, "test_dataset", required=False)
-    parser.add_argument("--target", type=str | Property)
+    parser.add_argument("--target", type=str | Property | list[str | Property])
     made = parser.instantiate_classes(parser.parse_object({k: v for k, v in chosen.items() if v is not None}))
+    given_targets = made.target if isinstance(made.target, list) else [made.target]
+    targets = dict(zip((one.name for one in find_properties(made.dataset, made.target)), given_targets, strict=True))
+    known = network.card.get("target")  # which may be one of several
     data = StructureDataModule(
         made.dataset,
-        made.target,
+        targets[known] if known in targets else made.target,
         **{name: options[name] for name in ("num_train", "num_val", "num_test", "seed") if name in options},
         split=cast(Any, split),
         eval_batch_size=batch_size,
         test_dataset=made.get("test_dataset"),
     )
+    _check_targets(network, data.properties)
     tasks = {cls.__name__: cls for cls in (PropertyTask, PotentialTask, RelaxedTask)}
     task = tasks.get(given["model"]["class_path"].rsplit(".", 1)[-1])
     if task is None:
@@ -133,13 +138,12 @@ def _run_of(
     return data, task
 
 
-def _check_target(model: AtomisticModel, target: Property) -> None:
-    trained = (model.card.get("target"), model.card.get("unit"))
-    if trained != (target.name, target.unit):
-        raise ValueError(
-            f"the model was trained on {trained[0]} in {trained[1]}, the configuration has {target.name} "
-            f"in {target.unit}"
-        )
+def _check_targets(model: AtomisticModel, targets: list[Property]) -> None:
+    trained = units_of_targets(model.card) or {model.card.get("target"): model.card.get("unit")}
+    given = {target.name: target.unit for target in targets}
+    if trained != given:
+        ours, theirs = (", ".join(f"{name} in {unit}" for name, unit in one.items()) for one in (trained, given))
+        raise ValueError(f"the model was trained on {ours}, the configuration has {theirs}")
 
 
 def test_errors(task: PropertyTask, data: StructureDataModule) -> list[Errors]:

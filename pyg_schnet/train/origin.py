@@ -18,11 +18,12 @@ def origin_of(data: StructureDataModule) -> dict[str, Any]:
     Args:
         data: Data module of the run.
     """
-    target = data.property
+    targets = data.properties
+    columns = [target.column for target in targets]
     return {
-        "target": target.name,
-        "unit": target.unit,
-        "column": target.column,
+        "target": ", ".join(target.name for target in targets),
+        "unit": ", ".join(target.unit for target in targets),
+        "column": columns[0] if len(columns) == 1 else columns,
         "fingerprint": data.split.fingerprint,
         "split": split_hash(data.split),
         "batch_size": data.batch_size * data.num_processes,  # structures of a step
@@ -86,5 +87,6 @@ def check_origin(
 
 
 def _target(origin: dict[str, Any]) -> str:
-    column = "" if origin["column"] is None else f", column {origin['column']},"
+    several = isinstance(origin["column"], list)
+    column = "" if several or origin["column"] is None else f", column {origin['column']},"
     return f"{origin['target']!r}{column} in {origin['unit']}"

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pyg_schnet.data import Property, Split, target_mask
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.train.evaluation import _check_target, _run_of
+from pyg_schnet.train.evaluation import _run_of
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.train.split_note import check_untrained
 from pyg_schnet.train.task import PropertyTask
@@ -106,14 +106,13 @@ def predict_test(
         FileNotFoundError: If files of the data are missing.
         ValueError: If there is nothing to test on, the model was trained on something else, or on test structures.
     """
-    data, task_class = _run_of(given, split, data_dir, batch_size)
-    _check_target(network, data.property)
+    data, task_class = _run_of(network, given, split, data_dir, batch_size)
     check_untrained(network.card, data.split)
     n_test = len(data.test_set)
     if n_test == 0:
         raise ValueError("the run kept no structures for a test")
     data.check_places(network, test_only=True)
-    task = task_class.from_model(network, data.property)
+    task = task_class.from_model(network, data.properties)
     task.find_targets(data)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     task.to(device).eval()
@@ -165,7 +164,7 @@ def _compare(task: PropertyTask, batch: Batch, first: int) -> dict[str, tuple[Te
 def _targets(task: PropertyTask) -> dict[str, Property]:
     """What is shown, by the names that the task gives it."""
     if not isinstance(task, PotentialTask):
-        return {task.property.name: task.property}
+        return {target.name: target for target in task.properties}
     shown = {"energy": task.property}
     if task.forces_weight > 0:
         shown["forces"] = task.derivatives["forces"]
@@ -183,5 +182,5 @@ def _join(task: PropertyTask, name: str, parts: list[tuple[Tensor, ...]]) -> Pre
         true.astype(float),
         structure,
         element if by_atom else None,
-        relative=not by_atom and task.pooling != "none",
+        relative=not by_atom and task.pooling_of_target(name) != "none",
     )

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Batch
 from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 from torch_geometric.nn.models import SchNet as PyGSchNet
 
-from pyg_schnet.data import Property
+from pyg_schnet.data import Property, target_mask, target_values
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.nn import MaxReadout, MeanReadout, SumReadout, ZBLRepulsion, fit_atom_references
+from pyg_schnet.nn import (
+    ElectronicSpatialExtentReadout,
+    HeadsReadout,
+    MaxReadout,
+    MeanReadout,
+    SumReadout,
+    ZBLRepulsion,
+    fit_atom_references,
+)
 from pyg_schnet.units import dimension, factor
 
 Pooling = Literal["sum", "mean", "max", "none"]
@@ -32,14 +42,8 @@ def pooling_of(network: nn.Module) -> Pooling:
         'mean'
     """
     readout = getattr(network, "readout", None)
-    if isinstance(readout, SumReadout):
-        return "sum"
-    if isinstance(readout, MeanReadout):
-        return "mean"
-    if isinstance(readout, MaxReadout):
-        return "max"
-    if isinstance(network, AtomisticModel):
-        return "none"
+    if isinstance(network, AtomisticModel) or isinstance(readout, (SumReadout, MeanReadout, MaxReadout)):
+        return pooling_of_readout(readout)
     if isinstance(network, PyGSchNet):
         if network.dipole:
             return "none"
@@ -51,6 +55,41 @@ def pooling_of(network: nn.Module) -> Pooling:
         f"it cannot be seen whether a {type(network).__name__} sums its atoms or averages them; "
         "say pooling='sum', 'mean', 'max' or 'none'"
     )
+
+
+def pooling_of_readout(readout: Any) -> Pooling:
+    """How a readout of this package pools atoms; ``"none"`` for those of charges, and for several heads together."""
+    if isinstance(readout, HeadsReadout) and len(readout.columns) == 1:
+        return pooling_of_readout(readout.heads[0])
+    kinds: dict[type, Pooling] = {SumReadout: "sum", MeanReadout: "mean", MaxReadout: "max"}
+    return next((pooling for cls, pooling in kinds.items() if isinstance(readout, cls)), "none")
+
+
+def fits_itself(readout: Any) -> bool:
+    """Whether a readout has references of its own, fitted to compositions and positions: those of spatial extents."""
+    return isinstance(readout, ElectronicSpatialExtentReadout) and readout.own_extent
+
+
+def fit_extents(readout: Any, batches: Iterable[Batch], target: Property) -> Tensor:
+    """Fit the references and scales that a readout of spatial extents keeps itself.
+
+    Args:
+        readout: The readout; changed in place.
+        batches: Training structures, some at a time.
+        target: What is learned.
+
+    Returns:
+        Standard deviation of what references leave of the target.
+    """
+    terms, values = [], []
+    for batch in batches:
+        mask = target_mask(batch, target)
+        keep = slice(None) if mask is None else mask.view(-1)
+        device = readout.references.device
+        inputs = [one.to(device) for one in (batch.z, batch.pos, batch.batch)]
+        terms.append(readout.reference_terms(*inputs, batch.num_graphs)[keep])
+        values.append(target_values(batch, target).reshape(batch.num_graphs)[keep].to(terms[-1]))
+    return readout.fit(torch.cat(terms), torch.cat(values))
 
 
 def fit_statistics(counts: Tensor, target: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
@@ -100,17 +139,33 @@ def fold_statistics(model: AtomisticModel, scale: Tensor, atomref: Tensor | None
 
     Args:
         model: Model; changed in place.
-        scale: Factor on the output, one number.
+        scale: Factor on the output, one number, or one for each.
         atomref: References to set, shape ``[MAX_Z + 1, out_channels]``, for sums, means and maxima.
     """
     readout: Any = model.readout
     with torch.no_grad():
-        readout.scale.mul_(scale.to(readout.scale))
-        if isinstance(readout, (SumReadout, MeanReadout, MaxReadout)):
-            readout.shift.mul_(scale.to(readout.shift))
-            readout.set_references(cast(Tensor, atomref).to(readout.atomref))
+        if isinstance(readout, HeadsReadout):
+            start = 0
+            for head in cast(Any, readout.heads):
+                columns = slice(start, start + head.out_channels)
+                _fold(head, scale if scale.numel() == 1 else scale[columns], cast(Tensor, atomref)[:, columns])
+                start = columns.stop
+        else:
+            _fold(readout, scale, atomref)
         if model.repulsion is not None:
             cast(Any, model.repulsion).scale.mul_(scale.to(readout.scale).reshape(()))
+
+
+def _fold(readout: Any, scale: Tensor, atomref: Tensor | None) -> None:
+    pooled = isinstance(readout, (SumReadout, MeanReadout, MaxReadout))
+    if not pooled and scale.numel() > 1:  # the same for all components of a vector
+        scale = scale[0]
+    readout.scale.mul_(scale.reshape(readout.scale.shape if scale.numel() > 1 else ()).to(readout.scale))
+    if fits_itself(readout):
+        readout.references.mul_(scale.to(readout.references))
+    if pooled:
+        readout.shift.mul_(scale.to(readout.shift))
+        readout.set_references(cast(Tensor, atomref).to(readout.atomref))
 
 
 def scale_repulsion(network: Any, target: Property | None, scale: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,12 +10,13 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet.data import Property, StructureLoader, find_property, target_values
+from pyg_schnet.data import Property, StructureLoader, target_values
 from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.loader import collate_indices
-from pyg_schnet.data.properties import properties_of
+from pyg_schnet.data.properties import find_properties, properties_of
 from pyg_schnet.train.datamodule import StructureDataModule
 
+Target = Property | str | Sequence[Property | str] | None
 _OF_ALL = (SequentialSampler, RandomSampler, DistributedSampler)  # that take every structure of a data set
 
 
@@ -24,26 +26,28 @@ class LoaderSource(StructureDataModule):
     Args:
         loader: Loader of batches of ``Data`` with ``z`` and ``pos``: PyTorch Geometric's ``DataLoader`` or a
             :class:`pyg_schnet.data.StructureLoader`.
-        target: What is learned; a name where the data set knows its targets, ``None`` where it has one.
+        target: What is learned, one or a list; names where the data set knows its targets, ``None`` where it has one.
 
     Raises:
         ValueError: If there are several loaders, or the target is not known.
     """
 
-    def __init__(self, loader: DataLoader, target: Property | str | None) -> None:
+    def __init__(self, loader: DataLoader, target: Target) -> None:
         LightningDataModule.__init__(self)
         if isinstance(loader, (list, tuple, dict)):
             raise ValueError(f"training takes one data loader, got {len(loader)}; join the data sets in one")
         self.dataset = loader.structures if isinstance(loader, StructureLoader) else getattr(loader, "dataset", None)
-        self.property = _target_of(self.dataset, target)
+        self.properties = _targets_of(self.dataset, target)
+        self.property = self.properties[0]
         self.train_set = self.dataset if _takes_all(loader) else _drawn(loader)
         self.val_set = self.test_set = []
         self._surveyed = None
         atoms_of(self.train_set[0])
 
-    def target_width(self) -> int:
-        """Numbers of the property that each structure has."""
-        return target_values(collate_indices(self.train_set, [0]), self.property).numel()
+    def target_widths(self, targets: Sequence[Property]) -> list[int]:
+        """Numbers of each target that each structure has."""
+        first = collate_indices(self.train_set, [0])
+        return [target_values(first, target).numel() for target in targets]
 
 
 def _drawn(loader: DataLoader) -> list[Data]:
@@ -60,7 +64,7 @@ def _drawn(loader: DataLoader) -> list[Data]:
     return structures
 
 
-def source_of(trainer: Trainer, target: Property | str | None) -> StructureDataModule:
+def source_of(trainer: Trainer, target: Target) -> StructureDataModule:
     """The training structures of a trainer that is about to fit.
 
     Args:
@@ -104,12 +108,12 @@ def _takes_all(loader: Any) -> bool:
     )
 
 
-def _target_of(dataset: Any, target: Property | str | None) -> Property:
+def _targets_of(dataset: Any, target: Target) -> list[Property]:
     if target is not None:
-        return find_property(dataset, target)
+        return find_properties(dataset, target)
     known = properties_of(dataset)
     if len(known) != 1:
         raise ValueError(
             f"say which target is learned, PropertyTask(network, target=...); the data set has {', '.join(known)}"
         )
-    return next(iter(known.values()))
+    return list(known.values())

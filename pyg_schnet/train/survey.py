@@ -19,6 +19,7 @@ from pyg_schnet.geometry import has_volume
 from pyg_schnet.models.boundaries import check_boundaries, check_origin
 from pyg_schnet.nn import DipoleReadout, ElectronicSpatialExtentReadout
 from pyg_schnet.nn.atomref import element_counts
+from pyg_schnet.nn.heads import heads_of
 from pyg_schnet.train.parts import loads_of_batch
 
 _PIECE = 10_000  # structures read at a time
@@ -118,7 +119,7 @@ def check_places(readout: Any, parts: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If there is such a structure; the message names part and structure.
     """
-    if not isinstance(readout, (DipoleReadout, ElectronicSpatialExtentReadout)):
+    if not any(isinstance(one, (DipoleReadout, ElectronicSpatialExtentReadout)) for one in heads_of(readout)):
         return
     for name, structures in parts.items():
         given = [(batch.get("pbc"), batch.get("origin")) for batch in pieces(structures)]

@@ -1,8 +1,9 @@
-"""What is learned and how: loss, metrics, optimiser and schedule for one property, as a LightningModule."""
+"""What is learned and how: loss, metrics, optimiser and schedule for properties, as a LightningModule."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -10,18 +11,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from pyg_schnet.data import Property, find_property, target_mask, target_values
+from pyg_schnet.data import Property, target_mask, target_values
+from pyg_schnet.data.properties import find_properties
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.domain import Domain, renew
+from pyg_schnet.models.targets import card_of_targets, name_outputs
+from pyg_schnet.nn import HeadsReadout
 from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.budget import progress_of, steps_per_epoch
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.inputs import NetworkInputs
+from pyg_schnet.train.joint import Joint, Pair
 from pyg_schnet.train.muon import Muon
 from pyg_schnet.train.ranks import added, are_several
-from pyg_schnet.train.references import Pooling, fit_statistics, fold_statistics, pooling_of, scale_repulsion
+from pyg_schnet.train.references import (
+    Pooling,
+    fit_extents,
+    fit_statistics,
+    fits_itself,
+    fold_statistics,
+    pooling_of,
+    scale_repulsion,
+)
 from pyg_schnet.train.report import in_report_units
 from pyg_schnet.train.schedule import cosine_factor, warm_restart_factor
 from pyg_schnet.train.shared import SharedModule
@@ -29,13 +42,12 @@ from pyg_schnet.train.source import StructureDataModule, check_stated, source_of
 from pyg_schnet.train.sums import ErrorSums
 
 _LOSSES: dict[str, Any] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
-Pair = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # predicted, true, and weights of rows where there are
 
 _OWN_LOSS = ""  # among the errors, of tasks whose loss is not the sum of their terms
 
 
 class PropertyTask(SharedModule):
-    r"""Learn one property of structures.
+    r"""Learn a property of structures, or several together.
 
     The network learns the difference from references of the elements, in units of its spread:
 
@@ -49,13 +61,22 @@ class PropertyTask(SharedModule):
     vector is the root mean square of all components, which keeps it independent of directions. Loss and errors are
     means over structures and components.
 
+    Several properties are learned by one network, which has a readout for each
+    (``SchNet(readout={"mu": "dipole", "U0, H": "sum", "gap": "mean"})``, see :class:`pyg_schnet.nn.HeadsReadout`), or
+    an output for each. Each property k has its own unit, references and scale, its labels may be missing where those of
+    others are there, and its errors are reported by themselves. The loss, which also says when to stop and which
+    weights are the best, is the weighted sum of all, each in units of the spread s of what references leave of it:
+
+    .. math:: \ell = \sum_k w_k\, L(y_k / s_k, \hat y_k / s_k)
+
     Args:
         network: Any module that is called as ``network(z, pos, batch)`` and returns ``[B]``, ``[B, 1]`` or, for C
             components, ``[B, C]``: models of this package, PyTorch Geometric's SchNet, or others. ``cell``, ``pbc``
             and ``batch_size`` are passed if it has arguments of these names, as are ``edge_index`` and ``edge_shift``
             made by :class:`pyg_schnet.data.NeighborList`; other edges are ignored with a warning.
         loss: ``"mse"`` (squared), ``"mae"`` (absolute) or ``"huber"`` (squared below ``huber_delta``).
-        huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property.
+        huber_delta: Where the Huber loss turns from squared to absolute, in the unit of the property; for several in
+            that of their spread.
         lr: Largest learning rate.
         weight_decay: Decoupled weight decay.
         optimizer: ``"muon"``, see :class:`pyg_schnet.train.Muon`, or ``"adam"`` (AdamW). Good rates of both differ: 0.003
@@ -67,7 +88,9 @@ class PropertyTask(SharedModule):
         restart_multiplier: Length of each cycle divided by that of the one before.
         restart_decay: Largest rate of each cycle divided by that of the one before.
         target: Target, if the data module does not define it (PyG's ``LightningDataset``, plain loaders):
-            ``Property("y", "eV", column=7)``, or the name of one that the data set knows.
+            ``Property("y", "eV", column=7)``, or the name of one that the data set knows; or a list of them, such as
+            ``[Property("homo", "eV", column=2, attribute="y"), Property("lumo", "eV", column=3, attribute="y")]``.
+        weights: Weight of each of several properties in the loss by its name, 1 where it is not given.
         pooling: How the network pools atoms: ``"sum"``, ``"mean"``, ``"max"`` (one reference, the mean of the training
             structures, instead of one for each element), ``"none"`` (no references), or ``"auto"`` to read it from
             the network.
@@ -78,6 +101,8 @@ class PropertyTask(SharedModule):
 
     atomref: Tensor
     scale: Tensor
+    spread: Tensor  # of each output, where there are several properties
+    averaged: Tensor  # outputs whose references are means, where there are several properties
 
     def __init__(
         self,
@@ -94,7 +119,8 @@ class PropertyTask(SharedModule):
         restart_multiplier: float = 1.5,
         restart_decay: float = 1.0,
         pooling: Literal["auto", "sum", "mean", "max", "none"] = "auto",
-        target: Property | str | None = None,
+        target: Property | str | list[Property | str] | None = None,
+        weights: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         if loss not in _LOSSES:
@@ -122,28 +148,35 @@ class PropertyTask(SharedModule):
         self.restart_decay = restart_decay
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.pooling_is_stated = pooling != "auto"
-        self.property: Any = target if isinstance(target, Property) else None
+        self.property: Any = target if isinstance(target, Property) else None  # of several the first one
+        self.joint: Joint | None = None  # where there are several
+        self.weights = weights or {}
         self.domain: Domain | None = None  # of the training structures, known once a fit has begun
         self._target = target
         self.channels = channels_of(network)
-        one_scale = self.channels == 1 or self.pooling == "none"
+        has_heads = isinstance(getattr(network, "readout", None), HeadsReadout)
+        one_scale = self.channels == 1 or (self.pooling == "none" and not has_heads)
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, self.channels))
         self.register_buffer("scale", torch.ones(() if one_scale else (self.channels,)))
+        self.register_buffer("spread", torch.ones(self.channels) if self.channels > 1 else None)
+        self.register_buffer("averaged", torch.zeros(self.channels, dtype=torch.bool), persistent=False)
         self._inputs = NetworkInputs(network)
         self.errors = ErrorSums()  # of the evaluation that is going on
         self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
+        if isinstance(target, list) and target and all(isinstance(one, Property) for one in target):
+            self.learn(find_properties(None, target))
 
     @classmethod
-    def from_model(cls, model: AtomisticModel, target: Property) -> PropertyTask:
+    def from_model(cls, model: AtomisticModel, target: Property | Sequence[Property]) -> PropertyTask:
         """Task that evaluates a trained model; its references are taken out, to be added in float64.
 
         Args:
             model: Model, as loaded from a file; changed in place.
-            target: The property it was trained on.
+            target: The property, or properties, that it was trained on.
         """
         atomref = pop_atomref(model)
         task = cls(model)
-        task.property = target
+        task.learn([target] if isinstance(target, Property) else target)
         if atomref is not None:
             task.atomref = atomref
         return task
@@ -158,7 +191,8 @@ class PropertyTask(SharedModule):
     def on_fit_start(self) -> None:
         """Learn the property and its statistics from what other data modules and plain data loaders load."""
         if not isinstance(cast(Any, self.trainer).datamodule, StructureDataModule):
-            self.learn_from(source_of(self.trainer, self.property or self._target), "fit")
+            known = self._target if self.property is None else self.properties
+            self.learn_from(source_of(self.trainer, known), "fit")
         self.keep_buffers()
 
     def learn_from(self, data: StructureDataModule, stage: str) -> None:
@@ -177,17 +211,44 @@ class PropertyTask(SharedModule):
         self.check(data)
         domain = data.training_domain(**self.gradient_labels())
         if self.trainer.ckpt_path is None:
-            self.fit_statistics(*data.training_targets())
+            self.fit_statistics(*data.training_targets(self.properties))
+            self._fit_extents(data)
         return domain, data.surveyed_loads()
 
     def find_targets(self, data: StructureDataModule) -> None:
         """Learn from the data module what is learned."""
         if self.property is None:
-            self.property = data.property if self._target is None else find_property(data.dataset, self._target)
+            self.learn(data.properties if self._target is None else find_properties(data.dataset, self._target))
+
+    def learn(self, targets: Sequence[Property]) -> None:
+        """Say which properties are learned.
+
+        Args:
+            targets: One or several.
+
+        Raises:
+            ValueError: If the network has no outputs for several.
+        """
+        self.property = targets[0]
+        if len(targets) == 1 and self.weights:
+            raise ValueError(f"weights are those of several properties, but {targets[0].name!r} is learned alone")
+        if len(targets) > 1:
+            self.joint = Joint(self.network, targets, self.pooling, self.channels, self.weights)
+            self.scale = self.scale.expand(self.channels).clone()
+            self.averaged.copy_(self.joint.averaged())
+
+    @property
+    def properties(self) -> list[Property]:
+        """What is learned, in the order of the outputs."""
+        return [self.property] if self.joint is None else self.joint.targets
+
+    def pooling_of_target(self, name: str) -> Pooling:
+        """How the outputs of one of the quantities are pooled."""
+        return self.pooling if self.joint is None else self.joint.part(name).pooling
 
     def needed(self) -> list[Property]:
         """Targets without which nothing can be learned."""
-        return [self.property]
+        return self.properties
 
     def check(self, data: StructureDataModule) -> list[str]:
         """Raise for what cannot be learned, before training.
@@ -199,11 +260,14 @@ class PropertyTask(SharedModule):
             ValueError: If labels are missing, the property is one of atoms, or its unit or number of values does not
                 fit the network.
         """
-        check_level(self.property)
-        width = data.target_width()
-        if not self.pooling_is_stated:
-            check_unit(self.property, width, self.network, self.pooling)
-        check_width(self.property, width, self.network, self.channels)
+        readout = getattr(self.network, "readout", None)
+        for target, width in zip(self.properties, data.target_widths(self.properties), strict=True):
+            check_level(target)
+            part = None if self.joint is None else self.joint.part(target.name)
+            used, pooling = (readout, self.pooling) if part is None else (part.readout, part.pooling)
+            if not self.pooling_is_stated:
+                check_unit(target, width, used, pooling)
+            check_width(target, width, used, self.channels if part is None else part.width)
         data.check_places(self.network)
         return data.check(self.needed())
 
@@ -211,17 +275,40 @@ class PropertyTask(SharedModule):
         """What is learned of gradients, as arguments of ``domain_of``: here nothing."""
         return {}
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Take checkpoints, too, that were written before several properties could be learned."""
+        if self.spread is not None:
+            state_dict.setdefault(f"{prefix}spread", self.spread)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
 
         Args:
             counts: Atoms of each element in each structure, shape ``[B, MAX_Z + 1]``.
-            target: Property of each structure, shape ``[B]`` or ``[B, C]``, in its unit.
+            target: Property of each structure, shape ``[B]`` or ``[B, C]``, in its unit; of several properties in the
+                order of the outputs, NaN where one is missing.
         """
-        atomref, scale = fit_statistics(counts, target, self.pooling)
+        if self.joint is None:
+            atomref, scale = fit_statistics(counts, target, self.pooling)
+        else:
+            atomref, scale, spread = self.joint.statistics(counts, target)
+            self.spread.copy_(spread)
         self.atomref.copy_(atomref)
-        self.scale.copy_(scale.reshape(self.scale.shape))
+        self.scale.copy_(scale.reshape(()) if scale.numel() == 1 else scale)
         scale_repulsion(self.network, self.property, self.scale)
+
+    def _fit_extents(self, data: StructureDataModule) -> None:
+        """Have readouts of spatial extents fit their own references, which depend on positions."""
+        readout = getattr(self.network, "readout", None)
+        for target in self.properties:
+            part = None if self.joint is None else self.joint.part(target.name)
+            if fits_itself(own := readout if part is None else part.readout):
+                spread = fit_extents(own, data.training_pieces(), target)
+                columns = slice(None) if part is None else part.columns
+                self.scale.reshape(-1)[columns] = 1.0
+                if part is not None:
+                    self.spread[columns] = spread
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
@@ -241,6 +328,8 @@ class PropertyTask(SharedModule):
 
     def references(self, batch: Batch) -> Tensor:
         """References of the structures in float64, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
+        if self.joint is not None:
+            return sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=self.averaged)
         if self.pooling == "none":
             shape = (batch.num_graphs,) if self.channels == 1 else (batch.num_graphs, self.channels)
             return torch.zeros(shape, dtype=torch.float64, device=batch.z.device)
@@ -250,10 +339,12 @@ class PropertyTask(SharedModule):
 
     def quantities(self) -> dict[str, str]:
         """What is compared with the data, and its unit; the first one names the run's result."""
-        return {self.property.name: self.property.unit}
+        return {target.name: target.unit for target in self.properties}
 
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true values of each quantity, for what has a label; references are left out of both."""
+        if self.joint is not None:
+            return self.joint.pairs(self(batch), self.references(batch), batch)
         return {self.property.name: self.pair(self(batch), batch)}
 
     def pair(self, predicted: Tensor, batch: Batch) -> Pair:
@@ -270,23 +361,34 @@ class PropertyTask(SharedModule):
 
     def terms(self) -> dict[str, float]:
         """Weight of each quantity in the loss."""
-        return {self.property.name: 1.0}
+        return {target.name: self.weights.get(target.name, 1.0) for target in self.properties}
 
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Loss of a batch, the weighted sum of its terms."""
         names = self.terms()
         shares = self.shares_of([pairs[name] for name in names])
         terms = [
-            (weight * share, self.loss_of(pairs[name]))
+            (weight * share, self.loss_of(pairs[name], self.size_of(name)))
             for (name, weight), share in zip(names.items(), shares, strict=True)
         ]
         return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
 
-    def loss_of(self, pair: Pair) -> Tensor:
-        """Loss of one quantity, weighted where there are weights; zero where a batch has no labels of it."""
+    def size_of(self, name: str) -> Tensor | None:
+        """Spread in whose unit the loss of a quantity is; ``None`` for its own unit."""
+        return None if self.joint is None else self.spread[self.joint.part(name).columns.start]
+
+    def loss_of(self, pair: Pair, size: Tensor | None = None) -> Tensor:
+        """Loss of one quantity, weighted where there are weights; zero where a batch has no labels of it.
+
+        Args:
+            pair: Predicted and true values, and weights of rows where there are any.
+            size: Unit in which they are taken; ``None`` for that of the quantity.
+        """
         options = {"delta": self.huber_delta} if self.loss == "huber" else {}
         if pair[0].numel() == 0:
             return pair[0].sum()
+        if size is not None:
+            pair = (pair[0] / size, pair[1] / size, *pair[2:])
         if len(pair) == 2:
             return _LOSSES[self.loss](*pair, **options)
         weights = pair[2].expand_as(pair[0])
@@ -331,7 +433,7 @@ class PropertyTask(SharedModule):
     def _add_errors(self, stage: str, batch: Batch) -> None:
         pairs = self.compare(batch)
         for name, pair in pairs.items():
-            self.errors.add(name, *pair[:2], self.loss_of(pair))
+            self.errors.add(name, *pair[:2], self.loss_of(pair, self.size_of(name)))
         if self._has_own_loss():
             labelled = torch.zeros(max(max(len(pair[0]) for pair in pairs.values()), 1))
             self.errors.add(_OWN_LOSS, labelled, labelled, self.total_loss(pairs).cpu())
@@ -351,13 +453,13 @@ class PropertyTask(SharedModule):
             self.log(f"{stage}/loss", means[_OWN_LOSS].loss, **same)
         elif any(name in means for name in terms):
             loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
-            self.log(f"{stage}/loss", loss, **same)
+            self.log(f"{stage}/loss", loss, prog_bar=stage == "val" and self.joint is not None, **same)
         for name, unit in quantities.items():
             for measure in ("mae", "rmse") if name in means else ():
                 value = getattr(means[name], measure)
                 self.log(f"{stage}/{name}_{measure}", value, **same)
                 for target, number in in_report_units(value, unit).items():
-                    shown = stage == "val" and measure == "mae"
+                    shown = stage == "val" and measure == "mae" and self.joint is None
                     self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown, **same)
 
     def export(self) -> AtomisticModel:
@@ -373,8 +475,10 @@ class PropertyTask(SharedModule):
                 "its weights are in the checkpoint"
             )
         model = copy.deepcopy(network).eval()
+        if self.joint is not None:
+            name_outputs(model, self.properties)
         fold_statistics(model, self.scale, self.atomref)
-        model.card.update(target=self.property.name, unit=self.property.unit)
+        model.card.update(card_of_targets(self.properties))
         if self.domain is not None:
             renew(model.card, self.domain)
         return model

@@ -53,7 +53,7 @@ def test_numbers_of_a_network_are_those_of_its_readout():
 def test_numbers_of_target_and_network_have_to_be_the_same(readout, width, message):
     model = network() if readout is None else network(readout=readout)
     with pytest.raises(ValueError, match=message):
-        check_width(ENERGY, width, model, channels_of(model))
+        check_width(ENERGY, width, getattr(model, "readout", None), channels_of(model))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_numbers_of_target_and_network_have_to_be_the_same(readout, width, messa
 def test_units_that_do_not_fit_the_readout(target, width, readout, message):
     task = PropertyTask(network(readout=readout))
     with pytest.raises(ValueError, match=message):
-        check_unit(target, width, task.network, task.pooling)
+        check_unit(target, width, getattr(task.network, "readout", None), task.pooling)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_units_that_do_not_fit_the_readout(target, width, readout, message):
 )  # fmt: skip
 def test_units_that_fit(target, readout):
     task = PropertyTask(network(readout=readout))
-    check_unit(target, 1, task.network, task.pooling)
+    check_unit(target, 1, getattr(task.network, "readout", None), task.pooling)
 
 
 def test_pooling_that_is_stated_is_meant():
