@@ -28,7 +28,10 @@ napoleon_use_ivar = True  # once, not beside the fields of named tuples
 
 nitpick_ignore_regex = [
     # Private bases, and other packages, which are not documented here
-    (r"py:class", r"pyg_schnet\..*\.(_\w+|CheckpointMixin|Conversions|DerivativeTask|FiniteModule|SharedModule|ScheduledModule|EvaluatedModule)"),
+    (
+        r"py:class",
+        r"pyg_schnet\..*\.(_\w+|CheckpointMixin|Conversions|DerivativeTask|FiniteModule|SharedModule|ScheduledModule|EvaluatedModule)",
+    ),
     (r"py:exc", r"PropertyNotImplementedError"),
     (r"py:data", r"Ensemble|Optimizer"),
     (r"py:.*", r"(torch_sim|openmm|openmmml|ipi)\b.*"),

@@ -58,12 +58,12 @@ def matrices_of(module: nn.Module) -> list[nn.Parameter]:
         >>> [tuple(weight.shape) for weight in matrices_of(nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 1)))]
         [(32, 16)]
     """
-    found: dict[nn.Parameter, None] = {
-        layer.weight: None
+    found = [
+        cast(nn.Parameter, layer.weight)
         for layer in module.modules()
         if isinstance(layer, nn.Linear) and layer.weight.requires_grad and min(layer.weight.shape) >= _SMALLEST
-    }
-    return list(found)
+    ]
+    return list({id(weight): weight for weight in found}.values())  # which layers may share
 
 
 class Muon(torch.optim.Optimizer):
