@@ -122,10 +122,9 @@ class Joint:
             atomref[:, part.columns], scale[part.columns] = fit_statistics(own, values, part.pooling)
             weights = own if part.pooling == "sum" else own / own.sum(1, keepdim=True).clamp(min=1.0)
             left = values - weights.to(torch.float64) @ atomref[:, part.columns]
-            size = (
-                left.square().mean().sqrt() if part.pooling == "none" and part.width > 1 else left.std(0, correction=0)
-            )
-            size = size.square().mean().sqrt()
+            is_vector = part.pooling == "none" and part.width > 1
+            squares = left.square().mean() if is_vector else left.var(0, correction=0).mean()
+            size = squares.sqrt()
             spread[part.columns] = size if size > 0 else 1.0
         return atomref, scale, spread
 
@@ -150,54 +149,6 @@ class Joint:
             true = (true.reshape(ours.shape).to(torch.float64) - reference).to(ours.dtype)
             found[part.target.name] = labelled(ours, true, target_mask(batch, part.target), training=training)
         return found
-
-    def labels(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """All labels of a batch in the order of the outputs, and which of them are there.
-
-        Returns:
-            Labels in float64, shape ``[B, C]``, zero where they are missing; and bool ``[B, C]``, ``None`` where all
-            are there.
-        """
-        size = batch.num_graphs
-        values = [target_values(batch, part.target).reshape(size, part.width) for part in self.parts]
-        masks = [target_mask(batch, part.target) for part in self.parts]
-        true = torch.cat(values, 1).to(torch.float64)
-        if all(mask is None for mask in masks):
-            return true, None
-        whole = torch.ones(size, 1, dtype=torch.bool, device=true.device)
-        columns = zip(self.parts, masks, strict=True)
-        mask = torch.cat(
-            [(whole if one is None else one.view(-1, 1)).expand(size, part.width) for part, one in columns], 1
-        )
-        return torch.where(mask, true, 0.0), mask
-
-    def counts(self, true: Tensor, mask: Tensor | None) -> list[float]:
-        """Numbers of labels of each target in a batch."""
-        if mask is None:
-            return [float(len(true) * part.width) for part in self.parts]
-        found = mask.sum(0).tolist()
-        return [float(sum(found[part.columns])) for part in self.parts]
-
-    def mean_loss(self, losses: Tensor, mask: Tensor | None, shares: Sequence[float] | None) -> Tensor:
-        """Weighted sum over targets of their mean losses; a target without labels adds nothing.
-
-        Args:
-            losses: Loss of each number, shape ``[B, C]``.
-            mask: Which of them have a label; ``None`` for all.
-            shares: Factor on each target; ``None`` for 1.
-        """
-        factors = [1.0] * len(self.parts) if shares is None else shares
-        weights = losses.new_tensor(
-            [
-                part.weight * factor / part.width
-                for part, factor in zip(self.parts, factors, strict=True)
-                for _ in range(part.width)
-            ]
-        )
-        if mask is None:
-            return losses.mean(0) @ weights
-        there = mask.to(losses.dtype)
-        return ((losses * there).sum(0) / there.sum(0).clamp(min=1.0)) @ weights
 
 
 def _checked_weights(weights: Mapping[str, float], names: Sequence[str]) -> Mapping[str, float]:

@@ -25,7 +25,6 @@ from pyg_schnet.train.evaluated import EvaluatedModule
 from pyg_schnet.train.inputs import NetworkInputs
 from pyg_schnet.train.joint import Joint
 from pyg_schnet.train.masks import Pair, labelled
-from pyg_schnet.train.ranks import are_several
 from pyg_schnet.train.references import (
     Pooling,
     fit_extents,
@@ -365,14 +364,7 @@ class PropertyTask(EvaluatedModule):
 
     def loss_of_batch(self, batch: Batch) -> Tensor:
         """What is made small in training."""
-        if self.joint is None or self.has_own_loss():
-            return self.total_loss(self.compare(batch))
-        true, mask = self.joint.labels(batch)
-        true = (true - self.references(batch)).to(self.scale.dtype) / self.spread
-        shares = self.shares(self.joint.counts(true, mask)) if are_several(self._trainer) else None
-        options: dict[str, Any] = {"delta": self.huber_delta} if self.loss == "huber" else {}
-        losses = _LOSSES[self.loss](self(batch) / self.spread, true, reduction="none", **options)
-        return self.joint.mean_loss(losses, mask, shares)
+        return self.total_loss(self.compare(batch))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Property of each structure, references included, in float64, shape ``[B]`` or ``[B, C]``."""

@@ -82,6 +82,25 @@ def test_values_losses_and_gradients_are_those_of_single_targets(qm9_sample, los
     torch.testing.assert_close(joint.network.interactions[0].lin_in.weight.grad, gradient, rtol=1e-3, atol=1e-4 * scale)
 
 
+def test_what_a_subclass_overrides_is_called(qm9_sample):
+    class Own(PropertyTask):
+        def loss_of(self, pair, size=None):
+            called.append("loss_of")
+            return 2.0 * super().loss_of(pair, size)
+
+        def compare(self, batch):
+            called.append("compare")
+            return super().compare(batch)
+
+    task, data = fitted(qm9_sample, NAMES, network(HEADS))
+    own = Own(task.network)
+    own.find_targets(data)
+    own._look_at_statistics(data)
+    called, batch = [], collate_indices(data.train_set, range(6))
+    assert own.training_step(batch, 0).item() == pytest.approx(2.0 * task.training_step(batch, 0).item(), rel=1e-6)
+    assert called == ["compare"] + ["loss_of"] * len(NAMES)
+
+
 def test_references_and_spreads_are_those_of_least_squares(qm9_sample):
     joint, data = fitted(qm9_sample, NAMES, network(HEADS))
     structures = [data.train_set[k] for k in range(len(data.train_set))]
