@@ -24,7 +24,7 @@ from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.domain import Domain, renew
 from pyg_schnet.pretrained import available, find
 from pyg_schnet.train import StructureDataModule
-from pyg_schnet.train.evaluation import _run_of
+from pyg_schnet.train.evaluation import run_of
 from pyg_schnet.train.files import RUN
 
 _KEY = "pyg_schnet"
@@ -55,7 +55,7 @@ def data_of(card: dict[str, Any], folder: Path) -> StructureDataModule:
         given["data"]["num_test"] = 0
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         try:
-            data, _ = _run_of(cast(Any, SimpleNamespace(card=card)), given, None, str(place), 250)
+            data, _ = run_of(cast(Any, SimpleNamespace(card=card)), given, None, str(place), 250)
         except (FileNotFoundError, ValueError):
             continue
         if data.split.fingerprint == card["split"]["fingerprint"]:

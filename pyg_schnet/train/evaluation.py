@@ -42,7 +42,7 @@ def errors_of(
     Raises:
         ValueError: If there is nothing to test on, the model was trained on something else, or on test structures.
     """
-    data, task_class = _run_of(network, given, split, data_dir, batch_size)
+    data, task_class = run_of(network, given, split, data_dir, batch_size)
     check_untrained(network.card, data.split)
     if len(data.test_set) == 0:
         raise ValueError("the run kept no structures for a test; give others with --split or test_dataset")
@@ -106,7 +106,7 @@ def split_of_run(
     return None
 
 
-def _run_of(
+def run_of(
     network: AtomisticModel, given: dict[str, Any], split: Split | None, data_dir: str | None, batch_size: int
 ) -> tuple[StructureDataModule, type[PropertyTask]]:
     """Data and kind of task of a training run, from its configuration; of several targets those of the model."""

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet.data import Property, Split, find_property, target_mask, target_values, to_atoms
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.train.evaluation import _run_of
+from pyg_schnet.train.evaluation import run_of
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.units import dimension, factor
 
@@ -36,7 +36,7 @@ def kept_aside(
         data_dir: Folder of the files that the data sets name.
         most: Largest number of each; more than these are drawn at random, the same in every call.
     """
-    data, task = _run_of(model, given, split, data_dir, most)
+    data, task = run_of(model, given, split, data_dir, most)
     if dimension(data.property.unit) not in ("energy", "energy per atom"):
         return [], []
     targets = {"energy": data.property}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pyg_schnet.data import Property, Split, target_mask
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.train.evaluation import _run_of
+from pyg_schnet.train.evaluation import run_of
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.train.split_note import check_untrained
 from pyg_schnet.train.task import PropertyTask
@@ -106,7 +106,7 @@ def predict_test(
         FileNotFoundError: If files of the data are missing.
         ValueError: If there is nothing to test on, the model was trained on something else, or on test structures.
     """
-    data, task_class = _run_of(network, given, split, data_dir, batch_size)
+    data, task_class = run_of(network, given, split, data_dir, batch_size)
     check_untrained(network.card, data.split)
     n_test = len(data.test_set)
     if n_test == 0:
