@@ -101,3 +101,13 @@ def refused(*arguments):
     assert said.isprintable()
     assert len(said) < 700
     return found.value.code, said
+
+
+def raises(read, path, message, error=ValueError):
+    """The reader refuses the file in one sentence that names it."""
+    with pytest.raises(error, match=message) as found:
+        read(path)
+    said = str(found.value)
+    assert str(path) in said
+    assert "\n" not in said
+    assert len(said) < 600

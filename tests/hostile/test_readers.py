@@ -7,34 +7,21 @@ import json
 import lzma
 import re
 import shutil
-import struct
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pyg_schnet import load
 from pyg_schnet.data import MD17, QM9, AtomsDataset, MaterialsDataset, MLearn, Split, StructureStore
-from pyg_schnet.models.checkpoint import read_header
 from pyg_schnet.models.reading import check_file, described, read_arrays, read_text
 
 from ..train.conftest import SAMPLE
-from .spoiled import model_file, structures
+from .spoiled import raises, structures
 
 SPLIT = {"train": [0, 1], "val": [2], "test": [3], "n_structures": 4, "fingerprint": None}
 RECORD = {"id": "a", "sym": ["Na", "Cl"], "frac": [[0, 0, 0], [0.5, 0.5, 0.5]], "cell": [4, 4, 4, 90, 90, 90], "e": 1.0}
 LATTICE = {"matrix": [[4, 0, 0], [0, 4, 0], [0, 0, 4]]}
-
-
-def raises(read, path, message, error=ValueError):
-    """The reader refuses the file in one sentence that names it."""
-    with pytest.raises(error, match=message) as found:
-        read(path)
-    said = str(found.value)
-    assert str(path) in said
-    assert "\n" not in said
-    assert len(said) < 600
 
 
 SPLITS = {
@@ -453,223 +440,6 @@ def test_archives_of_md17(name, tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, **{key: value for key, value in content.items() if value is not None})
     raises(MD17, path, message)
-
-
-STORES = {
-    "no attributes": (lambda content: content.pop("attributes"), "it has no dictionary 'attributes'"),
-    "no targets": (lambda content: content.pop("properties"), "it has no dictionary 'properties'"),
-    "list": (lambda content: content.update(attributes=[]), "it has no dictionary 'attributes'"),
-    "dtype": (
-        lambda content: content["attributes"].update(z=["fly", [-1]]),
-        "attribute 'z' must be 'str', or dtype and size",
-    ),
-    "shape": (lambda content: content["attributes"].update(z=["int64", "x"]), "attribute 'z' must be 'str', or dtype"),
-    "negative": (lambda content: content["attributes"].update(z=["int64", [-2]]), "attribute 'z' must be"),
-    "name": (
-        lambda content: content["attributes"].update({"z); DROP": "str"}),
-        "'z\\); DROP' is not the name of an attr",
-    ),
-    "field": (
-        lambda content: content["properties"]["energy"].update(fly=3),
-        r"target 'energy' is not a Property: .*fly",
-    ),
-    "unit": (lambda content: content["properties"]["energy"].update(unit=[]), "target 'energy' is not a Property"),
-    "no unit": (
-        lambda content: content["properties"]["energy"].pop("unit"),
-        "target 'energy' is not a Property: it has no name",
-    ),
-    "target": (lambda content: content["properties"].update(energy=3), "target 'energy' is not a Property"),
-}
-
-
-@pytest.fixture
-def store(tmp_path):
-    """A store of two structures."""
-    made = StructureStore.create(tmp_path / "store", AtomsDataset(structures(tmp_path / "data.xyz", 2)))
-    made.close()
-    return tmp_path / "store"
-
-
-@pytest.mark.parametrize("name", STORES)
-def test_descriptions_of_stores(name, store):
-    change, message = STORES[name]
-    file = store / "structures.json"
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
-    raises(lambda path: StructureStore(store), file, rf"is not the description of a store: {message}")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda file: file.unlink(), "there is no file"),
-        (lambda file: file.write_bytes(b""), "its structures cannot be read from .* it is no data base of SQLite"),
-        (lambda file: file.write_bytes(b"hello" * 99), "it is no data base of SQLite, or not a whole one"),
-        (
-            lambda file: file.write_bytes(file.read_bytes()[:4096]),
-            "cannot be read from .* it is damaged, or of another st",
-        ),
-        (lambda file: (file.unlink(), file.mkdir()), "is a folder, expected a file"),
-    ],
-)
-def test_data_bases_of_stores(spoil, message, store):
-    file = store / "structures.db"
-    spoil(file)
-    raises(lambda path: StructureStore(store)[1], file, message, (ValueError, OSError))
-
-
-def test_a_store_of_other_shapes(store):
-    content = json.loads((store / "structures.json").read_text())
-    content["attributes"]["pos"] = ["float32", [-1, 7]]
-    (store / "structures.json").write_text(json.dumps(content))
-    raises(lambda path: StructureStore(store)[0], store / "structures.db", "structure 0 cannot be read from")
-    content["attributes"] |= {"pos": ["float32", [-1, 3]], "fly": ["float32", [-1]]}
-    (store / "structures.json").write_text(json.dumps(content))
-    raises(lambda path: StructureStore(store)[0], store / "structures.db", "structure 0 cannot be read from .*fly")
-
-
-HEADERS = {
-    **{
-        f"no {name}": (lambda header, name=name: header.pop(name), f"it has no '{name}'")
-        for name in ("format", "class")
-    },
-    "no hyper-parameters": (
-        lambda header: header.pop("hyper_parameters"),
-        "it has no 'hyper_parameters', a dictionary",
-    ),
-    "no card": (lambda header: header.pop("card"), "it has no 'card', a dictionary"),
-    "format": (lambda header: header.update(format="1"), "'format' must be a whole number of at least 1, got '1'"),
-    "format that is true": (lambda header: header.update(format=True), "'format' must be a whole number .*, got True"),
-    "format below": (lambda header: header.update(format=-1), "'format' must be a whole number of at least 1, got -1"),
-    "class": (
-        lambda header: header.update({"class": ["SchNet"]}),
-        r"'class' must be the name of a class, got \['SchNet'\]",
-    ),
-    "card": (lambda header: header.update(card=[]), r"'card' must be a dictionary, got \[\]"),
-    "target": (
-        lambda header: header["card"].update(target=["U0"]),
-        r"the entry 'target' of the card must be a text, got",
-    ),
-    "unit": (lambda header: header["card"].update(unit=3), "the entry 'unit' of the card must be a text, got 3"),
-    "elements": (
-        lambda header: header["card"].update(elements="H"),
-        "'elements' of the card must be a list of chemical",
-    ),
-    "element": (lambda header: header["card"].update(elements=[1]), r"a list of chemical symbols, got \[1\]"),
-    "run": (lambda header: header["card"].update(run="x"), "the entry 'run' of the card must be a dictionary, got 'x'"),
-    "split": (lambda header: header["card"].update(split=[1]), "the entry 'split' of the card must be a dictionary"),
-}
-
-
-@pytest.mark.parametrize("name", HEADERS)
-def test_headers_of_models(name, tmp_path):
-    change, message = HEADERS[name]
-    path = model_file(tmp_path / "m.safetensors", change)
-    for read in (read_header, load):
-        raises(read, path, rf"the header of .*m\.safetensors is damaged: .*{message}")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda header: header.update({"class": "os.system"}), "holds a os.system, expected a DTNN or SchNet"),
-        (lambda header: header["hyper_parameters"].update(fly=1), "make no SchNet: it has no argument 'fly'"),
-        (
-            lambda header: header["hyper_parameters"].update(cutoff=-1.0),
-            "make no SchNet: cutoff must be a positive length",
-        ),
-        (lambda header: header["hyper_parameters"].update(cutoff=None), "make no SchNet: "),
-        (lambda header: header["hyper_parameters"].update(hidden_channels="8"), "make no SchNet: "),
-        (lambda header: header["hyper_parameters"].update(readout={"class": "os.system"}), "make no SchNet: "),
-        (
-            lambda header: header["hyper_parameters"].update(hidden_channels=16),
-            "make no SchNet: the readout takes 8 features",
-        ),
-        (lambda header: header["hyper_parameters"].update(num_interactions=2), r"it lacks interactions\.1\."),
-    ],
-)
-def test_hyper_parameters_of_models(change, message, tmp_path):
-    raises(load, model_file(tmp_path / "m.safetensors", change), message)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("fly", "header of .* is not JSON"),
-        ("[]", r"must be a dictionary, got \[\]"),
-        ("[" * 90_000, "nested too deeply"),
-    ],
-)
-def test_headers_that_are_none(text, message, tmp_path):
-    raises(read_header, model_file(tmp_path / "m.safetensors", text=text), message)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"x", struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 5000) + b"{}", struct.pack("<Q", 8) + b"12345678"],
-)
-def test_headers_of_any_length(content, tmp_path):
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(content)
-    for read in (read_header, load):
-        raises(read, path, r"m\.safetensors is no whole safetensors file")
-
-
-WEIGHTS = {
-    "one less": (lambda state: state.pop("embedding.weight"), r"it lacks embedding\.weight \[100, 8\]"),
-    "one more": (lambda state: state.update(fly=torch.ones(1)), "it has fly, which the model has not"),
-    "shape": (
-        lambda state: state.update({"embedding.weight": torch.ones(3)}),
-        r"embedding\.weight is \[3\] instead of",
-    ),
-    "whole numbers": (
-        lambda state: state.update({"embedding.weight": state["embedding.weight"].long()}),
-        r"embedding\.weight is of torch\.int64, expected one of float16, bfloat16, float32, float64",
-    ),
-    "not a number": (lambda state: state["embedding.weight"][3].fill_(float("nan")), "NaN or infinite"),
-    "infinite": (
-        lambda state: state["embedding.weight"][3].fill_(float("inf")),
-        r"of embedding\.weight are NaN or infinite",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_weights_of_models(name, tmp_path):
-    from safetensors import safe_open
-
-    path = model_file(tmp_path / "m.safetensors")
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    state = load_file(path)
-    WEIGHTS[name][0](state)
-    save_file(state, path, metadata)
-    raises(load, path, WEIGHTS[name][1])
-
-
-SPLIT_NOTES = {
-    "size": (
-        {"n_structures": "6", "sizes": [3, 1, 2], "seed": 0},
-        "expected a whole number from 0 to 100,000,000, got '6'",
-    ),
-    "huge": ({"n_structures": 10**12, "sizes": [3, 1, 2], "seed": 0}, "got 1000000000000"),
-    "sizes": ({"n_structures": 6, "sizes": [3, 1], "seed": 0}, "it has 2 sizes, expected those of train, val, test"),
-    "seed": ({"n_structures": 6, "sizes": [3, 1, 2], "seed": []}, r"expected a whole number from 0 to .* got \[\]"),
-    "too many": ({"n_structures": 6, "sizes": [3, 1, 9], "seed": 0}, "cannot take 3 training, 1 validation and 9 test"),
-    "nothing": ({"n_structures": 6, "sizes": [3, 1, 2]}, "KeyError: 'parts'"),
-    "parts": ({"n_structures": 6, "sizes": [3, 1, 2], "parts": "fly"}, "damaged"),
-    "number": (3, "damaged"),
-}
-
-
-@pytest.mark.parametrize("name", SPLIT_NOTES)
-def test_splits_in_cards(name):
-    from pyg_schnet.train.split_note import split_of
-
-    noted, message = SPLIT_NOTES[name]
-    with pytest.raises(ValueError, match=f"the split in the card of the model is damaged: .*{message}|{message}"):
-        split_of({"split": {"structures": noted}})
 
 
 def test_files_that_are_no_files(tmp_path):
