@@ -52,18 +52,19 @@ def matrices_of(module: nn.Module) -> list[nn.Parameter]:
     """Weights between layers: those of linear layers with at least eight inputs and eight outputs.
 
     Embeddings, biases, outputs of few channels and whatever is no linear layer are left out: what comes out of or goes
-    into them is no direction among many.
+    into them is no direction among many. So are layers whose weight is computed from others (parametrizations).
 
     Example:
         >>> [tuple(weight.shape) for weight in matrices_of(nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 1)))]
         [(32, 16)]
     """
     found = [
-        cast(nn.Parameter, layer.weight)
+        layer.weight
         for layer in module.modules()
-        if isinstance(layer, nn.Linear) and layer.weight.requires_grad and min(layer.weight.shape) >= _SMALLEST
+        if isinstance(layer, nn.Linear) and isinstance(layer.weight, nn.Parameter)
     ]
-    return list({id(weight): weight for weight in found}.values())  # which layers may share
+    large = [weight for weight in found if weight.requires_grad and min(weight.shape) >= _SMALLEST]
+    return list({id(weight): weight for weight in large}.values())  # which layers may share
 
 
 class Muon(torch.optim.Optimizer):

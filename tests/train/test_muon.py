@@ -112,6 +112,16 @@ def test_frozen_and_unused_weights_stay():
     assert changed == {"used.weight", "used.bias"}
 
 
+def test_parametrized_weights_are_adams():
+    module = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(16, 16)), nn.Tanh(), nn.Linear(16, 8))
+    optimizer = PropertyTask(module, pooling="sum", schedule="constant").configure_optimizers()["optimizer"]
+    assert [tuple(weight.shape) for weight in optimizer.param_groups[0]["params"]] == [(8, 16)]
+    before = copy.deepcopy(module.state_dict())
+    module(torch.randn(3, 16)).square().sum().backward()
+    optimizer.step()
+    assert not any(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
 def test_saved_and_loaded_in_every_bit():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 8))
