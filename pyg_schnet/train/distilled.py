@@ -24,6 +24,7 @@ class _Distilled(DerivativeTask):
 
     teacher_weight: float
     displacement: float
+    per_atom_energy: bool = False
 
     def _learn_from(self, teacher: str, weight: float, displacement: float) -> None:
         if weight < 0:
@@ -75,9 +76,12 @@ class _Distilled(DerivativeTask):
         if found is None:
             both: Any = self.energy_forces_stress(moved, stress=False)
             found, forces = both.energy, both.forces
-        target = (answer - self.references(moved)).to(found.dtype)
+        target = (answer - self.references(moved)).to(found.dtype).reshape(found.shape)
+        if self.per_atom_energy:
+            n_atoms = torch.bincount(batch.batch, minlength=batch.num_graphs).to(found.dtype)
+            found, target = found / n_atoms, target / n_atoms
         share, of_atoms = self.shares([found.numel(), batch.num_nodes])
-        loss = share * of_property * self.loss_of((found, target.reshape(found.shape)))
+        loss = share * of_property * self.loss_of((found, target))
         if forces is not None and wanted is not None:
             loss = loss + of_atoms * of_gradients * self.loss_of((forces, wanted.to(forces.dtype)))
         return loss
@@ -139,7 +143,8 @@ class DistilledPotentialTask(_Distilled, PotentialTask):
     Args:
         network: Energy model, see :class:`PotentialTask`.
         teacher: Model file, or name of a pretrained model, of the same energies.
-        teacher_weight: Weight of what is learned from it, where energies and forces have those of the labels.
+        teacher_weight: Weight of what is learned from it, where energies (of a structure or per atom) and forces have
+            those of the labels; ``atom_weights`` are of labels alone.
         displacement: Standard deviation of the largest displacements in Å.
         **kwargs: Options of :class:`PotentialTask`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -13,10 +14,10 @@ from pyg_schnet.data import Property, Split
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.engine.frozen import freeze
 from pyg_schnet.models import as_one, load
-from pyg_schnet.models.atomref import pop_atomref
+from pyg_schnet.models.atomref import averaged_references, pop_atomref
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.identity import Identity
-from pyg_schnet.nn import MeanReadout
+from pyg_schnet.models.targets import one_target, units_of_targets
 from pyg_schnet.nn.atomref import sum_references
 from pyg_schnet.train.split_note import check_untrained
 from pyg_schnet.units import factor
@@ -33,15 +34,11 @@ class Teacher:
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
-        model = as_one(load(source))
-        self.source, self.card, self.identity = source, model.card, Identity.of(source)
-        self.mean = isinstance(model.readout, MeanReadout)
-        self._atomref = pop_atomref(model)
-        self._network = freeze(model)
-        self._factor = 1.0
+        self.model = as_one(load(source))
+        self.source, self.card, self.identity = source, self.model.card, Identity.of(source)
 
     def set_target(self, target: Property) -> None:
-        """Note the unit that answers are wanted in.
+        """Say what is learned, and in which unit answers are wanted; of a teacher of several properties one is taken.
 
         Args:
             target: What is learned from it.
@@ -49,10 +46,16 @@ class Teacher:
         Raises:
             ValueError: If the teacher predicts another property.
         """
-        name = self.card.get("target")
-        if name is not None and name != target.name:
-            raise ValueError(f"the teacher {self.source} predicts {name}, but {target.name} is to be learned")
-        self._factor = factor(unit_of(self.card, None), target.unit)
+        known = list(units_of_targets(self.card)) or [self.card.get("target") or target.name]
+        if target.name not in known:
+            raise ValueError(
+                f"the teacher {self.source} predicts {', '.join(known)}, but {target.name} is to be learned"
+            )
+        model = copy.deepcopy(one_target(self.model, target.name) if len(known) > 1 else self.model)
+        self._factor = factor(unit_of(model.card, None), target.unit)
+        self._averaged = averaged_references(model.readout)
+        self._atomref = pop_atomref(model)
+        self._network = freeze(model)
 
     def check(self, split: Split) -> None:
         """Raise for a model that has learned from the test structures of a split.
@@ -88,6 +91,6 @@ class Teacher:
                 value = value.squeeze(-1) if value.size(-1) == 1 else value
         value = value.to(torch.float64)
         if self._atomref is not None:
-            references = sum_references(self._atomref.to(pos.device), batch.z, batch.batch, size, mean=self.mean)
+            references = sum_references(self._atomref.to(pos.device), batch.z, batch.batch, size, mean=self._averaged)
             value = value + references.reshape(value.shape)
         return self._factor * value, forces

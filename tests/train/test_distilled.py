@@ -6,7 +6,7 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet import SchNet, load
-from pyg_schnet.data import AtomsDataset
+from pyg_schnet.data import AtomsDataset, Property
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.derivatives import energy_forces_stress
 from pyg_schnet.models import SchNetCommittee
@@ -14,6 +14,7 @@ from pyg_schnet.models.domain import Coverage, Domain
 from pyg_schnet.train import DistilledPotentialTask, DistilledTask, StructureDataModule
 from pyg_schnet.train.distilled import displaced
 from pyg_schnet.train.split_note import note_split
+from pyg_schnet.train.teacher import Teacher
 
 
 def schnet(seed, width=16):
@@ -85,8 +86,9 @@ def test_loss_is_that_of_labels_and_of_the_teacher_on_displaced_structures(teach
     assert loss.requires_grad
 
 
-def test_potentials_learn_energies_and_forces_with_their_weights(teacher):
-    options = {"energy_weight": 0.2, "forces_weight": 0.9, "displacement": 0.1}
+@pytest.mark.parametrize("per_atom", [False, True])
+def test_potentials_learn_energies_and_forces_with_their_weights(per_atom, teacher):
+    options = {"energy_weight": 0.2, "forces_weight": 0.9, "displacement": 0.1, "per_atom_energy": per_atom}
     task = make_task(DistilledPotentialTask, teacher, teacher_weight=0.5, **options)
     batch = collate_indices(task.trainer.datamodule.train_set, range(4))
     torch.manual_seed(5)
@@ -96,7 +98,8 @@ def test_potentials_learn_energies_and_forces_with_their_weights(teacher):
     energy, forces = mean_of(teacher, batch, moved.pos)
     own = task.energy_forces_stress(moved, stress=False)
     expected = task.total_loss(task.compare(batch))
-    expected = expected + 0.5 * 0.2 * (own.energy + task.references(moved) - energy).abs().mean()
+    size = torch.bincount(batch.batch) if per_atom else 1.0
+    expected = expected + 0.5 * 0.2 * ((own.energy + task.references(moved) - energy) / size).abs().mean()
     expected = expected + 0.5 * 0.9 * (own.forces - forces).abs().mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -113,6 +116,23 @@ def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher):
     with torch.no_grad():
         network.interactions[0].lin1.weight.mul_(1.5)
     assert task.taught(batch).item() > 1e-3
+
+
+@pytest.mark.parametrize("readout", ["mean", {"energy": "mean", "other": "sum"}])
+def test_teachers_say_what_their_model_says(readout, tmp_path):
+    torch.manual_seed(0)
+    model = SchNet(16, 16, 2, 10, 4.0, readout=readout).eval()
+    for head in getattr(model.readout, "heads", [model.readout]):
+        head.set_references(torch.linspace(-30.0, -3.0, 100))
+    names = {"target": "energy", "unit": "eV"}
+    if isinstance(readout, dict):
+        names = {"targets": {name: {"unit": "eV"} for name in readout}}
+    known = Teacher(model.save(tmp_path / "m.safetensors", **names))
+    known.set_target(Property("energy", "eV"))
+    batch = collate_indices(structures(), range(4))
+    with torch.no_grad():
+        expected = model(batch.z, batch.pos, batch.batch)[:, 0]
+    assert known(batch, batch.pos, gradients=False)[0].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 def test_teaching_brings_networks_closer(teacher):
