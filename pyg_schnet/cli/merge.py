@@ -24,7 +24,7 @@ def merge_runs(
     """One model whose output is the mean of those of several runs, tested on structures that none was trained on.
 
     Args:
-        runs: Folders of the runs, which differ in their seeds.
+        runs: Folders of runs on one split, of several seeds or recipes.
         run_dir: New folder for the model, its result and configuration.
         committee: Whether the file keeps the models apart, so that their spread says how sure their mean is; it is
             calibrated on the validation structures, the test structures say how well.

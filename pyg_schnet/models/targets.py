@@ -71,8 +71,8 @@ def one_target(model: Model, name: str) -> Model:
         name: Name of the target.
 
     Returns:
-        A copy without other heads, whose card has the target, its unit and its errors; a model of that single target is
-        returned as it is.
+        A copy without other heads, built from ``config`` and weights, so without hooks, whose card has the target, its
+        unit and its errors; a model of that single target is returned as it is.
 
     Raises:
         ValueError: If the model does not predict it; the message names what it predicts.
@@ -86,7 +86,7 @@ def one_target(model: Model, name: str) -> Model:
         >>> one_target(model, "H").readout
         SumReadout(hidden_channels=16, out_channels=1, activation='ssp')
     """
-    card, readout = cast(Any, model).card, cast(Any, model).readout
+    card, readout = cast(Any, model).card, getattr(model, "readout", None)
     if not isinstance(readout, HeadsReadout):
         if card.get("target") == name:
             return model

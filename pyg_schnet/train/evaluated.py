@@ -40,16 +40,25 @@ class EvaluatedModule(ScheduledModule):
         """Unit of the loss of a quantity; ``None`` for its own."""
         raise NotImplementedError
 
-    def loss_of(self, pair: Pair, size: Tensor | None = None) -> Tensor:
-        """Loss of one quantity, in units of ``size``."""
+    def loss_of(self, pair: Pair) -> Tensor:
+        """Loss of one quantity."""
         raise NotImplementedError
+
+    def shows_loss(self) -> bool:
+        """Whether the progress bar has the validation loss rather than errors."""
+        return False
+
+    def in_its_size(self, name: str, pair: Pair) -> Pair:
+        """A quantity in the unit of its loss."""
+        size = self.size_of(name)
+        return pair if size is None else cast(Pair, (pair[0] / size, pair[1] / size, *pair[2:]))
 
     def total_loss(self, pairs: dict[str, Pair]) -> Tensor:
         """Loss of a batch, the weighted sum of its terms."""
         names = self.terms()
         shares = self.shares_of([pairs[name] for name in names])
         terms = [
-            (weight * share, self.loss_of(pairs[name], self.size_of(name)))
+            (weight * share, self.loss_of(self.in_its_size(name, pairs[name])))
             for (name, weight), share in zip(names.items(), shares, strict=True)
         ]
         return cast(Tensor, sum(loss if weight == 1.0 else weight * loss for weight, loss in terms))
@@ -88,7 +97,7 @@ class EvaluatedModule(ScheduledModule):
     def _add_errors(self, stage: str, batch: Batch) -> None:
         pairs = self.compare(batch)
         for name, pair in pairs.items():
-            self.errors.add(name, *pair[:2], self.loss_of(pair, self.size_of(name)))
+            self.errors.add(name, *pair[:2], self.loss_of(self.in_its_size(name, pair)))
         if self.has_own_loss():
             labelled = torch.zeros(max(max(len(pair[0]) for pair in pairs.values()), 1))
             self.errors.add(_OWN_LOSS, labelled, labelled, self.total_loss(pairs).cpu())
@@ -108,11 +117,11 @@ class EvaluatedModule(ScheduledModule):
             self.log(f"{stage}/loss", means[_OWN_LOSS].loss, **same)
         elif any(name in means for name in terms):
             loss = sum(weight * means[name].loss for name, weight in terms.items() if name in means)
-            self.log(f"{stage}/loss", loss, prog_bar=stage == "val" and self.joint is not None, **same)
+            self.log(f"{stage}/loss", loss, prog_bar=stage == "val" and self.shows_loss(), **same)
         for name, unit in quantities.items():
             for measure in ("mae", "rmse") if name in means else ():
                 value = getattr(means[name], measure)
                 self.log(f"{stage}/{name}_{measure}", value, **same)
                 for target, number in in_report_units(value, unit).items():
-                    shown = stage == "val" and measure == "mae" and self.joint is None
+                    shown = stage == "val" and measure == "mae" and not self.shows_loss()
                     self.log(f"{stage}/{name}_{measure} [{target}]", number, prog_bar=shown, **same)

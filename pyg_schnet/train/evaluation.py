@@ -126,7 +126,7 @@ def run_of(
     data = StructureDataModule(
         made.dataset,
         targets.get(known, made.target),
-        **{name: options[name] for name in ("num_train", "num_val", "num_test", "seed") if name in options},
+        **{name: options[name] for name in ("num_train", "num_val", "num_test", "seed", "split_by") if name in options},
         split=cast(Any, split),
         eval_batch_size=batch_size,
         test_dataset=made.get("test_dataset"),

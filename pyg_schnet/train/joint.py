@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
-from pyg_schnet.data import Property, target_mask, target_values
+from pyg_schnet.data import Property
 from pyg_schnet.nn import HeadsReadout
-from pyg_schnet.train.masks import Pair, labelled
 from pyg_schnet.train.references import Pooling, fit_statistics, pooling_of_readout
 
 
@@ -23,14 +21,12 @@ class Part(NamedTuple):
         columns: Outputs of the network that are this target.
         pooling: How they are pooled.
         readout: Readout of the network that gives them; ``None`` where it is not known.
-        weight: Weight in the loss.
     """
 
     target: Property
     columns: slice
     pooling: Pooling
     readout: Any
-    weight: float
 
     @property
     def width(self) -> int:
@@ -50,8 +46,7 @@ class Joint:
         weights: Weight of targets in the loss, by name; 1 where it is not given.
 
     Raises:
-        ValueError: If heads and targets are not the same, there is another number of outputs, or a weight is negative,
-            or of something that is no target.
+        ValueError: If there is another number of outputs, or a weight is negative, or of something that is no target.
     """
 
     def __init__(
@@ -62,10 +57,9 @@ class Joint:
         channels: int,
         weights: Mapping[str, float],
     ) -> None:
-        weights = _checked_weights(weights, [target.name for target in targets])
+        _check_weights(weights, [target.name for target in targets])
         readout = getattr(network, "readout", None)
         if isinstance(readout, HeadsReadout):
-            _check_names([target.name for target in targets], readout)
             columns = [readout.columns[target.name] for target in targets]
             readouts: list[Any] = [readout.head(target.name)[0] for target in targets]
             poolings = [pooling_of_readout(one) for one in readouts]
@@ -78,17 +72,9 @@ class Joint:
                 )
             columns = [slice(k, k + 1) for k in range(channels)]
             readouts, poolings = [readout] * channels, [pooling] * channels
-        parts = [
-            Part(target, column, pooled, one, weights.get(target.name, 1.0))
-            for target, column, pooled, one in zip(targets, columns, poolings, readouts, strict=True)
-        ]
+        parts = [Part(*one) for one in zip(targets, columns, poolings, readouts, strict=True)]
         self.parts = sorted(parts, key=lambda part: part.columns.start)
         self.channels = channels
-
-    @property
-    def targets(self) -> list[Property]:
-        """What is learned."""
-        return [part.target for part in self.parts]
 
     def part(self, name: str) -> Part:
         """One of the targets by its name."""
@@ -128,39 +114,16 @@ class Joint:
             spread[part.columns] = size if size > 0 else 1.0
         return atomref, scale, spread
 
-    def pairs(self, predicted: Tensor, references: Tensor, batch: Batch, *, training: bool) -> dict[str, Pair]:
-        """Predicted and true difference of each target from its references, for the structures that have it.
 
-        Args:
-            predicted: Differences, shape ``[B, C]``.
-            references: References in float64, shape ``[B, C]``.
-            batch: Structures.
-            training: Whether a loss is learned from, see :func:`labelled`.
-        """
-        found: dict[str, Pair] = {}
-        for part in self.parts:
-            ours, reference = predicted[:, part.columns], references[:, part.columns]
-            true = target_values(batch, part.target)
-            if true.numel() != ours.numel():
-                raise ValueError(
-                    f"the network gives {ours.numel()} numbers for {batch.num_graphs} structures, but "
-                    f"{part.target.name!r} has {true.numel()}"
-                )
-            true = (true.reshape(ours.shape).to(torch.float64) - reference).to(ours.dtype)
-            found[part.target.name] = labelled(ours, true, target_mask(batch, part.target), training=training)
-        return found
+def check_heads(network: nn.Module, targets: Sequence[Property]) -> None:
+    """Raise unless the heads of a network, where it has any, are those of the targets.
 
-
-def _checked_weights(weights: Mapping[str, float], names: Sequence[str]) -> Mapping[str, float]:
-    unknown = [name for name in weights if name not in names]
-    if unknown:
-        raise ValueError(f"weights are given for {', '.join(unknown)}; the targets are {', '.join(names)}")
-    if any(not weight >= 0 for weight in weights.values()) or not any(weights.get(name, 1.0) > 0 for name in names):
-        raise ValueError(f"weights must not be negative, and one must be positive, got {dict(weights)}")
-    return weights
-
-
-def _check_names(names: Sequence[str], readout: HeadsReadout) -> None:
+    Raises:
+        ValueError: If a head or a target has no counterpart.
+    """
+    readout, names = getattr(network, "readout", None), [target.name for target in targets]
+    if not isinstance(readout, HeadsReadout):
+        return
     missing = [name for name in names if name not in readout.columns]
     unused = [name for name in readout.columns if name not in names]
     if missing or unused:
@@ -171,3 +134,11 @@ def _check_names(names: Sequence[str], readout: HeadsReadout) -> None:
                 + [f"there is no target for the head of {', '.join(unused)}"] * bool(unused)
             )
         )
+
+
+def _check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
+    unknown = [name for name in weights if name not in names]
+    if unknown:
+        raise ValueError(f"weights are given for {', '.join(unknown)}; the targets are {', '.join(names)}")
+    if any(not weight >= 0 for weight in weights.values()) or not any(weights.get(name, 1.0) > 0 for name in names):
+        raise ValueError(f"weights must not be negative, and one must be positive, got {dict(weights)}")

@@ -45,13 +45,13 @@ def kept_aside(
     places = np.flatnonzero(~np.isin(np.asarray(split.val), learned))
     parts = (data.val_set, places), (data.test_set, np.arange(len(data.test_set)))
     validation, test = (
-        [labelled(part[k], targets) for k in np.sort(np.random.default_rng(0).permutation(chosen)[:most]).tolist()]
+        [with_labels(part[k], targets) for k in np.sort(np.random.default_rng(0).permutation(chosen)[:most]).tolist()]
         for part, chosen in parts
     )
     return validation, test
 
 
-def labelled(data: Data, targets: Mapping[str, Property]) -> Atoms:
+def with_labels(data: Data, targets: Mapping[str, Property]) -> Atoms:
     """A structure whose calculator holds its labels in eV and Å.
 
     Args:
@@ -60,7 +60,7 @@ def labelled(data: Data, targets: Mapping[str, Property]) -> Atoms:
 
     Example:
         >>> data = Data(z=torch.tensor([1, 1]), pos=torch.tensor([[0.0, 0, 0], [0.0, 0, 0.8]]), energy=torch.ones(1))
-        >>> round(labelled(data, {"energy": Property("energy", "kcal/mol")}).get_potential_energy(), 6)
+        >>> round(with_labels(data, {"energy": Property("energy", "kcal/mol")}).get_potential_energy(), 6)
         0.043364
     """
     atoms = to_atoms(data)

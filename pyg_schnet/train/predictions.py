@@ -175,6 +175,7 @@ def _join(task: PropertyTask, name: str, parts: list[tuple[Tensor, ...]]) -> Pre
     predicted, true, structure, element = (torch.cat(list(column)).numpy() for column in zip(*parts, strict=True))
     target = _targets(task)[name]
     by_atom = target.level == "atom"
+    pooling = next((part.pooling for part in task.parts if part.target.name == name), task.pooling)
     return Predicted(
         name,
         target.unit,
@@ -182,5 +183,5 @@ def _join(task: PropertyTask, name: str, parts: list[tuple[Tensor, ...]]) -> Pre
         true.astype(float),
         structure,
         element if by_atom else None,
-        relative=not by_atom and task.pooling_of_target(name) != "none",
+        relative=not by_atom and pooling != "none",
     )

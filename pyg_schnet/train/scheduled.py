@@ -65,6 +65,18 @@ class ScheduledModule(SharedModule):
         self._scheduler = scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another optimiser, whose state cannot be gone on with."""
+        super().on_load_checkpoint(checkpoint)
+        groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
+        before = "muon" if any("orthogonal" in group for group in groups) else "adam"
+        is_own = type(self).configure_optimizers is not ScheduledModule.configure_optimizers
+        if groups and before != self.optimizer and not is_own:
+            raise ValueError(
+                f"the checkpoint was trained by {before}, this run by {self.optimizer}; go on with "
+                f"--model.optimizer {before}, or start another run by --start_from"
+            )
+
     def on_train_start(self) -> None:
         """Go on with the rate and weight decay of the options at hand; a checkpoint brings those of its own start."""
         for config in self.trainer.lr_scheduler_configs:

@@ -23,7 +23,7 @@ from pyg_schnet.nn.atomref import MAX_Z, sum_references
 from pyg_schnet.train.checks import channels_of, check_level, check_unit, check_width
 from pyg_schnet.train.evaluated import EvaluatedModule
 from pyg_schnet.train.inputs import NetworkInputs
-from pyg_schnet.train.joint import Joint
+from pyg_schnet.train.joint import Joint, Part, check_heads
 from pyg_schnet.train.masks import Pair, labelled
 from pyg_schnet.train.references import (
     Pooling,
@@ -128,21 +128,24 @@ class PropertyTask(EvaluatedModule):
         self.set_schedule(schedule, warmup, (restart_period, restart_multiplier, restart_decay))
         self.pooling: Pooling = pooling_of(network) if pooling == "auto" else pooling
         self.pooling_is_stated = pooling != "auto"
-        self.property: Any = target if isinstance(target, Property) else None  # of several the first one
+        self.property: Any = None  # of several the first one
         self.joint: Joint | None = None  # where there are several
         self.weights = weights or {}
         self.domain: Domain | None = None  # of the training structures, known once a fit has begun
         self._target = target
         self.channels = channels_of(network)
         has_heads = isinstance(getattr(network, "readout", None), HeadsReadout)
+        if has_heads and self.pooling_is_stated:
+            raise ValueError(f"pooling is that of each head of the network, leave out pooling={pooling!r}")
         one_scale = self.channels == 1 or (self.pooling == "none" and not has_heads)
         self.register_buffer("atomref", torch.zeros(MAX_Z + 1, self.channels))
         self.register_buffer("scale", torch.ones(() if one_scale else (self.channels,)))
         self.register_buffer("spread", torch.ones(self.channels) if self.channels > 1 else None)
         self.register_buffer("averaged", torch.zeros(self.channels, dtype=torch.bool), persistent=False)
         self._inputs = NetworkInputs(network)
-        if isinstance(target, list) and target and all(isinstance(one, Property) for one in target):
-            self.learn(find_properties(None, target))
+        given = target if isinstance(target, list) else [target]
+        if given and all(isinstance(one, Property) for one in given):
+            self.learn(find_properties(None, cast(Any, target)))
 
     @classmethod
     def from_model(cls, model: AtomisticModel, target: Property | Sequence[Property]) -> PropertyTask:
@@ -207,6 +210,7 @@ class PropertyTask(EvaluatedModule):
             ValueError: If the network has no outputs for several.
         """
         self.property = targets[0]
+        check_heads(self.network, targets)
         if len(targets) == 1 and self.weights:
             raise ValueError(f"weights are those of several properties, but {targets[0].name!r} is learned alone")
         if len(targets) > 1:
@@ -217,11 +221,14 @@ class PropertyTask(EvaluatedModule):
     @property
     def properties(self) -> list[Property]:
         """What is learned, in the order of the outputs."""
-        return [self.property] if self.joint is None else self.joint.targets
+        return [part.target for part in self.parts]
 
-    def pooling_of_target(self, name: str) -> Pooling:
-        """How the outputs of one of the quantities are pooled."""
-        return self.pooling if self.joint is None else self.joint.part(name).pooling
+    @property
+    def parts(self) -> list[Part]:
+        """What is learned, each with its outputs, their pooling and their readout."""
+        if self.joint is not None:
+            return self.joint.parts
+        return [Part(self.property, slice(0, self.channels), self.pooling, only_readout(self.network))]
 
     def needed(self) -> list[Property]:
         """Targets without which nothing can be learned."""
@@ -237,26 +244,17 @@ class PropertyTask(EvaluatedModule):
             ValueError: If labels are missing, the property is one of atoms, or its unit or number of values does not
                 fit the network.
         """
-        readout = only_readout(self.network)
-        for target, width in zip(self.properties, data.target_widths(self.properties), strict=True):
-            check_level(target)
-            part = None if self.joint is None else self.joint.part(target.name)
-            used, pooling = (readout, self.pooling) if part is None else (part.readout, part.pooling)
+        for part, width in zip(self.parts, data.target_widths(self.properties), strict=True):
+            check_level(part.target)
             if not self.pooling_is_stated:
-                check_unit(target, width, used, pooling)
-            check_width(target, width, used, self.channels if part is None else part.width)
+                check_unit(part.target, width, part.readout, part.pooling)
+            check_width(part.target, width, part.readout, part.width)
         data.check_places(self.network)
         return data.check(self.needed())
 
     def gradient_labels(self) -> dict[str, Any]:
         """What is learned of gradients, as arguments of ``domain_of``: here nothing."""
         return {}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Take checkpoints, too, that were written before several properties could be learned."""
-        if self.spread is not None:
-            state_dict.setdefault(f"{prefix}spread", self.spread)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def fit_statistics(self, counts: Tensor, target: Tensor) -> None:
         """Fit references and scale to the training structures.
@@ -278,15 +276,12 @@ class PropertyTask(EvaluatedModule):
     def _look_at_statistics(self, data: StructureDataModule) -> None:
         """Fit statistics to data, also those that readouts of spatial extents keep, which depend on positions."""
         self.fit_statistics(*data.training_targets(self.properties))
-        readout = only_readout(self.network)
-        for target in self.properties:
-            part = None if self.joint is None else self.joint.part(target.name)
-            if fits_itself(own := readout if part is None else part.readout):
-                spread = fit_extents(own, data.training_pieces(), target)
-                columns = slice(None) if part is None else part.columns
-                self.scale.reshape(-1)[columns] = 1.0
-                if part is not None:
-                    self.spread[columns] = spread
+        for part in self.parts:
+            if fits_itself(part.readout):
+                spread = fit_extents(part.readout, data.training_pieces(), part.target)
+                self.scale.reshape(-1)[part.columns] = 1.0
+                if self.joint is not None:
+                    self.spread[part.columns] = spread
 
     def forward(self, batch: Batch) -> Tensor:
         """Difference of the property from the references, shape ``[B]`` or ``[B, C]``, in the unit of the property."""
@@ -309,10 +304,10 @@ class PropertyTask(EvaluatedModule):
         if self.joint is not None:
             return sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=self.averaged)
         if self.pooling == "none":
-            shape = (batch.num_graphs,) if self.channels == 1 else (batch.num_graphs, self.channels)
-            return torch.zeros(shape, dtype=torch.float64, device=batch.z.device)
-        mean = self.pooling != "sum"
-        found = sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean)
+            found = torch.zeros(batch.num_graphs, self.channels, dtype=torch.float64, device=batch.z.device)
+        else:
+            mean = self.pooling != "sum"
+            found = sum_references(self.atomref, batch.z, batch.batch, batch.num_graphs, mean=mean)
         return found.squeeze(-1) if self.channels == 1 else found
 
     def quantities(self) -> dict[str, str]:
@@ -321,20 +316,30 @@ class PropertyTask(EvaluatedModule):
 
     def compare(self, batch: Batch) -> dict[str, Pair]:
         """Predicted and true values of each quantity, for what has a label; references are left out of both."""
-        if self.joint is not None:
-            return self.joint.pairs(self(batch), self.references(batch), batch, training=self.training)
-        return {self.property.name: self.pair(self(batch), batch)}
+        predicted = self(batch)
+        if self.joint is None:
+            return {self.property.name: self.pair(predicted, batch)}
+        return {part.target.name: self.pair(predicted[:, part.columns], batch, part) for part in self.parts}
 
-    def pair(self, predicted: Tensor, batch: Batch) -> Pair:
-        """Predicted and true difference from the references where there is a label, see ``labelled``."""
-        target = target_values(batch, self.property)
-        if predicted.numel() != target.numel():
+    def pair(self, predicted: Tensor, batch: Batch, part: Part | None = None) -> Pair:
+        """Predicted and true difference from the references where there is a label, see ``labelled``.
+
+        Args:
+            predicted: Differences, shape ``[B]`` or ``[B, C]``.
+            batch: Structures.
+            part: Which of several targets.
+        """
+        target, references = self.property, self.references(batch)
+        if part is not None:
+            target, references = part.target, references[:, part.columns]
+        true = target_values(batch, target)
+        if predicted.numel() != true.numel():
             raise ValueError(
                 f"the network gives {predicted.numel()} numbers for {batch.num_graphs} structures, but "
-                f"{self.property.name!r} has {target.numel()}"
+                f"{target.name!r} has {true.numel()}"
             )
-        target = (target.reshape(predicted.shape).to(torch.float64) - self.references(batch)).to(predicted.dtype)
-        return labelled(predicted, target, target_mask(batch, self.property), training=self.training)
+        true = (true.reshape(predicted.shape).to(torch.float64) - references).to(predicted.dtype)
+        return labelled(predicted, true, target_mask(batch, target), training=self.training)
 
     def terms(self) -> dict[str, float]:
         """Weight of each quantity in the loss."""
@@ -344,27 +349,25 @@ class PropertyTask(EvaluatedModule):
         """Spread in whose unit the loss of a quantity is; ``None`` for its own unit."""
         return None if self.joint is None else self.spread[self.joint.part(name).columns.start]
 
-    def loss_of(self, pair: Pair, size: Tensor | None = None) -> Tensor:
+    def loss_of(self, pair: Pair) -> Tensor:
         """Loss of one quantity, weighted where there are weights; zero where a batch has no labels of it.
 
         Args:
-            pair: Predicted and true values, and weights of rows where there are any.
-            size: Unit in which they are taken; ``None`` for that of the quantity.
+            pair: Predicted and true values, of several targets in units of their spread, and weights of rows where
+                there are any.
         """
         options = {"delta": self.huber_delta} if self.loss == "huber" else {}
         if pair[0].numel() == 0:
             return pair[0].sum()
-        if size is not None:
-            pair = (pair[0] / size, pair[1] / size, *pair[2:])
         if len(pair) == 2:
             return _LOSSES[self.loss](*pair, **options)
         weights = pair[2].expand_as(pair[0])
         losses = _LOSSES[self.loss](*pair[:2], reduction="none", **options)
         return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
-    def loss_of_batch(self, batch: Batch) -> Tensor:
-        """What is made small in training."""
-        return self.total_loss(self.compare(batch))
+    def shows_loss(self) -> bool:
+        """Of several targets the loss is shown, of one its error."""
+        return self.joint is not None
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Property of each structure, references included, in float64, shape ``[B]`` or ``[B, C]``."""
@@ -385,6 +388,8 @@ class PropertyTask(EvaluatedModule):
         model = copy.deepcopy(network).eval()
         if self.joint is not None:
             name_outputs(model, self.properties)
+        elif isinstance(model.readout, HeadsReadout):  # of one property: it is a model like any other
+            model.readout = only_readout(model)
         fold_statistics(model, self.scale, self.atomref)
         model.card.update(card_of_targets(self.properties))
         if self.domain is not None:

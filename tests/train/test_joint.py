@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import molecule
 from lightning.pytorch import Trainer
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
@@ -82,23 +83,46 @@ def test_values_losses_and_gradients_are_those_of_single_targets(qm9_sample, los
     torch.testing.assert_close(joint.network.interactions[0].lin_in.weight.grad, gradient, rtol=1e-3, atol=1e-4 * scale)
 
 
-def test_what_a_subclass_overrides_is_called(qm9_sample):
+@pytest.mark.parametrize(("targets", "heads"), [(NAMES, HEADS), ("U0", "sum")])
+def test_what_a_subclass_overrides_is_called(targets, heads, qm9_sample):
     class Own(PropertyTask):
-        def loss_of(self, pair, size=None):
+        def loss_of(self, pair):
             called.append("loss_of")
-            return 2.0 * super().loss_of(pair, size)
+            return 2.0 * super().loss_of(pair)
 
-        def compare(self, batch):
-            called.append("compare")
-            return super().compare(batch)
+        def pair(self, predicted, batch, *part):
+            called.append("pair")
+            return super().pair(predicted, batch, *part)
 
-    task, data = fitted(qm9_sample, NAMES, network(HEADS))
+    task, data = fitted(qm9_sample, targets, network(heads))
     own = Own(task.network)
     own.find_targets(data)
     own._look_at_statistics(data)
     called, batch = [], collate_indices(data.train_set, range(6))
-    assert own.training_step(batch, 0).item() == pytest.approx(2.0 * task.training_step(batch, 0).item(), rel=1e-6)
-    assert called == ["compare"] + ["loss_of"] * len(NAMES)
+    assert own.loss_of_batch(batch).item() == pytest.approx(2.0 * task.loss_of_batch(batch).item(), rel=1e-6)
+    number = len(task.properties)
+    assert called == ["pair"] * number + ["loss_of"] * number
+
+
+def test_a_single_head_is_a_model_like_any_other(qm9_sample, tmp_path):
+    task, _ = fitted(qm9_sample, "U0", network({"U0": "sum"}))
+    task.export().save(tmp_path / "m.safetensors")
+    model = load(tmp_path / "m.safetensors", target="U0")
+    assert type(model.readout).__name__ == "SumReadout"
+    atoms = molecule("H2O")
+    z, pos = torch.tensor(atoms.numbers), torch.tensor(atoms.positions)
+    batch = Batch(z=z, pos=pos.float(), batch=torch.zeros_like(z), num_graphs=1)
+    with torch.no_grad():
+        assert model.double()(z, pos).item() == pytest.approx(task.predict_step(batch, 0).item(), abs=2e-3)
+    with pytest.raises(ValueError, match="there is no head for U0; there is no target for the head of H"):
+        fitted(qm9_sample, "U0", network({"H": "sum"}))
+
+
+def test_options_that_several_targets_do_not_take():
+    with pytest.raises(ValueError, match="weights are those of several properties, but 'a' is learned alone"):
+        PropertyTask(network("sum"), target=Property("a", "eV"), weights={"a": 1.0})
+    with pytest.raises(ValueError, match="pooling is that of each head of the network, leave out pooling='none'"):
+        PropertyTask(network(HEADS), pooling="none")
 
 
 def test_references_and_spreads_are_those_of_least_squares(qm9_sample):
@@ -160,7 +184,7 @@ def test_labels_that_are_missing_are_left_out_of_their_target_alone(qm9_sample):
     assert task.loss_of_batch(batch).item() == pytest.approx(expected, rel=1e-5)
     none = Batch.from_data_list(without(structures[:2], {0, 1}))
     assert task.loss_of_batch(none).item() == pytest.approx(task.total_loss(task.compare(none)).item(), rel=1e-5)
-    alone = task.loss_of(task.compare(none)["gap"], task.spread[1]).item()
+    alone = task.loss_of(task.in_its_size("gap", task.compare(none)["gap"])).item()
     assert task.total_loss(task.compare(none)).item() == pytest.approx(alone, rel=1e-6)
 
 

@@ -125,6 +125,14 @@ def test_a_run_goes_on_with_what_it_began_with(given, message):
         check_origin(ORIGIN, {**ORIGIN, **given})
 
 
+@pytest.mark.parametrize(("before", "now"), [("adam", "muon"), ("muon", "adam")])
+def test_a_run_goes_on_with_its_optimiser(before, now):
+    main([*options("run"), f"--model.optimizer={before}"])
+    with pytest.raises(SystemExit, match=f"was trained by {before}, this run by {now}; .* --model.optimizer {before}"):
+        main([*RESUME, "--trainer.max_epochs=2", f"--model.optimizer={now}"])
+    main([*RESUME, "--trainer.max_epochs=2"])
+
+
 def test_a_run_that_cannot_go_on_is_left_as_it_is():
     main(options("run", epochs=2))
     before = state()
