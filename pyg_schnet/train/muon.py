@@ -118,9 +118,17 @@ class Muon(torch.optim.Optimizer):
             for weights, is_orthogonal in ((matrices, True), (others, False))
             if weights
         ]
-        fused = all(weight.device.type in ("cpu", "cuda") for weight in others)  # all of Adam's weights in one kernel
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
-        super().__init__(groups, {**defaults, "fused": fused})
+        super().__init__(groups, {**defaults, "fused": _has_fused_adam(others)})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state, also one that was saved on another device, where Adam's kernel was another."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["fused"] = _has_fused_adam(group["params"])
+            for weight in group["params"]:
+                if "step" in self.state[weight]:
+                    self.state[weight]["step"] = self.state[weight]["step"].to(_device_of_steps(weight, group))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -164,7 +172,7 @@ class Muon(torch.optim.Optimizer):
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight].update(
-                    step=torch.zeros((), dtype=torch.float32, device=weight.device if group["fused"] else "cpu"),
+                    step=torch.zeros((), dtype=torch.float32, device=_device_of_steps(weight, group)),
                     exp_avg=torch.zeros_like(weight),
                     exp_avg_sq=torch.zeros_like(weight),
                 )
@@ -185,6 +193,16 @@ class Muon(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def _has_fused_adam(weights: Iterable[Tensor]) -> bool:
+    """Whether one kernel makes the step of all weights."""
+    return all(weight.device.type in ("cpu", "cuda") for weight in weights)
+
+
+def _device_of_steps(weight: Tensor, group: dict[str, Any]) -> torch.device:
+    """Where Adam counts its steps."""
+    return weight.device if group["fused"] else torch.device("cpu")
 
 
 def _by_shape(weights: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -137,6 +137,27 @@ def test_saved_and_loaded_in_every_bit():
         assert torch.equal(weight, wanted)
 
 
+def test_a_state_of_another_device_takes_the_kernel_of_this_one():
+    torch.manual_seed(0)
+    first = nn.Linear(10, 16)
+    inputs = torch.randn(4, 10)
+    optimizer = Muon(first)
+    take_steps(first, optimizer, inputs, 2)
+    second, saved = copy.deepcopy(first), copy.deepcopy(optimizer.state_dict())
+    for group in saved["param_groups"]:
+        group["fused"] = False  # as where Adam has no kernel of its own
+    loaded = Muon(second)
+    loaded.load_state_dict(saved)
+    assert all(group["fused"] for group in loaded.param_groups)
+    for group in saved["param_groups"]:
+        del group["fused"]  # as before devices had one
+    loaded.load_state_dict(saved)
+    take_steps(first, optimizer, inputs, 2)
+    take_steps(second, loaded, inputs, 2)
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(first.bias, second.bias)
+
+
 def test_schnet_is_trained(qm9_sample):
     data = StructureDataModule(qm9_sample, "U0", num_train=26, num_val=2)
     batch = collate_indices(qm9_sample, range(24))
