@@ -1,8 +1,18 @@
 """Triton's interpreter in tests, without most of the time that it takes."""
 
 import functools
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
+
+import pytest
+
+
+def skip_where_it_is_broken() -> None:
+    """Triton 3.6 makes numbers of loops from arrays in a way that NumPy 2.4 refuses."""
+    triton, numpy = (tuple(int(number) for number in version(name).split(".")[:2]) for name in ("triton", "numpy"))
+    if triton < (3, 7) and numpy >= (2, 4):
+        pytest.skip("triton 3.6 interprets no loops with NumPy 2.4 or newer: pip install 'numpy<2.4'")
 
 
 def patch_language_once() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.interpreter import skip_where_it_is_broken
+
 HERE = Path(__file__).parent
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is missing; pip install 'pyg_schnet[gpu]'")
@@ -16,6 +18,8 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is m
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "interpret"), [("interpreted.py", "1"), ("compiled.py", "0")])
 def test_in_a_process_of_its_own(file, interpret):
+    if interpret == "1":
+        skip_where_it_is_broken()
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", HERE / file]
     environment = os.environ | {"TRITON_INTERPRET": interpret}
     found = subprocess.run(
