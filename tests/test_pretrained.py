@@ -28,7 +28,7 @@ MODELS = {  # name -> result of the run, folder of the data
     "qm9-mu": ("qm9_mu-0", None),
     "rmd17-aspirin": ("rmd17_aspirin-0", "rmd17_aspirin"),
     "rmd17-aspirin-no-cutoff": ("rmd17_aspirin_no_cutoff-0", "rmd17_aspirin"),
-    "mp-formation-energy": ("mp_formation_energy-0", "mp_formation_energy"),
+    "mp-formation-energy": ("mp_formation_energy_muon-0", "mp_formation_energy"),
     "perovskites": ("perovskites-merged", "perovskites_castelli"),
     "phonons": ("phonons-0", "phonon_peak"),
 }

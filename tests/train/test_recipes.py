@@ -22,6 +22,7 @@ FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "perovskites": "perovskites_castelli",
     "mp_formation_energy": "mp_formation_energy",
     "mp_formation_energy_hard": "mp_formation_energy",
+    "mp_formation_energy_muon": "mp_formation_energy",
     "qm9_u0_no_cutoff": None,
     "qm9_mu_no_cutoff": None,
     "rmd17_aspirin_no_cutoff": "rmd17_aspirin",
