@@ -79,6 +79,8 @@ def make(
     if interruption.received is not None:
         print("pyg-schnet reference-data: interrupted; the same command goes on", file=sys.stderr)
         sys.exit(128 + interruption.received)
+    if not done.new and shown.shards:
+        raise ValueError(f"no geometry was labelled; {' '.join(in_words(done, folder)[2:])}")
 
 
 def in_words(done: Done, folder: str) -> list[str]:
@@ -114,7 +116,7 @@ class _Progress:
     """How far the data are, on ``stderr``: a bar in a terminal, a line now and then elsewhere."""
 
     def __init__(self, molecules: int) -> None:
-        self.molecules = molecules
+        self.molecules, self.shards = molecules, 0
         self._bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -125,6 +127,7 @@ class _Progress:
 
     def __call__(self, done: Done) -> None:
         """A shard is complete."""
+        self.shards += 1
         if (now := time.monotonic()) < self._next:
             return
         self._next = now + self._wait

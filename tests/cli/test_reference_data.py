@@ -94,6 +94,15 @@ def test_wrong_options(options, message, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("kind", ["given", "modes"])
+def test_a_run_without_labels_is_an_error(kind, files, capsys):
+    command = ["reference-data", str(files / "data"), f"--files={files}/ten.extxyz", f"--kinds={{{kind}: 1}}"]
+    with pytest.raises(SystemExit) as ending:
+        main([*command, "--method=ase.calculators.emt.EMT", "--max_force=1e-6"])
+    assert ending.value.code == 1
+    assert "no geometry was labelled; left out: a force is above 1e-06 eV/Å 10" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_gfn2_on_ten_molecules(files, capsys):
     pytest.importorskip("tblite")

@@ -118,6 +118,8 @@ class Sampling:
             raise ValueError(f"kinds are {', '.join(KINDS)}, got {', '.join(sorted(unknown))}")
         if not self.kinds or min(self.kinds.values()) < 0 or max(self.kinds.values()) == 0:
             raise ValueError(f"kinds must be numbers of geometries, one of them above 0, got {dict(self.kinds)}")
+        if self.kinds.get("dimers", 0) % 1:
+            raise ValueError(f"dimers must be a whole number, of each pair of elements, got {self.kinds['dimers']}")
         if len(self.temperature) != 2 or not 0 < self.temperature[0] <= self.temperature[1]:
             raise ValueError(f"temperature must be the lowest and the highest in K, got {list(self.temperature)}")
         for name in ("every", "timestep", "friction", "fmax", "max_force", "max_energy"):
