@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pyg_schnet.data.reference import (
@@ -18,6 +19,7 @@ from pyg_schnet.data.reference import (
     load_qm9,
     make_reference_data,
 )
+from pyg_schnet.data.reference.molecules import graphs_of, without
 from pyg_schnet.interfaces.dynamics.interruption import Interruption
 
 _REDRAW, _SELDOM = 0.5, 60.0  # s, in a terminal and elsewhere
@@ -31,8 +33,11 @@ def make(
     shard_size: int | None, processes: int, seed: int, **more: Any,
 ) -> None:  # fmt: skip
     """Make reference data; for the arguments see :func:`pyg_schnet.cli.reference_data.make`."""
-    if relabel is not None and (qm9 or files is not None or smiles is not None or kinds is not None):
-        raise ValueError("--relabel takes structures as they are; leave out --qm9, --files, --smiles and --kinds")
+    left_out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
+    if relabel is not None and (qm9 or left_out or any(one is not None for one in (files, smiles, kinds))):
+        raise ValueError(
+            "--relabel takes structures as they are; leave out --qm9, --files, --smiles, --kinds and --leave_out"
+        )
     options: dict[str, Any] = {name: tuple(value) if name == "temperature" else value for name, value in more.items()}
     sampling = Sampling(
         kinds={"given": 1.0} if relabel is not None else dict(KINDS if kinds is None else kinds),
@@ -42,20 +47,23 @@ def make(
     )
     molecules: list[Molecule] = []
     forbidden: frozenset[str] = frozenset()
-    left_out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
     if qm9:
         molecules, forbidden = from_qm9(load_qm9(qm9_dir), qm9, part, held_out, left_out)
         of_part = "of those that are held out" if part == "test" else f"with none of {len(forbidden):,} left-out graphs"
         print(f"{len(molecules):,} molecules of QM9, {of_part}", flush=True)
-    elif left_out or part == "test":
-        raise ValueError("--leave_out and --part are of molecules of QM9; give their number by --qm9")
-    for source in (files, relabel):
-        if source is not None:
-            molecules += from_files(source, index, pbc)
+    elif part == "test" or any(not Path(one).suffix for one in left_out):
+        raise ValueError("--part and names in --leave_out are of molecules of QM9; give their number by --qm9")
+    else:
+        forbidden = graphs_of(left_out)
+    others = [one for source in (files, relabel) if source is not None for one in from_files(source, index, pbc)]
     if smiles is not None:
-        molecules += from_smiles(smiles, conformers, seed)
-    if not molecules:
+        others += from_smiles(smiles, conformers, seed)
+    if not molecules and not others:
         raise ValueError("give molecules by --qm9, --files, --smiles or --relabel")
+    kept = without(others, forbidden)
+    if len(kept) < len(others):
+        print(f"{len(others) - len(kept):,} molecules have a graph that is left out, and are left out, too", flush=True)
+    molecules += kept
     with Interruption() as interruption:
         shown = _Progress(len(molecules) * repeats)
         try:

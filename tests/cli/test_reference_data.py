@@ -79,7 +79,10 @@ def test_structures_are_labelled_as_they_are(files, capsys):
     [
         ([], "give molecules by --qm9, --files, --smiles or --relabel"),
         (["--relabel=a.xyz", "--smiles=C"], "--relabel takes structures as they are"),
-        (["--part=test", "--smiles=C"], "--leave_out and --part are of molecules of QM9"),
+        (["--relabel=a.xyz", "--leave_out=a.xyz"], "--relabel takes structures as they are"),
+        (["--part=test", "--smiles=C"], "--part and names in --leave_out are of molecules of QM9"),
+        (["--files=a.xyz", "--leave_out=gdb_1"], "--part and names in --leave_out are of molecules of QM9"),
+        (["--files=a.xyz", "--leave_out=a.xyz"], "there are no molecules to make geometries of"),
         (["--files=a.xyz", "--kinds={mode: 1}"], "kinds are given, "),
         (["--files=nowhere.xyz"], "there is no file nowhere.xyz"),
         (["--files=a.xyz", "--seed=x"], "--seed"),
@@ -92,6 +95,18 @@ def test_wrong_options(options, message, tmp_path, monkeypatch, capsys):
         main(["reference-data", "data", "--method=ase.calculators.emt.EMT", *options])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_molecules_of_files_are_left_out_by_their_graphs(files, capsys):
+    for name in ("CH3CH2OH", "CH4"):
+        molecule(name).write(files / f"{name}.xyz")
+    options = [f"--files={files}/ten.extxyz", "--kinds={given: 1, fragments: 4}", *CHEAP]
+    said = made(
+        files / "data", *options, f"--leave_out=[{files}/CH3CH2OH.xyz,{files}/CH4.xyz]", capsys=capsys
+    )  # fmt: skip
+    assert "2 molecules have a graph that is left out, and are left out, too" in said
+    assert "given 8" in said
+    assert not [one for one in ReferenceData(files / "data") if sorted(one.z.tolist()) == [1, 1, 1, 1, 6]]
 
 
 @pytest.mark.parametrize("kind", ["given", "modes"])

@@ -71,7 +71,8 @@ class Frame(NamedTuple):
         energy: In eV.
         forces: In eV/Å, shape ``[N, 3]``.
         kind: One of ``KINDS``, or ``PATH``.
-        molecule: Number that follows from the graph of the molecule it was made of, so that frames can be split by it.
+        molecule: Number that follows from the graph of the molecule or fragment, so that frames can be split by it.
+        partner: That of the other molecule of a pair, else the same number.
     """
 
     numbers: np.ndarray
@@ -80,6 +81,7 @@ class Frame(NamedTuple):
     forces: np.ndarray
     kind: str
     molecule: int
+    partner: int
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def dimer_frames(name: str, geometries: Sequence[tuple], max_force: float, metho
             tally.left_out[str(error)] += 1
             continue
         tally.kept["dimers"] += 1
-        found.append(Frame(numbers, positions, energy, forces, "dimers", zlib.crc32(name.encode())))
+        group = zlib.crc32(name.encode())
+        found.append(Frame(numbers, positions, energy, forces, "dimers", group, group))
     return found
 
 
@@ -199,7 +202,7 @@ class _Maker:
         self.molecule, self.surroundings, self.method, self.tally = molecule, surroundings, method, tally
         self.sampling = surroundings.sampling
         self.numbers = np.asarray(molecule.numbers)
-        self.group = number_of(molecule.key())
+        self.groups = (number_of(molecule.key()),) * 2  # of the molecule and its partner
         self.frames: list[Frame] = []
         self.lowest: float | None = None  # energy
 
@@ -249,17 +252,20 @@ class _Maker:
         return counted
 
     def _label(
-        self, kind: str, numbers: np.ndarray, positions: np.ndarray, evaluate: Evaluate, *, keep: bool = True
-    ) -> Visited | None:
+        self, kind: str, numbers: np.ndarray, positions: np.ndarray, evaluate: Evaluate,
+        groups: tuple[int, int] | None = None, *, keep: bool = True,
+    ) -> Visited | None:  # fmt: skip
         """Calculate a geometry and keep it; ``None`` if that fails."""
         try:
             found = Visited(positions, *evaluate(positions))
         except FailedError as error:
             self.tally.left_out[str(error)] += 1
             return None
-        return found if not keep or self._keep(kind, numbers, found) else None
+        return found if not keep or self._keep(kind, numbers, found, groups) else None
 
-    def _keep(self, kind: str, numbers: np.ndarray, found: Visited) -> bool:
+    def _keep(
+        self, kind: str, numbers: np.ndarray, found: Visited, groups: tuple[int, int] | None = None
+    ) -> bool:  # fmt: skip
         """Keep a label if it is physical; whether it is."""
         limit = self.sampling.max_energy
         try:
@@ -271,7 +277,7 @@ class _Maker:
             self.tally.left_out[str(error)] += 1
             return False
         self.tally.kept[kind] += 1
-        self.frames.append(Frame(numbers, found.positions, found.energy, found.forces, kind, self.group))
+        self.frames.append(Frame(numbers, found.positions, found.energy, found.forces, kind, *(groups or self.groups)))
         return True
 
     def _relaxed(self, evaluate: Evaluate, model: ThermalModel) -> ThermalModel:
@@ -365,15 +371,18 @@ class _Maker:
                 found = fragment(*found, random) or found  # type: ignore[arg-type]
             if found is None:
                 return
-            if Topology(*found).key() in self.surroundings.forbidden:
+            key = Topology(*found).key()
+            if key in self.surroundings.forbidden:
                 self.tally.left_out["a fragment is a molecule that is left out"] += 1
                 continue
-            self._thermal("fragments", found, random)  # type: ignore[arg-type]
+            self._thermal("fragments", found, random, number_of(key))  # type: ignore[arg-type]
 
-    def _thermal(self, kind: str, found: tuple[np.ndarray, np.ndarray], random: np.random.Generator) -> None:
+    def _thermal(
+        self, kind: str, found: tuple[np.ndarray, np.ndarray], random: np.random.Generator, group: int
+    ) -> None:
         numbers, positions = found
         moved = ThermalModel(numbers, positions).displaced(self._temperatures(1, random), random)[0]
-        self._label(kind, numbers, moved - moved.mean(0), self._counted(numbers))
+        self._label(kind, numbers, moved - moved.mean(0), self._counted(numbers), (group, group))
 
     def _pairs(self, count: int, model: ThermalModel) -> None:
         most = self.sampling.pair_atoms - len(self.numbers)
@@ -389,4 +398,5 @@ class _Maker:
             numbers, positions = contact(
                 (self.numbers, first), (partner.numbers, second), random.uniform(*CLOSENESS), random
             )
-            self._label("pairs", numbers, positions - positions.mean(0), self._counted(numbers))
+            groups = (self.groups[0], number_of(partner.key()))
+            self._label("pairs", numbers, positions - positions.mean(0), self._counted(numbers), groups)

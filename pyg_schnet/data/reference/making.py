@@ -281,6 +281,7 @@ def _structure(frame: Frame) -> Data:
         energy=torch.tensor([frame.energy], dtype=torch.float64),
         kind=torch.tensor([KIND_NAMES.index(frame.kind)]),
         molecule=torch.tensor([frame.molecule]),
+        molecule_partner=torch.tensor([frame.partner]),
         n_atoms=torch.tensor([len(frame.numbers)]),
     )
 
