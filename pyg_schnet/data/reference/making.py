@@ -26,7 +26,7 @@ from pyg_schnet.data.reference.frames import Frame, Molecule, Sampling, Surround
 from pyg_schnet.data.reference.labelling import METHODS, Method, Tally
 from pyg_schnet.data.reference.molecules import elements_of, partners_of
 from pyg_schnet.data.reference.pairs import dimers
-from pyg_schnet.data.shards import KIND_NAMES, counts_of, remove_partial_shards, shard_path, write_shard
+from pyg_schnet.data.shards import COUNTS, KIND_NAMES, counts_of, remove_partial_shards, shard_path, write_shard
 from pyg_schnet.models.reading import read_json
 from pyg_schnet.models.writing import remove_partial, write_whole
 
@@ -175,16 +175,25 @@ def make_reference_data(
 
     left, done = [], Done(0, len(jobs), 0, tally.as_dict(), 0, 0.0)
     for job in jobs:
-        if (shard_path(root, job.number) / "counts.json").exists():
+        if _is_complete(root, job.number):
             done = take(job.number, is_new=False)
         else:
             left.append(job)
+    taken = set()
     with contextlib.closing(_worked(left, work, processes, stop)) as numbers:
         for number in numbers:
+            taken.add(number)
             done = take(number, is_new=True)
+    for job in left:  # those that were in work at the end
+        if job.number not in taken and _is_complete(root, job.number):
+            done = take(job.number, is_new=True)
     done = done._replace(seconds=time.monotonic() - begun)
     write_whole(root / NOTE, _as_text({**note, "shards": [done.shards, done.of_shards], "counts": done.counts}))
     return done
+
+
+def _is_complete(root: Path, number: int) -> bool:
+    return (shard_path(root, number) / COUNTS).exists()
 
 
 def _jobs(molecules: Sequence[Molecule], sampling: Sampling, repeats: int, size: int) -> list[Job]:

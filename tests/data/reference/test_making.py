@@ -16,9 +16,9 @@ import torch
 from ase.build import molecule
 
 from pyg_schnet.data import ReferenceData, StructureStore
-from pyg_schnet.data.reference import Molecule, Sampling, from_files, from_qm9, from_smiles, make_reference_data
+from pyg_schnet.data.reference import Method, Molecule, Sampling, from_files, from_qm9, from_smiles, making
 from pyg_schnet.data.reference.frames import number_of
-from pyg_schnet.data.reference.making import NOTE
+from pyg_schnet.data.reference.making import NOTE, make_reference_data
 from pyg_schnet.data.reference.molecules import partners_of
 from pyg_schnet.data.shards import COUNTS, KIND_NAMES, shards_in, write_shard
 from pyg_schnet.data.split import group_split
@@ -102,6 +102,26 @@ def test_processes_do_not_change_the_data(whole, tmp_path):
     done = make(tmp_path / "two", processes=2)
     assert content(tmp_path / "two") == content(whole[0])
     assert done.counts == whole[1].counts
+
+
+def test_shards_that_were_in_work_at_the_end_are_counted(tmp_path, monkeypatch):
+    def worked(jobs, work, processes, stop):
+        """As two processes do that are stopped after the first shard, while others are in work."""
+        for job in jobs[:3]:
+            making._make_shard(job, work, Method(work.method))
+            if job is jobs[0]:
+                yield job.number
+
+    monkeypatch.setattr(making, "_worked", worked)
+    calls = []
+    done = make(tmp_path, processes=2, progress=calls.append)
+    assert len(shards_in(tmp_path)) == 3
+    assert [one.shards for one in calls] == [1, 2, 3]
+    assert (done.shards, done.of_shards, done.molecules) == (3, 5, 6)  # the first one has dimers
+    note = json.loads((tmp_path / NOTE).read_text())
+    assert note["shards"] == [3, 5]
+    assert note["counts"] == done.counts
+    assert done.labels == done.new == len(ReferenceData(tmp_path))
 
 
 def test_a_run_that_was_ended_goes_on(whole, tmp_path):
