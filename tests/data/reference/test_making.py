@@ -93,7 +93,9 @@ def test_what_is_made(whole):
     note = json.loads((folder / NOTE).read_text())
     assert note["counts"] == done.counts
     assert note["options"]["sampling"]["seed"] == 0
-    assert note["versions"]["method"].startswith("ase ")
+    (versions,) = note["versions"]
+    assert versions["method"].startswith("ase ")
+    assert versions["shards_before"] == 0
     assert data[0].energy.dtype == torch.float64
     assert data[0].pos.dtype == data[0].forces.dtype == torch.float32
 
@@ -176,6 +178,34 @@ def test_a_run_that_was_killed_goes_on(processes, whole, tmp_path):
     make(folder)
     assert content(folder) == content(whole[0])
     assert not list(folder.glob("shards/partial-*"))
+
+
+def test_versions_of_all_runs_are_told(tmp_path, monkeypatch):
+    def versions():
+        return [(one["numpy"], one["shards_before"]) for one in json.loads((tmp_path / NOTE).read_text())["versions"]]
+
+    def go_on(version, shards):
+        told = {"python": "3", "numpy": version, "method": "ase 3"}
+        monkeypatch.setattr(making, "_versions", lambda method: told)
+        make(tmp_path, sampling=sampling, stop=lambda: len(shards_in(tmp_path)) >= shards)
+
+    sampling = Sampling(kinds={"given": 1}, max_force=1000.0)
+    go_on("1", 1)
+    go_on("1", 2)
+    assert versions() == [("1", 0)]
+    go_on("2", 3)
+    go_on("2", 3)
+    go_on("1", 9)
+    assert versions() == [("1", 0), ("2", 2), ("1", 3)]
+    note = json.loads((tmp_path / NOTE).read_text())
+    note["versions"] = {name: value for name, value in note["versions"][0].items() if name != "shards_before"}
+    (tmp_path / NOTE).write_text(json.dumps(note))  # as notes were before
+    go_on("3", 9)
+    assert versions() == [("1", 0), ("3", 4)]
+    assert json.loads((tmp_path / NOTE).read_text())["shards"] == [4, 4]
+    monkeypatch.setattr(making, "_versions", lambda method: {"numpy": "3", "method": "ase 4"})
+    with pytest.raises(ValueError, match='holds data with version of the method: "ase 3", now it is "ase 4"'):
+        make(tmp_path, sampling=sampling)
 
 
 def test_other_options_are_refused(whole, tmp_path):
