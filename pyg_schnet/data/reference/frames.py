@@ -364,25 +364,21 @@ class _Maker:
         self._label(kind, self.numbers, positions, evaluate)
 
     def _fragments(self, count: int, model: ThermalModel) -> None:
-        random = self._random("fragments") if count else None
+        random = self._random("fragments")
         for _ in range(count):
-            found = fragment(self.numbers, model.positions, random)  # type: ignore[arg-type]  # is there
-            if found is not None and random.random() < 0.5:  # type: ignore[union-attr]
-                found = fragment(*found, random) or found  # type: ignore[arg-type]
+            found = fragment(self.numbers, model.positions, random)
+            if found is not None and random.random() < 0.5:
+                found = fragment(*found, random) or found
             if found is None:
                 return
             key = Topology(*found).key()
             if key in self.surroundings.forbidden:
                 self.tally.left_out["a fragment is a molecule that is left out"] += 1
                 continue
-            self._thermal("fragments", found, random, number_of(key))  # type: ignore[arg-type]
-
-    def _thermal(
-        self, kind: str, found: tuple[np.ndarray, np.ndarray], random: np.random.Generator, group: int
-    ) -> None:
-        numbers, positions = found
-        moved = ThermalModel(numbers, positions).displaced(self._temperatures(1, random), random)[0]
-        self._label(kind, numbers, moved - moved.mean(0), self._counted(numbers), (group, group))
+            numbers, positions = found
+            moved = ThermalModel(numbers, positions).displaced(self._temperatures(1, random), random)[0]
+            groups = (number_of(key),) * 2
+            self._label("fragments", numbers, moved - moved.mean(0), self._counted(numbers), groups)
 
     def _pairs(self, count: int, model: ThermalModel) -> None:
         most = self.sampling.pair_atoms - len(self.numbers)

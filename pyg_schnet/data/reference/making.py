@@ -310,11 +310,9 @@ def _begin(root: Path, note: dict[str, Any]) -> None:
     if before:
         earlier, now = before.get("versions", {}), note["versions"][0]
         earlier = [{"shards_before": 0, **earlier}] if isinstance(earlier, dict) else earlier
-        found = {**before["options"], "version of the method": earlier[-1].get("method")}
-        for name, value in {
-            **json.loads(_as_text(note["options"])),
-            "version of the method": now.get("method"),
-        }.items():
+        found = {**before.get("options", {}), "version of the method": earlier[-1].get("method")}
+        wanted = {**json.loads(_as_text(note["options"])), "version of the method": now.get("method")}
+        for name, value in wanted.items():
             if found.get(name) != value:
                 raise ValueError(
                     f"{root} holds data with {name}: {_short(found.get(name))}, now it is {_short(value)}; go on with "
