@@ -31,8 +31,8 @@ def force_constants(topology: Topology, internal: Internal, positions: np.ndarra
     :math:`28\, e^{-6.5 (s - 1)}`, by which a double or triple bond is stiffer than a single one, 31 for those of
     hydrogen with carbon, 42 for those with nitrogen, oxygen and fluorine; angles 6, 4 and 3.4 with no, one or two
     hydrogens at their ends; linear ones 2; planes 1.2; all torsions about one bond together :math:`0.5\, e^{-18 (s -
-    1)}`, between 0.35 and 4. The numbers are from Hessians of GFN2-xTB for 14 molecules of QM9, by least squares along
-    the modes of the model; energies of geometries at 300 K are then within 20 % of what they should be.
+    1)}`, between 0.35 and 4. The numbers are from Hessians of GFN2-xTB for molecules of QM9, by least squares along the
+    modes of the model.
 
     Args:
         topology: Bonds of the molecule.
