@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +20,7 @@ from pyg_schnet.data.reference import (
 )
 from pyg_schnet.data.reference.molecules import graphs_of, without
 from pyg_schnet.interfaces.dynamics.interruption import Interruption
-
-_REDRAW, _SELDOM = 0.5, 60.0  # s, in a terminal and elsewhere
+from pyg_schnet.interfaces.dynamics.progress import Progress
 
 
 def make(
@@ -65,7 +63,7 @@ def make(
         print(f"{len(others) - len(kept):,} molecules have a graph that is left out, and are left out, too", flush=True)
     molecules += kept
     with Interruption() as interruption:
-        shown = _Progress(len(molecules) * repeats)
+        shown = _Shown(len(molecules) * repeats)
         try:
             done = make_reference_data(
                 folder,
@@ -120,33 +118,20 @@ def in_words(done: Done, folder: str) -> list[str]:
 _COUNTED = ("kept", "left_out")
 
 
-class _Progress:
-    """How far the data are, on ``stderr``: a bar in a terminal, a line now and then elsewhere."""
+class _Shown:
+    """How far the data are, on ``stderr``."""
 
     def __init__(self, molecules: int) -> None:
         self.molecules, self.shards = molecules, 0
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=molecules, unit="molecule", unit_scale=True, dynamic_ncols=True, leave=False)
-        self._wait = _REDRAW if self._bar is not None else _SELDOM
-        self._next = time.monotonic() + self._wait
+        self._progress = Progress("molecule", molecules)
 
     def __call__(self, done: Done) -> None:
         """A shard is complete."""
         self.shards += 1
-        if (now := time.monotonic()) < self._next:
-            return
-        self._next = now + self._wait
         said = f"{done.labels:,} labels, {done.rate:,.0f} an hour"
-        if self._bar is not None:
-            self._bar.set_postfix_str(said, refresh=False)
-            self._bar.update(done.molecules - self._bar.n)
-        else:
-            print(f"{done.molecules:,} of {self.molecules:,} molecules, {said}", file=sys.stderr, flush=True)
+        line = f"{done.molecules:,} of {self.molecules:,} molecules, {said}"
+        self._progress(done.molecules, lambda: (said, line))
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        self._progress.close()
