@@ -96,15 +96,6 @@ class ThermalModel:
         moving = values > 1e-6 * max(values[-1], 1.0)
         self._stiffness, self._modes = np.maximum(values[moving], SOFTEST), vectors[:, moving]
 
-    def energies(self, positions: np.ndarray) -> np.ndarray:
-        """Energies of the model in eV, shape ``[...]``.
-
-        Args:
-            positions: Positions in Å, shape ``[..., N, 3]``.
-        """
-        change = self.internal.difference(self.internal.values(positions), self.reference)
-        return 0.5 * (self.constants * change**2).sum(-1)
-
     def straight(self, temperatures: np.ndarray, random: np.random.Generator) -> np.ndarray:
         r"""Displacements in Å with the covariance :math:`k_B T \mathbf H^{+}`, shape ``[F, N, 3]``.
 

@@ -117,20 +117,6 @@ class Topology:
             ]
         return _hash(sorted(colors))
 
-    def parts(self) -> list[list[int]]:
-        """Atoms of each connected part, in rising order."""
-        left, found = set(range(len(self.numbers))), []
-        while left:
-            part, waiting = set(), [min(left)]
-            while waiting:
-                atom = waiting.pop()
-                if atom not in part:
-                    part.add(atom)
-                    waiting.extend(self.neighbors[atom])
-            left -= part
-            found.append(sorted(part))
-        return found
-
 
 def _factors(numbers: np.ndarray) -> np.ndarray:
     """Longest bonds in units of the sum of covalent radii, shape ``[N, N]``."""
