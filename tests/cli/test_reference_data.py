@@ -2,16 +2,34 @@
 
 import json
 import re
+from pathlib import Path
 
 import ase.io
 import pytest
 from ase.build import molecule
 
 from pyg_schnet.cli import main
-from pyg_schnet.data import ReferenceData
+from pyg_schnet.data import QM9, ReferenceData
+from pyg_schnet.data.reference import from_qm9
+from pyg_schnet.data.shards import counts_of, shards_in
 
 NAMES = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
+LENNARD_JONES = ["--method=ase.calculators.lj.LennardJones", "--max_force=1e6", "--max_energy=1e6"]
 CHEAP = ["--method=ase.calculators.emt.EMT", "--max_force=1000", "--max_energy=100"]
+
+
+@pytest.fixture(scope="module")
+def qm9_dir(tmp_path_factory):
+    """Cache of the thirty molecules of QM9 that are beside the tests, as if they were all of it."""
+    folder = tmp_path_factory.mktemp("qm9")
+    QM9(folder, source=Path(__file__).parents[1] / "data" / "samples" / "qm9", progress=False)
+    (cache,) = (folder / "processed").iterdir()
+    cache.rename(cache.with_name("qm9-1.safetensors"))
+    return folder
+
+
+def names_in(folder):
+    return [name for shard in shards_in(folder) for name in counts_of(shard)["names"]]
 
 
 @pytest.fixture
@@ -62,6 +80,24 @@ def test_ten_molecules_are_labelled_and_learned(files, capsys):
     assert not parts[0] & parts[1]
     assert not parts[0] & parts[2]
     assert not parts[1] & parts[2]
+
+
+def test_molecules_of_qm9_to_train_on_and_to_test_on(qm9_dir, tmp_path, capsys):
+    options = [f"--qm9_dir={qm9_dir}", "--held_out=6", "--leave_out=gdb_13", "--kinds={given: 1}", *LENNARD_JONES]
+    said = made(tmp_path / "train", "--qm9=20", *options, capsys=capsys)
+    assert "20 molecules of QM9, with none of 7 left-out graphs" in said
+    said = made(tmp_path / "test", "--qm9=5", "--part=test", *options, capsys=capsys)
+    assert "5 molecules of QM9, of those that are held out" in said
+    train, test = names_in(tmp_path / "train"), names_in(tmp_path / "test")
+    assert (len(set(train)), len(set(test)), test[0]) == (20, 5, "gdb_13")
+    assert not set(train) & set(test)
+    parts = [set(ReferenceData(tmp_path / name)._data.molecule.tolist()) for name in ("train", "test")]
+    assert not parts[0] & parts[1]
+    dataset = QM9(qm9_dir)
+    held_out = {one.name for one in from_qm9(dataset, 100, "test", 6, ["gdb_13"]).molecules}
+    assert set(test) < held_out
+    made(tmp_path / "all", "--qm9=100", *options, capsys=capsys)  # more than there are
+    assert set(names_in(tmp_path / "all")) == {one.name for one in dataset} - held_out
 
 
 def test_structures_are_labelled_as_they_are(files, capsys):
