@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import ase.io
 import pytest
@@ -16,16 +15,6 @@ from pyg_schnet.data.shards import counts_of, shards_in
 NAMES = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
 LENNARD_JONES = ["--method=ase.calculators.lj.LennardJones", "--max_force=1e6", "--max_energy=1e6"]
 CHEAP = ["--method=ase.calculators.emt.EMT", "--max_force=1000", "--max_energy=100"]
-
-
-@pytest.fixture(scope="module")
-def qm9_dir(tmp_path_factory):
-    """Cache of the thirty molecules of QM9 that are beside the tests, as if they were all of it."""
-    folder = tmp_path_factory.mktemp("qm9")
-    QM9(folder, source=Path(__file__).parents[1] / "data" / "samples" / "qm9", progress=False)
-    (cache,) = (folder / "processed").iterdir()
-    cache.rename(cache.with_name("qm9-1.safetensors"))
-    return folder
 
 
 def names_in(folder):
