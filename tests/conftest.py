@@ -192,6 +192,16 @@ def molecules(tensors, water, ethanol, isolated_atom):
 
 
 @pytest.fixture(scope="session")
+def qm9_dir(tmp_path_factory):
+    """Cache of the thirty molecules of QM9 that are beside the tests, as if they were all of it."""
+    folder = tmp_path_factory.mktemp("qm9_thirty")
+    QM9(folder, source=Path(__file__).parent / "data" / "samples" / "qm9", progress=False)
+    (cache,) = (folder / "processed").iterdir()
+    cache.rename(cache.with_name("qm9-1.safetensors"))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def qm9_molecules(tmp_path_factory):
     """200 molecules drawn from all of QM9, by the package's own reader."""
     spec = importlib.util.find_spec("qm9pack")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pyg_schnet.data.reference import (
@@ -18,9 +18,9 @@ from pyg_schnet.data.reference import (
     load_qm9,
     make_reference_data,
 )
+from pyg_schnet.data.reference.molecules import graphs_of, without
 from pyg_schnet.interfaces.dynamics.interruption import Interruption
-
-_REDRAW, _SELDOM = 0.5, 60.0  # s, in a terminal and elsewhere
+from pyg_schnet.interfaces.dynamics.progress import Progress
 
 
 def make(
@@ -31,8 +31,11 @@ def make(
     shard_size: int | None, processes: int, seed: int, **more: Any,
 ) -> None:  # fmt: skip
     """Make reference data; for the arguments see :func:`pyg_schnet.cli.reference_data.make`."""
-    if relabel is not None and (qm9 or files is not None or smiles is not None or kinds is not None):
-        raise ValueError("--relabel takes structures as they are; leave out --qm9, --files, --smiles and --kinds")
+    left_out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
+    if relabel is not None and (qm9 or left_out or any(one is not None for one in (files, smiles, kinds))):
+        raise ValueError(
+            "--relabel takes structures as they are; leave out --qm9, --files, --smiles, --kinds and --leave_out"
+        )
     options: dict[str, Any] = {name: tuple(value) if name == "temperature" else value for name, value in more.items()}
     sampling = Sampling(
         kinds={"given": 1.0} if relabel is not None else dict(KINDS if kinds is None else kinds),
@@ -42,22 +45,25 @@ def make(
     )
     molecules: list[Molecule] = []
     forbidden: frozenset[str] = frozenset()
-    left_out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
     if qm9:
         molecules, forbidden = from_qm9(load_qm9(qm9_dir), qm9, part, held_out, left_out)
         of_part = "of those that are held out" if part == "test" else f"with none of {len(forbidden):,} left-out graphs"
         print(f"{len(molecules):,} molecules of QM9, {of_part}", flush=True)
-    elif left_out or part == "test":
-        raise ValueError("--leave_out and --part are of molecules of QM9; give their number by --qm9")
-    for source in (files, relabel):
-        if source is not None:
-            molecules += from_files(source, index, pbc)
+    elif part == "test" or any(not Path(one).suffix for one in left_out):
+        raise ValueError("--part and names in --leave_out are of molecules of QM9; give their number by --qm9")
+    else:
+        forbidden = graphs_of(left_out)
+    others = [one for source in (files, relabel) if source is not None for one in from_files(source, index, pbc)]
     if smiles is not None:
-        molecules += from_smiles(smiles, conformers, seed)
-    if not molecules:
+        others += from_smiles(smiles, conformers, seed)
+    if not molecules and not others:
         raise ValueError("give molecules by --qm9, --files, --smiles or --relabel")
+    kept = without(others, forbidden)
+    if len(kept) < len(others):
+        print(f"{len(others) - len(kept):,} molecules have a graph that is left out, and are left out, too", flush=True)
+    molecules += kept
     with Interruption() as interruption:
-        shown = _Progress(len(molecules) * repeats)
+        shown = _Shown(len(molecules) * repeats)
         try:
             done = make_reference_data(
                 folder,
@@ -79,6 +85,8 @@ def make(
     if interruption.received is not None:
         print("pyg-schnet reference-data: interrupted; the same command goes on", file=sys.stderr)
         sys.exit(128 + interruption.received)
+    if not done.new and shown.shards:
+        raise ValueError(f"no geometry was labelled; {' '.join(in_words(done, folder)[2:])}")
 
 
 def in_words(done: Done, folder: str) -> list[str]:
@@ -110,32 +118,20 @@ def in_words(done: Done, folder: str) -> list[str]:
 _COUNTED = ("kept", "left_out")
 
 
-class _Progress:
-    """How far the data are, on ``stderr``: a bar in a terminal, a line now and then elsewhere."""
+class _Shown:
+    """How far the data are, on ``stderr``."""
 
     def __init__(self, molecules: int) -> None:
-        self.molecules = molecules
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=molecules, unit="molecule", unit_scale=True, dynamic_ncols=True, leave=False)
-        self._wait = _REDRAW if self._bar is not None else _SELDOM
-        self._next = time.monotonic() + self._wait
+        self.molecules, self.shards = molecules, 0
+        self._progress = Progress("molecule", molecules)
 
     def __call__(self, done: Done) -> None:
         """A shard is complete."""
-        if (now := time.monotonic()) < self._next:
-            return
-        self._next = now + self._wait
+        self.shards += 1
         said = f"{done.labels:,} labels, {done.rate:,.0f} an hour"
-        if self._bar is not None:
-            self._bar.set_postfix_str(said, refresh=False)
-            self._bar.update(done.molecules - self._bar.n)
-        else:
-            print(f"{done.molecules:,} of {self.molecules:,} molecules, {said}", file=sys.stderr, flush=True)
+        line = f"{done.molecules:,} of {self.molecules:,} molecules, {said}"
+        self._progress(done.molecules, lambda: (said, line))
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        self._progress.close()

@@ -53,7 +53,7 @@ def make(
         qm9: Number of molecules of QM9.
         part: Molecules of QM9 to train on, or of those that are held out for tests.
         held_out: Number of molecules of QM9 that are held out.
-        leave_out: Names as gdb_21, or files, of molecules to be left out, too.
+        leave_out: Names of QM9 as gdb_21, or files, of molecules to be left out, too.
         qm9_dir: Folder of QM9's cache.
         files: Files of molecules that ASE reads.
         relabel: Files whose structures are labelled as they are.

@@ -41,6 +41,7 @@ PROPERTIES: dict[str, Property] = {name: STANDARD_LABELS[name] for name in ("ene
 """Labels of reference data."""
 
 _COLUMNS = {"z": "atom", "pos": "atom", "forces": "atom", "energy": "", "kind": "", "molecule": ""}
+_PARTNER = "molecule_partner"
 
 
 class ReferenceData(StructureDataset):
@@ -48,9 +49,11 @@ class ReferenceData(StructureDataset):
 
     Each has ``z`` ``[N]``, ``pos`` ``[N, 3]`` and ``forces`` ``[N, 3]`` in float32, ``energy`` ``[1]`` in float64,
     ``n_atoms`` ``[1]``, ``kind`` ``[1]``, its place in ``KIND_NAMES``, and ``molecule`` ``[1]``, a number that is
-    the same for all geometries of a molecule (by its bonds and elements), also in other folders. Split by it
-    (``--data.split_by molecule``): geometries of one molecule are alike, and a random split would put them on both
-    sides. All is read into memory.
+    the same for all geometries of a molecule (by its bonds and elements), also in other folders. A fragment is a
+    molecule of its own. ``molecule_partner`` ``[1]`` is the number of the other one of a pair, else the same number.
+    Split by it (``--data.split_by molecule``): geometries of one molecule are alike, and a random split would put them
+    on both sides. No molecule of validation or test is then in training, neither alone nor in a pair. All is read into
+    memory.
 
     Args:
         source: Folder that the command made, or several.
@@ -84,7 +87,7 @@ class ReferenceData(StructureDataset):
     ) -> None:
         super().__init__(transform=transform)
         chosen = range(len(KIND_NAMES)) if kinds is None else [_place(kind) for kind in kinds]
-        columns: dict[str, list[torch.Tensor]] = {name: [] for name in ("n_atoms", *_COLUMNS)}
+        columns: dict[str, list[torch.Tensor]] = {name: [] for name in ("n_atoms", _PARTNER, *_COLUMNS)}
         for folder in [source] if isinstance(source, str | os.PathLike) else source:
             found = shards_in(Path(folder).expanduser())
             if not found:
@@ -98,7 +101,7 @@ class ReferenceData(StructureDataset):
         self.set_store(
             whole["n_atoms"],
             atoms={name: whole[name] for name, level in _COLUMNS.items() if level},
-            structures={"n_atoms": whole["n_atoms"], **{n: whole[n] for n, level in _COLUMNS.items() if not level}},
+            structures={name: column for name, column in whole.items() if not _COLUMNS.get(name)},
         )
 
 
@@ -116,9 +119,11 @@ def _read(shard: Path, kinds: Iterable[int]) -> dict[str, torch.Tensor]:
     try:
         if missing := [name for name in _COLUMNS if name not in store.schema]:
             raise ValueError(f"{shard} is no shard of reference data: its structures have no {', '.join(missing)}")
-        columns = store.joined([*_COLUMNS, "n_atoms"])
+        has_partners = _PARTNER in store.schema  # earlier shards have the number of a pair's first molecule alone
+        columns = store.joined([*_COLUMNS, "n_atoms", *[_PARTNER] * has_partners])
     finally:
         store.close()
+    columns.setdefault(_PARTNER, columns["molecule"])
     keep = torch.isin(columns["kind"], torch.tensor(list(kinds)))
     if bool(keep.all()):
         return columns

@@ -199,11 +199,17 @@ def random_split(dataset: Any, num_train: int, num_val: int, num_test: int | Non
     return Split(split.train, split.val, split.test, split.n_structures, fingerprint(dataset))
 
 
-def group_split_indices(groups: Any, num_train: int | None, num_val: int, num_test: int | None, seed: int = 0) -> Split:
+def group_split_indices(
+    groups: Any, num_train: int | None, num_val: int, num_test: int | None, seed: int = 0, partners: Any = None
+) -> Split:
     """Random split in which no group of structures is in two parts, such as the geometries of one molecule.
 
-    Whole groups, in a random order, fill the validation part, then the test part; what is left is for training. Of a
+    Whole groups, in a random order, fill the test part, then the validation part; what is left is for training. Of a
     part's last group only as many structures are taken as are wanted, the others are in no part.
+
+    A structure of two groups, such as a pair of molecules, belongs to the first one. It is in no part if it would bring
+    a group of the test into validation or training, or one of validation into training; the other way is no harm.
+    Where the test has what is left, structures of training and validation have both groups there.
 
     Args:
         groups: Group of each structure, whole numbers, shape ``[n]``.
@@ -211,6 +217,7 @@ def group_split_indices(groups: Any, num_train: int | None, num_val: int, num_te
         num_val: Validation structures.
         num_test: Test structures; ``None`` for all that the other two leave.
         seed: Of the random order.
+        partners: Second group of each structure, the first one again where there is none, shape ``[n]``.
 
     Returns:
         The split, without a fingerprint.
@@ -222,26 +229,40 @@ def group_split_indices(groups: Any, num_train: int | None, num_val: int, num_te
         >>> split = group_split_indices([7, 7, 7, 3, 3, 3], None, 2, 0)
         >>> split.val.tolist(), split.train.tolist()
         ([0, 1], [3, 4, 5])
+        >>> group_split_indices([7, 7, 7, 3, 3, 3], None, 2, 0, partners=[7, 7, 3, 3, 3, 7]).train.tolist()
+        [3, 4]
     """
-    numbers, group = np.unique(np.asarray(groups).reshape(-1), return_inverse=True)
+    groups = np.asarray(groups).reshape(-1)
+    numbers, group = np.unique(groups, return_inverse=True)
     if seed < 0 or min(number or 0 for number in (num_train, num_val, num_test)) < 0:
         raise ValueError(f"numbers and seed must be at least 0, got {num_train}, {num_val}, {num_test} and {seed}")
-    place = np.empty(len(numbers), dtype=np.int64)
-    place[np.argsort(np.random.PCG64(seed).random_raw(len(numbers)), kind="stable")] = np.arange(len(numbers))
-    order = np.argsort(place[group], kind="stable")
-    left, parts = order, []
-    wanted = (num_val, num_test, num_train) if num_test is not None else (num_val, num_train, None)
-    for number in wanted:
-        part = left if number is None else left[:number]
+    order = np.empty(len(numbers), dtype=np.int64)  # place of each group
+    order[np.argsort(np.random.PCG64(seed).random_raw(len(numbers)), kind="stable")] = np.arange(len(numbers))
+    first = order[group]
+    second = first if partners is None else _places(np.asarray(partners).reshape(-1), numbers, order)
+    last = np.maximum(first, second)
+    wanted = {"test": (num_test, first), "val": (num_val, first), "train": (num_train, first)}
+    if num_test is None:  # before the others are taken, it is not known which groups are left for the test
+        wanted = {"val": (num_val, last), "train": (num_train, last), "test": (None, first)}
+    left, parts, end = np.arange(len(groups)), {}, -1
+    for name, (number, place) in wanted.items():
+        left = left[np.argsort(place[left], kind="stable")]
+        part = parts[name] = left[:number]
         if number is not None and len(part) < number:
             raise ValueError(
                 f"cannot take {num_train or 'other'} training, {num_val} validation and {num_test or 'other'} test "
-                f"structures from {len(order):,} of {len(numbers):,} groups, each in one part; choose smaller numbers"
+                f"structures from {len(groups):,} of {len(numbers):,} groups, each in one part; choose smaller numbers"
             )
-        parts.append(part)
-        left = left[~np.isin(group[left], group[part])]
-    val, test, train = parts if num_test is not None else (parts[0], parts[2], parts[1])
-    return Split(train, val, test, len(order))
+        end = place[part].max(initial=end)  # the place of its last group
+        is_free = (second > end) | (second < 0) | (name == "train")
+        left = left[((first > end) & is_free)[left]]
+    return Split(parts["train"], parts["val"], parts["test"], len(groups))
+
+
+def _places(of: np.ndarray, numbers: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Places of groups in the random order, -1 for those that are none."""
+    place = np.searchsorted(numbers, of).clip(max=max(len(numbers) - 1, 0))
+    return np.where(numbers[place] == of, order[place], -1)
 
 
 def group_split(
@@ -251,7 +272,8 @@ def group_split(
 
     Args:
         dataset: The data set.
-        by: Name of the attribute, such as ``"molecule"``.
+        by: Name of the attribute, such as ``"molecule"``. Structures may have a second group, as
+            ``"molecule_partner"``.
         num_train: Training structures; ``None`` for all that are left.
         num_val: Validation structures.
         num_test: Test structures; ``None`` for all that are left.
@@ -260,17 +282,19 @@ def group_split(
     Raises:
         ValueError: If structures have no such attribute, or there are not enough groups.
     """
-    groups = []
+    groups, partners = [], []
     for start in range(0, len(dataset), _CHUNK):
         batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))
-        value = batch.get(by)
+        value, partner = batch.get(by), batch.get(f"{by}_partner")
         if not isinstance(value, Tensor) or value.is_floating_point() or value.numel() != batch.num_graphs:
             raise ValueError(
                 f"structures can be split by an attribute with one whole number for each, as 'molecule' of "
                 f"ReferenceData; {by!r} is none, they have {', '.join(sorted(batch.keys()))}"
             )
         groups.append(value.reshape(-1))
-    return group_split_indices(torch.cat(groups).numpy(), num_train, num_val, num_test, seed)
+        partners.append(value.reshape(-1) if partner is None else partner.reshape(-1))
+    of_first, of_second = torch.cat(groups).numpy(), torch.cat(partners).numpy()
+    return group_split_indices(of_first, num_train, num_val, num_test, seed, of_second)
 
 
 def fingerprint(dataset: Any) -> str:

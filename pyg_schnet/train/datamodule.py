@@ -53,7 +53,8 @@ class StructureDataModule(LightningDataModule):
         seed: Seed of the split and of the order of batches.
         split: Saved split (file, or :class:`pyg_schnet.data.Split`) instead of a random one.
         split_by: Attribute with a whole number for each structure, such as ``"molecule"`` of
-            :class:`~pyg_schnet.data.ReferenceData`; structures with the same one are in the same part.
+            :class:`~pyg_schnet.data.ReferenceData`; structures with the same one are in the same part, and pairs of
+            molecules whose partner is in validation or test are not learned from.
         batch_size: Structures in a training batch of each process; with several processes, batches are divided so
             that all have as many edges (or atoms, where edges are not kept).
         eval_batch_size: Structures in a batch for validation and test.

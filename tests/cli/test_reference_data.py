@@ -8,10 +8,17 @@ import pytest
 from ase.build import molecule
 
 from pyg_schnet.cli import main
-from pyg_schnet.data import ReferenceData
+from pyg_schnet.data import QM9, ReferenceData
+from pyg_schnet.data.reference import from_qm9
+from pyg_schnet.data.shards import counts_of, shards_in
 
 NAMES = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
+LENNARD_JONES = ["--method=ase.calculators.lj.LennardJones", "--max_force=1e6", "--max_energy=1e6"]
 CHEAP = ["--method=ase.calculators.emt.EMT", "--max_force=1000", "--max_energy=100"]
+
+
+def names_in(folder):
+    return [name for shard in shards_in(folder) for name in counts_of(shard)["names"]]
 
 
 @pytest.fixture
@@ -64,6 +71,24 @@ def test_ten_molecules_are_labelled_and_learned(files, capsys):
     assert not parts[1] & parts[2]
 
 
+def test_molecules_of_qm9_to_train_on_and_to_test_on(qm9_dir, tmp_path, capsys):
+    options = [f"--qm9_dir={qm9_dir}", "--held_out=6", "--leave_out=gdb_13", "--kinds={given: 1}", *LENNARD_JONES]
+    said = made(tmp_path / "train", "--qm9=20", *options, capsys=capsys)
+    assert "20 molecules of QM9, with none of 7 left-out graphs" in said
+    said = made(tmp_path / "test", "--qm9=5", "--part=test", *options, capsys=capsys)
+    assert "5 molecules of QM9, of those that are held out" in said
+    train, test = names_in(tmp_path / "train"), names_in(tmp_path / "test")
+    assert (len(set(train)), len(set(test)), test[0]) == (20, 5, "gdb_13")
+    assert not set(train) & set(test)
+    parts = [set(ReferenceData(tmp_path / name)._data.molecule.tolist()) for name in ("train", "test")]
+    assert not parts[0] & parts[1]
+    dataset = QM9(qm9_dir)
+    held_out = {one.name for one in from_qm9(dataset, 100, "test", 6, ["gdb_13"]).molecules}
+    assert set(test) < held_out
+    made(tmp_path / "all", "--qm9=100", *options, capsys=capsys)  # more than there are
+    assert set(names_in(tmp_path / "all")) == {one.name for one in dataset} - held_out
+
+
 def test_structures_are_labelled_as_they_are(files, capsys):
     said = made(files / "again", f"--relabel={files}/ten.extxyz", "--index=::2", *CHEAP[:1], capsys=capsys)
     assert "5 labels of 5 molecules" in said
@@ -79,7 +104,10 @@ def test_structures_are_labelled_as_they_are(files, capsys):
     [
         ([], "give molecules by --qm9, --files, --smiles or --relabel"),
         (["--relabel=a.xyz", "--smiles=C"], "--relabel takes structures as they are"),
-        (["--part=test", "--smiles=C"], "--leave_out and --part are of molecules of QM9"),
+        (["--relabel=a.xyz", "--leave_out=a.xyz"], "--relabel takes structures as they are"),
+        (["--part=test", "--smiles=C"], "--part and names in --leave_out are of molecules of QM9"),
+        (["--files=a.xyz", "--leave_out=gdb_1"], "--part and names in --leave_out are of molecules of QM9"),
+        (["--files=a.xyz", "--leave_out=a.xyz"], "there are no molecules to make geometries of"),
         (["--files=a.xyz", "--kinds={mode: 1}"], "kinds are given, "),
         (["--files=nowhere.xyz"], "there is no file nowhere.xyz"),
         (["--files=a.xyz", "--seed=x"], "--seed"),
@@ -92,6 +120,27 @@ def test_wrong_options(options, message, tmp_path, monkeypatch, capsys):
         main(["reference-data", "data", "--method=ase.calculators.emt.EMT", *options])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_molecules_of_files_are_left_out_by_their_graphs(files, capsys):
+    for name in ("CH3CH2OH", "CH4"):
+        molecule(name).write(files / f"{name}.xyz")
+    options = [f"--files={files}/ten.extxyz", "--kinds={given: 1, fragments: 4}", *CHEAP]
+    said = made(
+        files / "data", *options, f"--leave_out=[{files}/CH3CH2OH.xyz,{files}/CH4.xyz]", capsys=capsys
+    )  # fmt: skip
+    assert "2 molecules have a graph that is left out, and are left out, too" in said
+    assert "given 8" in said
+    assert not [one for one in ReferenceData(files / "data") if sorted(one.z.tolist()) == [1, 1, 1, 1, 6]]
+
+
+@pytest.mark.parametrize("kind", ["given", "modes"])
+def test_a_run_without_labels_is_an_error(kind, files, capsys):
+    command = ["reference-data", str(files / "data"), f"--files={files}/ten.extxyz", f"--kinds={{{kind}: 1}}"]
+    with pytest.raises(SystemExit) as ending:
+        main([*command, "--method=ase.calculators.emt.EMT", "--max_force=1e-6"])
+    assert ending.value.code == 1
+    assert "no geometry was labelled; left out: a force is above 1e-06 eV/Å 10" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Subset
 
 from pyg_schnet.data import QM9, Split, random_split
-from pyg_schnet.data.split import fingerprint, random_split_indices
+from pyg_schnet.data.split import fingerprint, group_split_indices, random_split_indices
 
 
 def test_the_order_is_the_same_everywhere():
@@ -83,6 +83,47 @@ def test_random_parts_are_disjoint(n_structures, data):
     rest = n_structures - num_train - num_val if num_test is None else num_test
     assert [len(part) for part in parts] == [num_train, num_val, rest]
     assert len(set.union(*parts)) == num_train + num_val + rest
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 15)), min_size=1, max_size=60)
+
+
+@given(PAIRS, st.integers(0, 10), st.integers(0, 10) | st.none(), st.integers(0, 20), st.integers(0, 100))
+@settings(deadline=None, max_examples=200)
+def test_no_group_of_a_part_is_in_one_that_it_is_kept_from(pairs, num_val, num_test, num_train, seed):
+    groups, partners = np.array(pairs).T
+    wanted = {"num_train": num_train if num_test is None else None, "num_val": num_val, "num_test": num_test}
+    try:
+        split = group_split_indices(groups, **wanted, seed=seed, partners=partners)
+    except ValueError as error:
+        assert "cannot take" in str(error)  # noqa: PT017  # as where there are few structures
+        return
+    assert len(split.val) == num_val
+    assert len(split.train if num_test is None else split.test) == (num_train if num_test is None else num_test)
+    of = {name: set(groups[getattr(split, name)].tolist()) for name in ("train", "val", "test")}
+    with_partners = {
+        name: of[name] | set(partners[getattr(split, name)].tolist()) & set(groups.tolist()) for name in of
+    }
+    assert not of["train"] & (of["val"] | of["test"])
+    assert not of["val"] & of["test"]
+    assert not with_partners["train"] & (of["val"] | of["test"])
+    assert not with_partners["val"] & of["test"]
+    lost = set(range(len(pairs))) - {*split.train.tolist(), *split.val.tolist(), *split.test.tolist()}
+    cut = [split.val[-1:], split.test[-1:] if num_test is not None else split.train[-1:]]
+    ends = {int(groups[one[0]]) for one in cut if len(one)} | {int(partners[one[0]]) for one in cut if len(one)}
+    for one in lost:  # of the last group of a part, or a pair
+        assert groups[one] != partners[one] or groups[one] in ends
+
+
+def test_pairs_of_a_group_that_is_held_out_are_not_learned():
+    groups, partners = np.repeat(np.arange(50), 4), np.repeat(np.arange(50), 4)
+    partners[3::4] = (np.arange(50) + 7) % 50  # of each group, one structure is a pair
+    split = group_split_indices(groups, None, 20, 20, partners=partners)
+    held_out = set(groups[split.val]) | set(groups[split.test])
+    assert len(held_out) >= 10
+    expected = [k for k in range(200) if groups[k] not in held_out and partners[k] not in held_out]
+    assert sorted(split.train.tolist()) == expected
+    assert 140 < len(expected) < len(group_split_indices(groups, None, 20, 20).train) == 160
 
 
 @pytest.mark.parametrize("name", ["split.json", "split.npz"])

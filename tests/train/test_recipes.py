@@ -1,10 +1,12 @@
 """Every recipe runs from its file, on the data it names, for a few steps."""
 
 import json
+import shlex
 from pathlib import Path
 
 import ase.build
 import ase.io
+import numpy as np
 import pytest
 import yaml
 
@@ -60,14 +62,51 @@ def test_recipe_of_generated_frames_runs(recipe, tmp_path, capsys):
     check_run(recipe, tmp_path, capsys, f"--data_dir={tmp_path}", *sizes)
 
 
+FEW = "{given: 1, relaxed: 0.5, modes: 3, langevin: 1, bonds: 0.5, torsions: 0.5, fragments: 1, pairs: 1, dimers: 2}"
+TINY = [
+    "--trainer.max_steps=20", "--trainer.limit_train_batches=10", "--trainer.enable_progress_bar=false",
+    "--data.num_val=8", "--data.batch_size=4", "--model.network.num_interactions=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["ase.calculators.lj.LennardJones", "GFN2-xTB"])
 @pytest.mark.parametrize("recipe", REFERENCE)
-def test_recipe_of_reference_data_runs(recipe, tmp_path, capsys):
-    names = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
-    for folder, chosen in (("train", names[:8]), ("test", names[8:])):
-        ase.io.write(tmp_path / f"{folder}.extxyz", [ase.build.molecule(name) for name in chosen])
-        make_data(tmp_path / folder, "{langevin: 4}", f"--files={tmp_path / folder}.extxyz")
-    sizes = ["--data.num_val=4", "--data.batch_size=4", "--model.network.num_interactions=1"]
-    check_run(recipe, tmp_path, capsys, f"--data_dir={tmp_path}", *sizes)
+def test_commands_of_a_recipe_of_reference_data_run(recipe, method, qm9_dir, tmp_path, monkeypatch, capsys):
+    """Ten molecules of QM9 are labelled, and a potential learns from them, by the commands in the recipe's file."""
+    if method == "GFN2-xTB":
+        pytest.importorskip("tblite")
+    monkeypatch.chdir(tmp_path)
+    for file, name in (("3bpa", "CH3CH2OCH3"), ("ethanol", "CH3CH2OH"), ("acac", "CH3COCH3")):
+        ase.io.write(f"{file}.xyz", ase.build.molecule(name))
+    commands = [one for one in commands_of(recipe) if method != "GFN2-xTB" or "OTHER" not in " ".join(one)]
+    assert [one[1] for one in commands[:3]] == ["reference-data", "reference-data", "train"]
+    for number, (_, command, *options) in enumerate(commands):
+        options = [str(ROOT / one) if one.endswith(".yaml") else one for one in options]
+        options += [f"--run_dir=run{number}", *TINY] if command == "train" else [f"--method={method}"]
+        if "--qm9" in options:  # of the thirty molecules, with six for the test
+            options[options.index("--qm9") + 1] = "4" if "--part" in options else "10"
+            options += [f"--qm9_dir={qm9_dir}", "--held_out=6", *([] if "--kinds" in options else [f"--kinds={FEW}"])]
+        if "--processes" in options:  # other processes have to import everything again
+            options[options.index("--processes") + 1] = "1"
+        if method != "GFN2-xTB" and command != "train":
+            options += ["--max_energy=1e4", "--max_force=1e4", "--friction=0.5"]
+        main([command, *options])
+        said = capsys.readouterr().out
+        if command == "train":
+            result = json.loads(Path(f"run{number}", "result.json").read_text())
+            assert result["recipe"] == recipe
+            assert set(result["errors"]) == {"energy", "energy_per_atom", "forces"}
+            assert all(np.isfinite(list(error["mae"].values())).all() for error in result["errors"].values())
+        elif "--qm9" in options:
+            assert f"labels of {options[options.index('--qm9') + 1]} molecules in {options[0]}" in said
+        else:
+            assert f"1 labels of 1 molecules in {options[0]}" in said
+
+
+def commands_of(recipe):
+    """Commands in the comment at the head of a recipe, as lists of arguments."""
+    text = (ROOT / "examples" / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8").replace("\\\n#", "")
+    return [shlex.split(line[1:]) for line in text.splitlines() if line.startswith("#   pyg-schnet ")]
 
 
 def make_data(folder, kinds, *options):

@@ -71,7 +71,8 @@ class Frame(NamedTuple):
         energy: In eV.
         forces: In eV/Å, shape ``[N, 3]``.
         kind: One of ``KINDS``, or ``PATH``.
-        molecule: Number that follows from the graph of the molecule it was made of, so that frames can be split by it.
+        molecule: Number that follows from the graph of the molecule or fragment, so that frames can be split by it.
+        partner: That of the other molecule of a pair, else the same number.
     """
 
     numbers: np.ndarray
@@ -80,6 +81,7 @@ class Frame(NamedTuple):
     forces: np.ndarray
     kind: str
     molecule: int
+    partner: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Sampling:
             raise ValueError(f"kinds are {', '.join(KINDS)}, got {', '.join(sorted(unknown))}")
         if not self.kinds or min(self.kinds.values()) < 0 or max(self.kinds.values()) == 0:
             raise ValueError(f"kinds must be numbers of geometries, one of them above 0, got {dict(self.kinds)}")
+        if self.kinds.get("dimers", 0) % 1:
+            raise ValueError(f"dimers must be a whole number, of each pair of elements, got {self.kinds['dimers']}")
         if len(self.temperature) != 2 or not 0 < self.temperature[0] <= self.temperature[1]:
             raise ValueError(f"temperature must be the lowest and the highest in K, got {list(self.temperature)}")
         for name in ("every", "timestep", "friction", "fmax", "max_force", "max_energy"):
@@ -176,7 +180,8 @@ def dimer_frames(name: str, geometries: Sequence[tuple], max_force: float, metho
             tally.left_out[str(error)] += 1
             continue
         tally.kept["dimers"] += 1
-        found.append(Frame(numbers, positions, energy, forces, "dimers", zlib.crc32(name.encode())))
+        group = zlib.crc32(name.encode())
+        found.append(Frame(numbers, positions, energy, forces, "dimers", group, group))
     return found
 
 
@@ -197,7 +202,7 @@ class _Maker:
         self.molecule, self.surroundings, self.method, self.tally = molecule, surroundings, method, tally
         self.sampling = surroundings.sampling
         self.numbers = np.asarray(molecule.numbers)
-        self.group = number_of(molecule.key())
+        self.groups = (number_of(molecule.key()),) * 2  # of the molecule and its partner
         self.frames: list[Frame] = []
         self.lowest: float | None = None  # energy
 
@@ -247,17 +252,20 @@ class _Maker:
         return counted
 
     def _label(
-        self, kind: str, numbers: np.ndarray, positions: np.ndarray, evaluate: Evaluate, *, keep: bool = True
-    ) -> Visited | None:
+        self, kind: str, numbers: np.ndarray, positions: np.ndarray, evaluate: Evaluate,
+        groups: tuple[int, int] | None = None, *, keep: bool = True,
+    ) -> Visited | None:  # fmt: skip
         """Calculate a geometry and keep it; ``None`` if that fails."""
         try:
             found = Visited(positions, *evaluate(positions))
         except FailedError as error:
             self.tally.left_out[str(error)] += 1
             return None
-        return found if not keep or self._keep(kind, numbers, found) else None
+        return found if not keep or self._keep(kind, numbers, found, groups) else None
 
-    def _keep(self, kind: str, numbers: np.ndarray, found: Visited) -> bool:
+    def _keep(
+        self, kind: str, numbers: np.ndarray, found: Visited, groups: tuple[int, int] | None = None
+    ) -> bool:  # fmt: skip
         """Keep a label if it is physical; whether it is."""
         limit = self.sampling.max_energy
         try:
@@ -269,7 +277,7 @@ class _Maker:
             self.tally.left_out[str(error)] += 1
             return False
         self.tally.kept[kind] += 1
-        self.frames.append(Frame(numbers, found.positions, found.energy, found.forces, kind, self.group))
+        self.frames.append(Frame(numbers, found.positions, found.energy, found.forces, kind, *(groups or self.groups)))
         return True
 
     def _relaxed(self, evaluate: Evaluate, model: ThermalModel) -> ThermalModel:
@@ -356,22 +364,21 @@ class _Maker:
         self._label(kind, self.numbers, positions, evaluate)
 
     def _fragments(self, count: int, model: ThermalModel) -> None:
-        random = self._random("fragments") if count else None
+        random = self._random("fragments")
         for _ in range(count):
-            found = fragment(self.numbers, model.positions, random)  # type: ignore[arg-type]  # is there
-            if found is not None and random.random() < 0.5:  # type: ignore[union-attr]
-                found = fragment(*found, random) or found  # type: ignore[arg-type]
+            found = fragment(self.numbers, model.positions, random)
+            if found is not None and random.random() < 0.5:
+                found = fragment(*found, random) or found
             if found is None:
                 return
-            if Topology(*found).key() in self.surroundings.forbidden:
+            key = Topology(*found).key()
+            if key in self.surroundings.forbidden:
                 self.tally.left_out["a fragment is a molecule that is left out"] += 1
                 continue
-            self._thermal("fragments", found, random)  # type: ignore[arg-type]
-
-    def _thermal(self, kind: str, found: tuple[np.ndarray, np.ndarray], random: np.random.Generator) -> None:
-        numbers, positions = found
-        moved = ThermalModel(numbers, positions).displaced(self._temperatures(1, random), random)[0]
-        self._label(kind, numbers, moved - moved.mean(0), self._counted(numbers))
+            numbers, positions = found
+            moved = ThermalModel(numbers, positions).displaced(self._temperatures(1, random), random)[0]
+            groups = (number_of(key),) * 2
+            self._label("fragments", numbers, moved - moved.mean(0), self._counted(numbers), groups)
 
     def _pairs(self, count: int, model: ThermalModel) -> None:
         most = self.sampling.pair_atoms - len(self.numbers)
@@ -387,4 +394,5 @@ class _Maker:
             numbers, positions = contact(
                 (self.numbers, first), (partner.numbers, second), random.uniform(*CLOSENESS), random
             )
-            self._label("pairs", numbers, positions - positions.mean(0), self._counted(numbers))
+            groups = (self.groups[0], number_of(partner.key()))
+            self._label("pairs", numbers, positions - positions.mean(0), self._counted(numbers), groups)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import CalculationFailed, CalculatorSetupError, ReadError
 from ase.units import Bohr, Hartree
 
 METHODS = ("GFN2-xTB", "GFN1-xTB", "IPEA1-xTB")
@@ -79,9 +80,12 @@ class Method:
         if name in METHODS:
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # a molecule is too small to be shared among threads
             try:
-                self._interface = importlib.import_module("tblite.interface")
+                self._interface, raised = (
+                    importlib.import_module(f"tblite.{one}") for one in ("interface", "exceptions")
+                )
             except ImportError as error:
                 raise ImportError(f"{name} is calculated by tblite: pip install 'pyg_schnet[reference]'") from error
+            self._failed = raised.TBLiteRuntimeError
             return
         module, _, of_module = name.rpartition(".")
         if not module:
@@ -100,7 +104,7 @@ class Method:
             numbers: Atomic numbers, shape ``[N]``.
         """
         if self.name in METHODS:
-            return _XTB(self._interface, self.name, numbers, self.charge, self.options)
+            return _XTB(self._interface.Calculator, self._failed, self.name, numbers, self.charge, self.options)
         return _OfASE(self._class(**self.options), numbers)
 
 
@@ -108,9 +112,10 @@ class _XTB:
     """Energy and forces of one molecule by tblite, without the detour by ASE, which takes as long for a small one."""
 
     def __init__(
-        self, interface: Any, method: str, numbers: np.ndarray, charge: int, options: Mapping[str, Any]
-    ) -> None:
-        self._interface, self._method, self._numbers = interface, method, np.asarray(numbers)
+        self, of_tblite: Any, failed: type[RuntimeError], method: str, numbers: np.ndarray, charge: int,
+        options: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        self._class, self._failed, self._method, self._numbers = of_tblite, failed, method, np.asarray(numbers)
         self._electrons = {"charge": float(charge), "uhf": int(self._numbers.sum() - charge) % 2}
         self._options = {"accuracy": 1.0, **options}
         self._calculator: Any = None
@@ -120,24 +125,32 @@ class _XTB:
         """Energy and forces.
 
         Raises:
-            FailedError: If the electrons have not converged.
+            FailedError: If the electrons have not converged, or atoms are at one place.
+            ValueError: If no calculation of the molecule is possible, as there is no such element.
         """
         place = np.asarray(positions, dtype=float) / Bohr
+        if self._calculator is None:
+            self._calculator = self._made(place)
         try:
-            if self._calculator is None:
-                made = self._interface.Calculator(self._method, self._numbers, place, **self._electrons)
-                made.set("verbosity", 0)
-                for name, value in self._options.items():
-                    made.set(name, value)
-                self._calculator = made
-            else:
-                self._calculator.update(place)
+            self._calculator.update(place)
             found = self._calculator.singlepoint(self._before)
-        except RuntimeError as error:  # and begin without the electrons that led there
+        except self._failed as error:  # and begin without the electrons that led there
             self._calculator = self._before = None
             raise FailedError("the electrons have not converged") from error
         self._before = found
         return float(found.get("energy")) * Hartree, -np.asarray(found.get("gradient")) * (Hartree / Bohr)
+
+    def _made(self, place: np.ndarray) -> Any:
+        distance = np.linalg.norm(place[:, None] - place, axis=-1)
+        if distance[np.triu_indices(len(place), k=1)].min(initial=1.0) == 0.0:
+            raise FailedError("atoms are at one place")
+        try:
+            made = self._class(self._method, self._numbers, place, **self._electrons)
+            for name, value in {"verbosity": 0, **self._options}.items():
+                made.set(name, value)
+        except self._failed as error:
+            raise _impossible(self._method, self._numbers, error) from error
+        return made
 
 
 class _OfASE:
@@ -150,13 +163,22 @@ class _OfASE:
         """Energy and forces.
 
         Raises:
-            FailedError: If the calculator fails.
+            FailedError: If the calculation fails, as one that does not converge.
+            ValueError: If no calculation of the molecule is possible, as the calculator does not know an element.
         """
         self._atoms.positions = positions
         try:
             return float(self._atoms.get_potential_energy()), np.array(self._atoms.get_forces())
-        except RuntimeError as error:  # as ASE's errors of calculators are
+        except (CalculationFailed, ReadError) as error:
             raise FailedError("the calculator failed") from error
+        except (CalculatorSetupError, NotImplementedError) as error:
+            raise _impossible(type(self._atoms.calc).__name__, self._atoms.numbers, error) from error
+
+
+def _impossible(method: str, numbers: np.ndarray, error: Exception) -> ValueError:
+    """What to say of a method that cannot calculate a molecule, whatever its geometry."""
+    formula = Atoms(numbers).get_chemical_formula()
+    return ValueError(f"{method} cannot calculate {formula}: {error}; leave it out, or choose another method")
 
 
 def checked(energy: float, forces: np.ndarray, max_force: float) -> None:

@@ -26,12 +26,20 @@ from pyg_schnet.data.reference.frames import Frame, Molecule, Sampling, Surround
 from pyg_schnet.data.reference.labelling import METHODS, Method, Tally
 from pyg_schnet.data.reference.molecules import elements_of, partners_of
 from pyg_schnet.data.reference.pairs import dimers
-from pyg_schnet.data.shards import KIND_NAMES, counts_of, remove_partial_shards, shard_path, write_shard
+from pyg_schnet.data.shards import (
+    COUNTS,
+    KIND_NAMES,
+    counts_of,
+    remove_partial_shards,
+    shard_path,
+    shards_in,
+    write_shard,
+)
 from pyg_schnet.models.reading import read_json
 from pyg_schnet.models.writing import remove_partial, write_whole
 
 NOTE = "reference-data.json"
-"""File beside the shards with options, versions, seeds and counts."""
+"""File beside the shards with options, seeds, counts, and the versions of each run that had others."""
 
 
 class Job(NamedTuple):
@@ -156,7 +164,7 @@ def make_reference_data(
             "molecules": len(molecules),
             "fingerprint": _fingerprint(molecules, forbidden),
         },
-        "versions": _versions(method),
+        "versions": [{"shards_before": 0, **_versions(method)}],
     }
     _begin(root, note)
     begun, tally, finished, of_molecules, new = time.monotonic(), Tally(), 0, 0, 0
@@ -175,16 +183,25 @@ def make_reference_data(
 
     left, done = [], Done(0, len(jobs), 0, tally.as_dict(), 0, 0.0)
     for job in jobs:
-        if (shard_path(root, job.number) / "counts.json").exists():
+        if _is_complete(root, job.number):
             done = take(job.number, is_new=False)
         else:
             left.append(job)
+    taken = set()
     with contextlib.closing(_worked(left, work, processes, stop)) as numbers:
         for number in numbers:
+            taken.add(number)
             done = take(number, is_new=True)
+    for job in left:  # those that were in work at the end
+        if job.number not in taken and _is_complete(root, job.number):
+            done = take(job.number, is_new=True)
     done = done._replace(seconds=time.monotonic() - begun)
     write_whole(root / NOTE, _as_text({**note, "shards": [done.shards, done.of_shards], "counts": done.counts}))
     return done
+
+
+def _is_complete(root: Path, number: int) -> bool:
+    return (shard_path(root, number) / COUNTS).exists()
 
 
 def _jobs(molecules: Sequence[Molecule], sampling: Sampling, repeats: int, size: int) -> list[Job]:
@@ -281,28 +298,36 @@ def _structure(frame: Frame) -> Data:
         energy=torch.tensor([frame.energy], dtype=torch.float64),
         kind=torch.tensor([KIND_NAMES.index(frame.kind)]),
         molecule=torch.tensor([frame.molecule]),
+        molecule_partner=torch.tensor([frame.partner]),
         n_atoms=torch.tensor([len(frame.numbers)]),
     )
 
 
 def _begin(root: Path, note: dict[str, Any]) -> None:
-    """Make the folder, or see that it holds data of the same options."""
+    """Make the folder, or see that it holds data of the same options; the note gets the versions of earlier runs."""
     path = root / NOTE
-    if path.exists():
-        before = read_json(path)
-        for part in ("options", "versions"):
-            for name, value in json.loads(_as_text(note))[part].items():
-                found = before.get(part, {}).get(name)
-                if found != value and (part == "options" or name == "method"):
-                    raise ValueError(
-                        f"{root} holds data with {name}: {_short(found)}, now it is {_short(value)}; go on with the "
-                        "same, or choose another folder"
-                    )
+    before = read_json(path) if path.exists() else {}
+    if before:
+        earlier, now = before.get("versions", {}), note["versions"][0]
+        earlier = [{"shards_before": 0, **earlier}] if isinstance(earlier, dict) else earlier
+        found = {**before.get("options", {}), "version of the method": earlier[-1].get("method")}
+        wanted = {**json.loads(_as_text(note["options"])), "version of the method": now.get("method")}
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{root} holds data with {name}: {_short(found.get(name))}, now it is {_short(value)}; go on with "
+                    "the same, or choose another folder"
+                )
+        now["shards_before"] = earlier[-1]["shards_before"]
+        if now == earlier[-1]:
+            note["versions"] = earlier
+        else:
+            note["versions"] = [*earlier, {**now, "shards_before": len(shards_in(root))}]
     root.mkdir(parents=True, exist_ok=True)
     remove_partial(root)
     remove_partial_shards(root)
-    if not path.exists():
-        write_whole(path, _as_text(note))
+    if note["versions"] != before.get("versions"):
+        write_whole(path, _as_text({**before, **note}))
 
 
 def _as_text(value: Any) -> str:

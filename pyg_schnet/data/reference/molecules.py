@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from ase.build import molecule as of_name
 
 from pyg_schnet.data.ase_files import read_all
+from pyg_schnet.data.charge import charge_and_spin
 from pyg_schnet.data.qm9 import QM9
 from pyg_schnet.data.reference.frames import Molecule
 
@@ -91,14 +93,41 @@ def _left_out(dataset: Any, leave_out: Iterable[str]) -> tuple[list[int], list[s
     places = {name: place for place, name in enumerate(dataset._data.name)} if names else {}
     if missing := [name for name in names if name not in places]:
         raise ValueError(f"QM9 has no molecule {missing[0]!r}; names are gdb_1, gdb_2, ..., others must be files")
-    graphs = [one.key() for name in given if name not in names for one in from_files(name, pbc=False)]
-    return [places[name] for name in names], graphs
+    return [places[name] for name in names], sorted(graphs_of(name for name in given if name not in names))
+
+
+def graphs_of(files: Iterable[str]) -> frozenset[str]:
+    """Graphs of the molecules in some files, as :meth:`Molecule.key` has them.
+
+    Args:
+        files: Files that ASE reads.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file cannot be read.
+    """
+    return frozenset(one.key() for name in files for one in from_files(name, pbc=False))
+
+
+def without(molecules: Iterable[Molecule], forbidden: frozenset[str]) -> list[Molecule]:
+    """Molecules whose graphs are not forbidden.
+
+    Args:
+        molecules: Some molecules.
+        forbidden: Graphs of others.
+
+    Example:
+        >>> water, ammonia = (Molecule(name, of_name(name).numbers, of_name(name).positions) for name in ("H2O", "NH3"))
+        >>> [one.name for one in without([water, ammonia], frozenset([water.key()]))]
+        ['NH3']
+    """
+    return [one for one in molecules if one.key() not in forbidden]
 
 
 def from_files(
     source: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], index: str = ":", pbc: bool | None = None
 ) -> list[Molecule]:
-    """Molecules of any files that ASE reads; their names say where they are from.
+    """Molecules of any files that ASE reads; their names say where they are from. Charge and spin are warned of.
 
     Args:
         source: Path or pattern, or several.
@@ -109,11 +138,21 @@ def from_files(
         FileNotFoundError: If there is no such file.
         ValueError: If a file cannot be read, or a structure is periodic.
     """
-    found = []
+    found, states = [], []
     for where, atoms in read_all(source, index, None):
         if pbc is not False and atoms.pbc.any():
             raise ValueError(f"{where} is periodic, expected a molecule; --pbc false takes it for one in a box")
+        if (state := charge_and_spin(atoms)) is not None:
+            states.append(f"{where} has {state}")
         found.append(Molecule(os.path.basename(where), atoms.numbers, atoms.positions))
+    if states:
+        more = f", and {len(states) - 1:,} more structures have charge or spin" if len(states) > 1 else ""
+        warnings.warn(
+            f"{states[0]}{more}; files are not asked for it: all structures are calculated with the one --charge and "
+            "as few unpaired electrons as they can have",
+            UserWarning,
+            stacklevel=2,
+        )
     return found
 
 
@@ -137,7 +176,7 @@ def partners_of(molecules: Sequence[Molecule], forbidden: frozenset[str] = froze
     found = [Molecule(name, atoms.numbers, atoms.positions) for name in SMALL for atoms in [of_name(name)]]
     found = [one for one in found if set(one.numbers.tolist()) <= elements]
     found += [one for one in molecules if 1 < len(one.numbers) <= _PARTNER_ATOMS][:_PARTNERS]
-    return [one for one in found if one.key() not in forbidden]
+    return without(found, forbidden)
 
 
 def elements_of(molecules: Sequence[Molecule]) -> set[int]:

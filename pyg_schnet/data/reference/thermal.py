@@ -31,8 +31,8 @@ def force_constants(topology: Topology, internal: Internal, positions: np.ndarra
     :math:`28\, e^{-6.5 (s - 1)}`, by which a double or triple bond is stiffer than a single one, 31 for those of
     hydrogen with carbon, 42 for those with nitrogen, oxygen and fluorine; angles 6, 4 and 3.4 with no, one or two
     hydrogens at their ends; linear ones 2; planes 1.2; all torsions about one bond together :math:`0.5\, e^{-18 (s -
-    1)}`, between 0.35 and 4. The numbers are from Hessians of GFN2-xTB for 14 molecules of QM9, by least squares along
-    the modes of the model; energies of geometries at 300 K are then within 20 % of what they should be.
+    1)}`, between 0.35 and 4. The numbers are from Hessians of GFN2-xTB for molecules of QM9, by least squares along the
+    modes of the model.
 
     Args:
         topology: Bonds of the molecule.
@@ -95,15 +95,6 @@ class ThermalModel:
         values, vectors = np.linalg.eigh(self.hessian)
         moving = values > 1e-6 * max(values[-1], 1.0)
         self._stiffness, self._modes = np.maximum(values[moving], SOFTEST), vectors[:, moving]
-
-    def energies(self, positions: np.ndarray) -> np.ndarray:
-        """Energies of the model in eV, shape ``[...]``.
-
-        Args:
-            positions: Positions in Å, shape ``[..., N, 3]``.
-        """
-        change = self.internal.difference(self.internal.values(positions), self.reference)
-        return 0.5 * (self.constants * change**2).sum(-1)
 
     def straight(self, temperatures: np.ndarray, random: np.random.Generator) -> np.ndarray:
         r"""Displacements in Å with the covariance :math:`k_B T \mathbf H^{+}`, shape ``[F, N, 3]``.

@@ -9,7 +9,13 @@ import numpy as np
 from ase.data import covalent_radii
 
 BOND = 1.2
-"""Atoms are bonded when they are closer than this times the sum of their covalent radii."""
+"""Atoms are bonded when they are closer than this times the sum of their covalent radii, most of them."""
+
+BOND_OF_CARBON = 1.15
+"""The same of two carbon atoms: across the rings of bicyclo[1.1.1]pentane and its kin they are 1.16 to 1.3 apart."""
+
+BOND_WITHOUT_CARBON = 1.3
+"""The same of two hydrogen atoms, and of two other atoms that are no carbon: F2 has 1.25, and so has H2 by GFN2-xTB."""
 
 SINGLE = 0.9
 """Bonds between heavy atoms that are shorter than this times the sum of their covalent radii do not turn: they are
@@ -17,7 +23,7 @@ double ones. Amides, at 0.93, do turn."""
 
 
 class Topology:
-    """The bonds of a molecule, from distances.
+    """The bonds of a molecule, from distances; in QM9 they are those of the SMILES, with rare exceptions.
 
     Args:
         numbers: Atomic numbers, shape ``[N]``.
@@ -40,7 +46,7 @@ class Topology:
         radii = covalent_radii[self.numbers]
         distance = np.linalg.norm(positions[:, None] - positions, axis=-1)
         sums = radii[:, None] + radii
-        self.bonds = np.argwhere(np.triu(distance < BOND * sums, k=1))
+        self.bonds = np.argwhere(np.triu(distance < _factors(self.numbers) * sums, k=1))
         self.neighbors: list[list[int]] = [[] for _ in self.numbers]
         for i, j in self.bonds.tolist():
             self.neighbors[i].append(j)
@@ -93,8 +99,9 @@ class Topology:
     def key(self) -> str:
         """Name of the molecule as a graph of elements, the same for any order of its atoms and any geometry.
 
-        Colours of atoms are refined by those of their neighbours as often as there are atoms, so that two molecules
-        with the same name are the same but for stereochemistry, or so much alike that no round tells them apart.
+        Colours of atoms are refined by those of their neighbours as often as there are atoms, but 12 times at most.
+        Two molecules with the same name are the same but for stereochemistry, or so much alike that what is within 12
+        bonds of each atom does not tell them apart.
 
         Example:
             >>> from ase.build import molecule
@@ -110,19 +117,19 @@ class Topology:
             ]
         return _hash(sorted(colors))
 
-    def parts(self) -> list[list[int]]:
-        """Atoms of each connected part, in rising order."""
-        left, found = set(range(len(self.numbers))), []
-        while left:
-            part, waiting = set(), [min(left)]
-            while waiting:
-                atom = waiting.pop()
-                if atom not in part:
-                    part.add(atom)
-                    waiting.extend(self.neighbors[atom])
-            left -= part
-            found.append(sorted(part))
-        return found
+
+def _factors(numbers: np.ndarray) -> np.ndarray:
+    """Longest bonds in units of the sum of covalent radii, shape ``[N, N]``."""
+    is_carbon, is_hydrogen = numbers == 6, numbers == 1
+    is_other = ~is_carbon & ~is_hydrogen
+    found = np.full((len(numbers), len(numbers)), BOND)
+    for one, factor in (
+        (is_carbon, BOND_OF_CARBON),
+        (is_hydrogen, BOND_WITHOUT_CARBON),
+        (is_other, BOND_WITHOUT_CARBON),
+    ):
+        found[one[:, None] & one] = factor
+    return found
 
 
 def _hash(words: Iterable[str]) -> str:

@@ -1,9 +1,10 @@
-"""How far a simulation is, and how fast: a bar in a terminal, a line now and then elsewhere."""
+"""How far something long is, and how fast: a bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 _REDRAW = 0.5  # s, in a terminal
@@ -27,7 +28,49 @@ def speed_of(steps: int, seconds: float, timestep: float) -> str:
 
 
 class Progress:
-    """Progress of a simulation on ``stderr``.
+    """Progress on ``stderr``.
+
+    Args:
+        unit: What is counted, such as ``"step"``.
+        last: Number to end at.
+        first: Number to begin at.
+        shown: Whether to show anything.
+    """
+
+    def __init__(self, unit: str, last: int, first: int = 0, shown: bool = True) -> None:
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=last, initial=first, unit=unit, unit_scale=True, dynamic_ncols=True, leave=False)
+        self._wait = _REDRAW if self._bar is not None else _SELDOM
+        self._next = time.monotonic() + self._wait if shown else float("inf")
+
+    def __call__(self, done: int, words: Callable[[], tuple[str, str]]) -> None:
+        """So much is done.
+
+        Args:
+            done: Number of what is counted.
+            words: Gives what is said beside the bar, and the line in place of one; called if it is time to show it.
+        """
+        if (now := time.monotonic()) < self._next:
+            return
+        self._next = now + self._wait
+        beside, line = words()
+        if self._bar is not None:
+            self._bar.set_postfix_str(beside, refresh=False)
+            self._bar.update(done - self._bar.n)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class StepProgress:
+    """Progress of a simulation.
 
     Args:
         first: Step to begin at.
@@ -37,30 +80,19 @@ class Progress:
     """
 
     def __init__(self, first: int, last: int, timestep: float, shown: bool = True) -> None:
-        self.first, self.last, self.timestep, self.shown = first, last, timestep, shown
+        self.first, self.last, self.timestep = first, last, timestep
         self.begun = time.monotonic()
-        self._bar: Any = None
-        if shown and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=last, initial=first, unit="step", unit_scale=True, dynamic_ncols=True, leave=False)
-        self._wait = _REDRAW if self._bar is not None else _SELDOM
-        self._next = self.begun + self._wait
+        self._progress = Progress("step", last, first, shown)
 
     def __call__(self, step: int) -> None:
         """A step is done."""
-        if not self.shown or (now := time.monotonic()) < self._next:
-            return
-        self._next = now + self._wait
-        speed = speed_of(step - self.first, now - self.begun, self.timestep)
-        if self._bar is not None:
-            self._bar.set_postfix_str(speed.split(", ")[1], refresh=False)
-            self._bar.update(step - self._bar.n)
-        else:
-            done = f"step {step:,} of {self.last:,}, {step * self.timestep / 1000:.4g} ps, {speed}"
-            print(done, file=sys.stderr, flush=True)
+        self._progress(step, lambda: self._words(step))
+
+    def _words(self, step: int) -> tuple[str, str]:
+        speed = speed_of(step - self.first, time.monotonic() - self.begun, self.timestep)
+        line = f"step {step:,} of {self.last:,}, {step * self.timestep / 1000:.4g} ps, {speed}"
+        return speed.split(", ")[1], line
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        self._progress.close()

@@ -24,7 +24,7 @@ from pyg_schnet.interfaces.dynamics.integrators import (
 from pyg_schnet.interfaces.dynamics.interruption import Interruption
 from pyg_schnet.interfaces.dynamics.limits import Limits, StateCheck
 from pyg_schnet.interfaces.dynamics.outputs import Table, frame_of, frames_in, write_extended_xyz
-from pyg_schnet.interfaces.dynamics.progress import Progress
+from pyg_schnet.interfaces.dynamics.progress import StepProgress
 from pyg_schnet.interfaces.dynamics.settings import Settings
 from pyg_schnet.interfaces.dynamics.velocities import (
     degrees_of_freedom,
@@ -232,7 +232,7 @@ class _Run:
     def until(self, steps: int, progress: bool) -> Outcome:
         """Go on until so many steps are done, a signal comes, or the state is outside the limits."""
         first, begun = self.step, time.monotonic()
-        shown = Progress(first, steps, self.settings.timestep, progress)
+        shown = StepProgress(first, steps, self.settings.timestep, progress)
         problem, saved_at = None, self.step
         with Interruption() as interruption:
             try:

@@ -77,11 +77,11 @@ def test_several_geometries_at_once():
         np.testing.assert_array_equal(slopes[k], slope)
 
 
-def test_molecules_that_fall_apart_and_single_atoms():
+def test_molecules_that_fall_apart_and_single_atoms(parts_of):
     two = molecule("H2O")
     two.positions += [10.0, 0.0, 0.0]
     both = Atoms(np.concatenate([molecule("H2O").numbers, two.numbers]), [*molecule("H2O").positions, *two.positions])
     topology = Topology(both.numbers, both.positions)
-    assert topology.parts() == [[0, 1, 2], [3, 4, 5]]
+    assert parts_of(topology) == [0, 0, 0, 1, 1, 1]
     assert Internal.of(topology, both.positions).sizes == [4, 2, 0, 0, 0]
     assert Internal.of(Topology(np.array([6]), np.zeros((1, 3))), np.zeros((1, 3))).sizes == [0] * 5

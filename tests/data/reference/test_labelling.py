@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from ase.calculators.calculator import Calculator, SCFError, all_changes
+from ase.calculators.calculator import (
+    CalculationFailed,
+    Calculator,
+    CalculatorSetupError,
+    InputError,
+    PropertyNotImplementedError,
+    ReadError,
+    SCFError,
+    all_changes,
+)
 from ase.calculators.emt import EMT
-from ase.units import Hartree, kB
+from ase.units import Bohr, Hartree, kB
 
 from pyg_schnet.data.reference import Method, Sampling
 from pyg_schnet.data.reference.frames import Molecule, Surroundings, frames_of
@@ -19,13 +28,13 @@ from pyg_schnet.data.reference.relaxation import Visited, relaxed
 
 
 class Failing(Calculator):
-    """EMT that fails beyond some distance of the first two atoms, or is wild there."""
+    """EMT that raises something beyond some distance of the first two atoms, or is wild there."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
-    def __init__(self, limit=1e9, wild=False):
+    def __init__(self, limit=1e9, wild=False, error=SCFError):
         super().__init__()
-        self.limit, self.wild = limit, wild
+        self.limit, self.wild, self.error = limit, wild, error
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -33,7 +42,7 @@ class Failing(Calculator):
         self.results = {"energy": plain.get_potential_energy(), "forces": plain.get_forces()}
         if atoms.get_distance(0, 1) > self.limit:
             if not self.wild:
-                raise SCFError("no")
+                raise self.error("no")
             self.results["energy"] = np.nan
 
 
@@ -51,15 +60,15 @@ def made(atoms, kinds, calculator="ase.calculators.emt.EMT", options=None, **mor
 
 def test_labels_are_those_of_the_calculator():
     frames, tally = made(molecule("CH3CH2OH"), {"given": 1, "modes": 4, "bonds": 3, "torsions": 3, "langevin": 2})
-    assert [frame.kind for frame in frames] == (
-        ["given"] + ["modes"] * 5 + ["langevin"] * 2 + ["bonds"] * 3 + ["torsions"] * 3
-    ) or tally.left_out
+    expected = ["given"] + ["modes"] * 5 + ["langevin"] * 2 + ["bonds"] * 3 + ["torsions"] * 3
+    assert [frame.kind for frame in frames] == expected
+    assert not tally.left_out
     for frame in frames:
         atoms = Atoms(frame.numbers, frame.positions, calculator=EMT())
         assert frame.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
         np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-9)
         assert frame.molecule == frames[0].molecule
-    assert tally.calls == len(frames) + sum(tally.left_out.values()) + 2 * 4  # steps of the walk that are not kept
+    assert tally.calls == len(frames) + 2 * 4  # steps of the walk that are not kept
 
 
 def test_frames_depend_on_no_other_kind_and_on_the_name_alone():
@@ -101,6 +110,62 @@ def test_what_fails_is_left_out_and_counted():
     assert tally.as_dict() == {"calls": 1, "kept": {}, "left_out": {"the calculator failed": 1}}
 
 
+def test_a_calculator_that_cannot_work_is_no_failed_calculation():
+    water, path = molecule("H2O"), f"{__name__}.Failing"
+    for error in (SCFError, CalculationFailed, ReadError):
+        assert made(water, {"modes": 2}, path, {"limit": 0.1, "error": error})[1].left_out["the calculator failed"] == 1
+    for error in (NotImplementedError, PropertyNotImplementedError, CalculatorSetupError, InputError):
+        with pytest.raises(ValueError, match="Failing cannot calculate H2O: no; leave it out, or choose another"):
+            made(water, {"modes": 2}, path, {"limit": 0.1, "error": error})
+    for error in (RuntimeError, KeyError, ImportError):
+        with pytest.raises(error, match="no"):
+            made(water, {"modes": 2}, path, {"limit": 0.1, "error": error})
+    with pytest.raises(ValueError, match="EMT cannot calculate CHF3: No EMT-potential for F"):
+        made(molecule("HCF3"), {"given": 1})
+
+
+class Interface:
+    """As tblite's, with harmonic springs between the atoms; electrons that do not converge beyond some distance."""
+
+    class TBLiteRuntimeError(RuntimeError):
+        pass
+
+    class Calculator:
+        def __init__(self, method, numbers, positions, charge, uhf):
+            if max(numbers) > 86:
+                raise Interface.TBLiteRuntimeError("No support for elements with Z >86.")
+            self.options = {}
+
+        def set(self, name, value):
+            self.options[name] = value
+            if name == "limit" and isinstance(value, str):
+                raise NotImplementedError("no text")
+
+        def update(self, positions):
+            self.positions = positions
+
+        def singlepoint(self, before):
+            if np.linalg.norm(self.positions[1] - self.positions[0]) * Bohr > self.options["limit"]:
+                raise Interface.TBLiteRuntimeError("SCF not converged in 250 cycles")
+            return {"energy": np.square(self.positions).sum(), "gradient": 2.0 * self.positions}
+
+
+def test_gfn2_that_cannot_work_is_no_failed_calculation(monkeypatch):
+    for name in ("tblite", "tblite.interface", "tblite.exceptions"):
+        monkeypatch.setitem(sys.modules, name, Interface)
+    water = molecule("H2O")
+    longest = 1.02 * water.get_distance(0, 1)
+    frames, tally = made(water, {"modes": 20}, "GFN2-xTB", {"limit": longest}, max_energy=1e4)
+    assert len(frames) == 20 - tally.left_out["the electrons have not converged"]
+    assert 0 < len(frames) < 20
+    with pytest.raises(ValueError, match=r"GFN2-xTB cannot calculate Og2: No support for elements with Z >86\.; leave"):
+        made(Atoms("Og2", [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), {"given": 1}, "GFN2-xTB", {"limit": 2.0})
+    with pytest.raises(NotImplementedError, match="no text"):
+        made(water, {"given": 1}, "GFN2-xTB", {"limit": "2"})
+    tally = made(Atoms("H2", np.zeros((2, 3))), {"given": 1}, "GFN2-xTB", {"limit": 2.0})[1]
+    assert tally.left_out == {"atoms are at one place": 1}
+
+
 def test_limits():
     atoms = molecule("CH3CH2OH")
     lowest = made(atoms, {"given": 1})[0][0].energy
@@ -125,6 +190,7 @@ def test_limits():
         ({"kinds": {"mode": 1}}, "kinds are given, .*, got mode"),
         ({"kinds": {"modes": 0}}, "one of them above 0"),
         ({"kinds": {"modes": -1}}, "one of them above 0"),
+        ({"kinds": {"dimers": 0.5}}, "dimers must be a whole number, of each pair of elements, got 0.5"),
         ({"temperature": (500.0, 300.0)}, "lowest and the highest"),
         ({"every": 0}, "every must be positive"),
         ({"max_force": -1.0}, "max_force must be positive"),
@@ -199,5 +265,11 @@ def test_gfn2_is_that_of_tblite_for_ase():
     assert Method().of(np.array([8, 1, 1]))(molecule("H2O").positions)[0] == pytest.approx(-5.0704 * Hartree, abs=0.01)
     radical = molecule("OH")  # an odd number of electrons
     assert np.isfinite(Method().of(radical.numbers)(radical.positions)[0])
+    with pytest.raises(ValueError, match="GFN2-xTB cannot calculate U2: No support"):
+        Method().of(np.array([92, 92]))(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]))
+    with pytest.raises(FailedError, match="the electrons have not converged"):
+        Method(options={"max-iter": 1}).of(np.array([8, 1, 1]))(molecule("H2O").positions)
+    with pytest.raises(FailedError, match="atoms are at one place"):
+        Method().of(np.array([8, 1, 1]))(np.zeros((3, 3)))
     cation = Method(charge=1).of(np.array([8, 1, 1, 1]))(molecule("NH3").positions)
     assert np.isfinite(cation[0])

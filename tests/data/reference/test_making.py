@@ -6,18 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 from ase.build import molecule
 
 from pyg_schnet.data import ReferenceData, StructureStore
-from pyg_schnet.data.reference import Molecule, Sampling, from_files, from_qm9, from_smiles, make_reference_data
-from pyg_schnet.data.reference.making import NOTE
+from pyg_schnet.data.reference import Method, Molecule, Sampling, from_files, from_qm9, from_smiles, making
+from pyg_schnet.data.reference.frames import number_of
+from pyg_schnet.data.reference.making import NOTE, make_reference_data
 from pyg_schnet.data.reference.molecules import partners_of
-from pyg_schnet.data.shards import COUNTS, KIND_NAMES, shards_in
+from pyg_schnet.data.shards import COUNTS, KIND_NAMES, shards_in, write_shard
+from pyg_schnet.data.split import group_split
 
 EMT = "ase.calculators.emt.EMT"
 NAMES = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
@@ -89,7 +93,9 @@ def test_what_is_made(whole):
     note = json.loads((folder / NOTE).read_text())
     assert note["counts"] == done.counts
     assert note["options"]["sampling"]["seed"] == 0
-    assert note["versions"]["method"].startswith("ase ")
+    (versions,) = note["versions"]
+    assert versions["method"].startswith("ase ")
+    assert versions["shards_before"] == 0
     assert data[0].energy.dtype == torch.float64
     assert data[0].pos.dtype == data[0].forces.dtype == torch.float32
 
@@ -98,6 +104,26 @@ def test_processes_do_not_change_the_data(whole, tmp_path):
     done = make(tmp_path / "two", processes=2)
     assert content(tmp_path / "two") == content(whole[0])
     assert done.counts == whole[1].counts
+
+
+def test_shards_that_were_in_work_at_the_end_are_counted(tmp_path, monkeypatch):
+    def worked(jobs, work, processes, stop):
+        """As two processes do that are stopped after the first shard, while others are in work."""
+        for job in jobs[:3]:
+            making._make_shard(job, work, Method(work.method))
+            if job is jobs[0]:
+                yield job.number
+
+    monkeypatch.setattr(making, "_worked", worked)
+    calls = []
+    done = make(tmp_path, processes=2, progress=calls.append)
+    assert len(shards_in(tmp_path)) == 3
+    assert [one.shards for one in calls] == [1, 2, 3]
+    assert (done.shards, done.of_shards, done.molecules) == (3, 5, 6)  # the first one has dimers
+    note = json.loads((tmp_path / NOTE).read_text())
+    assert note["shards"] == [3, 5]
+    assert note["counts"] == done.counts
+    assert done.labels == done.new == len(ReferenceData(tmp_path))
 
 
 def test_a_run_that_was_ended_goes_on(whole, tmp_path):
@@ -152,6 +178,34 @@ def test_a_run_that_was_killed_goes_on(processes, whole, tmp_path):
     make(folder)
     assert content(folder) == content(whole[0])
     assert not list(folder.glob("shards/partial-*"))
+
+
+def test_versions_of_all_runs_are_told(tmp_path, monkeypatch):
+    def versions():
+        return [(one["numpy"], one["shards_before"]) for one in json.loads((tmp_path / NOTE).read_text())["versions"]]
+
+    def go_on(version, shards):
+        told = {"python": "3", "numpy": version, "method": "ase 3"}
+        monkeypatch.setattr(making, "_versions", lambda method: told)
+        make(tmp_path, sampling=sampling, stop=lambda: len(shards_in(tmp_path)) >= shards)
+
+    sampling = Sampling(kinds={"given": 1}, max_force=1000.0)
+    go_on("1", 1)
+    go_on("1", 2)
+    assert versions() == [("1", 0)]
+    go_on("2", 3)
+    go_on("2", 3)
+    go_on("1", 9)
+    assert versions() == [("1", 0), ("2", 2), ("1", 3)]
+    note = json.loads((tmp_path / NOTE).read_text())
+    note["versions"] = {name: value for name, value in note["versions"][0].items() if name != "shards_before"}
+    (tmp_path / NOTE).write_text(json.dumps(note))  # as notes were before
+    go_on("3", 9)
+    assert versions() == [("1", 0), ("3", 4)]
+    assert json.loads((tmp_path / NOTE).read_text())["shards"] == [4, 4]
+    monkeypatch.setattr(making, "_versions", lambda method: {"numpy": "3", "method": "ase 4"})
+    with pytest.raises(ValueError, match='holds data with version of the method: "ase 3", now it is "ase 4"'):
+        make(tmp_path, sampling=sampling)
 
 
 def test_other_options_are_refused(whole, tmp_path):
@@ -216,6 +270,48 @@ def test_no_fragment_or_partner_is_a_molecule_that_is_left_out(tmp_path):
     assert methane.key() not in {one.key() for one in partners_of(given, frozenset([methane.key()]))}
 
 
+def test_pairs_and_fragments_know_what_they_are_made_of(tmp_path):
+    sampling = Sampling(kinds={"given": 1, "fragments": 6, "pairs": 6}, max_energy=100.0, max_force=1000.0)
+    given = molecules(["CH3CH2OH", "CH3CONH2", "CH4", "C2H6", "NH3"])
+    make(tmp_path, given=given, sampling=sampling)
+    data = ReferenceData(tmp_path)._data
+    number = {one.name: number_of(one.key()) for one in given}
+    whole = data.kind == KIND_NAMES.index("given")
+    assert data.molecule[whole].tolist() == list(number.values())
+    assert torch.equal(data.molecule_partner[whole], data.molecule[whole])
+    of_fragments = ReferenceData(tmp_path, kinds=["fragments"])
+    methane = [one for one in of_fragments if sorted(one.z.tolist()) == [1, 1, 1, 1, 6]]
+    assert methane
+    assert {(int(one.molecule), int(one.molecule_partner)) for one in methane} == {(number["CH4"],) * 2}
+    atoms = {number_of(one.key()): sorted(one.numbers.tolist()) for one in partners_of(given)}
+    atoms |= {number_of(one.key()): sorted(one.numbers.tolist()) for one in given}
+    pairs = ReferenceData(tmp_path, kinds=["pairs"])
+    assert len({int(one.molecule_partner) for one in pairs} - set(number.values())) > 1  # with ASE's small ones
+    for one in pairs:
+        assert sorted(one.z.tolist()) == sorted(atoms[int(one.molecule)] + atoms[int(one.molecule_partner)])
+
+
+def test_no_molecule_of_validation_is_in_training_as_a_fragment_or_partner(tmp_path):
+    sampling = Sampling(kinds={"given": 1, "fragments": 6, "pairs": 6}, max_energy=100.0, max_force=1000.0)
+    make(tmp_path, sampling=sampling)
+    dataset = ReferenceData(tmp_path)
+    for seed in range(5):
+        split = group_split(dataset, "molecule", None, 12, 12, seed)
+        train, val, test = split.apply(dataset)
+        held_out = {int(one.molecule) for part in (val, test) for one in part}
+        assert not held_out & {int(number) for one in train for number in (one.molecule, one.molecule_partner)}
+        assert len(train) > 12
+
+
+def test_shards_without_partners_are_read(whole, tmp_path):
+    structures = [structure.clone() for structure in ReferenceData(whole[0])[:4]]
+    for one in structures:
+        del one.molecule_partner
+    write_shard(tmp_path, 0, structures, {})
+    data = ReferenceData(tmp_path)._data
+    assert torch.equal(data.molecule_partner, data.molecule)
+
+
 class Listed(list):
     """QM9 as a list."""
 
@@ -261,6 +357,18 @@ def test_molecules_of_files(tmp_path):
     with pytest.raises(ValueError, match="is periodic, expected a molecule; --pbc false"):
         from_files(tmp_path / "b.extxyz")
     assert len(from_files(tmp_path / "b.extxyz", pbc=False)) == 1
+
+
+def test_charge_and_spin_of_files_are_warned_of(tmp_path):
+    ion, radical = molecule("CH4"), molecule("CH3")
+    ion.info["charge"] = -1
+    ase.io.write(tmp_path / "a.extxyz", [molecule("H2O"), ion, radical])
+    said = r"a\.extxyz, structure 1 has charge=-1, and 1 more structures have charge or spin; .* the one --charge and"
+    with pytest.warns(UserWarning, match=said):
+        assert len(from_files(tmp_path / "a.extxyz")) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(from_files(tmp_path / "a.extxyz", index="0")) == 1
 
 
 def test_molecules_of_smiles(tmp_path, monkeypatch):

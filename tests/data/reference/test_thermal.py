@@ -13,6 +13,12 @@ def model_of(name):
     return ThermalModel(atoms.numbers, atoms.positions)
 
 
+def energies_of(model, positions):
+    """Energies of the model in eV."""
+    change = model.internal.difference(model.internal.values(positions), model.reference)
+    return 0.5 * (model.constants * change**2).sum(-1)
+
+
 def test_hessian_is_the_second_derivative_of_the_energy():
     model = model_of("CH3CH2OH")
     size, h = model.positions.size, 1e-3
@@ -21,7 +27,7 @@ def test_hessian_is_the_second_derivative_of_the_energy():
     for first in (1.0, -1.0):
         for second in (1.0, -1.0):
             moved = model.positions + first * steps[:, None] + second * steps
-            found += first * second * model.energies(moved) / (4 * h**2)
+            found += first * second * energies_of(model, moved) / (4 * h**2)
     np.testing.assert_allclose(found, model.hessian, atol=1e-3 * np.abs(model.hessian).max())
 
 
@@ -43,7 +49,7 @@ def test_curved_displacements_have_its_energy(temperature, tolerance):
     model = model_of("CH3CONH2")
     moved = model.displaced(np.full(1500, temperature), np.random.default_rng(0))
     expected = 0.5 * (3 * len(moved[0]) - 6) * kB * temperature
-    assert model.energies(moved).mean() == pytest.approx(expected, rel=tolerance)
+    assert energies_of(model, moved).mean() == pytest.approx(expected, rel=tolerance)
 
 
 def test_bonds_keep_their_length_where_a_part_turns():
@@ -60,7 +66,7 @@ def test_bonds_keep_their_length_where_a_part_turns():
 def test_each_frame_has_its_temperature():
     model = model_of("CH3CH2OH")
     moved = model.displaced(np.repeat([100.0, 900.0], 300), np.random.default_rng(1))
-    cold, hot = model.energies(moved).reshape(2, 300).mean(1)
+    cold, hot = energies_of(model, moved).reshape(2, 300).mean(1)
     assert hot / cold == pytest.approx(9.0, rel=0.1)
 
 
