@@ -152,25 +152,10 @@ class Potential:
             ValueError: If forces of a model that was not trained on them, or the stress of a structure whose cell has
                 no volume are requested, or if an input does not fit.
         """
-        graph = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift, "batch_size": batch_size}
-        return self._evaluate(z, pos, batch, graph, forces, stress)
-
-    def _evaluate(
-        self,
-        z: Tensor,
-        pos: Tensor,
-        batch: Tensor | None,
-        graph: dict[str, Any],
-        forces: bool,
-        stress: bool,
-        model: Any = None,
-    ) -> EnergyForcesStress:
-        """As the call; ``model`` stands for that of this potential."""
         if forces or stress:
             self.check.derivatives("forces and stress")
-        z, pos, batch, given = self._inputs(z, pos, batch, **graph)
-        model = self.model if model is None else model
-        found: Any = energy_forces_stress(model, z, pos, batch, **given, forces=forces, stress=stress)
+        z, pos, batch, given = self._inputs(z, pos, batch, cell, pbc, edge_index, edge_shift, batch_size)
+        found: Any = energy_forces_stress(self.model, z, pos, batch, **given, forces=forces, stress=stress)
         _check_results(found)
         n_atoms = self._num_atoms(z, batch, found.energy.size(0))
         scale: Any = self.factor if n_atoms is None else self.factor * n_atoms  # of each structure

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress
 from pyg_schnet.engine.frozen import freeze
-from pyg_schnet.interfaces.together import evaluate_together
 from pyg_schnet.models import AtomisticModel, SchNetCommittee, load
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.committee import CALIBRATION
@@ -45,8 +44,7 @@ class Members:
 
     Attributes:
         kind: ``"energy"`` or ``"dipole"``.
-        models: The frozen models.
-        potentials: The potential of each model of energies.
+        potentials: The potential of each model of energies; what is put in the place of one is called.
         factors: The factor α of each quantity.
         check: Compares structures with those that the models were trained on.
 
@@ -80,18 +78,23 @@ class Members:
         self.usual: Mapping[str, Any] = cards[0][CALIBRATION].get("largest", {}) if self.factors else {}
         self.check = StructureCheck([card for card in cards if card], untrained_forces=untrained_forces)
         self.potentials: list[Potential] = []
+        self._of_dipoles: list[Any] = []
         if self.kind == "energy":
             options: dict[str, Any] = {"dtype": dtype, "device": device, "untrained_forces": untrained_forces}
             self.potentials = [Potential(one, unit, **options) for one in models]
             names = [name for name, part in zip(self.identities, parts, strict=True) for _ in part]
             for potential, name in zip(self.potentials, names, strict=True):
                 potential.identity = name
-            self.models: list[Any] = [potential.model for potential in self.potentials]
         else:
-            self.models = [freeze(one).to(device=device, dtype=dtype) for one in models]
+            self._of_dipoles = [freeze(one).to(device=device, dtype=dtype) for one in models]
 
     def __len__(self) -> int:
         return len(self.models)
+
+    @property
+    def models(self) -> list[Any]:
+        """The frozen models, those that the potentials have now."""
+        return [potential.model for potential in self.potentials] if self.kind == "energy" else self._of_dipoles
 
     @property
     def cutoff(self) -> float:
@@ -122,7 +125,7 @@ class Members:
         if len(self.potentials) == 1:
             alone = [None if one is None else one.unsqueeze(0) for one in self.potentials[0](z, pos, batch, **options)]
             return EnergyForcesStress(*cast(Any, alone))
-        found = evaluate_together(self.potentials, z, pos, batch, **options)
+        found = [potential(z, pos, batch, **options) for potential in self.potentials]
         columns = [[getattr(one, name) for one in found] for name in EnergyForcesStress._fields]
         stacked = [None if values[0] is None else torch.stack(values) for values in columns]
         return EnergyForcesStress(*cast(Any, stacked))
