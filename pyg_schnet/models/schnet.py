@@ -222,7 +222,7 @@ class SchNet(Conversions, AtomisticModel):
             >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
-        asked = self._asked(z, edge_index, cell, pbc, batch_size)
+        asked = self._asked(z, batch, edge_index, cell, pbc, batch_size)
         chosen = self._engine.prepare_potential(self, z, pos, **asked)
         if chosen is None:
             return None
