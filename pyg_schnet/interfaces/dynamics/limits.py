@@ -30,7 +30,7 @@ class Limits:
         min_distance: Shortest distance of two atoms, as a part of the shortest one of such a pair in the training data;
             zero to allow any.
         max_spread: Largest standard deviation of a force over the models of a committee in eV/Å; ``None`` for any.
-        spread_action: Whether a larger one is taken for a problem, ``"stop"``, or only counted, ``"flag"``.
+        spread_action: Whether a larger one is taken for a problem, ``"stop"``, or only noted, ``"flag"``.
 
     Raises:
         ValueError: If a bound is not positive, or ``min_distance`` negative.
@@ -62,8 +62,7 @@ class StateCheck:
         temperature: Of the thermostat in K.
 
     Attributes:
-        flagged: What was wrong with the spread of the last state that was looked at, where it is only counted.
-        n_flagged: Number of such states.
+        flagged: What was wrong with the spread of the last state that was looked at, where it is only noted.
 
     Example:
         >>> from ase.build import molecule
@@ -80,7 +79,6 @@ class StateCheck:
         if limits.max_temperature is not None:
             self.max_temperature = limits.max_temperature
         self.flagged: str | None = None
-        self.n_flagged = 0
         self._pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # ends and squared limits
         self._numbers: np.ndarray | None = None  # that the pairs are of
 
@@ -90,6 +88,7 @@ class StateCheck:
 
     def forces(self, atoms: Atoms, forces: np.ndarray) -> str | None:
         """What is wrong with forces in eV/Å, shape ``[N, 3]``, and with their spread over an ensemble."""
+        self.flagged = None
         square = np.einsum("nd,nd->n", forces, forces)
         worst = int(square.argmax())
         if not square[worst] <= self.limits.max_force**2:  # nor NaN
@@ -97,10 +96,10 @@ class StateCheck:
             return (
                 f"the force on {_name(atoms, worst)} is {size:.4g} eV/Å, above {self.limits.max_force:g} (--max_force)"
             )
-        self.flagged = self._spread(atoms)
-        if self.flagged is None or self.limits.spread_action == "stop":
-            return self.flagged
-        self.n_flagged += 1
+        spread = self._spread(atoms)
+        if self.limits.spread_action == "stop":
+            return spread
+        self.flagged = spread
         return None
 
     def _spread(self, atoms: Atoms) -> str | None:
