@@ -141,15 +141,16 @@ class Committee:
         The factors α are those that :func:`pyg_schnet.interfaces.calibrate` has noted, 1 where there are none.
 
         Args:
-            found: What the call has given, shapes ``[M, ...]``.
+            found: What the last call has given, shapes ``[M, ...]``.
 
         Warns:
             UserWarning: Once, if the models disagree on a force by more than twice what they do on any structure of the
-                calibration.
+                calibration; it names the structure and the atom.
         """
         scaled = self.members.calibrated(found)
         if scaled.forces is not None and len(self) > 1:
-            self.members.look_at_spread(scaled.forces.std(0, correction=0).cpu().numpy())
+            owner = None if self._last is None else self._last[1].cpu().numpy()
+            self.members.look_at_spread(scaled.forces.std(0, correction=0).cpu().numpy(), owner)
         return scaled
 
     def _graph(self, pos: Tensor, batch: Tensor, batch_size: int, lattice: dict[str, Tensor]) -> dict[str, Tensor]:

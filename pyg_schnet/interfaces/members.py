@@ -188,11 +188,13 @@ class Members:
             scaled[name] = values
         return EnergyForcesStress(**scaled)
 
-    def look_at_spread(self, forces_std: np.ndarray | None) -> None:
+    def look_at_spread(self, forces_std: np.ndarray | None, owner: np.ndarray | None = None) -> None:
         """Warn once of forces on which the models disagree more than on any structure that was kept aside.
 
         Args:
             forces_std: Standard deviations in eV/Å, times the factor, shape ``[N, 3]``.
+            owner: Index of the structure of each atom, those of a structure one after the other, shape ``[N]``;
+                ``None`` for a single structure.
         """
         known = self.usual.get("forces")
         if known is None or forces_std is None or not len(forces_std) or not self.check.wants_spread():
@@ -200,7 +202,9 @@ class Members:
         spread = np.linalg.norm(forces_std, axis=1)
         worst = int(spread.argmax())
         if not spread[worst] <= _UNUSUAL * known:  # nor for NaN
-            self.check.spread(worst, float(spread[worst]), float(known))
+            first = 0 if owner is None else int((owner == owner[worst]).argmax())
+            structure = None if owner is None else int(owner[worst])
+            self.check.spread(worst - first, float(spread[worst]), float(known), structure)
 
 
 def sources_of(model: Any) -> list[Any]:

@@ -150,3 +150,30 @@ def test_crystals_reuse_their_lists(path):
         np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-12)
         atoms.rattle(0.01, seed=1)
     assert atoms.calc.neighbors.n_rebuilds == 1
+
+
+@pytest.mark.parametrize("max_atoms", [1, 1000])  # each structure by itself; all in one evaluation
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_warnings_name_the_structure_and_its_atom(place, max_atoms, path, ethanol, water):
+    """Of three structures one has a larger spread than what is known, the others a smaller one."""
+    images = [water.copy() for _ in range(3)]
+    images[place] = ethanol
+    each = [np.linalg.norm(one["forces_std"], axis=1) for one in BatchCalculator(path)(images)]
+    largest = [spread.max() for spread in each]
+    assert largest[place] > 1.2 * max(largest[:place] + largest[place + 1 :])
+    worst = each[place].argmax()
+    assert worst > 0
+    committee = load(path)
+    committee.card["calibration"]["largest"]["forces"] = largest[place] / 2.2  # twice as much is unusual
+    with pytest.warns(UserWarning, match=f"the structure at index {place} has a force on atom {worst} on which"):
+        BatchCalculator(committee, max_atoms=max_atoms)(images)
+    one = Committee(committee)
+    z, pos = (
+        torch.tensor(np.concatenate([getattr(atoms, name) for atoms in images])) for name in ("numbers", "positions")
+    )
+    batch = torch.arange(3).repeat_interleave(torch.tensor([len(atoms) for atoms in images]))
+    found = one(z, pos, batch, 3)
+    with pytest.warns(UserWarning, match=f"the structure at index {place} has a force on atom {worst} on which"):
+        one.calibrated(found)
+    with pytest.warns(UserWarning, match=f"the structure has a force on atom {worst} on which"):
+        SchNetCalculator(committee).get_forces(ethanol)
