@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress, hessian
 from pyg_schnet.engine.frozen import FrozenModel, copy_of, freeze
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel, SchNetCommittee, load
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.atomwise import atom_energies, atom_features, atom_virials
 from pyg_schnet.models.card import unit_of
@@ -291,9 +291,20 @@ def _check_results(found: EnergyForcesStress) -> None:
 
 
 def source_of(model: Any) -> Any:
-    """Load a model from a file or the name of a pretrained one, unwrap frozen models; the mean of committees."""
+    """Load a model from a file or the name of a pretrained one, unwrap frozen models; the mean of committees.
+
+    Raises:
+        TypeError: If it is a frozen committee.
+    """
     model = load(model) if isinstance(model, (str, os.PathLike)) else model
-    return as_one(model.model if isinstance(model, FrozenModel) else model)
+    if not isinstance(model, FrozenModel):
+        return as_one(model)
+    if isinstance(model.model, SchNetCommittee):
+        raise TypeError(
+            "expected a model or a committee of models, got a frozen SchNetCommittee, whose members are no models of "
+            "their own any more; give the committee itself, of which a frozen copy is made"
+        )
+    return model.model
 
 
 def place_of(model: EnergyModel, device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype]:

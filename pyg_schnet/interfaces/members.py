@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -74,6 +75,7 @@ class Members:
             raise ValueError(f"the models of an ensemble must predict the same, got {', '.join(sorted(kinds))}")
         self.kind = kinds.pop()
         self.identities = [Identity.of(source) for source in sources]
+        self._units_of_sources = [self.units[end - 1] for end in accumulate(map(len, parts))]
         self.factors = _factors_of(models, cards)
         self.usual: Mapping[str, Any] = cards[0][CALIBRATION].get("largest", {}) if self.factors else {}
         self.check = StructureCheck([card for card in cards if card], untrained_forces=untrained_forces)
@@ -102,13 +104,13 @@ class Members:
         return max(model.cutoff for model in self.models)
 
     def notes(self) -> dict[str, Any]:
-        """Names, hashes and units of the models, and the version of the package, as files are to keep them."""
+        """Names, hashes and units of the sources, and the version of the package, as files are to keep them."""
         found: dict[str, Any] = {}
         of_sources = [one._asdict() for one in self.identities]
         for name, values in (
             ("model", [one["model"] for one in of_sources]),
             ("sha256", [one["sha256"] for one in of_sources]),
-            ("unit", self.units if len(self.units) == len(of_sources) else self.units[:1]),
+            ("unit", self._units_of_sources),
         ):
             found[name] = values if len(values) > 1 else values[0]
         return {**found, "version": of_sources[0]["version"]}

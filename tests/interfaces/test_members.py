@@ -7,6 +7,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet import SchNet
+from pyg_schnet.engine import freeze
 from pyg_schnet.interfaces import BatchCalculator, Committee, SchNetCalculator, calibrate, fractions_within
 from pyg_schnet.models import SchNetCommittee, load
 from pyg_schnet.potential import Potential
@@ -177,3 +178,25 @@ def test_warnings_name_the_structure_and_its_atom(place, max_atoms, path, ethano
         one.calibrated(found)
     with pytest.warns(UserWarning, match=f"the structure has a force on atom {worst} on which"):
         SchNetCalculator(committee).get_forces(ethanol)
+
+
+def test_notes_have_the_unit_of_each_source(path):
+    other = schnet(5)
+    other.card["unit"] = "kcal/mol"
+    for sources, units in (
+        ([path, other], ["eV", "kcal/mol"]),
+        ([other, path], ["kcal/mol", "eV"]),
+        ([path], "eV"),
+        ([other, schnet(6)], ["kcal/mol", "eV"]),
+    ):
+        notes = SchNetCalculator(sources).parameters
+        assert notes["unit"] == units
+        assert np.shape(notes["model"]) == np.shape(units)
+
+
+@pytest.mark.parametrize("door", [SchNetCalculator, BatchCalculator, Committee, Potential])
+def test_a_frozen_committee_is_refused_in_words(door, path):
+    frozen = freeze(load(path))
+    for given in (frozen, [frozen, path]) if door is not Potential else (frozen,):
+        with pytest.raises(TypeError, match=r"got a frozen SchNetCommittee.*give the committee itself"):
+            door(given)
