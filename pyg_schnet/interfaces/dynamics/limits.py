@@ -15,6 +15,7 @@ from torch_geometric.data import Batch
 from pyg_schnet.data.check import edges_within
 from pyg_schnet.data.convert import to_data
 from pyg_schnet.models.domain import Domain
+from pyg_schnet.ops.radius import closest
 
 _FEW_ATOMS = 100  # up to so many of a molecule, all pairs are looked at
 
@@ -79,8 +80,7 @@ class StateCheck:
         if limits.max_temperature is not None:
             self.max_temperature = limits.max_temperature
         self.flagged: str | None = None
-        self._pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # ends and squared limits
-        self._numbers: np.ndarray | None = None  # that the pairs are of
+        self._squares: tuple[np.ndarray, np.ndarray] | None = None  # atomic numbers, limits of squared distances
 
     def is_quick(self, atoms: Atoms) -> bool:
         """Whether distances can be looked at in every step, for microseconds."""
@@ -126,8 +126,8 @@ class StateCheck:
         """What is wrong with the distances of atoms."""
         if not self.domains or len(atoms) == 0:
             return None
-        if not atoms.pbc.any() and len(atoms) <= _FEW_ATOMS:
-            return self._of_few(atoms)
+        if not atoms.pbc.any() and len(atoms) <= _FEW_ATOMS and self._are_apart(atoms):
+            return None
         species = np.unique(atoms.numbers)
         table = self._table(species)
         reach = float(table.max())
@@ -145,20 +145,13 @@ class StateCheck:
         i, j = sorted(edge_index[:, worst].tolist())
         return self._too_close(atoms, i, j, float(dist[worst]))
 
-    def _of_few(self, atoms: Atoms) -> str | None:
-        if self._pairs is None or self._numbers is None or not np.array_equal(self._numbers, atoms.numbers):
+    def _are_apart(self, atoms: Atoms) -> bool:
+        """Whether no two atoms of a small molecule are too close, in microseconds."""
+        known = self._squares
+        if known is None or not np.array_equal(known[0], atoms.numbers):
             species, inverse = np.unique(atoms.numbers, return_inverse=True)
-            first, second = np.triu_indices(len(atoms), 1)
-            self._pairs = first, second, self._table(species)[inverse[first], inverse[second]] ** 2
-            self._numbers = atoms.numbers.copy()
-        first, second, limits = self._pairs
-        vec = atoms.positions[first] - atoms.positions[second]
-        square = np.einsum("pd,pd->p", vec, vec)
-        below = np.flatnonzero(square < limits)
-        if below.size == 0:
-            return None
-        worst = int(below[(square[below] / limits[below]).argmin()])
-        return self._too_close(atoms, int(first[worst]), int(second[worst]), float(square[worst]) ** 0.5)
+            known = self._squares = atoms.numbers.copy(), self._table(species)[inverse[:, None], inverse] ** 2
+        return not closest(np.ascontiguousarray(atoms.positions, dtype=np.float64), known[1]).excess < 0.0
 
     def _table(self, species: np.ndarray) -> np.ndarray:
         """Shortest distance in Å that is allowed for each pair of elements, shape ``[K, K]``."""

@@ -100,6 +100,19 @@ def test_distances_of_crystals_and_molecules_are_those_of_brute_force():
     assert "H0 and H1 are 0.20 Å apart" in check.distances(box)  # by way of the boundary
 
 
+def test_molecules_are_told_as_in_a_large_box():
+    """Which pair is the worst is decided in one way, for the few atoms that are looked at in every step as well."""
+    random, told = np.random.default_rng(0), []
+    domain = Domain("forces", False, {}, {(1, 1): 0.7, (1, 6): 1.0, (6, 6): 1.4})
+    check = StateCheck(Limits(min_distance=1.0), [domain])
+    for _ in range(40):
+        atoms = Atoms(random.choice([1, 6], 6), 2.5 * random.random((6, 3)))
+        boxed = Atoms(atoms.numbers, atoms.positions, cell=3 * [20.0], pbc=True)
+        told.append(check.distances(atoms))
+        assert told[-1] == check.distances(boxed)
+    assert 5 < told.count(None) < 35
+
+
 def test_models_that_differ_stop_a_run(tmp_path):
     models = []
     for seed in range(2):
