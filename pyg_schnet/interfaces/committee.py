@@ -149,7 +149,8 @@ class Committee:
         """
         scaled = self.members.calibrated(found)
         if scaled.forces is not None and len(self) > 1:
-            owner = None if self._last is None else self._last[1].cpu().numpy()
+            batch = None if self._last is None else self._last[1]
+            owner = None if batch is None or len(batch) != scaled.forces.size(1) else batch.cpu().numpy()
             self.members.look_at_spread(scaled.forces.std(0, correction=0).cpu().numpy(), owner)
         return scaled
 
