@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import torch
@@ -29,7 +30,7 @@ def rebuilt(model, dtype=None, **changes):
     return other.train(model.training)
 
 
-class Peer:
+class Peer(ABC):
     """A model of some package on one system.
 
     Args:
@@ -44,13 +45,13 @@ class Peer:
         self.system = system
         self.model = self.convert(copy.deepcopy(model))
 
+    @abstractmethod
     def convert(self, model):
         """Model of this package with the weights of PyG's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def energy(self, pos):
         """Energies, shape ``[B]``, at positions ``[N, 3]``."""
-        raise NotImplementedError
 
     def energy_and_forces(self, create_graph=False):
         """Energies ``[B]`` and forces ``[N, 3]``."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress, EnergyModel, energy_forces_stress, hessian
 from pyg_schnet.engine.frozen import FrozenModel, copy_of, freeze
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel, SchNetCommittee, load
 from pyg_schnet.models.atomref import pop_atomref
 from pyg_schnet.models.atomwise import atom_energies, atom_features, atom_virials
 from pyg_schnet.models.card import unit_of
@@ -152,25 +152,10 @@ class Potential:
             ValueError: If forces of a model that was not trained on them, or the stress of a structure whose cell has
                 no volume are requested, or if an input does not fit.
         """
-        graph = {"cell": cell, "pbc": pbc, "edge_index": edge_index, "edge_shift": edge_shift, "batch_size": batch_size}
-        return self._evaluate(z, pos, batch, graph, forces, stress)
-
-    def _evaluate(
-        self,
-        z: Tensor,
-        pos: Tensor,
-        batch: Tensor | None,
-        graph: dict[str, Any],
-        forces: bool,
-        stress: bool,
-        model: Any = None,
-    ) -> EnergyForcesStress:
-        """As the call; ``model`` stands for that of this potential."""
         if forces or stress:
             self.check.derivatives("forces and stress")
-        z, pos, batch, given = self._inputs(z, pos, batch, **graph)
-        model = self.model if model is None else model
-        found: Any = energy_forces_stress(model, z, pos, batch, **given, forces=forces, stress=stress)
+        z, pos, batch, given = self._inputs(z, pos, batch, cell, pbc, edge_index, edge_shift, batch_size)
+        found: Any = energy_forces_stress(self.model, z, pos, batch, **given, forces=forces, stress=stress)
         _check_results(found)
         n_atoms = self._num_atoms(z, batch, found.energy.size(0))
         scale: Any = self.factor if n_atoms is None else self.factor * n_atoms  # of each structure
@@ -306,9 +291,20 @@ def _check_results(found: EnergyForcesStress) -> None:
 
 
 def source_of(model: Any) -> Any:
-    """Load a model from a file or the name of a pretrained one, unwrap frozen models; the mean of committees."""
+    """Load a model from a file or the name of a pretrained one, unwrap frozen models; the mean of committees.
+
+    Raises:
+        TypeError: If it is a frozen committee.
+    """
     model = load(model) if isinstance(model, (str, os.PathLike)) else model
-    return as_one(model.model if isinstance(model, FrozenModel) else model)
+    if not isinstance(model, FrozenModel):
+        return as_one(model)
+    if isinstance(model.model, SchNetCommittee):
+        raise TypeError(
+            "expected a model or a committee of models, got a frozen SchNetCommittee, whose members are no models of "
+            "their own any more; give the committee itself, of which a frozen copy is made"
+        )
+    return model.model
 
 
 def place_of(model: EnergyModel, device: str | torch.device | None = None) -> tuple[torch.device, torch.dtype]:

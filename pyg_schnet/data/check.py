@@ -233,16 +233,18 @@ class StructureCheck:
         """Whether no unusual spread was warned about yet."""
         return "spread" not in self._said
 
-    def spread(self, atom: int, found: float, known: float) -> None:
+    def spread(self, atom: int, found: float, known: float, structure: int | None = None) -> None:
         """Warn of a force on which the models of a committee disagree more than they are known to.
 
         Args:
-            atom: Index of the atom.
+            atom: Index of the atom in its structure.
             found: Standard deviation in eV/Å.
             known: The largest one on structures that were kept aside, in eV/Å.
+            structure: Index of the structure, where there may be several.
         """
         text = f"a force on atom {atom} on which the models disagree by {found:.3g} eV/Å"
-        self._say([("spread", f"{text}, but by at most {known:.3g} on structures that none was trained on")])
+        text = f"{text}, but by at most {known:.3g} on structures that none was trained on"
+        self._say([("spread", text)], "the structure" if structure is None else f"the structure at index {structure}")
 
     def _pair(self, first: int, second: int, dist: float) -> None:
         known = max(domain.shortest_of(first, second) for domain in self.domains)
@@ -250,13 +252,13 @@ class StructureCheck:
         text = f"{names} {dist:.2f} Å apart, but the model was trained on no such pair closer than {known:.2f} Å"
         self._say([("distance", text)])
 
-    def _say(self, differences: Iterable[tuple[str, str]]) -> None:
+    def _say(self, differences: Iterable[tuple[str, str]], structure: str = "the structure") -> None:
         """Warn of sorts of difference that were not warned about before."""
         fresh = {kind: text for kind, text in differences if kind not in self._said}
         self._said.update(fresh)
         if fresh:
             warnings.warn(
-                f"the structure has {'; it has '.join(fresh.values())}. Results may be off by far more than the test "
+                f"{structure} has {'; it has '.join(fresh.values())}. Results may be off by far more than the test "
                 "error of the model",
                 UserWarning,
                 stacklevel=4,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -20,7 +20,7 @@ from pyg_schnet.engine.eligibility import (
     tensors_of,
     weights_of,
 )
-from pyg_schnet.engine.groups import is_grouped, run_in_groups
+from pyg_schnet.engine.groups import run_in_groups
 from pyg_schnet.engine.large import run_large
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.engine.tables import FilterTables
@@ -32,7 +32,7 @@ from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
 from pyg_schnet.ops.large_potential import recomputes
 from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_serial, is_small, potential
 
 _POTENTIAL, _LARGE, _INTERACTIONS, _ = PROGRAMS
 
@@ -143,7 +143,7 @@ class Facts(NamedTuple):
         *,
         gradients: bool = False,
         num_edges: int = 0,
-        mean_edges: float | None = None,
+        largest: Callable[[], int | None] = lambda: None,
         half_list: bool | None = None,
         **asked: bool,
     ) -> Request:
@@ -155,7 +155,7 @@ class Facts(NamedTuple):
             backend: How operators are computed.
             gradients: Whether forces or stress are requested.
             num_edges: Upper bound of the number of edges of a half list.
-            mean_edges: That of a structure of mean size; ``None`` for that of all.
+            largest: Gives that of the largest structure, or ``None`` where all are one; called if it matters.
             half_list: Whether all edges have both directions; ``None`` if not known.
             **asked: Other fields of the request.
         """
@@ -168,7 +168,9 @@ class Facts(NamedTuple):
             if gradients:
                 n_filters = blocks.weights[0].size(0)
                 large = not is_small(num_edges, n_filters)
-                large = large and not (mean_edges is not None and is_grouped(mean_edges, n_filters))
+                if large and in_memory and is_serial(num_edges, n_filters):  # small structures go in groups
+                    most = largest()
+                    large = most is None or not is_small(most, n_filters)
             elif half_list is not None and in_memory and not empty:
                 low, high = torch.aminmax(z)
                 known_elements = int(low) >= 0 and int(high) < blocks.embedding.size(0)

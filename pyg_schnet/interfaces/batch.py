@@ -173,8 +173,9 @@ class BatchCalculator:
             means[name], deviation = self.members.summary(name, values.cpu().numpy())
             if deviation is not None:
                 means[f"{name}_std"] = deviation
-        self.members.look_at_spread(means.get("forces_std"))
-        ends = np.cumsum([len(image) for image in images])[:-1]
+        sizes = [len(image) for image in images]
+        self.members.look_at_spread(means.get("forces_std"), np.repeat(part, sizes))
+        ends = np.cumsum(sizes)[:-1]
         columns = {
             name: np.split(value, ends) if name.startswith("forces") else list(value) for name, value in means.items()
         }

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from pyg_schnet.derivatives import EnergyForcesStress
+from pyg_schnet.engine.frozen import FrozenModel
 from pyg_schnet.interfaces.members import Members
 from pyg_schnet.models import AtomisticModel
 from pyg_schnet.neighbors import VerletList
-from pyg_schnet.potential import EnergySource
+from pyg_schnet.ops.checks import positive_length
+from pyg_schnet.potential import EnergySource, Potential
 
 _FEW_ATOMS = 50  # up to so many of a molecule, all pairs are looked at faster than a list is checked
 
@@ -37,7 +39,6 @@ class Committee:
 
     Attributes:
         members: The models and their factors.
-        potentials: The potential of each model.
         check: Compares structures with those that the models were trained on.
 
     Raises:
@@ -66,11 +67,14 @@ class Committee:
     ) -> None:
         options: dict[str, Any] = {"dtype": dtype, "device": device, "untrained_forces": untrained_forces}
         self.members = Members(model, unit, any_model=True, **options)
-        self.potentials, self.check = self.members.potentials, self.members.check
-        models = [getattr(one, "model", one) for one in self.members.models]  # of frozen ones
-        own = all(isinstance(one, AtomisticModel) for one in models)  # others need not know given edges
-        self._neighbors = VerletList(self.members.cutoff, skin) if own else None
+        self.check, self._skin = self.members.check, positive_length(skin, "skin")
+        self._neighbors: VerletList | None = None
         self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
+
+    @property
+    def potentials(self) -> list[Potential]:
+        """The potential of each model; what is put in the place of one is called."""
+        return self.members.potentials
 
     @property
     def device(self) -> torch.device:
@@ -137,24 +141,31 @@ class Committee:
         The factors α are those that :func:`pyg_schnet.interfaces.calibrate` has noted, 1 where there are none.
 
         Args:
-            found: What the call has given, shapes ``[M, ...]``.
+            found: What the last call has given, shapes ``[M, ...]``.
 
         Warns:
             UserWarning: Once, if the models disagree on a force by more than twice what they do on any structure of the
-                calibration.
+                calibration; it names the structure and the atom.
         """
         scaled = self.members.calibrated(found)
         if scaled.forces is not None and len(self) > 1:
-            self.members.look_at_spread(scaled.forces.std(0, correction=0).cpu().numpy())
+            batch = None if self._last is None else self._last[1]
+            owner = None if batch is None or len(batch) != scaled.forces.size(1) else batch.cpu().numpy()
+            self.members.look_at_spread(scaled.forces.std(0, correction=0).cpu().numpy(), owner)
         return scaled
 
     def _graph(self, pos: Tensor, batch: Tensor, batch_size: int, lattice: dict[str, Tensor]) -> dict[str, Tensor]:
         """Edges, none where the models find them faster."""
-        if self._neighbors is None or (not lattice and len(pos) <= _FEW_ATOMS * batch_size):
+        if not lattice and len(pos) <= _FEW_ATOMS * batch_size:
             return {}
+        if not all(map(_takes_edges, self.potentials)):
+            return {}
+        cutoff, neighbors = self.members.cutoff, self._neighbors
+        if neighbors is None or neighbors.cutoff != cutoff:
+            neighbors = self._neighbors = VerletList(cutoff, self._skin)
         if not lattice:
-            return {"edge_index": self._neighbors(pos, batch=batch)}
-        edge_index, edge_shift = self._neighbors(pos, lattice["cell"], lattice["pbc"], batch)
+            return {"edge_index": neighbors(pos, batch=batch)}
+        edge_index, edge_shift = neighbors(pos, lattice["cell"], lattice["pbc"], batch)
         return {"edge_index": edge_index, "edge_shift": edge_shift}
 
     def _compare(self, z: Tensor, pos: Tensor, batch: Tensor, batch_size: int, lattice: dict[str, Tensor]) -> None:
@@ -170,3 +181,9 @@ class Committee:
         ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self.check.batch(Batch(z=z, pos=pos, batch=batch, ptr=ptr, **lattice))
         self._last = z.clone(), batch.clone(), None if pbc is None else pbc.clone()
+
+
+def _takes_edges(potential: Potential) -> bool:
+    """Whether the model is one of this package; others need not know given edges."""
+    model = potential.model
+    return isinstance(model, FrozenModel) and isinstance(model.model, AtomisticModel)

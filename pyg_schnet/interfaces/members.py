@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from pyg_schnet.data.check import StructureCheck
 from pyg_schnet.derivatives import EnergyForcesStress
 from pyg_schnet.engine.frozen import freeze
-from pyg_schnet.interfaces.together import evaluate_together
 from pyg_schnet.models import AtomisticModel, SchNetCommittee, load
 from pyg_schnet.models.card import unit_of
 from pyg_schnet.models.committee import CALIBRATION
@@ -45,8 +45,7 @@ class Members:
 
     Attributes:
         kind: ``"energy"`` or ``"dipole"``.
-        models: The frozen models.
-        potentials: The potential of each model of energies.
+        potentials: The potential of each model of energies; what is put in the place of one is called.
         factors: The factor α of each quantity.
         check: Compares structures with those that the models were trained on.
 
@@ -76,22 +75,28 @@ class Members:
             raise ValueError(f"the models of an ensemble must predict the same, got {', '.join(sorted(kinds))}")
         self.kind = kinds.pop()
         self.identities = [Identity.of(source) for source in sources]
+        self._units_of_sources = [self.units[end - 1] for end in accumulate(map(len, parts))]
         self.factors = _factors_of(models, cards)
         self.usual: Mapping[str, Any] = cards[0][CALIBRATION].get("largest", {}) if self.factors else {}
         self.check = StructureCheck([card for card in cards if card], untrained_forces=untrained_forces)
         self.potentials: list[Potential] = []
+        self._of_dipoles: list[Any] = []
         if self.kind == "energy":
             options: dict[str, Any] = {"dtype": dtype, "device": device, "untrained_forces": untrained_forces}
             self.potentials = [Potential(one, unit, **options) for one in models]
             names = [name for name, part in zip(self.identities, parts, strict=True) for _ in part]
             for potential, name in zip(self.potentials, names, strict=True):
                 potential.identity = name
-            self.models: list[Any] = [potential.model for potential in self.potentials]
         else:
-            self.models = [freeze(one).to(device=device, dtype=dtype) for one in models]
+            self._of_dipoles = [freeze(one).to(device=device, dtype=dtype) for one in models]
 
     def __len__(self) -> int:
         return len(self.models)
+
+    @property
+    def models(self) -> list[Any]:
+        """The frozen models, those that the potentials have now."""
+        return [potential.model for potential in self.potentials] if self.kind == "energy" else self._of_dipoles
 
     @property
     def cutoff(self) -> float:
@@ -99,13 +104,13 @@ class Members:
         return max(model.cutoff for model in self.models)
 
     def notes(self) -> dict[str, Any]:
-        """Names, hashes and units of the models, and the version of the package, as files are to keep them."""
+        """Names, hashes and units of the sources, and the version of the package, as files are to keep them."""
         found: dict[str, Any] = {}
         of_sources = [one._asdict() for one in self.identities]
         for name, values in (
             ("model", [one["model"] for one in of_sources]),
             ("sha256", [one["sha256"] for one in of_sources]),
-            ("unit", self.units if len(self.units) == len(of_sources) else self.units[:1]),
+            ("unit", self._units_of_sources),
         ):
             found[name] = values if len(values) > 1 else values[0]
         return {**found, "version": of_sources[0]["version"]}
@@ -122,7 +127,7 @@ class Members:
         if len(self.potentials) == 1:
             alone = [None if one is None else one.unsqueeze(0) for one in self.potentials[0](z, pos, batch, **options)]
             return EnergyForcesStress(*cast(Any, alone))
-        found = evaluate_together(self.potentials, z, pos, batch, **options)
+        found = [potential(z, pos, batch, **options) for potential in self.potentials]
         columns = [[getattr(one, name) for one in found] for name in EnergyForcesStress._fields]
         stacked = [None if values[0] is None else torch.stack(values) for values in columns]
         return EnergyForcesStress(*cast(Any, stacked))
@@ -185,11 +190,13 @@ class Members:
             scaled[name] = values
         return EnergyForcesStress(**scaled)
 
-    def look_at_spread(self, forces_std: np.ndarray | None) -> None:
+    def look_at_spread(self, forces_std: np.ndarray | None, owner: np.ndarray | None = None) -> None:
         """Warn once of forces on which the models disagree more than on any structure that was kept aside.
 
         Args:
             forces_std: Standard deviations in eV/Å, times the factor, shape ``[N, 3]``.
+            owner: Index of the structure of each atom, those of a structure one after the other, shape ``[N]``;
+                ``None`` for a single structure.
         """
         known = self.usual.get("forces")
         if known is None or forces_std is None or not len(forces_std) or not self.check.wants_spread():
@@ -197,7 +204,9 @@ class Members:
         spread = np.linalg.norm(forces_std, axis=1)
         worst = int(spread.argmax())
         if not spread[worst] <= _UNUSUAL * known:  # nor for NaN
-            self.check.spread(worst, float(spread[worst]), float(known))
+            first = 0 if owner is None else int((owner == owner[worst]).argmax())
+            structure = None if owner is None else int(owner[worst])
+            self.check.spread(worst - first, float(spread[worst]), float(known), structure)
 
 
 def sources_of(model: Any) -> list[Any]:

@@ -89,7 +89,7 @@ class _Run:
         self.problem: str | None = None
         self.forces = np.zeros((len(atoms), 3))  # in eV/Å, without what constraints hold
         self.good: tuple[np.ndarray, dict[str, Any]] | None = None
-        self.good_number, self.fmax = 0, math.inf
+        self.good_number, self.fmax, self.flagged = 0, math.inf, False
 
     def take(self, found: dict[str, Any] | str, fmax: float) -> None:
         """Results of the structure where it is now, or why there are none."""
@@ -109,6 +109,7 @@ class _Run:
         self.is_over = self.problem is not None or self.fmax < fmax
         if self.problem is None:
             self.good, self.good_number = (atoms.get_positions(), found), self.number
+            self.flagged = self.check.flagged is not None
 
     def move(self) -> None:
         """Take a step along the forces."""
@@ -133,7 +134,7 @@ class _Run:
     def ending(self) -> Relaxed:
         """How the relaxation has ended."""
         converged = self.is_over and self.problem is None
-        return Relaxed(converged, self.good_number, self.fmax, self.problem)
+        return Relaxed(converged, self.good_number, self.fmax, self.problem, self.flagged)
 
 
 def _evaluate(runs: Sequence[_Run], calculator: BatchCalculator) -> list[dict[str, Any] | str]:

@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
+import torch
 from ase import Atoms
 
+from pyg_schnet.geometry import has_volume
 from pyg_schnet.interfaces.batch import BatchCalculator
 from pyg_schnet.interfaces.members import sources_of
 from pyg_schnet.models import SchNetCommittee, load, read_header
@@ -59,7 +61,8 @@ def calibrate(
         A factor each for ``energy``, ``forces`` and ``stress``, for what has labels.
 
     Raises:
-        ValueError: If there are fewer than two models, nothing has a label, or the models agree exactly.
+        ValueError: If there are fewer than two models, nothing has a label, a stress is of a cell without a volume, or
+            the models agree exactly; the cards are then as they were.
 
     Example:
         >>> from ase.build import molecule
@@ -72,13 +75,11 @@ def calibrate(
     """
     sources = sources_of(models)
     loaded = [load(one) if isinstance(one, (str, os.PathLike)) else one for one in sources]
-    for one in loaded:
-        one.card.pop(CALIBRATION, None)
     batch = BatchCalculator(loaded, unit=unit, untrained_forces=True)
     if len(batch.members) < 2:
         raise ValueError(f"an ensemble of at least two models is needed, got {len(batch.members)}")
-    known = [labels_of(atoms) for atoms in structures]
-    names = [name for name in LABELS if any(name in found for found in known)]
+    batch.members.factors, batch.members.usual = {}, {}  # of an earlier calibration; cards keep it until this one is
+    names, known = _labels(structures)
     if not names:
         raise ValueError("no structure has a label; give them calculators that hold energy, forces or stress")
     results = _evaluated(batch, structures, names)
@@ -93,13 +94,14 @@ def calibrate(
     if "forces" in factors:
         sizes = [np.linalg.norm(one["forces_std"], axis=1).max(initial=0.0) for one in results]
         noted["largest"] = {"forces": factors["forces"] * float(max(sizes))}
-    for one in loaded:
-        one.card[CALIBRATION] = noted
-    noted["within"] = fractions_within(loaded, test or structures, unit=unit)
-    noted["within"]["structures"] = len(test or structures)
+    batch.members.factors = factors
+    noted["within"] = {**_fractions(batch, test or structures), "structures": len(test or structures)}
     for one, source in zip(loaded, sources, strict=True):
         if isinstance(source, (str, os.PathLike)):
+            one.card[CALIBRATION] = noted
             one.save(source, storage=read_header(source).get("storage"))
+    for one in loaded:  # once files are written
+        one.card[CALIBRATION] = noted
     return factors
 
 
@@ -118,6 +120,9 @@ def fractions_within(
     Returns:
         Two fractions each for ``energy`` (of structures), ``forces`` and ``stress`` (of components).
 
+    Raises:
+        ValueError: If a stress is of a cell without a volume.
+
     Example:
         >>> from ase.build import molecule
         >>> from ase.calculators.singlepoint import SinglePointCalculator
@@ -127,9 +132,12 @@ def fractions_within(
         >>> fractions_within(models, [water], unit="eV")
         {'energy': [0.0, 0.0]}
     """
-    known = [labels_of(atoms) for atoms in structures]
-    names = [name for name in LABELS if any(name in found for found in known)]
-    batch = BatchCalculator(cast(Any, models), unit=unit, untrained_forces=True)
+    return _fractions(BatchCalculator(cast(Any, models), unit=unit, untrained_forces=True), structures)
+
+
+def _fractions(batch: BatchCalculator, structures: Sequence[Atoms]) -> dict[str, Any]:
+    """What :func:`fractions_within` returns."""
+    names, known = _labels(structures)
     results = _evaluated(batch, structures, names)
     found = {}
     for name in names:
@@ -152,7 +160,7 @@ def _errors(
     pairs = [
         (np.abs(one[name] - label[name]), one[f"{name}_std"])
         for one, label in zip(results, known, strict=True)
-        if name in label and name in one
+        if name in label
     ]
     error, spread = (np.concatenate([np.ravel(value) for value in column]) for column in zip(*pairs, strict=True))
     return error, spread
@@ -162,6 +170,22 @@ def weights_of(models: Sequence[Any]) -> list[str]:
     """Hashes of the weights of all models, those of committees one by one."""
     parts = [one.models() if isinstance(one, SchNetCommittee) else [source_of(one)] for one in models]
     return [hash_of_weights(model) for part in parts for model in part]
+
+
+def _labels(structures: Sequence[Atoms]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Which labels there are, and those of each structure.
+
+    Raises:
+        ValueError: If a structure has a stress, and its cell no volume.
+    """
+    known = [labels_of(atoms) for atoms in structures]
+    for k, (atoms, found) in enumerate(zip(structures, known, strict=True)):
+        if "stress" in found and not bool(has_volume(torch.from_numpy(atoms.cell.array))):
+            raise ValueError(
+                f"structure {k} has a label of stress, but a cell without a volume, {atoms.cell.array.tolist()} Å; "
+                "leave the stress out of the results of its calculator, or give it the cell"
+            )
+    return [name for name in LABELS if any(name in found for found in known)], known
 
 
 def labels_of(atoms: Atoms) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pyg_schnet.engine.cache import Facts
+from pyg_schnet.engine.groups import pairs_of_largest
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.models.checkpoint import CheckpointMixin
 from pyg_schnet.models.graph import Edges, check_atoms, count_structures, embed, find_edges, is_open, prepare_edges
@@ -149,20 +151,26 @@ class AtomisticModel(CheckpointMixin, nn.Module):
             gradients=forces or stress,
             differentiable=create_graph,
             half_list=None if self.backend == "reference" else graph is not None,
-            **self._asked(z, edge_index, cell, pbc, batch_size),
+            **self._asked(z, batch, edge_index, cell, pbc, batch_size),
         )
         return choose(facts, request)
 
     def _asked(
-        self, z: Tensor, edge_index: Tensor | None, cell: Tensor | None, pbc: Tensor | None, batch_size: int | None
+        self,
+        z: Tensor,
+        batch: Tensor | None,
+        edge_index: Tensor | None,
+        cell: Tensor | None,
+        pbc: Tensor | None,
+        batch_size: int | None,
     ) -> dict[str, Any]:
         """The request to the engine, before edges are searched."""
         count = batch_size if type(batch_size) is int else 1
         search = edge_index is None and not (cell is None and pbc is None)
         search = search and not is_open(cell, pbc, count)
         most = z.size(0) * (z.size(0) - 1) // 2 if edge_index is None else edge_index.size(-1) // 2
-        mean = None if count <= 1 else most / (count if edge_index is not None else count**2)
-        return {"backend": self.backend, "periodic_search": search, "num_edges": most, "mean_edges": mean}
+        largest = partial(pairs_of_largest, batch, batch_size, edge_index)
+        return {"backend": self.backend, "periodic_search": search, "num_edges": most, "largest": largest}
 
     def reset_parameters(self) -> None:
         """Draw new weights; statistics of the data in the readout (scale, shift, references) are kept."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyg_schnet.engine.cache import ModelCache, run_potential
 from pyg_schnet.models.base import AtomisticModel
 from pyg_schnet.models.convert import Conversions
-from pyg_schnet.models.graph import Edges, Graph, find_edges
+from pyg_schnet.models.graph import Edges, find_edges
 from pyg_schnet.models.parts import (
     check_options,
     check_sizes,
@@ -190,7 +190,6 @@ class SchNet(Conversions, AtomisticModel):
         pbc: Tensor | None = None,
         batch_size: int | None = None,
         strain: bool = False,
-        half_list: Graph | None = None,
     ) -> EnergyGradients | None:
         r"""Energies and gradients in one call: small structures in half the time, large ones in less memory.
 
@@ -209,7 +208,6 @@ class SchNet(Conversions, AtomisticModel):
             pbc: Periodic directions, shape ``[B, 3]``.
             batch_size: Number of structures B.
             strain: Whether to compute the gradient with respect to strain.
-            half_list: Edges that another model with this cutoff has found for the same input, instead of a search.
 
         Returns:
             Energies and gradients, not differentiable; ``None`` if autograd is needed (``plan`` has the reasons).
@@ -224,15 +222,13 @@ class SchNet(Conversions, AtomisticModel):
             >>> model.energy_and_gradients(z, pos).grad_pos.shape
             torch.Size([3, 3])
         """
-        asked = self._asked(z, edge_index, cell, pbc, batch_size)
+        asked = self._asked(z, batch, edge_index, cell, pbc, batch_size)
         chosen = self._engine.prepare_potential(self, z, pos, **asked)
         if chosen is None:
             return None
         batch, batch_size = self._check(z, pos, batch, batch_size)
         given = {"edge_index": edge_index, "edge_shift": edge_shift, "cell": cell, "pbc": pbc}
-        graph: Any = half_list
-        if graph is None:
-            graph = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)[0]
+        graph = find_edges(z, pos, batch, self.cutoff, **given, batch_size=batch_size, backend=self.backend)[0]
         if graph is None:
             return None
         pairs = graph.index, graph.ptr, graph.edge_shift, cell

@@ -18,7 +18,7 @@ from pyg_schnet.neighbors._checks import (
 )
 from pyg_schnet.neighbors.backend import Backend
 from pyg_schnet.neighbors.criterion import edge_exists
-from pyg_schnet.neighbors.lattice import Lattice, open_lattice, rounding_allowance, rounding_numbers
+from pyg_schnet.neighbors.lattice import Lattice, open_lattice, rounding_numbers
 from pyg_schnet.neighbors.on_device import is_waited_for, places
 from pyg_schnet.neighbors.periodic import check_periodic
 from pyg_schnet.neighbors.radius import radius_graph
@@ -131,23 +131,15 @@ class VerletList:
         On devices a step that reuses the list waits once, for the number of its edges and whether the list is still
         good; one that builds it waits some times more.
         """
-        if self._reference is not None and is_waited_for(pos):
-            found = self._reused(self._reference, pos, cell, pbc, batch)
-            if found is not None:
-                return found
+        found = None if self._reference is None else self._reused(self._reference, pos, cell, pbc, batch)
+        if found is not None:
+            return found
         if cell is None and pbc is None:
             structures = check_batch(check_positions(pos), batch, None)
             lattice = open_lattice(structures.batch_size, structures.pos.to(wide_dtype(pos)))
         else:
             structures, cell, lattice = check_periodic(pos, cell, pbc, batch)
-        frac = lattice.fractional(structures.pos.to(lattice.cell.dtype), structures.batch)
-        wrap = self._wrap(structures, cell, lattice, frac)
-        if wrap is None:
-            self._build(structures, cell, lattice, frac)
-        reference = self._reference
-        assert reference is not None
-        edge_index = reference.edge_index
-        edge_shift = reference.edge_shift if wrap is None else _rewrapped(reference, wrap)
+        edge_index, edge_shift = self._build(structures, cell, lattice)
         keep = edge_exists(structures.pos, edge_index, self.cutoff, edge_shift, cell, structures.batch)
         kept = torch.nonzero(keep).squeeze(1)
         edge_index = edge_index.index_select(1, kept)
@@ -161,19 +153,18 @@ class VerletList:
         pbc: Tensor | Sequence[bool] | None,
         batch: Tensor | None,
     ) -> Tensor | tuple[Tensor, Tensor] | None:
-        """The graph from the list, in one read; ``None`` if the list may miss a pair, or where something is wrong.
+        """The graph from the list; ``None`` if the list may miss a pair, or where something is wrong.
 
-        The smallest singular value of the deformation is bounded from below by one minus the norm of the strain, of
-        which a device need not wait for a decomposition.
+        All conditions are one number, which is read in between on CPUs, and on devices together with that of the edges.
         """
         pos, owner, is_open = check_form(pos), old.structures.batch, cell is None and pbc is None
         before, edge_index = old.structures.pos, old.edge_index
         now, then = (pos.shape, pos.dtype, pos.device), (before.shape, before.dtype, before.device)
-        if now != then or is_open != (old.edge_shift is None):
+        if now != then or is_open != (old.edge_shift is None) or pos.size(0) == 0:
             return None
-        if edge_index.size(1) == 0 or (batch is None and old.structures.batch_size != 1):
+        if batch is None and old.structures.batch_size != 1:
             return None
-        good = torch.isfinite(pos).all()
+        good, is_read = torch.isfinite(pos).all(), not is_waited_for(pos)
         if batch is not None:
             good = good & (check_batch_form(pos, batch) == owner).all()
         lattice, place = old.lattice, pos.to(old.lattice.cell.dtype)
@@ -186,27 +177,34 @@ class VerletList:
             lattice = Lattice.from_cell(cell.to(place.dtype), pbc)
             good = good & torch.isfinite(cell).all() & (pbc == old.lattice.pbc).all()
             good = good & (lattice.orthogonality > 1e-6).all()
-            strain = old.lattice.dual.mT @ lattice.cell - torch.eye(3, dtype=place.dtype, device=place.device)
-            least = 1.0 - torch.linalg.vector_norm(strain, dim=(1, 2))
+            if is_read and not bool(good):
+                return None
+            least = _least_stretch(old.lattice, lattice)
             rounding = rounding_numbers(place, owner, lattice, self.cutoff + self.skin, pos.dtype)
             good = good & (rounding[0] <= self.cutoff + self.skin) & (rounding[1] <= 2**30)
             allowance = allowance + 2 * rounding[0]
         wrap, longest = _displacements(old, lattice, lattice.fractional(place, owner))
-        good = good & (least * (self.cutoff + self.skin) - 2 * longest > self.cutoff + allowance).all()
+        nearest = least * (self.cutoff + self.skin) - 2 * longest  # of the pairs that are not in the list
+        good = good & (nearest > self.cutoff + allowance).all()
+        if is_read and not bool(good):
+            return None
         shift = old.edge_shift
-        if shift is not None:
+        if shift is not None and not (is_read and not bool(wrap.any())):
             wrap = wrap.to(torch.int32)
             shift = shift + wrap.index_select(0, edge_index[1]) - wrap.index_select(0, edge_index[0])
-        ends = edge_exists(pos, edge_index, self.cutoff, shift, cell, owner).cumsum(0)
-        n_edges, is_good = list_of(torch.stack([ends[-1], good.to(torch.int64)]))
-        if not is_good:
-            return None
-        kept = places(ends, n_edges)
+        keep = edge_exists(pos, edge_index, self.cutoff, shift, cell, owner)
+        if is_read:
+            kept = torch.nonzero(keep).squeeze(1)
+        else:
+            n_edges, is_good = list_of(torch.stack([keep.sum(), good.to(torch.int64)]))
+            if not is_good:
+                return None
+            kept = places(keep.cumsum(0), n_edges)
         edge_index = edge_index.index_select(1, kept)
         return edge_index if shift is None else (edge_index, shift.index_select(0, kept))
 
-    def _build(self, structures: Structures, cell: Tensor | None, lattice: Lattice, frac: Tensor) -> None:
-        """Take this configuration as the reference."""
+    def _build(self, structures: Structures, cell: Tensor | None, lattice: Lattice) -> tuple[Tensor, Tensor | None]:
+        """Take this configuration as the reference; returns its edges within cutoff and skin, and their shifts."""
         pos, batch, _ = structures
         pbc = None if cell is None else lattice.pbc
         graph = radius_graph(
@@ -219,28 +217,33 @@ class VerletList:
             backend=self.backend,
         )
         edge_index, edge_shift = (graph, None) if isinstance(graph, Tensor) else graph
+        frac = lattice.fractional(pos.to(lattice.cell.dtype), batch)
         # the caller may move its atoms in place, so that nothing of the reference may be a view of them
         structures = Structures(pos.clone(), batch.clone(), structures.ptr)
         lattice = lattice._replace(cell=lattice.cell.clone(), pbc=lattice.pbc.clone())
         given = None if cell is None else cell.clone()
         self._reference = Reference(structures, lattice, frac, edge_index, edge_shift, given)
         self.n_rebuilds += 1
+        return edge_index, edge_shift
 
-    def _wrap(self, structures: Structures, cell: Tensor | None, lattice: Lattice, frac: Tensor) -> Tensor | None:
-        """Lattice vectors k by which each atom was wrapped since the reference, or None if a pair could be missing."""
-        old = self._reference
-        if old is None or frac.size(0) == 0 or not _comparable(old, structures, lattice, is_open=cell is None):
-            return None
-        index = structures.batch
-        wrap, longest = _displacements(old, lattice, frac)
-        strained = not torch.equal(lattice.cell, old.lattice.cell)
-        least = torch.linalg.svdvals(old.lattice.dual.mT @ lattice.cell)[:, -1] if strained else 1.0
-        nearest = least * (self.cutoff + self.skin) - 2 * longest  # of the pairs that are not in the list
-        allowance = 1e-5 * self.cutoff
-        if cell is not None:
-            pos = structures.pos.to(lattice.cell.dtype)
-            allowance += 2 * rounding_allowance(pos, index, lattice, self.cutoff + self.skin, structures.pos.dtype)
-        return wrap.to(torch.int32) if bool((nearest > self.cutoff + allowance).all()) else None
+
+def _least_stretch(old: Lattice, new: Lattice) -> Any:
+    r"""Smallest singular value of each deformation on CPUs, shape ``[B]``; on devices a lower bound.
+
+    .. math:: \sigma_\mathrm{min}(\mathbf{A}) \ge s - \lVert \mathbf{A} - s\,\mathbf{1} \rVert, \qquad
+              s = \tfrac{1}{3} \operatorname{tr} \mathbf{A}
+
+    with the Frobenius norm, for which a device need not wait for a decomposition; it is exact where the cell is scaled.
+    """
+    is_read = not is_waited_for(new.cell)
+    if is_read and torch.equal(new.cell, old.cell):
+        return 1.0
+    deformation = old.dual.mT @ new.cell
+    if is_read:
+        return torch.linalg.svdvals(deformation)[:, -1]
+    scale = deformation.diagonal(dim1=1, dim2=2).mean(1)
+    rest = deformation - scale[:, None, None] * torch.eye(3, dtype=scale.dtype, device=scale.device)
+    return scale - torch.linalg.vector_norm(rest, dim=(1, 2))
 
 
 def _displacements(old: Reference, lattice: Lattice, frac: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,27 +255,3 @@ def _displacements(old: Reference, lattice: Lattice, frac: Tensor) -> tuple[Tens
     drift = step.new_zeros(n_atoms.size(0), 3).index_add(0, index, step) / n_atoms[:, None]
     length = torch.linalg.vector_norm(step - drift.index_select(0, index), dim=1)
     return wrap, step.new_zeros(n_atoms.size(0)).scatter_reduce(0, index, length, "amax")
-
-
-def _comparable(old: Reference, structures: Structures, lattice: Lattice, is_open: bool) -> bool:
-    """Whether the reference has the same atoms, structures and periodic axes, in number and kind."""
-    pos, before = structures.pos, old.structures.pos
-    return (
-        (pos.shape, pos.dtype, pos.device, is_open)
-        == (before.shape, before.dtype, before.device, old.edge_shift is None)
-        and torch.equal(structures.ptr, old.structures.ptr)
-        and torch.equal(lattice.pbc, old.lattice.pbc)
-    )
-
-
-def _rewrapped(old: Reference, wrap: Tensor) -> Tensor | None:
-    """Shifts of the list for atoms wrapped by ``wrap`` lattice vectors: S + k_i - k_j."""
-    if old.edge_shift is None:
-        return None
-    jumped = (wrap != 0).any(1)
-    if not bool(jumped.any()):
-        return old.edge_shift
-    source, target = old.edge_index
-    edges = torch.nonzero(jumped.index_select(0, source) | jumped.index_select(0, target)).squeeze(1)
-    change = wrap.index_select(0, target.index_select(0, edges)) - wrap.index_select(0, source.index_select(0, edges))
-    return old.edge_shift.index_add(0, edges, change)

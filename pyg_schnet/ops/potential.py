@@ -83,9 +83,15 @@ class PotentialWeights(NamedTuple):
 
 
 def is_small(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> bool:
-    """Whether one thread is faster than several for a potential with this many edges, both directions counted."""
+    """Whether one thread is faster than several for a potential with this many edges, each pair counted once."""
     kernels = kernels_for(backend)
     return kernels is None or not kernels.is_large(num_edges * num_filters)
+
+
+def is_serial(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> bool:
+    """Whether one thread computes a potential with this many edges, each pair counted once."""
+    kernels = kernels_for(backend)
+    return kernels is None or kernels.num_threads(num_edges * num_filters) == 1
 
 
 def potential(

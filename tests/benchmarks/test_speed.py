@@ -31,3 +31,14 @@ def test_peers_agree_and_disagreement_is_noticed(speed, name):
     next(peers[0].model.parameters()).data.mul_(1.01)
     with pytest.raises(SystemExit):
         speed.check(workload.task, peers)
+
+
+def test_a_peer_without_an_energy_cannot_be_made(speed):
+    from peers import Peer
+
+    class Converted(Peer):
+        def convert(self, model):
+            return model
+
+    with pytest.raises(TypeError, match=r"abstract method.*energy"):
+        Converted(None, None)

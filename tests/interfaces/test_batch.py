@@ -204,6 +204,17 @@ def test_one_that_cannot_be_evaluated_any_more_is_given_up(ethanol, water):
         relax_batch([ethanol, water], BatchCalculator(schnet(), unit="eV"))
 
 
+def test_relaxations_flag_where_models_differ_at_their_end(ethanol, water):
+    """Between the spreads of the two at their end lies the limit."""
+    batch = BatchCalculator([schnet(0), schnet(1)], unit="eV")
+    relax_batch([one := ethanol.copy(), other := water.copy()], batch, fmax=1e-9, steps=3)
+    spreads = [np.linalg.norm(atoms.calc.results["forces_std"], axis=1).max() for atoms in (one, other)]
+    limits = Limits(max_spread=float(np.mean(spreads)), spread_action="flag")
+    found = relax_batch([ethanol, water], batch, fmax=1e-9, steps=3, limits=limits)
+    assert [run.beyond_max_spread for run in found] == [spread > np.mean(spreads) for spread in spreads]
+    assert [(run.steps, run.problem) for run in found] == [(3, None), (3, None)]
+
+
 def test_relaxations_stop_when_they_are_told_to(ethanol, water):
     calls = iter([False, False, True])
     found = relax_batch([ethanol, water], BatchCalculator(schnet(), unit="eV"), fmax=1e-9, ended=lambda: next(calls))

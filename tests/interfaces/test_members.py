@@ -1,4 +1,4 @@
-"""One file with a committee through all doors: mean, spread, factors, and one search for neighbours."""
+"""One file with a committee through all doors: mean, spread and factors."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-import pyg_schnet.interfaces.together as together
 from pyg_schnet import SchNet
+from pyg_schnet.engine import freeze
 from pyg_schnet.interfaces import BatchCalculator, Committee, SchNetCalculator, calibrate, fractions_within
 from pyg_schnet.models import SchNetCommittee, load
 from pyg_schnet.potential import Potential
@@ -86,24 +86,12 @@ def test_doors_give_the_mean_and_the_calibrated_spread(path, labelled):
     np.testing.assert_allclose(mean.forces, forces.mean(0), atol=1e-5 * np.abs(forces).max())
 
 
-def test_neighbors_are_searched_for_once(path, labelled, monkeypatch):
-    import pyg_schnet.models.schnet as network
-
-    searches = []
-    for module in (together, network):
-        monkeypatch.setattr(
-            module, "find_edges", lambda *a, find=module.find_edges, **k: searches.append(1) or find(*a, **k)
-        )
-    for atoms in labelled:
-        calc = SchNetCalculator(path)
-        searches.clear()
-        calc.calculate(atoms, ["energy", "forces"])
-        assert len(searches) == 1
-    models = [soft_model(0), schnet(1, filters="exact")]  # one without the program, others without the same cutoff
-    atoms, other = labelled[1], SchNet(16, 16, 2, 12, 3.0).double().eval()
-    expected = [SchNetCalculator(model, unit="eV").get_forces(atoms) for model in (*models, other)]
-    found = SchNetCalculator([*models, other], unit="eV").get_forces(atoms)
-    np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-9)
+def test_models_of_other_cutoffs_and_filters_go_together(labelled):
+    models = [soft_model(0), schnet(1, filters="exact"), SchNet(16, 16, 2, 12, 3.0).double().eval()]
+    for atoms in labelled[:2]:
+        expected = [SchNetCalculator(model, unit="eV").get_forces(atoms) for model in models]
+        found = SchNetCalculator(models, unit="eV").get_forces(atoms)
+        np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-9)
 
 
 def test_wrong_inputs_are_told_as_by_one_model(path):
@@ -163,3 +151,52 @@ def test_crystals_reuse_their_lists(path):
         np.testing.assert_allclose(atoms.get_stress(), stress, atol=1e-12)
         atoms.rattle(0.01, seed=1)
     assert atoms.calc.neighbors.n_rebuilds == 1
+
+
+@pytest.mark.parametrize("max_atoms", [1, 1000])  # each structure by itself; all in one evaluation
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_warnings_name_the_structure_and_its_atom(place, max_atoms, path, ethanol, water):
+    """Of three structures one has a larger spread than what is known, the others a smaller one."""
+    images = [water.copy() for _ in range(3)]
+    images[place] = ethanol
+    each = [np.linalg.norm(one["forces_std"], axis=1) for one in BatchCalculator(path)(images)]
+    largest = [spread.max() for spread in each]
+    assert largest[place] > 1.2 * max(largest[:place] + largest[place + 1 :])
+    worst = each[place].argmax()
+    assert worst > 0
+    committee = load(path)
+    committee.card["calibration"]["largest"]["forces"] = largest[place] / 2.2  # twice as much is unusual
+    with pytest.warns(UserWarning, match=f"the structure at index {place} has a force on atom {worst} on which"):
+        BatchCalculator(committee, max_atoms=max_atoms)(images)
+    one = Committee(committee)
+    z, pos = (
+        torch.tensor(np.concatenate([getattr(atoms, name) for atoms in images])) for name in ("numbers", "positions")
+    )
+    batch = torch.arange(3).repeat_interleave(torch.tensor([len(atoms) for atoms in images]))
+    found = one(z, pos, batch, 3)
+    with pytest.warns(UserWarning, match=f"the structure at index {place} has a force on atom {worst} on which"):
+        one.calibrated(found)
+    with pytest.warns(UserWarning, match=f"the structure has a force on atom {worst} on which"):
+        SchNetCalculator(committee).get_forces(ethanol)
+
+
+def test_notes_have_the_unit_of_each_source(path):
+    other = schnet(5)
+    other.card["unit"] = "kcal/mol"
+    for sources, units in (
+        ([path, other], ["eV", "kcal/mol"]),
+        ([other, path], ["kcal/mol", "eV"]),
+        ([path], "eV"),
+        ([other, schnet(6)], ["kcal/mol", "eV"]),
+    ):
+        notes = SchNetCalculator(sources).parameters
+        assert notes["unit"] == units
+        assert np.shape(notes["model"]) == np.shape(units)
+
+
+@pytest.mark.parametrize("door", [SchNetCalculator, BatchCalculator, Committee, Potential])
+def test_a_frozen_committee_is_refused_in_words(door, path):
+    frozen = freeze(load(path))
+    for given in (frozen, [frozen, path]) if door is not Potential else (frozen,):
+        with pytest.raises(TypeError, match=r"got a frozen SchNetCommittee.*give the committee itself"):
+            door(given)

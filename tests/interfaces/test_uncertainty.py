@@ -1,5 +1,7 @@
 """Spread of ensembles: calibrated, and watched."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 
 from pyg_schnet import SchNet
-from pyg_schnet.interfaces import BatchCalculator, DeviationError, DeviationLimit, SchNetCalculator, calibrate
+from pyg_schnet.interfaces import (
+    BatchCalculator,
+    DeviationError,
+    DeviationLimit,
+    SchNetCalculator,
+    calibrate,
+    fractions_within,
+)
 from pyg_schnet.models import join_ensemble, load
 
 
@@ -88,6 +97,51 @@ def test_what_cannot_be_calibrated_is_refused(labelled, water):
         calibrate([schnet(0), schnet(0)], labelled)
 
 
+def test_a_call_that_fails_leaves_cards_as_they_were(labelled, water, tmp_path):
+    models = [schnet(0), schnet(1)]
+    path = models[1].save(tmp_path / "second.safetensors")
+    calibrate([models[0], path], labelled)
+    cards, content = copy.deepcopy(models[0].card), path.read_bytes()
+    unknown = labelled[0].copy()
+    unknown.calc = SinglePointCalculator(unknown, energy=1.0)
+    unknown.positions[1] = unknown.positions[0]
+    unknown.calc.atoms = unknown.copy()
+    for structures, test, message in (
+        ([water], (), "no structure has a label"),
+        ([unknown], (), "in the same place"),
+        (labelled, [unknown], "in the same place"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            calibrate([models[0], path], structures, test=test)
+        assert models[0].card == cards
+        assert path.read_bytes() == content
+    with pytest.raises(ValueError, match="at least two models"):
+        calibrate(models[:1], labelled)
+    assert models[0].card == cards
+
+
+def test_factors_do_not_depend_on_earlier_ones(labelled):
+    models = [schnet(seed) for seed in range(3)]
+    first = calibrate(models, labelled)
+    noted = copy.deepcopy(models[0].card["calibration"])
+    assert calibrate(models, labelled) == first
+    assert models[0].card["calibration"] == noted
+
+
+def test_a_stress_needs_a_volume(labelled, water):
+    water.calc = SinglePointCalculator(water, energy=1.0, stress=np.zeros(6))
+    models = [schnet(0), schnet(1)]
+    for structures in ([water], [*labelled, water]):
+        message = f"structure {len(structures) - 1} has a label of stress, but a cell without a volume"
+        with pytest.raises(ValueError, match=message):
+            calibrate(models, structures)
+        with pytest.raises(ValueError, match=message):
+            calibrate(models, labelled, test=structures)
+        with pytest.raises(ValueError, match=message):
+            fractions_within(models, structures)
+    assert "calibration" not in models[0].card
+
+
 def test_dynamics_stop_or_are_flagged(water):
     water.calc = SchNetCalculator([schnet(0), schnet(1)])
     spread = np.linalg.norm(water.calc.get_property("forces_std", water), axis=1).max()
@@ -109,7 +163,7 @@ def test_dynamics_stop_or_are_flagged(water):
     with pytest.warns(UserWarning, match="may be wrong") as said:
         dynamics.run(3)
     assert len(said) == 1
-    assert limit.n_flagged >= 3
+    assert limit.n_flagged == 4  # the first state, and three steps
 
 
 def test_limits_need_an_ensemble_and_numbers(water):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 ONCE_UNNOTICED = [
-    Mutant("verlet-largest-strain", "neighbors/verlet.py", "lattice.cell)[:, -1] if strained", "lattice.cell)[:, 0] if strained"),
+    Mutant("verlet-largest-strain", "neighbors/verlet.py", "svdvals(deformation)[:, -1]", "svdvals(deformation)[:, 0]"),
     Mutant("other-devices-own-image", "ops/radius.py", "keep[omit[chunk] - shift[:, n_ranges // 2]] = False", "pass"),
     Mutant("other-devices-chunk", "ops/radius.py", 'rounding_mode="floor")) + chunk.start', 'rounding_mode="floor"))'),
     Mutant("other-devices-cutoff", "ops/radius.py", "source, target) < cutoff * cutoff", "source, target) <= cutoff * cutoff"),
@@ -37,9 +37,9 @@ ONCE_UNNOTICED = [
 
 NEIGHBORS = [
     Mutant("verlet-skin", "neighbors/verlet.py", "nearest = least * (self.cutoff + self.skin) - 2 * longest", "nearest = least * (self.cutoff + self.skin) - longest"),
-    Mutant("verlet-wrap-sign", "neighbors/verlet.py", "- wrap.index_select(0, source.index_select(0, edges))", "+ wrap.index_select(0, source.index_select(0, edges))"),
+    Mutant("verlet-wrap-sign", "neighbors/verlet.py", "- wrap.index_select(0, edge_index[0])", "+ wrap.index_select(0, edge_index[0])"),
     Mutant("verlet-drift", "neighbors/verlet.py", "vector_norm(step - drift.index_select(0, index), dim=1)", "vector_norm(step, dim=1)"),
-    Mutant("verlet-same-number", "neighbors/verlet.py", "and torch.equal(lattice.pbc, old.lattice.pbc)", "and True"),
+    Mutant("verlet-same-number", "neighbors/verlet.py", " & (pbc == old.lattice.pbc).all()", ""),
     Mutant("criterion-axis", "ops/radius.py", "for axis in range(3):\n        component = sources", "for axis in range(2):\n        component = sources"),
     Mutant("criterion-shift", "neighbors/criterion.py", "total += s[2] * a[2]", "total -= s[2] * a[2]"),
     Mutant("images-margin", "neighbors/lattice.py", "margin = cutoff / lattice.height", "margin = 0.9 * cutoff / lattice.height"),

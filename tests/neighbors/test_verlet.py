@@ -202,3 +202,21 @@ def test_no_atoms():
         edge_index, edge_shift = neighbors(torch.empty(0, 3), torch.eye(3), TRUE)
         assert (edge_index.shape, edge_shift.shape) == ((2, 0), (0, 3))
         assert neighbors(torch.empty(0, 3)).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pos": torch.full((3, 3), torch.nan)}, "pos must be finite"),
+        ({"cell": torch.full((3, 3), torch.inf)}, "cell must be finite"),
+        ({"cell": torch.zeros(3, 3)}, "zero or linearly dependent"),
+        ({"batch": torch.tensor([0, 0, 1])}, "cell must hold one cell for each of 2"),
+        ({"pbc": None}, "cell was given without pbc"),
+    ],
+)
+def test_what_is_wrong_is_said(change, message):
+    given = {"pos": torch.rand(3, 3), "cell": 3.0 * torch.eye(3), "pbc": torch.ones(3, dtype=torch.bool)}
+    neighbors = VerletList(2.0, 0.5)
+    neighbors(**given)
+    with pytest.raises(ValueError, match=message):
+        neighbors(**{**given, **change})

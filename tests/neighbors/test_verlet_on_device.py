@@ -5,6 +5,7 @@ import torch
 
 from pyg_schnet.neighbors import VerletList, radius_graph, verlet
 from pyg_schnet.neighbors.brute import edge_tuples
+from pyg_schnet.neighbors.lattice import Lattice
 from tests.reads import Reads, elsewhere
 
 from .test_verlet import (  # noqa: F401 - run here with the fixture below
@@ -21,6 +22,7 @@ from .test_verlet import (  # noqa: F401 - run here with the fixture below
     test_rebuilds_at_half_the_skin,
     test_returned_graph_belongs_to_the_caller,
     test_the_most_compressed_direction_decides,
+    test_what_is_wrong_is_said,
     test_wrapping_alone_never_rebuilds,
 )
 
@@ -56,19 +58,25 @@ def test_one_read(lattice, monkeypatch):
         assert edge_tuples(*found) == edge_tuples(*expected)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"pos": torch.full((3, 3), torch.nan)}, "pos must be finite"),
-        ({"cell": torch.full((3, 3), torch.inf)}, "cell must be finite"),
-        ({"cell": torch.zeros(3, 3)}, "zero or linearly dependent"),
-        ({"batch": torch.tensor([0, 0, 1])}, "cell must hold one cell for each of 2"),
-        ({"pbc": None}, "cell was given without pbc"),
-    ],
-)
-def test_what_is_wrong_is_said(change, message):
-    given = {"pos": torch.rand(3, 3), "cell": 3.0 * torch.eye(3), "pbc": torch.ones(3, dtype=torch.bool)}
+def test_the_stretch_is_bounded_from_below(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    old = Lattice.from_cell(
+        4.0 * torch.eye(3, dtype=torch.float64).repeat(50, 1, 1), torch.ones(50, 3, dtype=torch.bool)
+    )
+    strain = torch.eye(3) + 0.2 * torch.randn(50, 3, 3, generator=generator, dtype=torch.float64)
+    strain[:2] = torch.tensor([1.3, 0.8]).view(2, 1, 1) * torch.eye(3)  # which is known exactly
+    new = Lattice.from_cell(old.cell @ strain, old.pbc)
+    bound = verlet._least_stretch(old, new)
+    exact = torch.linalg.svdvals(strain)[:, -1]
+    assert (bound <= exact + 1e-12).all()
+    torch.testing.assert_close(bound[:2], exact[:2], rtol=1e-12, atol=0)
+    monkeypatch.setattr(verlet, "is_waited_for", lambda pos: False)
+    torch.testing.assert_close(verlet._least_stretch(old, new), exact, rtol=1e-12, atol=0)
+
+
+def test_lists_without_edges_are_reused():
+    pos = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]])
     neighbors = VerletList(2.0, 0.5)
-    neighbors(**given)
-    with pytest.raises(ValueError, match=message):
-        neighbors(**{**given, **change})
+    for _ in range(2):
+        assert neighbors(pos).shape == (2, 0)
+    assert neighbors.n_rebuilds == 1

@@ -11,7 +11,7 @@ from pyg_schnet.backends.numba.interactions import interactions_backward, intera
 from pyg_schnet.backends.numba.interactions_double_backward import interactions_double_backward
 from pyg_schnet.backends.numba.lib.compiler import cache_folder
 from pyg_schnet.backends.numba.lib.gemm import gemm, gemm_tn
-from pyg_schnet.backends.numba.lib.parallel import is_large, recomputes
+from pyg_schnet.backends.numba.lib.parallel import is_large, num_threads, recomputes
 from pyg_schnet.backends.numba.lib.ragged import rows_of
 from pyg_schnet.backends.numba.lib.softplus import shifted_softplus
 from pyg_schnet.backends.numba.mlp import mlp, mlp_backward
@@ -48,6 +48,7 @@ __all__ = [
     "mlp",
     "mlp_backward",
     "norm",
+    "num_threads",
     "pointer_of_sorted",
     "pool",
     "potential",

@@ -15,6 +15,7 @@ from torch_geometric.data import Batch
 from pyg_schnet.data.check import edges_within
 from pyg_schnet.data.convert import to_data
 from pyg_schnet.models.domain import Domain
+from pyg_schnet.ops.radius import closest
 
 _FEW_ATOMS = 100  # up to so many of a molecule, all pairs are looked at
 
@@ -30,7 +31,7 @@ class Limits:
         min_distance: Shortest distance of two atoms, as a part of the shortest one of such a pair in the training data;
             zero to allow any.
         max_spread: Largest standard deviation of a force over the models of a committee in eV/Å; ``None`` for any.
-        spread_action: Whether a larger one is taken for a problem, ``"stop"``, or only counted, ``"flag"``.
+        spread_action: Whether a larger one is taken for a problem, ``"stop"``, or only noted, ``"flag"``.
 
     Raises:
         ValueError: If a bound is not positive, or ``min_distance`` negative.
@@ -62,8 +63,7 @@ class StateCheck:
         temperature: Of the thermostat in K.
 
     Attributes:
-        flagged: What was wrong with the spread of the last state that was looked at, where it is only counted.
-        n_flagged: Number of such states.
+        flagged: What was wrong with the spread of the last state that was looked at, where it is only noted.
 
     Example:
         >>> from ase.build import molecule
@@ -80,9 +80,7 @@ class StateCheck:
         if limits.max_temperature is not None:
             self.max_temperature = limits.max_temperature
         self.flagged: str | None = None
-        self.n_flagged = 0
-        self._pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # ends and squared limits
-        self._numbers: np.ndarray | None = None  # that the pairs are of
+        self._squares: tuple[np.ndarray, np.ndarray] | None = None  # atomic numbers, limits of squared distances
 
     def is_quick(self, atoms: Atoms) -> bool:
         """Whether distances can be looked at in every step, for microseconds."""
@@ -90,6 +88,7 @@ class StateCheck:
 
     def forces(self, atoms: Atoms, forces: np.ndarray) -> str | None:
         """What is wrong with forces in eV/Å, shape ``[N, 3]``, and with their spread over an ensemble."""
+        self.flagged = None
         square = np.einsum("nd,nd->n", forces, forces)
         worst = int(square.argmax())
         if not square[worst] <= self.limits.max_force**2:  # nor NaN
@@ -97,10 +96,10 @@ class StateCheck:
             return (
                 f"the force on {_name(atoms, worst)} is {size:.4g} eV/Å, above {self.limits.max_force:g} (--max_force)"
             )
-        self.flagged = self._spread(atoms)
-        if self.flagged is None or self.limits.spread_action == "stop":
-            return self.flagged
-        self.n_flagged += 1
+        spread = self._spread(atoms)
+        if self.limits.spread_action == "stop":
+            return spread
+        self.flagged = spread
         return None
 
     def _spread(self, atoms: Atoms) -> str | None:
@@ -127,8 +126,8 @@ class StateCheck:
         """What is wrong with the distances of atoms."""
         if not self.domains or len(atoms) == 0:
             return None
-        if not atoms.pbc.any() and len(atoms) <= _FEW_ATOMS:
-            return self._of_few(atoms)
+        if not atoms.pbc.any() and len(atoms) <= _FEW_ATOMS and self._are_apart(atoms):
+            return None
         species = np.unique(atoms.numbers)
         table = self._table(species)
         reach = float(table.max())
@@ -146,20 +145,13 @@ class StateCheck:
         i, j = sorted(edge_index[:, worst].tolist())
         return self._too_close(atoms, i, j, float(dist[worst]))
 
-    def _of_few(self, atoms: Atoms) -> str | None:
-        if self._pairs is None or self._numbers is None or not np.array_equal(self._numbers, atoms.numbers):
+    def _are_apart(self, atoms: Atoms) -> bool:
+        """Whether no two atoms of a small molecule are too close, in microseconds."""
+        known = self._squares
+        if known is None or not np.array_equal(known[0], atoms.numbers):
             species, inverse = np.unique(atoms.numbers, return_inverse=True)
-            first, second = np.triu_indices(len(atoms), 1)
-            self._pairs = first, second, self._table(species)[inverse[first], inverse[second]] ** 2
-            self._numbers = atoms.numbers.copy()
-        first, second, limits = self._pairs
-        vec = atoms.positions[first] - atoms.positions[second]
-        square = np.einsum("pd,pd->p", vec, vec)
-        below = np.flatnonzero(square < limits)
-        if below.size == 0:
-            return None
-        worst = int(below[(square[below] / limits[below]).argmin()])
-        return self._too_close(atoms, int(first[worst]), int(second[worst]), float(square[worst]) ** 0.5)
+            known = self._squares = atoms.numbers.copy(), self._table(species)[inverse[:, None], inverse] ** 2
+        return not closest(np.ascontiguousarray(atoms.positions, dtype=np.float64), known[1]).excess < 0.0
 
     def _table(self, species: np.ndarray) -> np.ndarray:
         """Shortest distance in Å that is allowed for each pair of elements, shape ``[K, K]``."""

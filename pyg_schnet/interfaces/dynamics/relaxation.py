@@ -27,12 +27,15 @@ class Relaxed:
         steps: Steps taken.
         fmax: Largest force in eV/Å.
         problem: What was not physical; ``None`` where nothing was. The structure is then in the last good state.
+        beyond_max_spread: Whether the models differ by more than ``Limits.max_spread`` in the state it has ended in,
+            where this is only noted (``spread_action="flag"``).
     """
 
     converged: bool
     steps: int
     fmax: float
     problem: str | None = None
+    beyond_max_spread: bool = False
 
 
 def relax(
@@ -85,12 +88,12 @@ def relax(
     check = StateCheck(limits or Limits(), getattr(getattr(atoms.calc, "check", None), "domains", ()))
     target = _with_cell(atoms, pressure) if cell else atoms
     run = _optimizer(optimizer)(target, logfile=None)
-    good, taken, problem = atoms.copy(), 0, None
+    good, taken, flagged, problem = atoms.copy(), 0, False, None
     try:
         for _ in run.irun(fmax=fmax, steps=steps):
             if problem := check.forces(atoms, atoms.get_forces(apply_constraint=False)) or check.distances(atoms):
                 break
-            good, taken = atoms.copy(), run.get_number_of_steps()
+            good, taken, flagged = atoms.copy(), run.get_number_of_steps(), check.flagged is not None
             if ended():
                 break
     except (ArithmeticError, np.linalg.LinAlgError) as error:
@@ -99,7 +102,7 @@ def relax(
         atoms.set_cell(good.cell, scale_atoms=False)
         atoms.set_positions(good.get_positions(), apply_constraint=False)
     largest = float(np.linalg.norm(target.get_forces(), axis=1).max())
-    return Relaxed(problem is None and largest < fmax, taken, largest, problem)
+    return Relaxed(problem is None and largest < fmax, taken, largest, problem, flagged)
 
 
 def relaxed_frame(atoms: Atoms, found: Relaxed) -> Atoms:
@@ -111,7 +114,7 @@ def relaxed_frame(atoms: Atoms, found: Relaxed) -> Atoms:
 
     Returns:
         A copy with energy, forces and, where there is one, stress as results of a calculator, and ``converged``,
-        ``relaxation_steps``, ``fmax`` and, where something was not physical, ``problem`` in ``info``.
+        ``relaxation_steps``, ``fmax`` and, where they hold, ``problem`` and ``beyond_max_spread`` in ``info``.
     """
     frame = writable(atoms.copy())  # which has no calculator
     atoms.get_potential_energy()
@@ -120,6 +123,8 @@ def relaxed_frame(atoms: Atoms, found: Relaxed) -> Atoms:
     frame.info.update(converged=found.converged, relaxation_steps=found.steps, fmax=found.fmax)
     if found.problem is not None:
         frame.info["problem"] = found.problem
+    if found.beyond_max_spread:
+        frame.info["beyond_max_spread"] = True
     return frame
 
 

@@ -96,7 +96,7 @@ class Outcome:
         first: Step that it began with.
         problem: What was not physical; ``None`` where nothing was.
         received: Number of the signal that has ended it; ``None`` where none has.
-        flagged: Number of steps whose spread was beyond its limit, where that is only counted.
+        flagged: Number of the steps after ``first`` whose spread was beyond its limit, where that is only noted.
     """
 
     step: int
@@ -211,7 +211,7 @@ class _Run:
             inner = {k.removeprefix(_INTEGRATOR): v for k, v in saved.arrays.items() if k.startswith(_INTEGRATOR)}
             restore(self.integrator, inner, saved.numbers)
         self.forces: np.ndarray | None = None  # of the last step, where the integrator takes them
-        self.good = self._state()
+        self.good, self.flagged = self._state(), 0
         files.trajectory.parent.mkdir(parents=True, exist_ok=True)
         noted: Mapping[str, Any] = {} if saved is None else saved.files
         self.trajectory = frames_in(files.trajectory, noted.get("trajectory"))
@@ -250,7 +250,7 @@ class _Run:
         if problem is not None:
             self._keep_good()
         seconds = time.monotonic() - begun
-        return Outcome(self.step, seconds, first, problem, interruption.received, self.check.n_flagged)
+        return Outcome(self.step, seconds, first, problem, interruption.received, self.flagged)
 
     def _advance(self, last: bool) -> str | None:
         """One step; returns what is wrong with the state after it, of which nothing is written then."""
@@ -270,6 +270,7 @@ class _Run:
         if problem is not None:
             return f"step {step:,}, {step * self.settings.timestep / 1000:.6g} ps: {problem}"
         self.step = step
+        self.flagged += self.check.flagged is not None
         if thorough:
             self.good = self._state()
         self._write()

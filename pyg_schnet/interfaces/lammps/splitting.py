@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_schnet.engine.frozen import FrozenModel
 from pyg_schnet.interfaces.lammps.domain import DomainModel
 from pyg_schnet.interfaces.lammps.exchange import ExchangePlan
 from pyg_schnet.models import AtomisticModel
@@ -43,7 +44,7 @@ def check_split(model: Any, element: int) -> None:
             ...
         TypeError: LAMMPS needs a model of this package, whose blocks can be computed domain by domain; got a Linear
     """
-    whole = getattr(model, "model", model)
+    whole = model.model if isinstance(model, FrozenModel) else model
     if not isinstance(whole, AtomisticModel):
         raise TypeError(
             "LAMMPS needs a model of this package, whose blocks can be computed domain by domain; got a "

@@ -100,6 +100,19 @@ def test_distances_of_crystals_and_molecules_are_those_of_brute_force():
     assert "H0 and H1 are 0.20 Å apart" in check.distances(box)  # by way of the boundary
 
 
+def test_molecules_are_told_as_in_a_large_box():
+    """Which pair is the worst is decided in one way, for the few atoms that are looked at in every step as well."""
+    random, told = np.random.default_rng(0), []
+    domain = Domain("forces", False, {}, {(1, 1): 0.7, (1, 6): 1.0, (6, 6): 1.4})
+    check = StateCheck(Limits(min_distance=1.0), [domain])
+    for _ in range(40):
+        atoms = Atoms(random.choice([1, 6], 6), 2.5 * random.random((6, 3)))
+        boxed = Atoms(atoms.numbers, atoms.positions, cell=3 * [20.0], pbc=True)
+        told.append(check.distances(atoms))
+        assert told[-1] == check.distances(boxed)
+    assert 5 < told.count(None) < 35
+
+
 def test_models_that_differ_stop_a_run(tmp_path):
     models = []
     for seed in range(2):
@@ -118,27 +131,67 @@ def test_models_that_differ_stop_a_run(tmp_path):
     assert values["pressure [GPa]"] == values["volume [Å³]"] == ""
 
 
-def test_models_that_differ_are_flagged_in_a_run_that_goes_on(tmp_path):
+def ensemble(atoms):
+    """A structure with two models of random weights, and how far they differ on a force."""
     models = []
     for seed in range(2):
         torch.manual_seed(seed)
         models.append(SchNet(8, 8, 1, 8, 4.0).eval())
-    atoms = molecule("CH3CH2OH")
     atoms.calc = SchNetCalculator(models, unit="eV")
+    return atoms, spread_of(atoms)
+
+
+def spread_of(atoms):
     atoms.get_forces()
-    spread = np.linalg.norm(atoms.calc.results["forces_std"], axis=1).max()
-    limits = Limits(max_spread=1.001 * spread, spread_action="flag")
-    found = run(atoms, tmp_path / "md.xyz", limits, timestep=1.0, temperature=1000.0, steps=50)
+    return np.linalg.norm(atoms.calc.results["forces_std"], axis=1).max()
+
+
+@pytest.mark.parametrize("bound", [1.001, 0.999])
+def test_models_that_differ_are_flagged_in_a_run_that_goes_on(bound, tmp_path):
+    atoms, spread = ensemble(molecule("CH3CH2OH"))
+    limits = Limits(max_spread=bound * spread, spread_action="flag")
+    settings = Settings("nve", timestep=1.0, temperature=1000.0, log_interval=1, trajectory_interval=1)
+    found = run_dynamics(atoms, 30, tmp_path / "md.xyz", settings, limits=limits)
     assert found.problem is None
     frames = ase.io.read(tmp_path / "md.xyz", ":")
     marked = [bool(frame.info.get("beyond_max_spread")) for frame in frames]
-    beyond = [np.linalg.norm(frame.calc.results["forces_std"], axis=1).max() > 1.001 * spread for frame in frames]
+    beyond = [np.linalg.norm(frame.calc.results["forces_std"], axis=1).max() > limits.max_spread for frame in frames]
     assert marked == beyond
-    assert marked[0] is False
-    assert found.flagged >= sum(marked) > 0
+    assert marked[0] is (bound < 1.0)
+    assert found.flagged == sum(marked[1:]) > 0  # the state to begin with is no step
     assert frames[-1].calc.results["energy_std"] > 0.0
     with pytest.raises(ValueError, match="spread_action must be 'stop' or 'flag', got 'go'"):
         Limits(spread_action="go")
+
+
+def test_flagged_steps_are_those_of_the_files(tmp_path):
+    settings = Settings("nve", timestep=1.0, temperature=1000.0, seed=3)
+    flag = Limits(max_spread=1e-9, spread_action="flag")  # which every state is beyond
+    for steps in (4, 10):
+        atoms, _ = ensemble(molecule("CH3CH2OH"))
+        found = run_dynamics(atoms, steps, tmp_path / "md.xyz", settings, limits=flag, resume=steps == 10)
+        assert (found.first, found.step, found.flagged) == ((0, 4, 4), (4, 10, 6))[steps == 10]
+    hot = Limits(max_spread=1e-9, spread_action="flag", max_temperature=1050.0)
+    atoms, _ = ensemble(molecule("CH3CH2OH"))
+    atoms.rattle(0.1, seed=1)  # potential energy that becomes kinetic
+    found = run_dynamics(atoms, 200, tmp_path / "hot.xyz", settings, limits=hot)
+    assert "(--max_temperature)" in found.problem
+    assert found.flagged == found.step < 200  # without the step that was not taken
+
+
+@pytest.mark.parametrize("bound", [0.999, 1.001])
+def test_relaxations_flag_where_models_differ_at_their_end(bound):
+    atoms, _ = ensemble(molecule("CH3CH2OH"))
+    relax(atoms, fmax=1e-9, steps=3)
+    limit = bound * spread_of(atoms)
+    for action in ("flag", "stop"):
+        atoms, _ = ensemble(molecule("CH3CH2OH"))
+        found = relax(atoms, fmax=1e-9, steps=3, limits=Limits(max_spread=limit, spread_action=action))
+        is_beyond = bool(spread_of(atoms) > limit)
+        if action == "flag":
+            assert (found.steps, found.problem, is_beyond) == (3, None, bound < 1.0)
+        assert found.beyond_max_spread is (is_beyond and action == "flag")
+        assert relaxed_frame(atoms, found).info.get("beyond_max_spread", False) is found.beyond_max_spread
 
 
 def test_elements_never_seen_are_refused_before_anything_is_written(tmp_path):
