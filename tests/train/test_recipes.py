@@ -45,7 +45,7 @@ def test_every_recipe_is_tested_and_explains_itself():
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
         assert f"--config examples/recipes/{path.name}" in text
-        assert set(yaml.safe_load(text)) <= {"model", "data", "trainer", "card", "start_from", "early_stopping"}
+        assert set(yaml.safe_load(text)) <= {"model", "data", "trainer", "card", "start_from", "early_stopping", "checkpoint"}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs published data files in ../shared/data")
