@@ -83,7 +83,7 @@ EXPERIMENTS = [
         for quantity, unit in (("energy", "kcal/mol"), ("forces", "kcal/mol/Å"))
     ),
     Experiment("mp_formation_energy", "Materials Project, 5 Å, cosine", "formation_energy", "meV/atom", 37.0),
-    Experiment("mp_formation_energy_muon", "Materials Project, 5 Å, cosine, Muon", "formation_energy", "meV/atom", 37.0),
+    Experiment("mp_formation_energy_muon", "Materials Project, 5 Å, Muon", "formation_energy", "meV/atom", 37.0),
     Experiment("mp_formation_energy_hard", "Materials Project, 5 Å, hard", "formation_energy", "meV/atom", 39.0),
     Experiment("perovskites", "perovskites, 5 Å", "e_form", "meV", 34.2, KGCNN),
     Experiment("perovskites", "perovskites, 5 Å, mean of the runs", "e_form", "meV", 34.2, KGCNN, merged=True),

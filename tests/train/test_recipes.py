@@ -38,6 +38,9 @@ REFERENCE = ["organic_gfn2"]
 GENERATED = ["xtb_aspirin_1k", "xtb_aspirin_1k_no_cutoff", "xtb_aspirin_50k", "xtb_aspirin_50k_no_cutoff"]
 
 
+PARTS = {"model", "data", "trainer", "card", "start_from", "early_stopping", "checkpoint"}
+
+
 def test_every_recipe_is_tested_and_explains_itself():
     recipes = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
     assert {path.stem for path in recipes} == {*FOLDERS, *GENERATED, *REFERENCE}
@@ -45,7 +48,7 @@ def test_every_recipe_is_tested_and_explains_itself():
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
         assert f"--config examples/recipes/{path.name}" in text
-        assert set(yaml.safe_load(text)) <= {"model", "data", "trainer", "card", "start_from", "early_stopping", "checkpoint"}
+        assert set(yaml.safe_load(text)) <= PARTS
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs published data files in ../shared/data")
