@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, cast
@@ -262,10 +263,19 @@ def _kind_of(model: AtomisticModel, unit: str) -> str:
 
 
 def _factors_of(models: Sequence[Any], cards: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Factors of standard deviations, where all models were calibrated together; none otherwise."""
+    """Factors of standard deviations, where all models were calibrated together; none otherwise.
+
+    Warns:
+        UserWarning: If they note the same calibration, but are not the models that it is of.
+    """
     noted = [card.get(CALIBRATION) for card in cards]
     if len(noted) < 2 or not isinstance(noted[0], dict) or any(one != noted[0] for one in noted):
         return {}
     if noted[0].get("weights") != sorted(map(hash_of_weights, models)):
+        warnings.warn(
+            "the models note a calibration of other weights than theirs, so their standard deviations are not scaled; "
+            "give all models that were calibrated, unfrozen and as they were, or calibrate these",
+            stacklevel=2,
+        )
         return {}
     return {name: float(noted[0][name]) for name in ("energy", "forces", "stress") if name in noted[0]}

@@ -75,7 +75,9 @@ def calibrate(
     """
     sources = sources_of(models)
     loaded = [load(one) if isinstance(one, (str, os.PathLike)) else one for one in sources]
-    batch = BatchCalculator(loaded, unit=unit, untrained_forces=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the models note a calibration of other weights")  # here is a new one
+        batch = BatchCalculator(loaded, unit=unit, untrained_forces=True)
     if len(batch.members) < 2:
         raise ValueError(f"an ensemble of at least two models is needed, got {len(batch.members)}")
     batch.members.factors, batch.members.usual = {}, {}  # of an earlier calibration; cards keep it until this one is

@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 
 from pyg_schnet import SchNet
+from pyg_schnet.engine import freeze
 from pyg_schnet.interfaces import (
     BatchCalculator,
     DeviationError,
@@ -69,14 +70,21 @@ def test_the_calibrated_spread_has_the_size_of_the_error(labelled, tmp_path):
 def test_factors_hold_for_the_same_models_only(labelled):
     models = [schnet(seed) for seed in range(3)]
     factors = calibrate(models, labelled)
-    fewer = SchNetCalculator(models[:2])
+    with pytest.warns(UserWarning, match="not scaled; give all models that were calibrated"):
+        fewer = SchNetCalculator(models[:2])
     energies = [SchNetCalculator(model).get_potential_energy(labelled[0]) for model in models[:2]]
     assert fewer.get_property("energy_std", labelled[0]) == pytest.approx(np.std(energies), rel=1e-9)
     assert factors["energy"] != 1.0
+    frozen = SchNetCalculator([freeze(model) for model in models])  # their element energies are float64 already
+    assert frozen.members.factors == factors
     with torch.no_grad():
         models[0].embedding.weight.mul_(1.1)
     energies = [SchNetCalculator(model).get_potential_energy(labelled[0]) for model in models]
-    assert SchNetCalculator(models).get_property("energy_std", labelled[0]) == pytest.approx(np.std(energies), rel=1e-9)
+    with pytest.warns(UserWarning, match="unfrozen and as they were"):
+        changed = SchNetCalculator(models)
+    assert changed.get_property("energy_std", labelled[0]) == pytest.approx(np.std(energies), rel=1e-9)
+    calibrate(models, labelled)  # and says nothing
+    assert SchNetCalculator(models).get_property("energy_std", labelled[0]) != pytest.approx(np.std(energies), rel=1e-2)
     assert "calibration" not in join_ensemble(models).card
 
 
