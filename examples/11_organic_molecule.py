@@ -28,12 +28,13 @@ SAME = 0.01  # kcal/mol between minima that are taken for one
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", nargs="+", default=["organic-gfn2"], help="model file, pretrained one, or several")
+    parser.add_argument("--model", default="organic-gfn2", help="file of a model or a committee, or a pretrained one")
     parser.add_argument("--structure", default=EXAMPLES / "dopamine.xyz", help="any file that ASE reads")
     parser.add_argument("--method", help="GFN2-xTB, of tblite, or the path of a calculator of ASE, to compare with")
     parser.add_argument("--conformers", type=int, default=200, help="most combinations of torsions to begin with")
     parser.add_argument("--points", type=int, default=25, help="of the torsion scan")
     parser.add_argument("--steps", type=int, default=4000, help="of dynamics at 300 K, of half a femtosecond")
+    parser.add_argument("--limit", type=float, default=1.0, help="largest spread of a force in dynamics, in eV/Å")
     parser.add_argument("--output", type=Path, default=Path("organic"), help="name of the files, without ending")
     options = parser.parse_args()
 
@@ -43,7 +44,7 @@ def main():
     minima = conformers(atoms, bonds, options, reference)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     ase.io.write(options.output.with_suffix(".xyz"), minima, format="extxyz")
-    modes = normal_modes(options.model[0] if len(options.model) == 1 else options.model, minima[0])
+    modes = normal_modes(options.model, minima[0])
     print(f"\n{len(modes.frequencies)} vibrations from {modes.frequencies[0]:.0f} to {modes.frequencies[-1]:.0f} cm⁻¹")
     scan = torsion_scan(minima[0], bonds, options, reference) if bonds else None
     spreads = dynamics(minima[0], options)
@@ -120,8 +121,8 @@ def dynamics(atoms, options):
         spreads.append(np.linalg.norm(atoms.calc.results.get("forces_std", np.zeros((1, 3))), axis=1).max())
 
     motion.attach(record, interval=10)
-    if len(options.model) > 1 or "forces_std" in atoms.calc.implemented_properties:
-        motion.attach(DeviationLimit(forces=1.0).observer(atoms), interval=10)  # ends where the models know nothing
+    if len(atoms.calc.members) > 1:
+        motion.attach(DeviationLimit(forces=options.limit).observer(atoms), interval=10)  # ends it beyond
     motion.run(options.steps)
     print(
         f"{options.steps / 2000:g} ps of dynamics: {np.mean(temperatures):.0f} K, largest spread of a force "

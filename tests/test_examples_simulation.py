@@ -17,6 +17,7 @@ from ase.optimize import BFGS
 from ase.units import GPa
 
 from pyg_schnet import SchNet
+from pyg_schnet.models import SchNetCommittee
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,3 +120,26 @@ def test_they_say_how_to_train_a_model(name, monkeypatch, capsys):
         run(name, monkeypatch, capsys, "--help")
     recipe = re.search(r"train\s+--config\s+(\S+\.yaml)", capsys.readouterr().out)[1]
     assert (ROOT / recipe).is_file()
+
+
+def test_organic_molecule(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(1)
+    members = [SchNet(16, 16, 2, 12, 4.0) for _ in range(2)]
+    for member in members:
+        member.readout.scale.fill_(0.02)
+    model = SchNetCommittee(members).save(tmp_path / "committee.safetensors", target="energy", unit="eV")
+    printed = run(
+        "11_organic_molecule.py", monkeypatch, capsys, f"--model={model}", "--conformers=3", "--points=3", "--steps=20",
+        f"--output={tmp_path / 'out'}",
+    )  # fmt: skip
+    combinations, minima, different = map(int, re.match(r"(\d+) comb.*?, (\d+) minima, (\d+)", printed).groups())
+    assert combinations == 3 >= minima >= different
+    found = ase.io.read(tmp_path / "out.xyz", ":")
+    energies = [atoms.get_potential_energy() for atoms in found]
+    assert len(found) == different
+    assert energies == sorted(energies)
+    assert abs(found[0].get_forces()).max() < 0.01
+    assert float(re.search(r"spread up to ([\d.]+)", printed)[1]) > 0.0
+    assert re.search(r"^60 vibrations from", printed, re.MULTILINE)
+    assert re.search(r"^0.01 ps of dynamics: ", printed, re.MULTILINE)
+    assert drawn(tmp_path / "out.png")
