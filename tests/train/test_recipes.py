@@ -30,6 +30,7 @@ FOLDERS = {  # recipe -> folder of its data; None for those that bring their own
     "rmd17_aspirin_no_cutoff": "rmd17_aspirin",
     "phonons": "phonon_peak",
     "mlearn_mo": "mlearn",
+    "mlearn_li": "mlearn",
     "qm9_u0_small": None,
     "ethanol": "ethanol",
 }
