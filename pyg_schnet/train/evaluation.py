@@ -50,7 +50,7 @@ def errors_of(
     elements = network.card.get("elements")
     if elements is not None and (said := data.absent_elements(elements)):
         print(said)
-    return test_errors(task_class.from_model(network, data.properties), data), len(data.test_set)
+    return test_errors(task_of_run(network, given, data, task_class), data), len(data.test_set)
 
 
 def configuration_of(
@@ -139,6 +139,25 @@ def run_of(
         path = given["model"]["class_path"]
         raise ValueError(f"the task of the run must be one of {', '.join(tasks)}, got {described(path)}")
     return data, task
+
+
+def task_of_run(
+    network: AtomisticModel, given: dict[str, Any], data: StructureDataModule, task_class: type[PropertyTask]
+) -> PropertyTask:
+    """Task that evaluates what a training run has learned; its model's references are taken out.
+
+    Args:
+        network: Model, changed in place.
+        given: Configuration of the run.
+        data: Data of the run, from :func:`run_of`.
+        task_class: Kind of its task, from there as well.
+    """
+    task = task_class.from_model(network, data.properties)
+    if isinstance(task, PotentialTask):  # which has errors of the stress where that counts
+        options, errors = given["model"].get("init_args"), network.card.get("test")
+        weight = options.get("stress_weight", 0.0) if isinstance(options, dict) else "stress" in (errors or ())
+        task.stress_weight = float(weight) if isinstance(weight, (int, float)) else 0.0
+    return task
 
 
 def _check_targets(model: AtomisticModel, targets: list[Property]) -> None:

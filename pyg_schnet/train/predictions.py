@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pyg_schnet.data import Property, Split, target_mask
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.models import AtomisticModel
-from pyg_schnet.train.evaluation import run_of
+from pyg_schnet.train.evaluation import run_of, task_of_run
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.train.split_note import check_untrained
 from pyg_schnet.train.task import PropertyTask
@@ -112,7 +112,7 @@ def predict_test(
     if n_test == 0:
         raise ValueError("the run kept no structures for a test")
     data.check_places(network, test_only=True)
-    task = task_class.from_model(network, data.properties)
+    task = task_of_run(network, given, data, task_class)
     task.find_targets(data)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     task.to(device).eval()

@@ -12,7 +12,8 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from ase.build import molecule
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet.cli import main
@@ -83,6 +84,27 @@ def test_model_alone_is_tested_on_the_test_structures_of_its_run(capsys, tmp_pat
     with pytest.raises(SystemExit, match=r"^pyg-schnet test: there is no file a\.xyz in .*--data_dir$"):
         main(["test", "m.safetensors"])
     main(["test", "m.safetensors", f"--data_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["with its configuration", "alone"])
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_a_potential_is_tested_on_what_it_has_learned(weight, beside, capsys):
+    crystals = [bulk("Cu", cubic=True, a=3.5 + 0.01 * k) for k in range(12)]
+    for k, atoms in enumerate(crystals):
+        atoms.rattle(0.05, seed=k)
+        atoms.calc = EMT()
+        atoms.get_stress()
+    ase.io.write("crystals.xyz", crystals, format="extxyz")
+    task = ["--model=pyg_schnet.train.PotentialTask", f"--model.init_args.stress_weight={weight}"]
+    sizes = ["--data.dataset.source=crystals.xyz", "--data.num_train=8", "--data.num_val=2"]
+    main([*options("run", *sizes), *task])
+    said = capsys.readouterr().out.split("Errors on")[1]
+    if not beside:
+        Path("run/config.yaml").unlink()
+    main(["test", "run/model.safetensors"])
+    again = capsys.readouterr().out.split("Errors on")[1]
+    assert ("stress" in again) == (weight > 0)
+    assert again.splitlines()[:-1] == said.splitlines()[: len(again.splitlines()) - 1]
 
 
 def test_model_is_not_tested_where_its_structures_are_in_another_order():
