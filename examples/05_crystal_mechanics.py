@@ -1,8 +1,6 @@
 """Equation of state and elastic constants of a cubic crystal from a trained potential.
 
-Train one first, for example with examples/recipes/mlearn_mo.yaml, then
-
-Run: python examples/05_crystal_mechanics.py --model runs/mo/model.safetensors --element Mo --lattice bcc --a 3.16
+Run: python examples/05_crystal_mechanics.py --model mlearn-li --element Li --lattice bcc --a 3.44
 """
 
 import argparse
@@ -22,8 +20,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--model",
-        required=True,
-        help="model file of energies, as trained with pyg-schnet train --config examples/recipes/mlearn_mo.yaml",
+        default="mlearn-mo",
+        help="a pretrained model, or a file, as of pyg-schnet train --config examples/recipes/mlearn_mo.yaml",
     )
     parser.add_argument("--element", default="Mo", help="chemical symbol")
     parser.add_argument("--lattice", default="bcc", choices=["fcc", "bcc", "diamond", "sc"], help="cubic lattice")

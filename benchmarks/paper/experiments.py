@@ -7,6 +7,7 @@ from dataclasses import dataclass
 PAPER = "Schütt et al. 2020"
 SCHNETPACK = "SchNetPack, Schütt et al. 2019"
 KGCNN = "SchNet of kgcnn, Matbench v0.1"
+ZUO = "SNAP, Zuo et al. 2020"
 NO_SOURCE = "none, labels made here"
 
 
@@ -81,6 +82,27 @@ EXPERIMENTS = [
             ("xtb_aspirin_50k_no_cutoff", "50k", "no cutoff"),
         )
         for quantity, unit in (("energy", "kcal/mol"), ("forces", "kcal/mol/Å"))
+    ),
+    *(
+        Experiment(
+            "organic_gfn2",
+            f"organic molecules, GFN2-xTB, 300 to 500 K, {runs}{quantity}",
+            quantity,
+            unit,
+            None,
+            NO_SOURCE,
+            merged,
+        )
+        for runs, merged in (("", False), ("mean of the runs, ", True))
+        for quantity, unit in (("energy", "kcal/mol"), ("forces", "kcal/mol/Å"))
+    ),
+    *(
+        Experiment(f"mlearn_{element}", f"{name}, mlearn, 5 Å, {quantity}", error, unit, published, ZUO)
+        for element, name, of_energy, of_forces in (("mo", "molybdenum", 17.4, 184.0), ("li", "lithium", 4.2, 27.3))
+        for quantity, error, unit, published in (
+            ("energy", "energy_per_atom", "meV/atom", of_energy),
+            ("forces", "forces", "meV/Å", of_forces),
+        )
     ),
     Experiment("mp_formation_energy", "Materials Project, 5 Å, cosine", "formation_energy", "meV/atom", 37.0),
     Experiment("mp_formation_energy_muon", "Materials Project, 5 Å, Muon", "formation_energy", "meV/atom", 37.0),
