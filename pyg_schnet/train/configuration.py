@@ -27,7 +27,8 @@ _MOST_NODES = 100_000  # values of a configuration, with all that its aliases st
 _DEEPEST = 50
 
 _DATASETS = ("dataset", "test_dataset")
-_CLASSES = {name: getattr(data, name) for name in ("AtomsDataset", "MD17", "MLearn", "MaterialsDataset", "QM9")}
+_NAMES = ("AtomsDataset", "MD17", "MLearn", "MaterialsDataset", "QM9", "ReferenceData")
+_CLASSES = {name: getattr(data, name) for name in _NAMES}
 _ON_DISK = {**_CLASSES, "StructureStore": data.StructureStore}
 _FILES = ("path", "source")
 _PRECISIONS = tuple(f"torch.{name}" for name in ("float16", "bfloat16", "float32", "float64"))

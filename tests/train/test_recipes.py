@@ -121,6 +121,12 @@ def test_commands_of_a_recipe_of_reference_data_run(recipe, method, qm9_dir, tmp
             result = json.loads(Path(f"run{number}", "result.json").read_text())
             assert result["recipe"] == recipe
             assert set(result["errors"]) == {"energy", "energy_per_atom", "forces"}
+            Path(f"run{number}", "config.yaml").unlink()  # the model alone says what it is tested on
+            main(["test", f"run{number}/model.safetensors", *options[2:4]])
+            assert (
+                said.split("Errors on")[1].splitlines()[:7]
+                == capsys.readouterr().out.split("Errors on")[1].splitlines()
+            )
             assert all(np.isfinite(list(error["mae"].values())).all() for error in result["errors"].values())
         elif "--qm9" in options:
             assert f"labels of {options[options.index('--qm9') + 1]} molecules in {options[0]}" in said
