@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--model", default="organic-gfn2", help="file of a model or a committee, or a pretrained one")
     parser.add_argument("--structure", default=EXAMPLES / "dopamine.xyz", help="any file that ASE reads")
     parser.add_argument("--method", help="GFN2-xTB, of tblite, or the path of a calculator of ASE, to compare with")
-    parser.add_argument("--conformers", type=int, default=200, help="most combinations of torsions to begin with")
+    parser.add_argument("--conformers", type=int, default=60, help="most combinations of torsions to begin with")
     parser.add_argument("--points", type=int, default=25, help="of the torsion scan")
     parser.add_argument("--steps", type=int, default=4000, help="of dynamics at 300 K, of half a femtosecond")
     parser.add_argument("--limit", type=float, default=1.0, help="largest spread of a force in dynamics, in eV/Å")
