@@ -10,6 +10,7 @@ extras ``reference`` and ``qm9``.
 """
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,8 +27,9 @@ from pyg_schnet.data.reference import Method, ThermalModel, from_qm9, load_qm9
 from pyg_schnet.data.reference.topology import Topology
 from pyg_schnet.data.shards import KIND_NAMES
 from pyg_schnet.interfaces import Committee, SchNetCalculator
+from pyg_schnet.units import factor
 
-KCAL = units.kcal / units.mol  # in eV
+KCAL = factor("kcal/mol", "eV")
 _APART = 300.0  # Å between molecules that share a simulation; they drift by some tens in a nanosecond
 _LARGE = range(18, 25)  # atoms of the molecules that are timed
 
@@ -85,11 +87,11 @@ def errors(options):
     })  # fmt: skip
     for folder in options.sets:
         data = ReferenceData(folder)
-        kinds = sorted({int(one.kind) for one in data})
-        for kind in kinds:
+        name, kinds = Path(folder).name, sorted({int(one.kind) for one in data})
+        table.add({"set": name, **_errors(committee, list(data))})
+        for kind in kinds if len(kinds) > 1 else ():
             chosen = [one for one in data if int(one.kind) == kind]
-            name = folder.rstrip("/").rsplit("/", 1)[-1]
-            table.add({"set": name if len(kinds) == 1 else f"{name}, {KIND_NAMES[kind]}", **_errors(committee, chosen)})
+            table.add({"set": f"{name}, {KIND_NAMES[kind]}", **_errors(committee, chosen)})
     return table.rows
 
 
@@ -222,12 +224,12 @@ def dynamics(options):
         "bonds": "{bonds}",
         "longest above the method's, Å": "{above:.3f}",
         "shortest below, Å": "{below:.3f}",
-        "longest, of its mean": "{stretch:.2f}",
+        "longest, of its length in QM9": "{stretch:.2f}",
     })  # fmt: skip
-    begin = 0
+    first = 0
     for (name, atoms), reference in zip(molecules, ranges, strict=True):
-        here = slice(begin, begin + len(reference.bonds))
-        begin = here.stop
+        here = slice(first, first + len(reference.bonds))
+        first = here.stop
         pairs = reference.bonds
         start = lengths_of(pairs, atoms.positions)
         table.add({
@@ -270,10 +272,9 @@ def speed(options):
     turn = iter(range(10**9))
     method = Method(options.method)
     evaluate = [method.of(one.numbers) for one in molecules]
-    committee, calculators = Committee(options.model, dtype=torch.float32), []
+    committee = Committee(options.model, dtype=torch.float32)
     for one in molecules:
         one.calc = SchNetCalculator(options.model, dtype=torch.float32)
-        calculators.append(one)
     z = torch.from_numpy(np.concatenate([one.numbers for one in molecules]))
     batch = torch.repeat_interleave(torch.arange(len(molecules)), torch.tensor([len(one) for one in molecules]))
 
@@ -282,7 +283,7 @@ def speed(options):
             one(positions)
 
     def one_by_one():
-        for one, positions in zip(calculators, frames[next(turn) % 3], strict=True):
+        for one, positions in zip(molecules, frames[next(turn) % 3], strict=True):
             one.positions = positions
             one.get_forces()
 

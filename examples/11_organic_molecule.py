@@ -18,11 +18,13 @@ from ase.md.langevin import Langevin
 
 from pyg_schnet.analysis import normal_modes
 from pyg_schnet.data.reference import Method
+from pyg_schnet.data.reference.moves import turned
 from pyg_schnet.data.reference.topology import Topology
 from pyg_schnet.interfaces import BatchCalculator, DeviationLimit, SchNetCalculator, relax_batch
+from pyg_schnet.units import factor
 
 EXAMPLES = Path(__file__).parent
-KCAL = units.kcal / units.mol  # in eV
+KCAL = factor("kcal/mol", "eV")
 SAME = 0.01  # kcal/mol between minima that are taken for one
 
 
@@ -59,7 +61,7 @@ def conformers(atoms, bonds, options, reference):
     for number in sorted(chosen):
         start = atoms.copy()
         for (i, j, part), angle in zip(bonds, turns[number], strict=True):
-            turn(start, i, j, part, angle)
+            start.positions = turned(start.positions, i, j, part, angle)
         starts.append(start)
     calculator = BatchCalculator(options.model)
     ends = relax_batch(starts, calculator, fmax=0.01)
@@ -83,20 +85,13 @@ def conformers(atoms, bonds, options, reference):
     return different
 
 
-def turn(atoms, i, j, part, angle):
-    """Turn the part that hangs at ``j`` about the bond from ``i`` to ``j``, in degrees."""
-    moved = atoms[part]
-    moved.rotate(angle, atoms.positions[j] - atoms.positions[i], center=atoms.positions[j])
-    atoms.positions[part] = moved.positions
-
-
 def torsion_scan(atoms, bonds, options, reference):
     """Angles in degrees, and energies of a turn about the bond with most atoms on both sides, in kcal/mol."""
     i, j, part = max(bonds, key=lambda bond: min(len(bond[2]), len(atoms) - len(bond[2])))
     angles = np.linspace(0.0, 360.0, options.points)
     images = [atoms.copy() for _ in angles]
     for image, angle in zip(images, angles, strict=True):
-        turn(image, i, j, part, angle)
+        image.positions = turned(image.positions, i, j, part, angle)
     results = BatchCalculator(options.model)(images, ("energy",))
     energies = np.array([one["energy"] for one in results]) / KCAL
     spreads = np.array([one.get("energy_std", 0.0) for one in results]) / KCAL

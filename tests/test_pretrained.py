@@ -205,7 +205,7 @@ def test_an_unseen_molecule_is_near_gfn2(dopamine):
 
 
 def test_forces_of_a_warm_unseen_molecule_are_near_those_of_gfn2(dopamine):
-    """At 300 K, where forces are 0.7 eV/Å in the mean."""
+    """At 300 K, where the mean size of a component by GFN2-xTB is 0.64 eV/Å in these frames."""
     pytest.importorskip("tblite")
     atoms, _ = dopamine
     method = Method().of(atoms.numbers)
@@ -229,12 +229,12 @@ def test_the_spread_says_where_forces_are_not_known(dopamine):
 
 
 def test_metals_have_their_lattice_constants():
-    """3.17 and 3.44 Å by PBE, `Zuo et al. (2020) <https://doi.org/10.1021/acs.jpca.9b08723>`_."""
-    for name, element, length in (("mlearn-mo", "Mo", 3.17), ("mlearn-li", "Li", 3.44)):
+    """Those of the cells of lowest energy in the training data (PBE): 3.168 and 3.438 Å."""
+    for name, element, length in (("mlearn-mo", "Mo", 3.168), ("mlearn-li", "Li", 3.438)):
         crystal = bulk(element, "bcc", a=length, cubic=True)
         crystal.calc = SchNetCalculator(name)
         BFGS(FrechetCellFilter(crystal), logfile=None).run(fmax=1e-3, steps=50)
-        assert crystal.cell.lengths() == pytest.approx([length] * 3, abs=0.02)
+        assert crystal.cell.lengths() == pytest.approx([length] * 3, abs=0.01)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in LABELLED_HERE])

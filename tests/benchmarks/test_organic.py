@@ -10,6 +10,7 @@ import torch
 from pyg_schnet import SchNet
 from pyg_schnet.cli import main as command
 from pyg_schnet.data import ReferenceData
+from pyg_schnet.units import factor
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -46,7 +47,7 @@ def test_errors_are_those_of_the_labels(run, model, qm9_dir, tmp_path):
         energy.append(float(value.detach()) - float(one.energy))
         found.append(-grad.numpy())
         label.append(one.forces.numpy())
-    kcal = 0.0433641
+    kcal = factor("kcal/mol", "eV")
     assert row["energy"] == pytest.approx(np.abs(energy).mean() / kcal, rel=1e-4)
     assert row["forces"] == pytest.approx(np.abs(np.concatenate(found) - np.concatenate(label)).mean() / kcal, rel=1e-3)
     parts = np.array(energy).reshape(3, 4)
@@ -54,7 +55,7 @@ def test_errors_are_those_of_the_labels(run, model, qm9_dir, tmp_path):
 
 
 def test_the_method_has_no_errors_beside_itself(run, monkeypatch, model):
-    """Vibrations and dynamics of a calculator beside the same one."""
+    """Minima and vibrations of a calculator beside the same one."""
     import organic
 
     method = "--method=ase.calculators.lj.LennardJones"
@@ -62,6 +63,16 @@ def test_the_method_has_no_errors_beside_itself(run, monkeypatch, model):
     *rows, mean = run("vibrations", model, method, "--molecules=1")
     assert mean["rmsd"] == rows[0]["rmsd"] < 1e-3
     assert mean["frequencies"] < 1.0
+
+
+def test_bonds_keep_their_range():
+    import organic
+
+    bonds = organic.Bonds([(0, np.array([[0, 1]])), (2, np.array([[0, 1]]))])  # the second molecule begins at atom 2
+    for first, second in ((1.0, 2.0), (1.2, 1.8), (0.9, 1.9)):
+        bonds.look(np.array([[0.0, 0, 0], [first, 0, 0], [50.0, 0, 0], [50.0, second, 0]]))
+    assert bonds.low == pytest.approx([0.9, 1.8])
+    assert bonds.high == pytest.approx([1.2, 2.0])
 
 
 def test_dynamics_of_bonds(run, model):
