@@ -93,7 +93,8 @@ class Split:
             ValueError: If it is not the data set that the split was made for.
         """
         if len(dataset) != self.n_structures:
-            raise ValueError(f"the split is of {self.n_structures} structures; this data set has {len(dataset)}")
+            grown = "; give split_by for one that has grown" if len(dataset) > self.n_structures else ""
+            raise ValueError(f"the split is of {self.n_structures} structures; this data set has {len(dataset)}{grown}")
         if self.fingerprint is not None and self.fingerprint != (found := fingerprint(dataset)):
             raise ValueError(
                 f"the split is of another data set: its structures have fingerprint {self.fingerprint}, these {found}"
@@ -282,6 +283,52 @@ def group_split(
     Raises:
         ValueError: If structures have no such attribute, or there are not enough groups.
     """
+    of_first, of_second = _groups_of(dataset, by)
+    return group_split_indices(of_first, num_train, num_val, num_test, seed, of_second)
+
+
+def grown_split(split: Split, dataset: Any, by: str) -> Split:
+    """A split of a data set that has grown: what was held back still is, and what is new is trained on.
+
+    Structures that were added to the end go into training, but those whose group, or second group, has structures in
+    validation or test; these are in no part. So errors of runs before and after can be compared, and a run that starts
+    from the model of another one does not validate on what that has learned from.
+
+    Args:
+        split: Split of the first structures; one of all structures is given back.
+        dataset: The data set, larger by structures at its end.
+        by: Name of an attribute with one whole number for each structure, as in :func:`group_split`.
+
+    Returns:
+        The split of all structures, without a fingerprint.
+
+    Raises:
+        ValueError: If the first structures are not those that the split was made for, or have no such attribute.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> place = torch.zeros(1, 3)
+        >>> data = [Data(z=torch.tensor([1]), pos=place, molecule=torch.tensor([k])) for k in (1, 1, 2, 2, 3)]
+        >>> grown_split(Split([0, 1], [2], [], n_structures=3), data, "molecule").train.tolist()
+        [0, 1, 4]
+    """
+    before = split.n_structures
+    if len(dataset) <= before:  # one of fewer structures is refused when it is applied
+        return split
+    if split.fingerprint is not None and split.fingerprint != (found := fingerprint(dataset, before)):
+        raise ValueError(
+            f"the split is of other structures: they have fingerprint {split.fingerprint}, the first {before:,} of "
+            f"this data set {found}; add new structures at the end"
+        )
+    first, second = _groups_of(dataset, by)
+    held = first[np.concatenate([split.val, split.test])]
+    is_free = ~np.isin(first, held) & ~np.isin(second, held)
+    new = np.arange(before, len(first))
+    return Split(np.concatenate([split.train, new[is_free[before:]]]), split.val, split.test, len(first))
+
+
+def _groups_of(dataset: Any, by: str) -> tuple[np.ndarray, np.ndarray]:
+    """First and second group of each structure, shape ``[n]``."""
     groups, partners = [], []
     for start in range(0, len(dataset), _CHUNK):
         batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))
@@ -293,11 +340,10 @@ def group_split(
             )
         groups.append(value.reshape(-1))
         partners.append(value.reshape(-1) if partner is None else partner.reshape(-1))
-    of_first, of_second = torch.cat(groups).numpy(), torch.cat(partners).numpy()
-    return group_split_indices(of_first, num_train, num_val, num_test, seed, of_second)
+    return torch.cat(groups).numpy(), torch.cat(partners).numpy()
 
 
-def fingerprint(dataset: Any) -> str:
+def fingerprint(dataset: Any, count: int | None = None) -> str:
     """Short hash of the structures of a data set: atomic numbers, positions rounded to float32, and their order.
 
     Positions of structures far from zero count from near it, as :func:`~pyg_schnet.data.to_data` has them in float32.
@@ -306,6 +352,7 @@ def fingerprint(dataset: Any) -> str:
 
     Args:
         dataset: Any data set of ``Data`` with ``z`` and ``pos``.
+        count: Number of structures from the beginning; all by default.
 
     Returns:
         Sixteen hexadecimal digits.
@@ -314,8 +361,9 @@ def fingerprint(dataset: Any) -> str:
         dataset = copy.copy(dataset)
         dataset.transform = None
     hashes = [hashlib.sha256() for _ in range(3)]
-    for start in range(0, len(dataset), _CHUNK):
-        batch = collate_indices(dataset, range(start, min(start + _CHUNK, len(dataset))))
+    end = len(dataset) if count is None else count
+    for start in range(0, end, _CHUNK):
+        batch = collate_indices(dataset, range(start, min(start + _CHUNK, end)))
         z, pos = atoms_of(batch)
         columns: Sequence[Tensor] = (batch.ptr.diff(), z.long(), batch_near_origin(pos, batch.ptr).float())
         for digest, column in zip(hashes, columns, strict=True):

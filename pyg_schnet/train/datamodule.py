@@ -22,7 +22,7 @@ from pyg_schnet.data.atoms import atoms_of
 from pyg_schnet.data.graphs import MAX_BYTES, size_of_graphs, with_graphs
 from pyg_schnet.data.loader import collate_indices
 from pyg_schnet.data.properties import find_properties
-from pyg_schnet.data.split import fingerprint, group_split, random_split_indices
+from pyg_schnet.data.split import fingerprint, group_split, grown_split, random_split_indices
 from pyg_schnet.data.transforms import cutoff_of_edges
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.nn.atomref import element_counts
@@ -51,7 +51,8 @@ class StructureDataModule(LightningDataModule):
         num_val: Number of validation structures.
         num_test: Number of test structures; by default all others.
         seed: Seed of the split and of the order of batches.
-        split: Saved split (file, or :class:`pyg_schnet.data.Split`) instead of a random one.
+        split: Saved split (file, or :class:`pyg_schnet.data.Split`) instead of a random one; with ``split_by`` also one
+            of the first structures, see :func:`pyg_schnet.data.split.grown_split`.
         split_by: Attribute with a whole number for each structure, such as ``"molecule"`` of
             :class:`~pyg_schnet.data.ReferenceData`; structures with the same one are in the same part, and pairs of
             molecules whose partner is in validation or test are not learned from.
@@ -95,10 +96,8 @@ class StructureDataModule(LightningDataModule):
         self.dataset = dataset
         self.properties = find_properties(dataset, target)
         self.property = self.properties[0]
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
-        self.keep_graphs = keep_graphs
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.keep_graphs = num_workers, keep_graphs
         self._with_graphs: dict[str, tuple[float, Dataset]] = {}  # by part, with the cutoff
         self.seed = seed
         if test_dataset is not None:
@@ -112,7 +111,8 @@ class StructureDataModule(LightningDataModule):
         if split is None:
             self.split = _draw(dataset, num_train, num_val, num_test, seed, split_by)
         else:
-            self.split = split if isinstance(split, Split) else Split.load(split)  # the command line gives files
+            given = split if isinstance(split, Split) else Split.load(split)  # the command line gives files
+            self.split = given if split_by is None else grown_split(given, dataset, split_by)
         if leaves_looking():
             self.split = replace(self.split, fingerprint=None)  # the first process compares, and tells it in setup
         self.train_set, self.val_set, self.test_set = self.split.apply(dataset)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Subset
+from torch_geometric.data import Data
 
 from pyg_schnet.data import QM9, Split, random_split
-from pyg_schnet.data.split import fingerprint, group_split_indices, random_split_indices
+from pyg_schnet.data.split import fingerprint, group_split_indices, grown_split, random_split_indices
 
 
 def test_the_order_is_the_same_everywhere():
@@ -142,6 +144,37 @@ def test_files_that_are_no_split(tmp_path):
             Split.load(tmp_path / name)
     with pytest.raises(ValueError, match=r"ends in \.json or \.npz"):
         Split.load(tmp_path / "split.txt")
+
+
+def of_groups(groups, partners=None):
+    """Hydrogen atoms at places of their own, of some molecules and with some partners."""
+    pairs = zip(groups, groups if partners is None else partners, strict=True)
+    return [
+        Data(
+            z=torch.tensor([1]), pos=torch.tensor([[float(k), 0.0, 0.0]]), molecule=torch.tensor([one]),
+            molecule_partner=torch.tensor([other]),
+        )
+        for k, (one, other) in enumerate(pairs)
+    ]  # fmt: skip
+
+
+def test_what_a_grown_data_set_holds_back():
+    """What is new is trained on, unless one of its two molecules is in validation or test."""
+    before = of_groups([1, 1, 2, 3, 4], [1, 4, 2, 3, 4])
+    split = replace(Split([0, 4], [2], [3], 5), fingerprint=fingerprint(before))  # 1, a pair of 1 and 4, is in no part
+    data = of_groups([1, 1, 2, 3, 4, 1, 2, 3, 5, 5, 5, 6], [1, 4, 2, 3, 4, 1, 2, 3, 5, 2, 3, 1])
+    grown = grown_split(split, data, "molecule")
+    assert grown == Split([0, 4, 5, 8, 11], [2], [3], 12)
+    assert grown_split(split, before, "molecule") is split
+    with pytest.raises(ValueError, match="split is of 5 structures; this data set has 12; give split_by"):
+        split.apply(data)
+    with pytest.raises(ValueError, match=r"the split is of other structures.* the first 5 of this data set"):
+        grown_split(split, data[::-1], "molecule")
+    with pytest.raises(ValueError, match="'shell' is none"):
+        grown_split(split, data, "shell")
+    assert grown_split(split, data[:3], "molecule") is split
+    with pytest.raises(ValueError, match=r"split is of 5 structures; this data set has 3$"):
+        split.apply(data[:3])
 
 
 def test_apply(qm9):
