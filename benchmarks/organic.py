@@ -9,6 +9,7 @@ Molecules are those of QM9 that ``pyg-schnet reference-data`` holds out; sets ar
 extras ``reference`` and ``qm9``.
 """
 
+import itertools
 import time
 from pathlib import Path
 
@@ -17,20 +18,20 @@ import torch
 from ase import Atoms, units
 from ase.build import minimize_rotation_and_translation
 from ase.calculators.calculator import Calculator, all_changes
-from ase.md.langevin import Langevin
 from ase.optimize import BFGS
 from ase.vibrations import VibrationsData
 from harness import BURST, CLOCKS, Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
 
 from pyg_schnet.data import ReferenceData
 from pyg_schnet.data.reference import Method, ThermalModel, from_qm9, load_qm9
+from pyg_schnet.data.reference.langevin import walk
+from pyg_schnet.data.reference.relaxation import Visited
 from pyg_schnet.data.reference.topology import Topology
 from pyg_schnet.data.shards import KIND_NAMES
 from pyg_schnet.interfaces import Committee, SchNetCalculator
 from pyg_schnet.units import factor
 
 KCAL = factor("kcal/mol", "eV")
-_APART = 300.0  # Å between molecules that share a simulation; they drift by some tens in a nanosecond
 _LARGE = range(18, 25)  # atoms of the molecules that are timed
 
 
@@ -206,18 +207,72 @@ def dynamics(options):
     ranges = []
     for k, (_, atoms) in enumerate(molecules):
         bonds = Bonds([(0, Topology(atoms.numbers, atoms.positions).bonds)])
-        atoms = atoms.copy()
-        atoms.calc = ByMethod(method)
-        _simulate(atoms, bonds, options.of_reference, options, seed=k)
+        simulate(method.of(atoms.numbers), atoms, bonds, options.of_reference, options, seed=k)
         ranges.append(bonds)
     together, parts = Atoms(), []
-    for k, (_, atoms) in enumerate(molecules):
+    for _, atoms in molecules:
         parts.append((len(together), Topology(atoms.numbers, atoms.positions).bonds))
-        together += Atoms(atoms.numbers, atoms.positions + np.array([_APART * k, 0.0, 0.0]))
-    together.calc, bonds = SchNetCalculator(options.model, dtype=torch.float32), Bonds(parts)
-    begin = time.perf_counter()
-    _simulate(together, bonds, options.picoseconds, options, seed=len(molecules))
-    seconds = time.perf_counter() - begin
+        together += atoms
+    evaluate = of_all(Committee(options.model, dtype=torch.float32), [atoms for _, atoms in molecules])
+    bonds, rows, begin = Bonds(parts), [], time.perf_counter()
+
+    def report(picoseconds):
+        rows[:] = [{**row, "picoseconds": picoseconds} for row in _ranges(molecules, ranges, bonds)]
+        each = 1e3 * (time.perf_counter() - begin) / ((picoseconds + 1) * 1e3 / options.timestep)
+        print(f"\n{picoseconds:g} ps of each by the model, {each:.2f} ms a step of all molecules", flush=True)
+        save(options, rows)
+
+    simulate(evaluate, together, bonds, options.picoseconds, options, seed=len(molecules), report=report)
+    return rows
+
+
+def of_all(committee, molecules):
+    """Energy and forces of molecules that are evaluated together, the mean of some models.
+
+    Args:
+        committee: The models.
+        molecules: The molecules, whose atoms follow each other.
+    """
+    sizes = [len(atoms) for atoms in molecules]
+    z = torch.from_numpy(np.concatenate([atoms.numbers for atoms in molecules]))
+    first, owner = np.cumsum([0, *sizes[:-1]]), np.repeat(np.arange(len(sizes)), sizes)
+    batch = torch.from_numpy(owner)
+
+    def evaluate(positions):
+        middle = np.add.reduceat(positions, first) / np.array(sizes)[:, None]  # float32 is exact near the origin
+        found = committee(z, torch.from_numpy(positions - middle[owner]), batch, len(sizes))
+        return float(found.energy.sum()) / len(committee), found.forces.mean(0).double().numpy()
+
+    return evaluate
+
+
+def simulate(evaluate, atoms, bonds, picoseconds, options, seed, report=None, every=100):
+    """Langevin dynamics; bonds are looked at in every second femtosecond, after a first picosecond.
+
+    Args:
+        evaluate: Energy and forces.
+        atoms: Where to begin.
+        bonds: What looks at them.
+        picoseconds: Their number.
+        options: Temperature and time step.
+        seed: Of random numbers.
+        report: Called with the picoseconds so far, sometimes and at the end.
+        every: Picoseconds between two reports.
+    """
+    start = Visited(atoms.positions, *evaluate(atoms.positions))
+    steps = walk(
+        evaluate, atoms.numbers, start, options.temperature, np.random.default_rng(seed),
+        every=round(2 / options.timestep), timestep=options.timestep, friction=0.01,
+    )  # fmt: skip
+    looks = round(500 * picoseconds)
+    for k, frame in enumerate(itertools.islice(steps, 500, 500 + looks), start=1):
+        bonds.look(frame.positions)
+        if report is not None and (k == looks or k % (500 * every) == 0):
+            report(k / 500)
+
+
+def _ranges(molecules, ranges, bonds):
+    """Bonds of each molecule beside those of the method."""
     table = Table({
         "molecule": "{molecule}",
         "formula": "{formula}",
@@ -231,32 +286,15 @@ def dynamics(options):
         here = slice(first, first + len(reference.bonds))
         first = here.stop
         pairs = reference.bonds
-        start = lengths_of(pairs, atoms.positions)
         table.add({
             "molecule": name,
             "formula": atoms.get_chemical_formula(),
             "bonds": len(pairs),
             "above": float((bonds.high[here] - reference.high).max()),
             "below": float((reference.low - bonds.low[here]).max()),
-            "stretch": float((bonds.high[here] / start).max()),
+            "stretch": float((bonds.high[here] / lengths_of(pairs, atoms.positions)).max()),
         })  # fmt: skip
-    steps = options.picoseconds * 1e3 / options.timestep
-    print(f"\n{options.picoseconds:g} ps of each by the model, {1e3 * seconds / steps:.2f} ms a step of all molecules")
     return table.rows
-
-
-def _simulate(atoms, bonds, picoseconds, options, seed):
-    """Langevin dynamics; bonds are looked at in every second femtosecond, after a first picosecond."""
-    random = np.random.default_rng(seed)
-    kick = random.standard_normal((len(atoms), 3))
-    atoms.set_momenta(kick * np.sqrt(atoms.get_masses() * units.kB * options.temperature)[:, None])
-    motion = Langevin(
-        atoms, options.timestep * units.fs, temperature_K=options.temperature, friction=0.01 / units.fs, rng=random,
-        fixcm=False,
-    )  # fmt: skip
-    motion.run(round(1e3 / options.timestep))
-    motion.attach(lambda: bonds.look(atoms.positions), interval=round(2 / options.timestep))
-    motion.run(round(1e3 * picoseconds / options.timestep))
 
 
 # ----------------------------------------------------------------------------------------------------------- speed
