@@ -100,11 +100,12 @@ def test_commands_of_a_recipe_of_reference_data_run(recipe, method, qm9_dir, tmp
     monkeypatch.chdir(tmp_path)
     commands = commands_of(recipe)
     names = commands[0][commands[0].index("--leave_out") + 1].strip("[]").split(", ")
-    for file in names:
-        ase.io.write(file, ase.build.molecule("CH3CH2OCH3" if file == "3bpa.xyz" else "CH3CH2OH"))
+    for file in [*names, "active.xyz"]:
+        ase.io.write(file, ase.build.molecule({"3bpa.xyz": "CH3CH2OCH3", "active.xyz": "CH3CONH2"}.get(file, "CH3CH2OH")))
     assert [one[1] for one in commands[:3]] == ["reference-data", "reference-data", "train"]
+    first_run = "run2"
     for number, (_, command, *options) in enumerate(commands):
-        options = [str(ROOT / one) if one.endswith(".yaml") else one for one in options]
+        options = [str(ROOT / one) if one.endswith(".yaml") else one.replace("runs/A", first_run) for one in options]
         options += [f"--run_dir=run{number}", *TINY] if command == "train" else [f"--method={method}"]
         if "--qm9" in options:  # of the thirty molecules, with six for the test
             options[options.index("--qm9") + 1] = "4" if "--part" in options else "10"

@@ -16,7 +16,7 @@ def walk(
     evaluate: Evaluate,
     numbers: np.ndarray,
     start: Visited,
-    temperature: float,
+    temperature: float | np.ndarray,
     random: np.random.Generator,
     *,
     every: int = 5,
@@ -34,7 +34,7 @@ def walk(
         evaluate: Energy and forces.
         numbers: Atomic numbers, shape ``[N]``.
         start: Where to begin.
-        temperature: In K.
+        temperature: In K, of all atoms or of each one, shape ``[N, 1]``.
         random: Source of random numbers.
         every: Steps from one geometry to the next.
         timestep: In fs.
