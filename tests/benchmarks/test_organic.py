@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import ase.build
 import numpy as np
 import pytest
 import torch
@@ -80,6 +81,19 @@ def test_dynamics_of_bonds(run, model):
                  "--of_reference=0.01")  # fmt: skip
     assert row["bonds"] > 0
     assert row["stretch"] > 0.9
+
+
+def test_molecules_that_are_evaluated_together(model):
+    import organic
+
+    molecules = [ase.build.molecule(name) for name in ("H2O", "CH3CH2OH", "NH3")]
+    evaluate = organic.of_all(organic.Committee(model, dtype=torch.float32), molecules)
+    apart = [atoms.positions + 2000.0 * k for k, atoms in enumerate(molecules)]  # in float32 this far, 1e-4 Å are lost
+    energy, forces = evaluate(np.concatenate(apart))
+    for atoms in molecules:
+        atoms.calc = organic.SchNetCalculator(model)
+    assert energy == pytest.approx(sum(atoms.get_potential_energy() for atoms in molecules), rel=1e-5)
+    np.testing.assert_allclose(forces, np.concatenate([atoms.get_forces() for atoms in molecules]), atol=1e-5)
 
 
 def test_speed(run, model):

@@ -101,7 +101,9 @@ def test_commands_of_a_recipe_of_reference_data_run(recipe, method, qm9_dir, tmp
     commands = commands_of(recipe)
     names = commands[0][commands[0].index("--leave_out") + 1].strip("[]").split(", ")
     for file in [*names, "active.xyz"]:
-        ase.io.write(file, ase.build.molecule({"3bpa.xyz": "CH3CH2OCH3", "active.xyz": "CH3CONH2"}.get(file, "CH3CH2OH")))
+        ase.io.write(
+            file, ase.build.molecule({"3bpa.xyz": "CH3CH2OCH3", "active.xyz": "CH3CONH2"}.get(file, "CH3CH2OH"))
+        )
     assert [one[1] for one in commands[:3]] == ["reference-data", "reference-data", "train"]
     first_run = "run2"
     for number, (_, command, *options) in enumerate(commands):
