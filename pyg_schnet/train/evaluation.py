@@ -14,6 +14,7 @@ from torch_geometric.data import Dataset
 from pyg_schnet.data import Property, Split
 from pyg_schnet.data.properties import find_properties
 from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models.domain import Domain
 from pyg_schnet.models.reading import described
 from pyg_schnet.models.targets import units_of_targets
 from pyg_schnet.train.configuration import check_run, read_configuration
@@ -50,7 +51,7 @@ def errors_of(
     elements = network.card.get("elements")
     if elements is not None and (said := data.absent_elements(elements)):
         print(said)
-    return test_errors(task_of_run(network, given, data, task_class), data), len(data.test_set)
+    return test_errors(task_of_run(network, data, task_class), data), len(data.test_set)
 
 
 def configuration_of(
@@ -141,22 +142,18 @@ def run_of(
     return data, task
 
 
-def task_of_run(
-    network: AtomisticModel, given: dict[str, Any], data: StructureDataModule, task_class: type[PropertyTask]
-) -> PropertyTask:
+def task_of_run(network: AtomisticModel, data: StructureDataModule, task_class: type[PropertyTask]) -> PropertyTask:
     """Task that evaluates what a training run has learned; its model's references are taken out.
 
     Args:
         network: Model, changed in place.
-        given: Configuration of the run.
         data: Data of the run, from :func:`run_of`.
         task_class: Kind of its task, from there as well.
     """
     task = task_class.from_model(network, data.properties)
     if isinstance(task, PotentialTask):  # which has errors of the stress where that counts
-        options, errors = given["model"].get("init_args"), network.card.get("test")
-        weight = options.get("stress_weight", 0.0) if isinstance(options, dict) else "stress" in (errors or ())
-        task.stress_weight = float(weight) if isinstance(weight, (int, float)) else 0.0
+        domain = Domain.of(network.card)
+        task.stress_weight = 1.0 if domain is not None and domain.stress else 0.0
     return task
 
 

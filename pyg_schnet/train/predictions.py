@@ -112,7 +112,7 @@ def predict_test(
     if n_test == 0:
         raise ValueError("the run kept no structures for a test")
     data.check_places(network, test_only=True)
-    task = task_of_run(network, given, data, task_class)
+    task = task_of_run(network, data, task_class)
     task.find_targets(data)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     task.to(device).eval()

@@ -66,6 +66,17 @@ def check_numbers(task: PropertyTask, data: StructureDataModule) -> None:
         )
 
 
+def name_of_model(source: str) -> str:
+    """Name of a pretrained model, a file or a run, without where it lies.
+
+    Example:
+        >>> [name_of_model(source) for source in ("phonons", "mine/ethanol.safetensors", "runs/A/model.safetensors")]
+        ['phonons', 'ethanol', 'A']
+    """
+    path = Path(source)
+    return path.parent.name if path.name == MODEL_FILE and path.parent.name else path.stem
+
+
 def save_result(
     run_dir: Path,
     task: PropertyTask,
@@ -90,7 +101,7 @@ def save_result(
     given = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))
     card = {
         **config.card,
-        **({} if config.start_from is None else {"started_from": Path(config.start_from).stem}),
+        **({} if config.start_from is None else {"started_from": name_of_model(config.start_from)}),
         RUN: {"model": {"class_path": given["model"]["class_path"]}, "data": anonymous_data(given["data"])},
         "elements": data.training_elements(task.needed()),
         "split": {

@@ -156,7 +156,7 @@ def test_training_starts_from_a_trained_model(run, tmp_path):
     before, after = SchNet.load(run / "model.safetensors"), SchNet.load(tmp_path / "model.safetensors")
     assert torch.equal(after.embedding.weight, before.embedding.weight)
     assert not torch.equal(after.readout.network.lin1.weight, before.readout.network.lin1.weight)
-    assert after.card["started_from"] == "model"
+    assert after.card["started_from"] == run.name
 
 
 def test_resumed_run_goes_on_where_it_was(tmp_path):
