@@ -12,6 +12,8 @@ How models learn from them is said in examples/recipes/organic_gfn2.yaml. QM9 an
 """
 
 import argparse
+import contextlib
+import itertools
 import warnings
 from pathlib import Path
 
@@ -55,14 +57,17 @@ def main():
     if len(committee) < 2:
         raise SystemExit("one model cannot disagree with itself: give a committee, or several files by --model")
     warnings.filterwarnings("ignore", message="the models disagree")  # that is what is looked for
-    random, found, ended = np.random.default_rng(options.seed), [], 0
-    for first in range(0, len(molecules), options.together):
-        moving = Moving(committee, molecules[first : first + options.together], random, options)
+    random, found, ended, done = np.random.default_rng(options.seed), [], 0, 0
+    starts = displaced(molecules, options.temperature, random)
+    for part in iter(lambda: list(itertools.islice(starts, options.together)), []):
+        moving = Moving(committee, part, random, options.most)
         found += moving.search(options)
         ended += int((~moving.goes_on).sum())
-        done = min(first + options.together, len(molecules))
+        done += len(part)
         print(f"{done:,} of {len(molecules):,} molecules, {len(found):,} geometries", flush=True)
     print(f"{ended:,} molecules came to a spread above {options.most:g} eV/Å and went no further")
+    if done < len(molecules):
+        print(f"{len(molecules) - done:,} molecules have no harmonic model, from which they could be displaced")
     if not found:
         raise SystemExit(f"the models never disagreed by {options.least:g} eV/Å; give a lower --least")
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,31 +77,31 @@ def main():
     )
 
 
+def displaced(molecules, temperature, random):
+    """Molecules, positions in Å that they have at some temperature, and that temperature in K."""
+    for one in molecules:
+        kelvin = random.uniform(*temperature)
+        with contextlib.suppress(np.linalg.LinAlgError):
+            yield one, ThermalModel(one.numbers, one.positions).displaced(np.array([kelvin]), random)[0], kelvin
+
+
 class Moving:
     """Molecules that move by the mean force of a committee.
 
     Args:
         committee: The models.
-        molecules: Where they begin; they are displaced to their temperatures.
+        starts: Molecules, their positions and temperatures.
         random: Source of random numbers.
-        options: Temperatures, and the spread at which a molecule stays where it is.
+        most: Spread in eV/Å at which a molecule stays where it is.
     """
 
-    def __init__(self, committee, molecules, random, options):
-        temperature = random.uniform(*options.temperature, size=len(molecules))
-        self.committee, self.random, self.most = committee, random, options.most
-        self.molecules, places, kept = [], [], []
-        for one, kelvin in zip(molecules, temperature, strict=True):
-            try:
-                places.append(ThermalModel(one.numbers, one.positions).displaced(np.array([kelvin]), random)[0])
-            except np.linalg.LinAlgError:  # no coordinates are found
-                continue
-            self.molecules.append(one)
-            kept.append(kelvin)
+    def __init__(self, committee, starts, random, most):
+        self.committee, self.random, self.most = committee, random, most
+        self.molecules, places, kelvin = zip(*starts, strict=True)
         sizes = np.array([len(one.numbers) for one in self.molecules])
         self.numbers = np.concatenate([one.numbers for one in self.molecules])
         self.owner, self.first = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - sizes
-        self.temperature = np.array(kept)[self.owner, None]
+        self.temperature = np.array(kelvin)[self.owner, None]
         self.place = np.concatenate(places)
         self.goes_on = np.ones(len(sizes), dtype=bool)
         self._z, self._batch = torch.from_numpy(self.numbers), torch.from_numpy(self.owner)
