@@ -230,6 +230,16 @@ def test_walks_sample_the_ensemble():
         assert (frame.energy, frame.forces.tolist()) == (wells(frame.positions)[0], wells(frame.positions)[1].tolist())
 
 
+def test_atoms_of_a_walk_may_have_temperatures_of_their_own():
+    temperature = np.repeat([300.0, 900.0], 200)[:, None]
+    start = Visited(np.zeros((400, 3)), 0.0, np.zeros((400, 3)))
+    random = np.random.default_rng(0)
+    steps = walk(wells, np.full(400, 6), start, temperature, random, every=10, timestep=1.0, friction=0.1)
+    squares = np.mean([np.square(frame.positions) for frame in itertools.islice(steps, 20, 60)], axis=0)
+    expected = kB * np.array([300.0, 900.0]) / 3.0  # equipartition, with the constant 3 eV/Å² of each coordinate
+    np.testing.assert_allclose(squares.reshape(2, -1).mean(1), expected, rtol=0.05)
+
+
 def test_walks_without_friction_keep_the_energy():
     numbers = np.full(50, 6)
     start = Visited(np.full((50, 3), 0.05), *wells(np.full((50, 3), 0.05)))
