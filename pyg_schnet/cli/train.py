@@ -23,7 +23,7 @@ from pyg_schnet.cli._options import readable_errors
 from pyg_schnet.cli._prepare import prepare_torch
 from pyg_schnet.data import Split
 from pyg_schnet.data.loader import collate_indices
-from pyg_schnet.models import AtomisticModel, load
+from pyg_schnet.models import AtomisticModel, SchNetCommittee, load
 from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.models.writing import remove_partial, written
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
@@ -341,7 +341,7 @@ def _check_call(task: PropertyTask, data: StructureDataModule) -> None:
         raise ValueError(f"a {type(network).__name__} cannot be called as network(z, pos, batch): {reason}") from error
 
 
-def _start_from(task: PropertyTask, trained: AtomisticModel, split: Split) -> str:
+def _start_from(task: PropertyTask, trained: AtomisticModel | SchNetCommittee, split: Split) -> str:
     """Take over what a model has learned, unless it did so from the structures of the test; says what was taken."""
     noted = (trained.card.get("split") or {}).get("fingerprint")
     if noted == split.fingerprint and (seen := num_seen(trained.card, split)):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from pyg_schnet.models import AtomisticModel
+from pyg_schnet.models import AtomisticModel, SchNetCommittee
 from pyg_schnet.nn import HeadsReadout
 
 _OWN = ("readout", "filters", "num_grid_points")  # what may differ: the readout is new, the rest is how, not what
 
 
-def start_from(network: nn.Module, trained: AtomisticModel) -> str:
+def start_from(network: nn.Module, trained: AtomisticModel | SchNetCommittee) -> str:
     """Take embeddings and interactions from a trained model; the readout of ``network`` stays as it is.
 
     Args:
@@ -31,6 +31,11 @@ def start_from(network: nn.Module, trained: AtomisticModel) -> str:
         >>> bool((network.embedding.weight == trained.embedding.weight).all())
         True
     """
+    if isinstance(trained, SchNetCommittee):
+        raise ValueError(
+            f"a {type(network).__name__} cannot start from a committee; save one of its models, as by "
+            "load(NAME).models()[0].save('one.safetensors'), and start from that"
+        )
     if type(network) is not type(trained):
         raise ValueError(f"a {type(network).__name__} cannot start from a {type(trained).__name__}")
     given, found = network.config, trained.config

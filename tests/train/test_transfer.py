@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pyg_schnet import DTNN, SchNet
+from pyg_schnet.models import SchNetCommittee, load
 from pyg_schnet.train.transfer import start_from
 
 
@@ -39,3 +40,12 @@ def test_weights_are_copies():
 def test_other_networks_are_refused(network, message):
     with pytest.raises(ValueError, match=message):
         start_from(network, SchNet(8, 8, 2))
+
+
+def test_a_committee_is_no_start_but_its_models_are(tmp_path):
+    committee, network = SchNetCommittee([SchNet(8, 8, 2) for _ in range(2)]), SchNet(8, 8, 2)
+    with pytest.raises(ValueError, match=r"a SchNet cannot start from a committee.*load\(NAME\)\.models\(\)\[0\]"):
+        start_from(network, committee)
+    path = committee.models()[0].save(tmp_path / "one.safetensors")
+    start_from(network, load(path))
+    assert torch.equal(network.embedding.weight, committee.models()[0].embedding.weight)
