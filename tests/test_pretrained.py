@@ -201,7 +201,9 @@ def dopamine():
 def test_an_unseen_molecule_is_near_gfn2(dopamine):
     atoms, energy = dopamine
     atoms.calc = SchNetCalculator("organic-gfn2")
-    assert atoms.get_potential_energy() == pytest.approx(energy, abs=2 * kcal / mol)
+    error = abs(atoms.get_potential_energy() - energy)
+    assert error < 2 * atoms.calc.results["energy_std"]
+    assert error < 4 * kcal / mol
 
 
 def test_forces_of_a_warm_unseen_molecule_are_near_those_of_gfn2(dopamine):
