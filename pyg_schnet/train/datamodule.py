@@ -52,7 +52,7 @@ class StructureDataModule(LightningDataModule):
         num_test: Number of test structures; by default all others.
         seed: Seed of the split and of the order of batches.
         split: Saved split (file, or :class:`pyg_schnet.data.Split`) instead of a random one; with ``split_by`` also one
-            of the first structures, see :func:`pyg_schnet.data.split.grown_split`.
+            of the first structures, see ``pyg_schnet.data.split.grown_split``.
         split_by: Attribute with a whole number for each structure, such as ``"molecule"`` of
             :class:`~pyg_schnet.data.ReferenceData`; structures with the same one are in the same part, and pairs of
             molecules whose partner is in validation or test are not learned from.
