@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.build
 import numpy as np
@@ -64,6 +65,17 @@ def test_the_method_has_no_errors_beside_itself(run, monkeypatch, model):
     *rows, mean = run("vibrations", model, method, "--molecules=1")
     assert mean["rmsd"] == rows[0]["rmsd"] < 1e-3
     assert mean["frequencies"] < 1.0
+
+
+def test_molecules_can_be_shared_among_processes(qm9_dir):
+    import organic
+
+    def chosen(skip, count):
+        options = SimpleNamespace(qm9_dir=qm9_dir, skip=skip, molecules=count)
+        return [name for name, _ in organic.held_out(options)]
+
+    assert chosen(0, 2) + chosen(2, 3) == chosen(0, 5)
+    assert len(set(chosen(0, 5))) == 5
 
 
 def test_bonds_keep_their_range():
