@@ -56,7 +56,7 @@ def main():
     committee = Committee(options.model, dtype=torch.float32)
     if len(committee) < 2:
         raise SystemExit("one model cannot disagree with itself: give a committee, or several files by --model")
-    warnings.filterwarnings("ignore", message="the models disagree")  # that is what is looked for
+    warnings.filterwarnings("ignore", message=".*models disagree")  # that is what is looked for
     random, found, ended, done = np.random.default_rng(options.seed), [], 0, 0
     starts = displaced(molecules, options.temperature, random)
     for part in iter(lambda: list(itertools.islice(starts, options.together)), []):

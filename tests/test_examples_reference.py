@@ -10,9 +10,10 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet import SchNet
-from pyg_schnet.interfaces import BatchCalculator
+from pyg_schnet.interfaces import BatchCalculator, calibrate
 from pyg_schnet.models import SchNetCommittee
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -92,6 +93,18 @@ def test_a_molecule_stays_where_models_disagree_too_much(search):
     assert sum(atoms.info["spread"] > most for atoms in frames) == 1
     with pytest.raises(SystemExit, match="never disagreed by 0 eV"):
         search("--least=0", "--most=1e-9")
+
+
+def test_what_is_looked_for_is_not_warned_about(search):
+    """The committee is calibrated where atoms are far apart and its models agree; warnings are errors here."""
+    apart = ase.build.molecule("H2O")
+    apart.positions *= 4.0
+    apart.calc = SinglePointCalculator(apart, energy=0.0, forces=np.zeros((3, 3)))
+    calibrate(search.model, [apart])
+    with pytest.warns(UserWarning, match="on which the models disagree"):
+        BatchCalculator(search.model)([ase.build.molecule("H2O")])
+    frames, _ = search("--least=0", "--each=1")
+    assert len(frames) == 2
 
 
 def test_one_model_has_no_spread(search, tmp_path):
