@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from pyg_schnet.models import AtomisticModel
 from pyg_schnet.models.domain import Domain
 from pyg_schnet.train.datamodule import StructureDataModule
 from pyg_schnet.train.derivative import DerivativeTask
+from pyg_schnet.train.files import name_of_model
 from pyg_schnet.train.potential import PotentialTask
 from pyg_schnet.train.teacher import Teacher
 
@@ -51,7 +51,7 @@ class _Distilled(DerivativeTask):
     def export(self) -> AtomisticModel:
         """The trained network as a model of its own, whose card names the teacher."""
         model, teacher = super().export(), self.teacher.identity
-        model.card["teacher"] = {"model": Path(teacher.model).stem, "sha256": teacher.sha256}
+        model.card["teacher"] = {"model": name_of_model(str(teacher.model)), "sha256": teacher.sha256}
         return model
 
     def _look_at(self, data: StructureDataModule) -> tuple[Domain, Any]:

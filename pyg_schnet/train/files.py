@@ -130,6 +130,17 @@ def anonymous_data(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def name_of_model(source: str) -> str:
+    """Name of a pretrained model, a file or a run, without where it lies.
+
+    Example:
+        >>> [name_of_model(source) for source in ("phonons", "mine/ethanol.safetensors", "runs/A/model.safetensors")]
+        ['phonons', 'ethanol', 'A']
+    """
+    path = Path(source)
+    return path.parent.name if path.name == MODEL_FILE and path.parent.name else path.stem
+
+
 def _rename(data: Any, change: Callable[[str], str]) -> Any:
     data = copy.deepcopy(data)
     for dataset in (data.get(name) for name in _DATASETS):

@@ -15,7 +15,16 @@ from pyg_schnet.models.convert import like_pyg
 from pyg_schnet.train.best_checkpoint import ModelCheckpoint
 from pyg_schnet.train.checkpoint_files import CheckpointFiles, load_whole
 from pyg_schnet.train.datamodule import StructureDataModule
-from pyg_schnet.train.files import CONFIG_FILE, MODEL_FILE, RESULT_FILE, RUN, anonymous_data, as_json, write_json
+from pyg_schnet.train.files import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    RESULT_FILE,
+    RUN,
+    anonymous_data,
+    as_json,
+    name_of_model,
+    write_json,
+)
 from pyg_schnet.train.report import Errors
 from pyg_schnet.train.split_note import note_split
 from pyg_schnet.train.task import PropertyTask
@@ -64,17 +73,6 @@ def check_numbers(task: PropertyTask, data: StructureDataModule) -> None:
             "training diverged: weights or predictions are NaN or infinite, so there is no model to save; choose a "
             f"lower learning rate than {task.lr:g} (--model.init_args.lr)"
         )
-
-
-def name_of_model(source: str) -> str:
-    """Name of a pretrained model, a file or a run, without where it lies.
-
-    Example:
-        >>> [name_of_model(source) for source in ("phonons", "mine/ethanol.safetensors", "runs/A/model.safetensors")]
-        ['phonons', 'ethanol', 'A']
-    """
-    path = Path(source)
-    return path.parent.name if path.name == MODEL_FILE and path.parent.name else path.stem
 
 
 def save_result(

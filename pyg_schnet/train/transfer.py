@@ -21,7 +21,7 @@ def start_from(network: nn.Module, trained: AtomisticModel | SchNetCommittee) ->
         A sentence on what was taken.
 
     Raises:
-        ValueError: If class or configuration differ.
+        ValueError: If class or configuration differ, or it is a committee.
 
     Example:
         >>> from pyg_schnet import SchNet

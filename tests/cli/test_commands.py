@@ -249,7 +249,7 @@ def test_a_run_may_learn_from_the_model_of_another(run, tmp_path, capsys):
     config.write_text(json.dumps({"model": {"class_path": "pyg_schnet.train.DistilledTask", "init_args": options}}))
     taught = train_briefly(tmp_path, epochs=2, first=[f"--config={config}"])
     path = taught / "model.safetensors"
-    assert SchNet.load(path).card["teacher"]["model"] == "model"
+    assert SchNet.load(path).card["teacher"]["model"] == run.name
     capsys.readouterr()
     config.unlink()
     (run / "model.safetensors").rename(run / "elsewhere.safetensors")
