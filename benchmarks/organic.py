@@ -246,7 +246,7 @@ def of_all(committee, molecules):
     return evaluate
 
 
-def simulate(evaluate, atoms, bonds, picoseconds, options, seed, report=None, every=100):
+def simulate(evaluate, atoms, bonds, picoseconds, options, seed, report=None):
     """Langevin dynamics; bonds are looked at in every second femtosecond, after a first picosecond.
 
     Args:
@@ -256,8 +256,7 @@ def simulate(evaluate, atoms, bonds, picoseconds, options, seed, report=None, ev
         picoseconds: Their number.
         options: Temperature and time step.
         seed: Of random numbers.
-        report: Called with the picoseconds so far, sometimes and at the end.
-        every: Picoseconds between two reports.
+        report: Called with the picoseconds so far, every hundred of them and at the end.
     """
     start = Visited(atoms.positions, *evaluate(atoms.positions))
     steps = walk(
@@ -267,7 +266,7 @@ def simulate(evaluate, atoms, bonds, picoseconds, options, seed, report=None, ev
     looks = round(500 * picoseconds)
     for k, frame in enumerate(itertools.islice(steps, 500, 500 + looks), start=1):
         bonds.look(frame.positions)
-        if report is not None and (k == looks or k % (500 * every) == 0):
+        if report is not None and (k == looks or k % 50_000 == 0):
             report(k / 500)
 
 
@@ -313,8 +312,7 @@ def speed(options):
     committee = Committee(options.model, dtype=torch.float32)
     for one in molecules:
         one.calc = SchNetCalculator(options.model, dtype=torch.float32)
-    z = torch.from_numpy(np.concatenate([one.numbers for one in molecules]))
-    batch = torch.repeat_interleave(torch.arange(len(molecules)), torch.tensor([len(one) for one in molecules]))
+    together = of_all(committee, molecules)
 
     def by_method():
         for one, positions in zip(evaluate, frames[next(turn) % 3], strict=True):
@@ -326,7 +324,7 @@ def speed(options):
             one.get_forces()
 
     def at_once():
-        committee(z, torch.from_numpy(np.concatenate(frames[next(turn) % 3])), batch, len(molecules))
+        together(np.concatenate(frames[next(turn) % 3]))
 
     ways = {"method": by_method, "single": one_by_one, "batch": at_once}
     rounds = {"warmup": 2, "burst": BURST, "clock": CLOCKS[options.clock]}
