@@ -20,6 +20,7 @@ from ase.build import minimize_rotation_and_translation
 from ase.calculators.calculator import Calculator, all_changes
 from ase.optimize import BFGS
 from ase.vibrations import VibrationsData
+from bonds import Bonds, lengths_of, median, outside
 from harness import BURST, CLOCKS, Table, make_parser, parse, ratio, save, spread, summary, time_in_turn
 
 from pyg_schnet.data import ReferenceData
@@ -33,6 +34,7 @@ from pyg_schnet.units import factor
 
 KCAL = factor("kcal/mol", "eV")
 _LARGE = range(18, 25)  # atoms of the molecules that are timed
+_FRAMES = 500  # of each picosecond of dynamics are looked at
 
 
 class ByMethod(Calculator):
@@ -62,11 +64,6 @@ def held_out(options, sizes=range(1000)):
     chosen = from_qm9(load_qm9(options.qm9_dir), 2000, "test").molecules
     chosen = [one for one in chosen if len(one.numbers) in sizes][options.skip :][: options.molecules]
     return [(one.name, Atoms(one.numbers, one.positions)) for one in chosen]
-
-
-def lengths_of(bonds, positions):
-    """Lengths of bonds in Å."""
-    return np.linalg.norm(positions[bonds[:, 0]] - positions[bonds[:, 1]], axis=1)
 
 
 # ---------------------------------------------------------------------------------------------------------- errors
@@ -184,29 +181,12 @@ def _frequencies(atoms, step=0.01):
 # -------------------------------------------------------------------------------------------------------- dynamics
 
 
-class Bonds:
-    """The lengths that the bonds of some molecules take.
-
-    Args:
-        parts: First atom of each molecule, and its bonds, shape ``[.., 2]``.
-    """
-
-    def __init__(self, parts):
-        self.bonds = np.concatenate([first + bonds for first, bonds in parts])
-        self.low, self.high = np.full(len(self.bonds), np.inf), np.zeros(len(self.bonds))
-
-    def look(self, positions):
-        """Take in a frame."""
-        lengths = lengths_of(self.bonds, positions)
-        self.low, self.high = np.minimum(self.low, lengths), np.maximum(self.high, lengths)
-
-
 def dynamics(options):
     """Do molecules stay whole, and which bonds leave the range that they have in dynamics of the method?"""
     method, molecules = Method(options.method), held_out(options)
-    ranges = []
+    ranges, frames = [], max(1, round(_FRAMES * options.of_reference))
     for k, (_, atoms) in enumerate(molecules):
-        bonds = Bonds([(0, Topology(atoms.numbers, atoms.positions).bonds)])
+        bonds = Bonds([(0, Topology(atoms.numbers, atoms.positions).bonds)], frames)
         simulate(method.of(atoms.numbers), atoms, bonds, options.of_reference, options, seed=k)
         ranges.append(bonds)
     together, parts = Atoms(), []
@@ -214,7 +194,7 @@ def dynamics(options):
         parts.append((len(together), Topology(atoms.numbers, atoms.positions).bonds))
         together += atoms
     evaluate = of_all(Committee(options.model, dtype=torch.float32), [atoms for _, atoms in molecules])
-    bonds, rows, begin = Bonds(parts), [], time.perf_counter()
+    bonds, rows, begin = Bonds(parts, frames), [], time.perf_counter()
 
     def report(picoseconds):
         rows[:] = [{**row, "picoseconds": picoseconds} for row in _ranges(molecules, ranges, bonds)]
@@ -261,37 +241,43 @@ def simulate(evaluate, atoms, bonds, picoseconds, options, seed, report=None):
     start = Visited(atoms.positions, *evaluate(atoms.positions))
     steps = walk(
         evaluate, atoms.numbers, start, options.temperature, np.random.default_rng(seed),
-        every=round(2 / options.timestep), timestep=options.timestep, friction=0.01,
+        every=round(1e3 / _FRAMES / options.timestep), timestep=options.timestep, friction=0.01,
     )  # fmt: skip
-    looks = round(500 * picoseconds)
-    for k, frame in enumerate(itertools.islice(steps, 500, 500 + looks), start=1):
+    looks = round(_FRAMES * picoseconds)
+    for k, frame in enumerate(itertools.islice(steps, _FRAMES, _FRAMES + looks), start=1):
         bonds.look(frame.positions)
-        if report is not None and (k == looks or k % 50_000 == 0):
-            report(k / 500)
+        if report is not None and (k == looks or k % (100 * _FRAMES) == 0):
+            report(k / _FRAMES)
 
 
 def _ranges(molecules, ranges, bonds):
-    """Bonds of each molecule beside those of the method."""
+    """Bonds of each molecule beside those of the method, at any time and in stretches as long as the method's."""
     table = Table({
         "molecule": "{molecule}",
         "formula": "{formula}",
         "bonds": "{bonds}",
         "longest above the method's, Å": "{above:.3f}",
         "shortest below, Å": "{below:.3f}",
+        "outside in equal time, Å": "{equal:.3f}",
+        "outside each other's, Å": "{own:.3f}",
         "longest, of its length in QM9": "{stretch:.2f}",
     })  # fmt: skip
-    first = 0
+    first, ever = 0, bonds.range
     for (name, atoms), reference in zip(molecules, ranges, strict=True):
         here = slice(first, first + len(reference.bonds))
         first = here.stop
-        pairs = reference.bonds
+        (low, high), by_method = ever[:, here], reference.range
+        stretches = [one[:, here] for one in bonds.whole]
+        pairs = itertools.permutations(stretches, 2)
         table.add({
             "molecule": name,
             "formula": atoms.get_chemical_formula(),
-            "bonds": len(pairs),
-            "above": float((bonds.high[here] - reference.high).max()),
-            "below": float((reference.low - bonds.low[here]).max()),
-            "stretch": float((bonds.high[here] / lengths_of(pairs, atoms.positions)).max()),
+            "bonds": len(reference.bonds),
+            "above": float((high - by_method[1]).max()),
+            "below": float((by_method[0] - low).max()),
+            "equal": median(outside(one, by_method) for one in stretches),
+            "own": median(outside(one, other) for one, other in pairs),
+            "stretch": float((high / lengths_of(reference.bonds, atoms.positions)).max()),
         })  # fmt: skip
     return table.rows
 

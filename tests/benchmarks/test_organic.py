@@ -79,20 +79,26 @@ def test_molecules_can_be_shared_among_processes(qm9_dir):
 
 
 def test_bonds_keep_their_range():
-    import organic
+    from bonds import Bonds, outside
 
-    bonds = organic.Bonds([(0, np.array([[0, 1]])), (2, np.array([[0, 1]]))])  # the second molecule begins at atom 2
+    pairs = [(0, np.array([[0, 1]])), (2, np.array([[0, 1]]))]  # the second molecule begins at atom 2
+    bonds = Bonds(pairs, frames=2)
     for first, second in ((1.0, 2.0), (1.2, 1.8), (0.9, 1.9)):
         bonds.look(np.array([[0.0, 0, 0], [first, 0, 0], [50.0, 0, 0], [50.0, second, 0]]))
-    assert bonds.low == pytest.approx([0.9, 1.8])
-    assert bonds.high == pytest.approx([1.2, 2.0])
+    np.testing.assert_allclose(bonds.range, [[0.9, 1.8], [1.2, 2.0]])
+    (whole,) = bonds.whole  # the third frame is half a stretch
+    np.testing.assert_allclose(whole, [[1.0, 1.8], [1.2, 2.0]])
+    assert outside(bonds.stretches[1], whole) == pytest.approx(0.1)  # 0.9 below 1.0
+    assert outside(whole, bonds.stretches[1]) == pytest.approx(0.3)  # 1.2 above 0.9
 
 
 def test_dynamics_of_bonds(run, model):
-    (row,) = run("dynamics", model, "--method=ase.calculators.lj.LennardJones", "--molecules=1", "--picoseconds=0.01",
+    (row,) = run("dynamics", model, "--method=ase.calculators.lj.LennardJones", "--molecules=1", "--picoseconds=0.02",
                  "--of_reference=0.01")  # fmt: skip
     assert row["bonds"] > 0
     assert row["stretch"] > 0.9
+    assert row["equal"] <= max(row["above"], row["below"])  # a stretch does not leave a range further than all of them
+    assert row["own"] > 0  # there are two, and no two are alike
 
 
 def test_molecules_that_are_evaluated_together(model):
