@@ -207,7 +207,13 @@ class StructureStore(OnDiskDataset):
         }
 
     def deserialize(self, data: dict[str, Any]) -> Data:
-        """The structure, with tensors of its own: those that PyG makes from the file must not be written to."""
+        """The structure, with tensors of its own: those that PyG makes from the file must not be written to.
+
+        Raises:
+            ValueError: If it has not as many atomic numbers as positions: SQLite holds bytes without their shape.
+        """
+        if "z" in data and "pos" in data and len(data["z"]) != len(data["pos"]):
+            raise ValueError(f"it has {len(data['z'])} atomic numbers and {len(data['pos'])} positions")
         return Data(**{key: value.clone() if isinstance(value, Tensor) else value for key, value in data.items()})
 
     def get(self, idx: int) -> Data:
@@ -218,7 +224,9 @@ class StructureStore(OnDiskDataset):
     def multi_get(self, indices: Sequence[int], batch_size: int | None = None) -> list[Data]:
         """Several structures by their numbers in the file, in one query."""
         with self._reading("structures"):
-            return super().multi_get(indices, batch_size)
+            structures = [self.deserialize(row) for row in self.db.multi_get(indices, batch_size)]
+        # what goes wrong in a transform is no damage of the file
+        return structures if self.transform is None else [self.transform(one) for one in structures]
 
     def joined(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Tensors of all structures in the file, joined along their first dimension; faster than one by one.

@@ -99,3 +99,13 @@ def test_bad_stores(tmp_path):
     with pytest.raises(ValueError, match=r"structure 1 has attributes .*float64.* the first one .*float32"):
         StructureStore.create(tmp_path, [good, other])
     assert list(tmp_path.iterdir()) == []  # nothing is left of what was begun
+
+
+def test_a_transform_that_fails_is_not_taken_for_a_damaged_file(store):
+    def fails(_):
+        raise ValueError("of the transform")
+
+    store = StructureStore(store.root, transform=fails)
+    for read in (lambda: store[0], lambda: store.__getitems__([0, 1])):
+        with pytest.raises(ValueError, match=r"^of the transform$"):
+            read()

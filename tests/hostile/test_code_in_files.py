@@ -359,15 +359,20 @@ def test_a_store_holds_tensors_and_texts_alone(kind, tmp_path, marker):
     assert not marker.exists()
 
 
-def test_pickles_beside_and_inside_a_store_are_not_loaded(tmp_path, marker):
+@pytest.mark.parametrize("size", [1, 0])  # modulo that of an atomic number: bytes of whole ones can be read as such
+def test_pickles_beside_and_inside_a_store_are_not_loaded(tmp_path, marker, size):
     folder = store(tmp_path / "store")
     for name in ("pre_transform.pt", "pre_filter.pt", "processed/pre_transform.pt", "sqlite.db"):
         save_trap(folder / name, marker)
     assert StructureStore(folder)[0].z.tolist() == [8, 1, 1]
     with sqlite3.connect(folder / "structures.db") as base:
-        base.execute("UPDATE StructureStore SET COL_z = ?", (trap(marker),))
+        content = trap(marker)
+        content += b"." * ((size - len(content)) % 8)
+        base.execute("UPDATE StructureStore SET COL_z = ?", (content,))
     with pytest.raises(ValueError, match=r"structure 0 cannot be read from .*structures\.db"):
         StructureStore(folder)[0]
+    with pytest.raises(ValueError, match=r"structures cannot be read from .*structures\.db"):
+        StructureStore(folder).__getitems__([0, 1])
     assert not marker.exists()
 
 
