@@ -124,10 +124,10 @@ def read_arrays(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str,
     """
     path = check_file(path)
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array")
-        with content:
+        with open(path, "rb") as file:  # NumPy leaves it open where the archive is broken
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array")
             return {name: content[name] if name in names else None for name in content.files}
     except Exception as error:  # zip files and headers of arrays go wrong in many ways
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
