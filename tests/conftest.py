@@ -1,6 +1,7 @@
 """Structures that all tests share."""
 
 import importlib.util
+import os
 import random
 import sys
 from pathlib import Path
@@ -13,10 +14,15 @@ from ase import Atoms
 from ase.build import fcc111, molecule
 from ase.cluster import Octahedron
 from ase.spacegroup import crystal
+from hypothesis import settings
 
 from pyg_schnet.data import QM9
 
 matplotlib.use("Agg")  # pictures are drawn into memory
+# Every run tries the same examples, so that nothing fails by chance; HYPOTHESIS_PROFILE=other tries others each time.
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.register_profile("other", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 CONTRACT = {
     "data/test_ase_files.py",

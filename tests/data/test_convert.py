@@ -34,7 +34,7 @@ def structures(draw):
     return atoms
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(atoms=structures())
 def test_round_trip_is_exact_in_float64(atoms):
     try:

@@ -51,7 +51,7 @@ def no_fallback(monkeypatch):
     monkeypatch.setattr(loader_module.Batch, "from_data_list", lambda *_, **__: pytest.fail("collated by PyG"))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(indices=st.lists(st.integers(0, 11), min_size=1, max_size=20))
 def test_equals_pyg_for_any_subset(graphs, indices):
     assert loader_module.can_gather(graphs)

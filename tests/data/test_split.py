@@ -74,7 +74,7 @@ def test_no_structure_is_in_two_parts(parts, tmp_path):
         Split.load(tmp_path / "split.json")
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(st.integers(0, 40), st.data())
 def test_random_parts_are_disjoint(n_structures, data):
     num_train = data.draw(st.integers(0, n_structures))
@@ -91,7 +91,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 15)), min_size=1, 
 
 
 @given(PAIRS, st.integers(0, 10), st.integers(0, 10) | st.none(), st.integers(0, 20), st.integers(0, 100))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_group_of_a_part_is_in_one_that_it_is_kept_from(pairs, num_val, num_test, num_train, seed):
     groups, partners = np.array(pairs).T
     wanted = {"num_train": num_train if num_test is None else None, "num_val": num_val, "num_test": num_test}

@@ -66,7 +66,7 @@ def assert_refused_or_same(saved, content):
     assert repr(dict(flat(found))) == repr(dict(flat(whole)))
 
 
-spoilt = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+spoilt = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @spoilt

@@ -13,7 +13,7 @@ from pyg_schnet.nn import CFConv, CosineCutoff, FilterNetwork
 from pyg_schnet.nn.aggregation import sum_to_targets
 
 F64 = torch.float64
-some = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+some = settings(max_examples=40)
 torch.manual_seed(0)
 MODEL = SchNet(8, 8, 2, 10, 3.0, filters="exact").double().eval()
 CONV = CFConv(FilterNetwork(8, window=CosineCutoff(3.0)), filters="spline", num_grid_points=200).double()

@@ -145,7 +145,7 @@ def spoil(content, changes):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(changes=CHANGES)
 def test_spoiled_files_are_read_or_refused(kind, changes, tmp_path_factory):
     name, make, read = KINDS[kind]
@@ -198,7 +198,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 @given(value=JSON_VALUES, entry=st.sampled_from(["train", "val", "test", "n_structures", "fingerprint"]))
 def test_splits_of_any_values(value, entry, tmp_path_factory):
     path = Path(tmp_path_factory.getbasetemp()) / "any.json"
@@ -214,7 +214,7 @@ def test_splits_of_any_values(value, entry, tmp_path_factory):
     assert entry != "fingerprint" or found.fingerprint in (value, None)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 @given(
     value=JSON_VALUES,
     entry=st.sampled_from(["dataset", "target", "test_dataset", "num_train", "seed", "split", "model"]),
@@ -232,7 +232,7 @@ def test_runs_of_any_values_name_data_sets_of_this_package(value, entry):
     assert entry != "test_dataset" or value is None
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(value=JSON_VALUES, entry=st.sampled_from(["n_structures", "sizes", "seed", "parts"]))
 def test_notes_of_splits_of_any_values(value, entry):
     for seed in (0, 1):  # drawn, and packed
@@ -241,7 +241,7 @@ def test_notes_of_splits_of_any_values(value, entry):
         assert said is None or str(said).startswith("the split in the card of the model is damaged: ")
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(value=JSON_VALUES, entry=st.sampled_from(["target", "unit", "elements", "run", "split", "trained_on", "mine"]))
 def test_cards_of_any_values(value, entry, tmp_path_factory):
     path = Path(tmp_path_factory.getbasetemp()) / "any.safetensors"

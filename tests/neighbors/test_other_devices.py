@@ -103,7 +103,7 @@ def test_structures_of_one_batch_keep_their_own_periodic_axes():
         assert edge_tuples(edge_index, edge_shift) == sorted(expected)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(SEEDS)
 def test_bins_of_any_structure_have_the_edges_of_ase(seed):
     rng = np.random.default_rng(seed)

@@ -156,7 +156,7 @@ def structures(draw):
     return {"z": torch.tensor(z), "pos": torch.tensor(pos, dtype=F64), "batch": batch}
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(structures())
 @pytest.mark.parametrize("name", SMOOTH)
 def test_any_structure(name, structure):

@@ -24,7 +24,7 @@ quiet = pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).
 
 
 @given(st.lists(st.integers(0, 500), min_size=4, max_size=60), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_have_each_structure_once_and_are_about_equal(loads, number):
     parts = balanced_parts(np.array(loads), number)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(loads)))
@@ -40,7 +40,7 @@ def test_fewer_structures_than_processes_cannot_be_divided():
 
 
 @given(st.integers(0, 50), st.integers(1, 9), st.integers(1, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_evaluation_takes_each_structure_once_in_as_many_batches(size, batch_size, number):
     parts = evaluation_parts(size, batch_size, number)
     assert sorted(k for part in parts for batch in part for k in batch) == list(range(size))
