@@ -160,6 +160,7 @@ on the number of processes.
   --leave_out NAMES             further ones to leave out: [gdb_14, 3bpa.xyz]
   --files FILES, --index ":"    molecules of files, and which of their structures
   --smiles SMILES               or files of them, by RDKit; --conformers N
+  --exchange ELEMENTS           in one to three atoms of each molecule: {{O: S, N: P, F: Cl}}
   --relabel FILES               label structures as they are; --pbc false for molecules in a box
   --kinds KINDS                 numbers for each molecule, by default
                                 {{given: 1, relaxed: 0.5, modes: 8, langevin: 2, bonds: 1,

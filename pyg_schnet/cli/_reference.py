@@ -18,6 +18,7 @@ from pyg_schnet.data.reference import (
     load_qm9,
     make_reference_data,
 )
+from pyg_schnet.data.reference.exchange import exchanged
 from pyg_schnet.data.reference.molecules import graphs_of, without
 from pyg_schnet.interfaces.dynamics.interruption import Interruption
 from pyg_schnet.interfaces.dynamics.progress import Progress
@@ -26,17 +27,22 @@ from pyg_schnet.interfaces.dynamics.progress import Progress
 def make(
     folder: str, *, qm9: int, part: Literal["train", "test"], held_out: int, leave_out: str | list[str] | None,
     qm9_dir: str | None, files: str | list[str] | None, relabel: str | list[str] | None, index: str, pbc: bool | None,
-    smiles: str | list[str] | None, conformers: int, kinds: Mapping[str, float] | None,
-    max_force: float | None, method: str, method_options: Mapping[str, Any] | None, charge: int, repeats: int,
-    shard_size: int | None, processes: int, seed: int, **more: Any,
+    smiles: str | list[str] | None, conformers: int, exchange: Mapping[str, str] | None,
+    kinds: Mapping[str, float] | None, max_force: float | None, method: str, method_options: Mapping[str, Any] | None,
+    charge: int, repeats: int, shard_size: int | None, processes: int, seed: int, **more: Any,
 ) -> None:  # fmt: skip
     """Make reference data; for the arguments see :func:`pyg_schnet.cli.reference_data.make`."""
     left_out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
-    if relabel is not None and (qm9 or left_out or any(one is not None for one in (files, smiles, kinds))):
+    if relabel is not None and (qm9 or left_out or any(one is not None for one in (files, smiles, exchange, kinds))):
         raise ValueError(
-            "--relabel takes structures as they are; leave out --qm9, --files, --smiles, --kinds and --leave_out"
+            "--relabel takes structures as they are; leave out --qm9, --files, --smiles, --exchange, --kinds and "
+            "--leave_out"
         )
     options: dict[str, Any] = {name: tuple(value) if name == "temperature" else value for name, value in more.items()}
+    if exchange is not None:
+        kinds = {**KINDS, "relaxed": 1.0} if kinds is None else kinds
+        if kinds.get("relaxed", 0) < 1:
+            raise ValueError(f"molecules with --exchange have to be relaxed: give relaxed: 1 in --kinds, got {kinds}")
     sampling = Sampling(
         kinds={"given": 1.0} if relabel is not None else dict(KINDS if kinds is None else kinds),
         max_force=max_force if max_force is not None else 1000.0 if relabel is not None else 20.0,
@@ -62,6 +68,11 @@ def make(
     if len(kept) < len(others):
         print(f"{len(others) - len(kept):,} molecules have a graph that is left out, and are left out, too", flush=True)
     molecules += kept
+    if exchange is not None:
+        of, molecules, names = len(molecules), exchanged(molecules, exchange, seed), " or ".join(exchange)
+        if not molecules:
+            raise ValueError(f"none of {of:,} molecules has {names}, which --exchange replaces")
+        print(f"{len(molecules):,} of {of:,} molecules have {names}, and got other elements", flush=True)
     with Interruption() as interruption:
         shown = _Shown(len(molecules) * repeats)
         try:

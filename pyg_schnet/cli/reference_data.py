@@ -30,6 +30,7 @@ def make(
     pbc: bool | None = None,
     smiles: str | list[str] | None = None,
     conformers: int = 1,
+    exchange: dict[str, str] | None = None,
     kinds: dict[str, float] | None = None,
     temperature: tuple[float, float] = (300.0, 1000.0),
     every: int = 5,
@@ -61,6 +62,7 @@ def make(
         pbc: Give false for molecules in a periodic box.
         smiles: SMILES, or files of them.
         conformers: Number of conformers of each SMILES.
+        exchange: Elements and what takes their place in one to three atoms of each molecule.
         kinds: Number of geometries of each kind for each molecule.
         temperature: Lowest and highest in K.
         every: Steps between kept geometries of Langevin dynamics.

@@ -10,6 +10,8 @@ from ase.build import molecule
 from pyg_schnet.cli import main
 from pyg_schnet.data import QM9, ReferenceData
 from pyg_schnet.data.reference import from_qm9
+from pyg_schnet.data.reference.frames import number_of
+from pyg_schnet.data.reference.topology import Topology
 from pyg_schnet.data.shards import counts_of, shards_in
 
 NAMES = ["CH3CH2OH", "H2O", "CH4", "CH3CONH2", "NH3", "CH3OCH3", "C2H6", "HCN", "CH3CHO", "C2H4"]
@@ -111,6 +113,10 @@ def test_structures_are_labelled_as_they_are(files, capsys):
         (["--files=a.xyz", "--kinds={mode: 1}"], "kinds are given, "),
         (["--files=nowhere.xyz"], "there is no file nowhere.xyz"),
         (["--files=a.xyz", "--seed=x"], "--seed"),
+        (["--relabel=a.xyz", "--exchange={O: S}"], "--relabel takes structures as they are"),
+        (["--files=a.xyz", "--exchange={O: S}"], "none of 1 molecules has O, which --exchange replaces"),
+        (["--files=a.xyz", "--exchange={O: Su}"], "such as O: S, got {'O': 'Su'}"),
+        (["--files=a.xyz", "--exchange={C: Si}", "--kinds={modes: 1}"], "have to be relaxed: give relaxed: 1"),
     ],
 )
 def test_wrong_options(options, message, tmp_path, monkeypatch, capsys):
@@ -134,6 +140,14 @@ def test_molecules_of_files_are_left_out_by_their_graphs(files, capsys):
     assert not [one for one in ReferenceData(files / "data") if sorted(one.z.tolist()) == [1, 1, 1, 1, 6]]
 
 
+def test_elements_are_exchanged(files, capsys):
+    options = [f"--files={files}/ten.extxyz", "--exchange={O: S, N: P}", "--kinds={given: 1, relaxed: 1}"]
+    said = made(files / "data", *options, *LENNARD_JONES, capsys=capsys)
+    assert "7 of 10 molecules have O or N, and got other elements" in said
+    assert len(names_in(files / "data")) == 7
+    assert all(set(one.z.tolist()) & {15, 16} for one in ReferenceData(files / "data"))
+
+
 @pytest.mark.parametrize("kind", ["given", "modes"])
 def test_a_run_without_labels_is_an_error(kind, files, capsys):
     command = ["reference-data", str(files / "data"), f"--files={files}/ten.extxyz", f"--kinds={{{kind}: 1}}"]
@@ -153,3 +167,17 @@ def test_gfn2_on_ten_molecules(files, capsys):
     relaxed = ReferenceData(files / "data", kinds=["relaxed"])
     assert relaxed._data.forces.norm(dim=1).max() < 0.02
     assert data._data.forces.norm(dim=1).max() <= 20.0
+
+
+@pytest.mark.slow
+def test_gfn2_on_exchanged_elements(files, capsys):
+    pytest.importorskip("tblite")
+    kinds = "--kinds={relaxed: 1, modes: 2}"
+    made(files / "data", f"--files={files}/ten.extxyz", "--exchange={O: S, N: P}", kinds, capsys=capsys)
+    relaxed = ReferenceData(files / "data", kinds=["relaxed"])
+    assert len(relaxed) == 7  # all have converged, and none fell apart
+    assert relaxed._data.forces.norm(dim=1).max() < 0.02
+    for data in relaxed:
+        topology = Topology(data.z.numpy(), data.pos.numpy())
+        assert min(len(near) for near in topology.neighbors) > 0
+        assert number_of(topology.key()) == int(data.molecule)

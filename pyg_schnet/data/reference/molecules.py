@@ -18,7 +18,7 @@ from pyg_schnet.data.reference.frames import Molecule
 
 SMALL = (
     "H2", "N2", "CO", "CO2", "H2O", "NH3", "CH4", "HF", "HCN", "C2H2", "C2H4", "C2H6", "H2CO", "CH3OH", "HCOOH",
-    "H3CNH2", "H2CF2",
+    "H3CNH2", "H2CF2", "SH2", "PH3", "HCl", "CH3SH", "CH3Cl", "OCS", "CS2", "SO2",
 )  # fmt: skip
 """Small molecules, by the names that ASE knows, which are partners in pairs beside those of the data."""
 
