@@ -33,7 +33,7 @@ class Tuning:
         mlp_group_rows: Smallest number of rows of a group with its own sums of gradients with respect to weights.
         mlp_most_groups: Largest number of such groups.
         recompute_atoms: Number of atoms from which on forces take activations that are recomputed rather than kept.
-        atoms_of_group: Number of atoms of small structures that one thread evaluates at a time.
+        atoms_of_group: Largest number of atoms, about, of small structures that a thread evaluates at a time.
         piece_edges: Number of edges of one atom that are summed sequentially in float32, if it has very many.
     """
 

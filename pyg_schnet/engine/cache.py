@@ -32,7 +32,7 @@ from pyg_schnet.ops.graph import SplineGraph, spanned
 from pyg_schnet.ops.interactions import directed_interactions, interactions, pack_interactions
 from pyg_schnet.ops.large_potential import recomputes
 from pyg_schnet.ops.modules import is_any_hooked, is_of_calls, is_patched
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_serial, is_small, potential
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, is_small, potential
 
 _POTENTIAL, _LARGE, _INTERACTIONS, _ = PROGRAMS
 
@@ -168,7 +168,7 @@ class Facts(NamedTuple):
             if gradients:
                 n_filters = blocks.weights[0].size(0)
                 large = not is_small(num_edges, n_filters)
-                if large and in_memory and is_serial(num_edges, n_filters):  # small structures go in groups
+                if large and in_memory:  # small structures go in groups
                     most = largest()
                     large = most is None or not is_small(most, n_filters)
             elif half_list is not None and in_memory and not empty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import bisect
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from pyg_schnet.backends import tuning
 from pyg_schnet.nn._inputs import as_edge_index
 from pyg_schnet.ops.checks import MOST_ROWS
 from pyg_schnet.ops.dispatch import Backend, is_at_hand
-from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, potential
+from pyg_schnet.ops.potential import EnergyGradients, PotentialWeights, num_threads, potential
 from pyg_schnet.ops.sort_edges import pointer_of_sorted
 
 
@@ -67,44 +67,28 @@ def run_in_groups(
     """The program; see :func:`pyg_schnet.ops.potential.potential`.
 
     Features of all blocks are kept for the gradient. Those of 4,000 atoms are 70 MB, which are written to memory and
-    read again; those of a group stay in the last cache, and its dense layers have enough rows.
+    read again; those of a group stay in the last cache, and its dense layers have enough rows. Each thread takes one
+    group after another.
     """
     compute: Any = potential
-    options: dict[str, Any] = {"strain": strain, "backend": backend}
-    ends = _ends(batch, batch_size)
-    if len(ends) <= 2:
-        return compute(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, **options)
-    found = []
-    for (first, begin), (last, end) in itertools.pairwise(ends):
-        left, right = ptr[[begin, end]].tolist()
-        part = compute(
-            pos[begin:end],
-            z[begin:end],
-            batch[begin:end] - first,
-            last - first,
-            index[:, left:right] - begin,
-            ptr[begin : end + 1] - left,
-            None if edge_shift is None else edge_shift[left:right],
-            None if edge_shift is None or cell is None else cell[first:last],
-            weights,
-            **options,
-        )
-        if part is None:
-            return None
-        found.append(part)
-    energy, grad_pos, grad_strain = zip(*found, strict=True)
-    return EnergyGradients(torch.cat(energy), torch.cat(grad_pos), torch.cat(grad_strain) if strain else None)
+    threads = num_threads(index.size(1), weights.weights[0].size(0), backend=backend)
+    groups = _ends(batch, batch_size, threads)
+    given = pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights
+    return compute(*given, strain=strain, groups=groups, backend=backend)
 
 
-def _ends(batch: Tensor, batch_size: int) -> list[tuple[int, int]]:
-    """Structures and atoms before each group, and after the last one."""
-    most = tuning.current.atoms_of_group
-    n_atoms = batch.size(0)
-    ptr = pointer_of_sorted(batch, batch_size) if batch_size > 1 and n_atoms > most else None
-    found = [(0, 0)]
-    if ptr is not None:
-        before = ptr.tolist()
-        for structure, end in enumerate(before[1:-1], 1):
-            if end - found[-1][1] > 0 and before[structure + 1] - found[-1][1] > most:
-                found.append((structure, end))
-    return [*found, (batch_size, n_atoms)]
+def _ends(batch: Tensor, batch_size: int, threads: int) -> list[tuple[int, int]]:
+    """Structures and atoms before each group, and after the last one: as many of about equal size for each thread."""
+    n_atoms, most = batch.size(0), tuning.current.atoms_of_group
+    n_groups = threads * -(-n_atoms // (threads * most))
+    whole = (batch_size, n_atoms)
+    ptr = pointer_of_sorted(batch, batch_size) if n_groups > 1 and batch_size > 1 else None
+    if ptr is None:
+        return [(0, 0), whole]
+    before, found = ptr.tolist(), [(0, 0)]
+    for place in (n_atoms * k / n_groups for k in range(1, n_groups)):
+        structure = bisect.bisect_left(before, place)  # the nearer one of the structures about it
+        structure -= place - before[structure - 1] < before[structure] - place
+        if found[-1][1] < before[structure] < n_atoms:
+            found.append((structure, before[structure]))
+    return [*found, whole]

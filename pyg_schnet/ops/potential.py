@@ -88,10 +88,10 @@ def is_small(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> 
     return kernels is None or not kernels.is_large(num_edges * num_filters)
 
 
-def is_serial(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> bool:
-    """Whether one thread computes a potential with this many edges, each pair counted once."""
+def num_threads(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> int:
+    """Number of threads that evaluate structures with this many edges altogether, each pair counted once."""
     kernels = kernels_for(backend)
-    return kernels is None or kernels.num_threads(num_edges * num_filters) == 1
+    return 1 if kernels is None else kernels.num_threads(num_edges * num_filters)
 
 
 def potential(
@@ -106,9 +106,14 @@ def potential(
     weights: PotentialWeights,
     *,
     strain: bool = False,
+    groups: Sequence[tuple[int, int]] = (),
     backend: Backend = "auto",
 ) -> EnergyGradients | None:
-    """Like :func:`pyg_schnet.ops.potential`, without checks; ``None`` where kernels meet an atom out of range."""
+    """Like :func:`pyg_schnet.ops.potential`, without checks; ``None`` where kernels meet an atom out of range.
+
+    ``groups`` has the first structure and atom of each group of structures that a thread evaluates at a time, and
+    ``(B, N)``; empty for all structures as one.
+    """
     kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
     if kernels is None:
         return compose(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, strain)
@@ -116,7 +121,7 @@ def potential(
     assert packed is not None
     blocks, head, grid = packed
     arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, grid, blocks, head
-    found = kernels.potential(*arguments, mean=weights.mean, strain=strain)
+    found = kernels.potential(*arguments, mean=weights.mean, strain=strain, groups=groups)
     return None if found is None else EnergyGradients(*found)
 
 

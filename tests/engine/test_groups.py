@@ -1,4 +1,8 @@
-"""Batches that one thread evaluates a few structures at a time give the numbers of all at once."""
+"""Batches that threads evaluate a few structures at a time give the numbers of all at once."""
+
+import importlib
+import threading
+import time
 
 import numba
 import pytest
@@ -17,11 +21,11 @@ from .test_large import crystal, with_edges
 SIZES = (3, 1, 5, 0, 7, 2)  # one structure has no atoms
 
 
-@pytest.fixture
-def one_thread():
+@pytest.fixture(params=[1, 2])
+def threads(request):
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    torch.set_num_threads(request.param)
+    yield request.param
     torch.set_num_threads(before)
 
 
@@ -41,54 +45,81 @@ SYSTEMS = {
 
 
 def calls(monkeypatch):
-    """How many structures each call of the kernels has."""
-    sizes, compute = [], groups.potential
+    """Bounds of the groups of structures in each call of the operator."""
+    bounds, compute = [], groups.potential
 
-    def counted(pos, z, batch, batch_size, *rest, **options):
-        sizes.append(batch_size)
-        return compute(pos, z, batch, batch_size, *rest, **options)
+    def counted(*given, **options):
+        bounds.append([structure for structure, _ in options["groups"]])
+        return compute(*given, **options)
 
     monkeypatch.setattr(groups, "potential", counted)
-    return sizes
+    return bounds
 
 
 @pytest.mark.parametrize(("given", "stress"), SYSTEMS.values(), ids=SYSTEMS)
 @pytest.mark.parametrize("atoms", [1, 8, 17])
-def test_groups_give_the_numbers_of_all_at_once(given, stress, atoms, one_thread, monkeypatch):
+def test_groups_give_the_numbers_of_all_at_once(given, stress, atoms, threads, monkeypatch):
     model = make()
     expected = energy_forces_stress(model, **given, stress=stress)
-    sizes = calls(monkeypatch)
-    with tuning.changed(atoms_of_group=atoms):
+    bounds = calls(monkeypatch)
+    with tuning.changed(atoms_of_group=atoms, serial_work=0 if threads > 1 else tuning.current.serial_work):
+        monkeypatch.setattr("pyg_schnet.engine.cache.is_small", lambda *_: True)  # though threads are used for them
         assert model.plan(**given, forces=True).program == "potential"
         found = energy_forces_stress(model, **given, stress=stress)
-    assert len(sizes) > 1
-    assert sum(sizes) == given["batch_size"]
+    ((first, *middle, last),) = bounds
+    assert middle
+    assert (first, last) == (0, given["batch_size"])
     for one, other in zip(found, expected, strict=True):
         if other is not None:
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_many_small_structures_are_evaluated_in_one_call_each_group(one_thread):
+def test_threads_take_groups(threads, monkeypatch):
+    model, given, seen = make(), molecules(), set()
+    kernels = importlib.import_module("pyg_schnet.backends.numba.potential")
+    evaluate = kernels._evaluate.kernel
+
+    def noted(*arguments):
+        seen.add(threading.current_thread())
+        time.sleep(0.05)  # so that the other thread takes one, too
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(kernels, "_evaluate", noted)
+    with tuning.changed(serial_work=300, atoms_of_group=4):  # less than all pairs and filters, more than those of one
+        energy_forces_stress(model, **given)
+    several = min(threads, numba.config.NUMBA_NUM_THREADS)
+    assert len(seen) == several
+    assert (threading.main_thread() in seen) == (several == 1)
+
+
+def test_an_element_without_embedding_is_found_in_any_group(threads):
+    model, given = make(), molecules()
+    given["z"][-1] = 10_000
+    with tuning.changed(serial_work=300, atoms_of_group=4), pytest.raises(ValueError, match="10000"):
+        energy_forces_stress(model, **given)
+
+
+def test_many_small_structures_are_evaluated_in_groups(threads):
     """So many that all at once would be large are small by themselves; one of this size is not."""
     model, given = make(), molecules()
     with tuning.changed(serial_work=1_000):
         assert model.plan(**given, forces=True).program == "potential"
         whole = {**given, "batch": torch.zeros_like(given["batch"]), "batch_size": 1}
         assert model.plan(**whole, forces=True).program == "interactions"
-        torch.set_num_threads(2)
-        several = numba.config.NUMBA_NUM_THREADS > 1
-        assert model.plan(**given, forces=True).program == ("interactions" if several else "potential")
 
 
-def test_groups_are_as_large_as_they_may_be():
+def test_groups_are_of_about_equal_size():
     batch = molecules()["batch"]  # structures of 3, 1, 5, 0, 7 and 2 atoms
     with tuning.changed(atoms_of_group=9):
-        assert _ends(batch, len(SIZES)) == [(0, 0), (4, 9), (6, 18)]
+        assert _ends(batch, len(SIZES), 1) == [(0, 0), (3, 9), (6, 18)]
+        assert _ends(batch, len(SIZES), 4) == [(0, 0), (2, 4), (3, 9), (5, 16), (6, 18)]
     with tuning.changed(atoms_of_group=4):
-        assert _ends(batch, len(SIZES)) == [(0, 0), (2, 4), (3, 9), (5, 16), (6, 18)]
-    assert _ends(batch, len(SIZES)) == [(0, 0), (6, 18)]
+        assert _ends(batch, len(SIZES), 1) == [(0, 0), (2, 4), (3, 9), (5, 16), (6, 18)]
+    assert _ends(batch, len(SIZES), 1) == [(0, 0), (6, 18)]
+    assert _ends(batch, len(SIZES), 2) == [(0, 0), (3, 9), (6, 18)]
+    assert _ends(batch[:0], 0, 2) == [(0, 0), (0, 0)]
     with tuning.changed(atoms_of_group=4):
-        assert _ends(batch.flip(0), len(SIZES)) == [(0, 0), (6, 18)]  # not sorted: all at once
+        assert _ends(batch.flip(0), len(SIZES), 1) == [(0, 0), (6, 18)]  # not sorted: all at once
 
 
 def skewed():
@@ -100,15 +131,15 @@ def skewed():
 
 
 @pytest.mark.parametrize("is_searched", [True, False])
-def test_the_largest_structure_decides(is_searched, one_thread, monkeypatch):
+def test_the_largest_structure_decides(is_searched, threads, monkeypatch):
     model, given = make(), skewed()
     graph = {} if is_searched else {"edge_index": radius_graph(given["pos"], 4.0, given["batch"], batch_size=41)}
     expected = energy_forces_stress(model, **given, **graph)
-    sizes = calls(monkeypatch)
+    bounds = calls(monkeypatch)
     with tuning.changed(serial_work=2_000, recompute_atoms=100):
         assert model.plan(**given, **graph, forces=True).program == "large"
         found = energy_forces_stress(model, **given, **graph)
-    assert sizes == []
+    assert bounds == []
     torch.testing.assert_close(found.forces, expected.forces, rtol=1e-10, atol=1e-10)
     with tuning.changed(serial_work=12 * 60 * 60, recompute_atoms=100):  # pairs and filters of the largest one
         assert model.plan(**given, **graph, forces=True).program == "potential"
@@ -123,15 +154,15 @@ def test_edges_are_counted_in_each_structure():
         assert pairs_of_largest(one, size, None) is None
 
 
-def test_the_number_of_structures_need_not_be_given(one_thread, monkeypatch):
+def test_the_number_of_structures_need_not_be_given(threads, monkeypatch):
     model, given = make(), molecules()
-    sizes = calls(monkeypatch)
+    bounds = calls(monkeypatch)
     with tuning.changed(serial_work=1_000, atoms_of_group=4):
         model.energy_and_gradients(given["z"], given["pos"], given["batch"])
-    assert len(sizes) > 1  # as the plan says
+    assert len(bounds[0]) > 2  # as the plan says
 
 
-def test_a_forked_process_has_one_thread(one_thread, monkeypatch):
+def test_a_forked_process_has_threads(threads, monkeypatch):
     model, given = make(), molecules()
     torch.set_num_threads(2)
     monkeypatch.setattr(parallel, "_forked", True)

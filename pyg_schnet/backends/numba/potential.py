@@ -14,7 +14,9 @@ kernels of the single steps.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from pyg_schnet.backends.numba.interactions import BACKWARD_TO_PAIRS, FORWARD
 from pyg_schnet.backends.numba.lib.buffers import arrays_of
 from pyg_schnet.backends.numba.lib.compiler import ORDERED, njit
 from pyg_schnet.backends.numba.lib.gemm import aligned, dense_softplus_dense, dense_softplus_dense_backward
+from pyg_schnet.backends.numba.lib.parallel import run_together
 from pyg_schnet.backends.numba.lib.partition import divide_groups
 from pyg_schnet.backends.numba.lib.simd import ZERO
 from pyg_schnet.backends.numba.lib.transpose import transposes
@@ -159,7 +162,7 @@ def _read_out(x, z, batch, mean, head, energy, grad_x) -> bool:
     return True
 
 
-@njit(**ORDERED)
+@njit(**ORDERED, nogil=True)  # several groups of structures at a time
 def _evaluate(
     pos, z, batch, source, target, ptr, lattice, grid, mean, partition, weights, head, energy, grad_pos, grad_strain
 ) -> bool:
@@ -220,8 +223,9 @@ def potential(
     *,
     mean: bool = False,
     strain: bool = False,
+    groups: Sequence[tuple[int, int]] = (),
 ) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Energies and their gradients, by one thread.
+    """Energies and their gradients, each group of structures by one thread.
 
     Args:
         pos: Positions in Å, shape ``[N, 3]``.
@@ -237,6 +241,7 @@ def potential(
         head: Weights of the readout.
         mean: Whether sums over atoms are divided by their number.
         strain: Whether gradients with respect to strains are needed.
+        groups: First structure and atom of each group, and ``(B, N)``; empty for all structures as one.
 
     Returns:
         Energies in the unit U of the readout, ``[B]``, gradients with respect to positions in U/Å, ``[N, 3]``, and
@@ -244,16 +249,32 @@ def potential(
     """
     shapes = (batch_size, 1), pos.shape, (batch_size if strain else 0, 3, 3)
     energy, grad_pos, grad_strain = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)  # rounded once
-    arrays = [*arrays_of(pos, z, batch, index[0], index[1], ptr), lattice_of(edge_shift, cell, batch)]
-    partition = divide_groups(1, (0, len(pos)), *weights.w0.shape[1:])
-    found = _evaluate(
-        *arrays,
-        tuple(grid),
-        mean,
-        tuple(partition[:4]),
-        tuple(weights),
-        tuple(head),
-        *arrays_of(energy, grad_pos, grad_strain),
-    )
+    inputs = [*arrays_of(pos, z, batch, index[0], index[1], ptr), lattice_of(edge_shift, cell, batch)]
+    results = arrays_of(energy, grad_pos, grad_strain)
+    whole = (batch_size, len(pos))
+    pairs = [*itertools.pairwise(groups)] or [((0, 0), whole)]
+
+    def evaluate(group: tuple[tuple[int, int], tuple[int, int]]) -> bool:
+        given, found = (inputs, results) if group[1] == whole and group[0] == (0, 0) else _part(inputs, results, *group)
+        partition = divide_groups(1, (0, len(given[0])), *weights.w0.shape[1:])
+        return _evaluate(*given, tuple(grid), mean, tuple(partition[:4]), tuple(weights), tuple(head), *found)
+
+    are_in_range = run_together(evaluate, pairs, index.size(1) * weights.w0.shape[1])
     real = pos.dtype
-    return (energy[:, 0].to(real), grad_pos.to(real), grad_strain.to(real) if strain else None) if found else None
+    found = energy[:, 0].to(real), grad_pos.to(real), grad_strain.to(real) if strain else None
+    return found if all(are_in_range) else None
+
+
+def _part(
+    inputs: list[Any], results: list[Any], begin: tuple[int, int], end: tuple[int, int]
+) -> tuple[list[Any], list[Any]]:
+    """Arguments of one group of structures, whose results are parts of those of all."""
+    pos, z, batch, source, target, ptr, lattice = inputs
+    (first, i), (last, j) = begin, end
+    left, right = ptr[i], ptr[j]
+    own = batch[i:j] - first
+    if lattice is not None:
+        lattice = lattice[0][left:right], lattice[1][first:last], own
+    graph = source[left:right] - i, target[left:right] - i, ptr[i : j + 1] - left
+    energy, grad_pos, grad_strain = results
+    return [pos[i:j], z[i:j], own, *graph, lattice], [energy[first:last], grad_pos[i:j], grad_strain[first:last]]

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -33,6 +35,8 @@ def _mark_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_mark_fork)
 
+
+Given, Found = TypeVar("Given"), TypeVar("Found")
 
 Cut = Callable[[int], np.ndarray]
 """Divides rows into one range for each thread; returns the bounds, shape ``[threads + 1]``."""
@@ -75,6 +79,23 @@ def run(routine: Routine, cut: Cut, work: int, *arguments: Any) -> None:
         return
     with several(threads):
         routine.parallel(cut(threads), *arguments)
+
+
+def run_together(evaluate: Callable[[Given], Found], parts: Sequence[Given], work: int) -> list[Found]:
+    """Call a function of each part, several at a time, with the number of threads of torch.
+
+    Args:
+        evaluate: Calls a kernel that holds no lock of Python meanwhile.
+        parts: What it is called with.
+        work: Total work, see :class:`pyg_schnet.backends.tuning.Tuning`.
+    """
+    threads = num_threads(work) if len(parts) > 1 else 1
+    return list((map if threads == 1 else _pool(threads).map)(evaluate, parts))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "pyg_schnet")
 
 
 def is_large(work: int) -> bool:
