@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -78,22 +79,8 @@ def placed(before: np.ndarray, numbers: np.ndarray, positions: np.ndarray, steps
     Returns:
         Positions in Å, shape ``[N, 3]``.
     """
-    topology = Topology(before, positions)
     n_atoms = len(numbers)
-    ratio = _sums(numbers) / _sums(before)
-    distance = np.linalg.norm(positions[:, None] - positions, axis=-1)
-    wanted, stiffness = distance.copy(), np.full((n_atoms, n_atoms), _OTHERS)
-    for middle, near in enumerate(topology.neighbors):
-        for i in near:
-            for j in near:
-                first, second = distance[middle, i], distance[middle, j]
-                cosine = (first**2 + second**2 - distance[i, j] ** 2) / (2 * first * second)
-                first, second = first * ratio[middle, i], second * ratio[middle, j]
-                wanted[i, j] = np.sqrt(max(first**2 + second**2 - 2 * first * second * cosine, 0.0))
-                stiffness[i, j] = _STIFFNESS[2]
-    i, j = topology.bonds.T
-    wanted[i, j], stiffness[i, j] = distance[i, j] * ratio[i, j], _STIFFNESS[1]
-
+    wanted, stiffness = _springs(before, positions, _sums(numbers) / _sums(before))
     i, j = np.triu_indices(n_atoms, 1)
     rows, weights, pos = np.arange(len(i)), np.sqrt(stiffness[i, j]), np.array(positions, dtype=float)
     for _ in range(steps):
@@ -106,6 +93,23 @@ def placed(before: np.ndarray, numbers: np.ndarray, positions: np.ndarray, steps
         )[0]
         pos += change.reshape(pos.shape) * min(1.0, 0.3 / max(np.abs(change).max(), 1e-12))
     return pos
+
+
+def _springs(numbers: np.ndarray, positions: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wanted distances and stiffness of all pairs, shape ``[N, N]``, for bonds that change in some ratio."""
+    topology = Topology(numbers, positions)
+    distance = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    wanted, stiffness = distance.copy(), np.full(distance.shape, _OTHERS)
+    for middle, near in enumerate(topology.neighbors):
+        for i, j in itertools.permutations(near, 2):
+            first, second = distance[middle, i], distance[middle, j]
+            cosine = (first**2 + second**2 - distance[i, j] ** 2) / (2 * first * second)
+            first, second = first * ratio[middle, i], second * ratio[middle, j]
+            wanted[i, j] = np.sqrt(max(first**2 + second**2 - 2 * first * second * cosine, 0.0))
+            stiffness[i, j] = _STIFFNESS[2]
+    for i, j in topology.bonds.tolist():
+        wanted[i, j], stiffness[i, j] = distance[i, j] * ratio[i, j], _STIFFNESS[1]
+    return wanted, stiffness
 
 
 def _sums(numbers: np.ndarray) -> np.ndarray:
