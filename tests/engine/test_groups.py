@@ -162,7 +162,7 @@ def test_the_number_of_structures_need_not_be_given(threads, monkeypatch):
     assert len(bounds[0]) > 2  # as the plan says
 
 
-def test_a_forked_process_has_threads(threads, monkeypatch):
+def test_a_forked_process_has_one_thread(threads, monkeypatch):
     model, given = make(), molecules()
     torch.set_num_threads(2)
     monkeypatch.setattr(parallel, "_forked", True)

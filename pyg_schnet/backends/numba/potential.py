@@ -251,18 +251,19 @@ def potential(
     energy, grad_pos, grad_strain = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)  # rounded once
     inputs = [*arrays_of(pos, z, batch, index[0], index[1], ptr), lattice_of(edge_shift, cell, batch)]
     results = arrays_of(energy, grad_pos, grad_strain)
-    whole = (batch_size, len(pos))
-    pairs = [*itertools.pairwise(groups)] or [((0, 0), whole)]
+    parts = [(inputs, results)]
+    if len(groups) > 2:
+        parts = [_part(inputs, results, *ends) for ends in itertools.pairwise(groups)]
 
-    def evaluate(group: tuple[tuple[int, int], tuple[int, int]]) -> bool:
-        given, found = (inputs, results) if group[1] == whole and group[0] == (0, 0) else _part(inputs, results, *group)
+    def evaluate(part: tuple[list[Any], list[Any]]) -> bool:
+        given, found = part
         partition = divide_groups(1, (0, len(given[0])), *weights.w0.shape[1:])
         return _evaluate(*given, tuple(grid), mean, tuple(partition[:4]), tuple(weights), tuple(head), *found)
 
-    are_in_range = run_together(evaluate, pairs, index.size(1) * weights.w0.shape[1])
+    if not all(run_together(evaluate, parts, index.size(1) * weights.w0.shape[1])):
+        return None
     real = pos.dtype
-    found = energy[:, 0].to(real), grad_pos.to(real), grad_strain.to(real) if strain else None
-    return found if all(are_in_range) else None
+    return energy[:, 0].to(real), grad_pos.to(real), grad_strain.to(real) if strain else None
 
 
 def _part(
