@@ -210,10 +210,9 @@ class StructureStore(OnDiskDataset):
         """The structure, with tensors of its own: those that PyG makes from the file must not be written to.
 
         Raises:
-            ValueError: If it has not as many atomic numbers as positions: SQLite holds bytes without their shape.
+            ValueError: If it has not as many atomic numbers as positions.
         """
-        if "z" in data and "pos" in data and len(data["z"]) != len(data["pos"]):
-            raise ValueError(f"it has {len(data['z'])} atomic numbers and {len(data['pos'])} positions")
+        _check_row(data)
         return Data(**{key: value.clone() if isinstance(value, Tensor) else value for key, value in data.items()})
 
     def get(self, idx: int) -> Data:
@@ -236,6 +235,8 @@ class StructureStore(OnDiskDataset):
         """
         with self._reading("structures"):
             rows = self.db.multi_get(range(super().len()))
+            for row in rows:
+                _check_row(row)
             return {name: torch.cat([row[name] for row in rows]) for name in names}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Data]:
@@ -257,6 +258,12 @@ def _quiet_buffers() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*buffer is not writable.*", UserWarning)
         yield
+
+
+def _check_row(row: Mapping[str, Any]) -> None:
+    """SQLite holds bytes without their shape: other ones may be read as atomic numbers."""
+    if "z" in row and "pos" in row and len(row["z"]) != len(row["pos"]):
+        raise ValueError(f"it has {len(row['z'])} atomic numbers and {len(row['pos'])} positions")
 
 
 def _attributes(structure: Data) -> dict[str, Any]:

@@ -373,6 +373,8 @@ def test_pickles_beside_and_inside_a_store_are_not_loaded(tmp_path, marker, size
         StructureStore(folder)[0]
     with pytest.raises(ValueError, match=r"structures cannot be read from .*structures\.db"):
         StructureStore(folder).__getitems__([0, 1])
+    with pytest.raises(ValueError, match=r"structures cannot be read from .*structures\.db"):
+        StructureStore(folder).joined(["z"])
     assert not marker.exists()
 
 
