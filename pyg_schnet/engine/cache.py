@@ -20,7 +20,6 @@ from pyg_schnet.engine.eligibility import (
     tensors_of,
     weights_of,
 )
-from pyg_schnet.engine.groups import run_in_groups
 from pyg_schnet.engine.large import run_large
 from pyg_schnet.engine.plan import Plan, choose
 from pyg_schnet.engine.tables import FilterTables
@@ -373,8 +372,6 @@ def run_potential(
     program: Program, weights: PotentialWeights, pos: Tensor, z: Tensor, batch: Tensor, batch_size: int, *graph: Any,
     strain: bool, backend: Backend,
 ) -> EnergyGradients | None:  # fmt: skip
-    """The program ``"potential"``, of batches a few structures at a time, or ``"large"``."""
-    compute: Any = run_large
-    if program == _POTENTIAL:
-        compute = potential if batch_size == 1 else run_in_groups
+    """The program ``"potential"`` or ``"large"``."""
+    compute: Any = potential if program == _POTENTIAL else run_large
     return compute(pos, z, batch, batch_size, *graph, weights, strain=strain, backend=backend)

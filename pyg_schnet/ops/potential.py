@@ -88,12 +88,6 @@ def is_small(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> 
     return kernels is None or not kernels.is_large(num_edges * num_filters)
 
 
-def num_threads(num_edges: int, num_filters: int, *, backend: Backend = "auto") -> int:
-    """Number of threads that evaluate structures with this many edges altogether, each pair counted once."""
-    kernels = kernels_for(backend)
-    return 1 if kernels is None else kernels.num_threads(num_edges * num_filters)
-
-
 def potential(
     pos: Tensor,
     z: Tensor,
@@ -106,14 +100,9 @@ def potential(
     weights: PotentialWeights,
     *,
     strain: bool = False,
-    groups: Sequence[tuple[int, int]] = (),
     backend: Backend = "auto",
 ) -> EnergyGradients | None:
-    """Like :func:`pyg_schnet.ops.potential`, without checks; ``None`` where kernels meet an atom out of range.
-
-    ``groups`` has the first structure and atom of each group of structures that a thread evaluates at a time, and
-    ``(B, N)``; empty for all structures as one.
-    """
+    """Like :func:`pyg_schnet.ops.potential`, without checks; ``None`` where kernels meet an atom out of range."""
     kernels = kernels_for(backend, pos, z, batch, index, ptr, edge_shift, cell, weights.embedding, needs="potential")
     if kernels is None:
         return compose(pos, z, batch, batch_size, index, ptr, edge_shift, cell, weights, strain)
@@ -121,7 +110,7 @@ def potential(
     assert packed is not None
     blocks, head, grid = packed
     arguments = pos, z, batch, batch_size, index, ptr, edge_shift, cell, grid, blocks, head
-    found = kernels.potential(*arguments, mean=weights.mean, strain=strain, groups=groups)
+    found = kernels.potential(*arguments, mean=weights.mean, strain=strain)
     return None if found is None else EnergyGradients(*found)
 
 

@@ -12,12 +12,12 @@ from pyg_schnet import radius_graph
 from pyg_schnet.backends import tuning
 from pyg_schnet.backends.numba.lib import parallel
 from pyg_schnet.derivatives import energy_forces_stress
-from pyg_schnet.engine import groups
-from pyg_schnet.engine.groups import _ends, pairs_of_largest
+from pyg_schnet.engine.groups import pairs_of_largest
 
 from .models import F64, make
 from .test_large import crystal, with_edges
 
+KERNELS = importlib.import_module("pyg_schnet.backends.numba.potential")
 SIZES = (3, 1, 5, 0, 7, 2)  # one structure has no atoms
 
 
@@ -45,14 +45,15 @@ SYSTEMS = {
 
 
 def calls(monkeypatch):
-    """Bounds of the groups of structures in each call of the operator."""
-    bounds, compute = [], groups.potential
+    """Bounds of the groups of structures in each call of the kernels."""
+    bounds, divide = [], KERNELS._groups
 
-    def counted(*given, **options):
-        bounds.append([structure for structure, _ in options["groups"]])
-        return compute(*given, **options)
+    def noted(*given):
+        found = divide(*given)
+        bounds.append([structure for structure, _ in found])
+        return found
 
-    monkeypatch.setattr(groups, "potential", counted)
+    monkeypatch.setattr(KERNELS, "_groups", noted)
     return bounds
 
 
@@ -76,15 +77,14 @@ def test_groups_give_the_numbers_of_all_at_once(given, stress, atoms, threads, m
 
 def test_threads_take_groups(threads, monkeypatch):
     model, given, seen = make(), molecules(), set()
-    kernels = importlib.import_module("pyg_schnet.backends.numba.potential")
-    evaluate = kernels._evaluate.kernel
+    evaluate = KERNELS._evaluate.kernel
 
     def noted(*arguments):
         seen.add(threading.current_thread())
         time.sleep(0.05)  # so that the other thread takes one, too
         return evaluate(*arguments)
 
-    monkeypatch.setattr(kernels, "_evaluate", noted)
+    monkeypatch.setattr(KERNELS, "_evaluate", noted)
     with tuning.changed(serial_work=300, atoms_of_group=4):  # less than all pairs and filters, more than those of one
         energy_forces_stress(model, **given)
     several = min(threads, numba.config.NUMBA_NUM_THREADS)
@@ -111,15 +111,14 @@ def test_many_small_structures_are_evaluated_in_groups(threads):
 def test_groups_are_of_about_equal_size():
     batch = molecules()["batch"]  # structures of 3, 1, 5, 0, 7 and 2 atoms
     with tuning.changed(atoms_of_group=9):
-        assert _ends(batch, len(SIZES), 1) == [(0, 0), (3, 9), (6, 18)]
-        assert _ends(batch, len(SIZES), 4) == [(0, 0), (2, 4), (3, 9), (5, 16), (6, 18)]
+        assert KERNELS._groups(batch, len(SIZES), 1) == [(0, 0), (3, 9), (6, 18)]
     with tuning.changed(atoms_of_group=4):
-        assert _ends(batch, len(SIZES), 1) == [(0, 0), (2, 4), (3, 9), (5, 16), (6, 18)]
-    assert _ends(batch, len(SIZES), 1) == [(0, 0), (6, 18)]
-    assert _ends(batch, len(SIZES), 2) == [(0, 0), (3, 9), (6, 18)]
-    assert _ends(batch[:0], 0, 2) == [(0, 0), (0, 0)]
+        assert KERNELS._groups(batch, len(SIZES), 1) == [(0, 0), (1, 3), (3, 9), (5, 16), (6, 18)]
+    assert KERNELS._groups(batch, len(SIZES), 1) == [(0, 0), (6, 18)]
+    assert KERNELS._groups(batch, len(SIZES), 2) == [(0, 0), (3, 9), (6, 18)]
+    assert KERNELS._groups(batch[:0], 0, 2) == [(0, 0), (0, 0)]
     with tuning.changed(atoms_of_group=4):
-        assert _ends(batch.flip(0), len(SIZES), 1) == [(0, 0), (6, 18)]  # not sorted: all at once
+        assert KERNELS._groups(batch.flip(0), len(SIZES), 1) == [(0, 0), (6, 18)]  # not sorted: all at once
 
 
 def skewed():
